@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every default of ctpprep, once.
+
+`MethodSettings` holds what changes a number in an output: it goes into the methods text, the
+sidecars and the node hashes. `RunSettings` holds what does not: paths and processes. Each field
+carries its stage, unit, meaning and source; the command line is made from them.
+
+Examples
+--------
+>>> MethodSettings().core_rcbf
+0.3
+>>> describe(MethodSettings, 'core_rcbf').unit
+'fraction'
+"""
+
+import dataclasses
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ctpprep.exceptions import UsageError
+
+RAU = 'Rau et al. 2024, doi:10.3174/ajnr.A8111'
+FIESELMANN = 'Fieselmann et al. 2011, doi:10.1155/2011/467563'
+CALAMANTE = 'Calamante et al. 2003, doi:10.1002/mrm.10515'
+AMUKOTUWA = 'Amukotuwa et al. 2019, doi:10.1161/STROKEAHA.119.025800'
+ALBERS = 'Albers et al. 2018, doi:10.1056/NEJMoa1713973'
+OLIVOT = 'Olivot et al. 2014, doi:10.1161/STROKEAHA.113.003857'
+WACK = 'Wack et al. 2014, doi:10.1186/1471-2342-14-28'
+
+
+@dataclass(frozen=True)
+class About:
+    """What a setting is: its stage, unit, meaning, source and allowed range or values."""
+
+    stage: str
+    unit: str
+    meaning: str
+    source: str = ''
+    choices: tuple[str, ...] | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def _setting(default: Any, *args: Any, **kwargs: Any) -> Any:
+    return field(default=default, metadata={'about': About(*args, **kwargs)})
+
+
+def describe(settings: type, name: str) -> About:
+    """Look up what a setting means.
+
+    Parameters
+    ----------
+    settings : type
+        `MethodSettings` or `RunSettings`.
+    name : str
+        Name of the field.
+
+    Returns
+    -------
+    About
+    """
+    return {each.name: each for each in fields(settings)}[name].metadata['about']
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """What changes a number: one field per choice of the method, grouped by stage."""
+
+    # -- working grid
+    working_in_plane_mm: float = _setting(
+        1.8, 'grid', 'mm', 'blocks of voxels are averaged in plane while their size stays within',
+        low=0.1, high=20.0,
+    )
+    working_slice_mm: float = _setting(
+        5.0, 'grid', 'mm', 'thin slices acquired together are averaged to about', low=0.1, high=20.0
+    )  # fmt: skip
+    # -- motion
+    motion_correction: bool = _setting(
+        True, 'motion', '', 'register every frame rigidly to frame 0', RAU
+    )
+    motion_grid_mm: float = _setting(
+        3.5, 'motion', 'mm', 'in-plane voxel size of the images that are registered',
+        low=1.0, high=10.0,
+    )
+    motion_reject_mm: float = _setting(
+        1.5, 'motion', 'mm',
+        'residual displacement against neighbouring frames above which a frame gets weight 0',
+        low=0.1, high=50.0,
+    )
+    # -- masks
+    bone_hu: float = _setting(
+        130.0, 'masks', 'HU', 'smoothed density above which a voxel is bone', low=80.0, high=600.0
+    )
+    csf_hu: float = _setting(
+        17.0, 'masks', 'HU', 'time-averaged density below which a brain voxel may be CSF',
+        low=0.0, high=25.0,
+    )
+    vessel_ratio: float = _setting(
+        3.0, 'masks', 'ratio', 'peak enhancement, relative to the median of brain, of a vessel',
+        low=1.0, high=20.0,
+    )
+    # -- denoising
+    denoise: str = _setting(
+        'lowrank', 'denoising', '',
+        'smoothing over tissue followed by a low-rank model of the curves, smoothing alone, or none',
+        WACK, choices=('lowrank', 'smooth', 'none'),
+    )
+    denoise_sigma_mm: tuple[float, float, float] = _setting(
+        (2.0, 2.0, 2.0), 'denoising', 'mm', 'sigma of the smoothing over tissue (x, y, z)', WACK,
+        low=0.0, high=10.0,
+    )
+    denoise_rank: int = _setting(
+        4, 'denoising', '', 'number of temporal components that are kept', low=1, high=50
+    )
+    # -- vessels
+    aif_voxels: int = _setting(
+        8, 'vessels', 'voxels', 'number of voxels averaged to the AIF (and to the VOF)',
+        low=1, high=200,
+    )
+    aif_scaling: str = _setting(
+        'none', 'vessels', '',
+        'scale the area of the AIF to that of the VOF against partial volume (disputed), or not',
+        choices=('none', 'vof'),
+    )
+    # -- deconvolution
+    hematocrit_factor: float = _setting(
+        0.733, 'deconvolution', '', 'k_H = (1 - 0.45) / (1 - 0.25)', FIESELMANN, low=0.1, high=1.5
+    )
+    tissue_density: float = _setting(
+        1.04, 'deconvolution', 'g/mL', 'density rho of brain tissue', FIESELMANN, low=0.5, high=2.0
+    )
+    penalty_order: str = _setting(
+        '1', 'deconvolution', '', 'order of the derivative that Tikhonov regularization penalizes',
+        CALAMANTE, choices=('0', '1', '2'),
+    )
+    lambda_rel: float = _setting(
+        0.2, 'deconvolution', '', 'regularization weight relative to the largest singular value',
+        CALAMANTE, low=1e-4, high=10.0,
+    )
+    residue_step: float = _setting(
+        0.5, 'deconvolution', 's', 'time step of the residue function', low=0.05, high=3.0
+    )
+    residue_lead: float = _setting(
+        3.0, 'deconvolution', 's', 'how far before zero the residue function begins',
+        low=0.0, high=15.0,
+    )
+    tmax_calibration: bool = _setting(
+        True, 'deconvolution', '',
+        "subtract the operator's own Tmax (exponential residue, no delay) from Tmax",
+    )
+    calibration_mtt: float = _setting(
+        4.0, 'deconvolution', 's', 'mean transit time of the calibrating residue', low=0.5, high=20.0
+    )
+    # -- normalization
+    global_reference: str = _setting(
+        'normal-tmax', 'normalization', '',
+        'tissue whose median CBF is 1 in the global maps: Tmax within --normal-tmax, or the '
+        'contralateral hemisphere',
+        AMUKOTUWA, choices=('normal-tmax', 'contralateral'),
+    )
+    normal_tmax: float = _setting(
+        4.0, 'normalization', 's', 'Tmax up to which tissue counts as normally perfused', AMUKOTUWA,
+        low=0.1, high=20.0,
+    )
+    local_clip: float = _setting(
+        1.5, 'normalization', 'fraction', 'cap of the contralateral map', RAU, low=0.1, high=10.0
+    )
+    local_sigma_mm: tuple[float, float, float] = _setting(
+        (12.0, 12.0, 4.0), 'normalization', 'mm',
+        'sigma of the Gaussian over the contralateral map (patient x, y, z)', RAU,
+        low=0.0, high=60.0,
+    )
+    local_floor: float = _setting(
+        0.1, 'normalization', 'fraction',
+        'smoothed contralateral value below which a voxel is not assessable', low=0.001, high=1.0,
+    )
+    # -- symmetry
+    mirror_grid_mm: float = _setting(
+        3.4, 'symmetry', 'mm', 'in-plane voxel size of the images in the mirror registration',
+        low=1.0, high=10.0,
+    )
+    mirror_window_hu: tuple[float, float] = _setting(
+        (0.0, 60.0), 'symmetry', 'HU', 'densities seen by the mirror registration',
+        low=-100.0, high=300.0,
+    )
+    random_seed: int = _setting(
+        20240277, 'symmetry', '', 'seed of the registrations', low=0, high=2**31 - 1
+    )
+    # -- segmentation
+    core_rcbf: float = _setting(
+        0.30, 'segmentation', 'fraction', 'relative CBF below which tissue is core', RAU,
+        low=0.01, high=1.0,
+    )
+    hypoperfusion_tmax: float = _setting(
+        6.0, 'segmentation', 's', 'Tmax above which tissue is hypoperfused', RAU, low=0.5, high=60.0
+    )
+    opening_mm: float = _setting(
+        2.5, 'segmentation', 'mm', 'radius of the morphological opening', RAU, low=0.0, high=20.0
+    )
+    closing_mm: float = _setting(
+        2.5, 'segmentation', 'mm', 'radius of the morphological closing', RAU, low=0.0, high=20.0
+    )
+    affected_side: str = _setting(
+        'auto', 'segmentation', '',
+        'hemisphere that lesions are restricted to; auto is the one with the greater median Tmax',
+        RAU, choices=('auto', 'left', 'right', 'both'),
+    )
+    # -- volumes
+    tmax_thresholds: tuple[float, ...] = _setting(
+        (4.0, 6.0, 8.0, 10.0), 'volumes', 's', 'Tmax thresholds whose volumes are tabulated',
+        OLIVOT, low=0.1, high=60.0,
+    )
+    rcbf_thresholds: tuple[float, ...] = _setting(
+        (0.20, 0.30, 0.34, 0.38), 'volumes', 'fraction',
+        'relative CBF thresholds whose volumes are tabulated', ALBERS, low=0.01, high=1.0,
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse values outside the range or the choices of their setting."""
+        for each in fields(self):
+            check_setting(each.name, getattr(self, each.name), each.metadata['about'])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values, for sidecars and node inputs."""
+        return dataclasses.asdict(self)
+
+    def stage(self, *stages: str) -> dict[str, Any]:
+        """Return the settings of some stages by name.
+
+        Parameters
+        ----------
+        *stages : str
+            Names of stages, such as 'deconvolution'.
+
+        Returns
+        -------
+        dict
+
+        Examples
+        --------
+        >>> sorted(MethodSettings().stage('grid'))
+        ['working_in_plane_mm', 'working_slice_mm']
+        """
+        return {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.metadata['about'].stage in stages
+        }
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where and how to run; nothing here changes a number."""
+
+    bids_dir: Path
+    output_dir: Path
+    work_dir: Path
+    participant_label: tuple[str, ...] = ()
+    session_label: tuple[str, ...] = ()
+    nprocs: int = 1
+    omp_nthreads: int = 1
+    mem_gb: float = 4.0
+    frame_interval: float | None = None
+    frame_times: Path | None = None
+    verbosity: int = 0
+    run_uuid: str = ''
+
+
+def check_setting(name: str, value: Any, about: About) -> None:
+    """Check one setting against its range or choices.
+
+    Parameters
+    ----------
+    name : str
+        Name of the setting.
+    value : object
+        Its value; tuples are checked element by element.
+    about : About
+        What the setting allows.
+
+    Raises
+    ------
+    UsageError
+        With the value found and the values allowed.
+
+    Examples
+    --------
+    >>> check_setting('core_rcbf', 30, describe(MethodSettings, 'core_rcbf'))
+    Traceback (most recent call last):
+    ctpprep.exceptions.UsageError: core_rcbf is a fraction between 0.01 and 1.0, got 30; write 30 % as 0.3
+    """
+    for each in value if isinstance(value, tuple) else (value,):
+        if about.choices is not None and each not in about.choices:
+            raise UsageError(f'{name} is one of {", ".join(about.choices)}, got {each}')
+        if about.low is not None and not about.low <= each <= about.high:
+            what = f'a {about.unit}' if about.unit in ('fraction', 'ratio') else 'a number'
+            unit = '' if about.unit in ('fraction', 'ratio', '') else f' {about.unit}'
+            hint = '; write 30 % as 0.3' if about.unit == 'fraction' and each > 1 else ''
+            raise UsageError(
+                f'{name} is {what} between {about.low} and {about.high}{unit}, got {each}{hint}'
+            )
