@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures made of slices: maps, both normalizations, lesions, masks, mirror."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ctpprep.figures.mosaic import COLOURS, WINDOWS, Mosaic, Row, plot_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plot_maps(mosaic: Mosaic, maps: dict[str, np.ndarray], brain_mask: np.ndarray) -> Figure:
+    """Draw CBF, CBV, MTT and Tmax, those that are given, in their fixed windows.
+
+    Parameters
+    ----------
+    mosaic : Mosaic
+    maps : dict of str to (X, Y, Z) array
+        Keys of `WINDOWS`.
+    brain_mask : (X, Y, Z) array of bool
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    rows = [Row(maps[name], WINDOWS[name], brain_mask) for name in WINDOWS if name in maps]
+    return plot_rows(mosaic, rows)
+
+
+def plot_rcbf(
+    mosaic: Mosaic,
+    rcbf: dict[str, np.ndarray],
+    core: dict[str, np.ndarray],
+    hypoperfusion: np.ndarray | None,
+    reference: np.ndarray,
+    brain_mask: np.ndarray,
+    core_rcbf: float,
+    hypoperfusion_tmax: float,
+) -> Figure:
+    """Draw rCBF by both normalizations at one window, and what the local one changes.
+
+    The lowest row compares the cores: kept (in both), removed (global only), added (local only).
+
+    Parameters
+    ----------
+    mosaic : Mosaic
+    rcbf, core : dict of str to (X, Y, Z) array
+        Keys 'global' and 'local'; rCBF as fractions. A core may be missing.
+    hypoperfusion : (X, Y, Z) array of bool, optional
+    reference : (X, Y, Z) array
+        HU.
+    brain_mask : (X, Y, Z) array of bool
+    core_rcbf, hypoperfusion_tmax : float
+        Thresholds, for the legend: fraction and s.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    legend = {}
+    outlines = []
+    if hypoperfusion is not None:
+        outlines.append((hypoperfusion, COLOURS['hypoperfusion']))
+        legend[f'hypoperfusion (Tmax > {hypoperfusion_tmax:g} s)'] = COLOURS['hypoperfusion']
+    rows = []
+    for name in ('global', 'local'):
+        own = [(core[name], COLOURS['core'])] if name in core else []
+        window = WINDOWS[f'rcbf_{name}']
+        rows.append(Row(rcbf[name], window, brain_mask, outlines=(*outlines, *own)))
+    if core:
+        legend[f'core (rCBF < {100 * core_rcbf:g} %) of that map'] = COLOURS['core']
+    if len(core) == 2:
+        fills = compare_cores(core['global'], core['local'])
+        rows.append(
+            Row(
+                reference,
+                WINDOWS['reference'],
+                brain_mask,
+                title='Difference of cores',
+                fills=tuple((mask, COLOURS[what]) for what, mask in fills.items()),
+            )
+        )
+        legend['lowest row: kept (both)'] = COLOURS['kept']
+        legend['removed (global only)'] = COLOURS['removed']
+        legend['added (local only)'] = COLOURS['added']
+    return plot_rows(mosaic, rows, legend)
+
+
+def compare_cores(core_global: np.ndarray, core_local: np.ndarray) -> dict[str, np.ndarray]:
+    """Split two cores into what the local normalization keeps, removes and adds.
+
+    Parameters
+    ----------
+    core_global, core_local : array of bool
+
+    Returns
+    -------
+    dict of str to array of bool
+        Keys kept, removed, added.
+
+    Examples
+    --------
+    >>> parts = compare_cores(np.array([True, True, False]), np.array([True, False, True]))
+    >>> [int(np.flatnonzero(mask)[0]) for mask in parts.values()]
+    [0, 1, 2]
+    """
+    first, second = np.asarray(core_global, bool), np.asarray(core_local, bool)
+    return {'kept': first & second, 'removed': first & ~second, 'added': second & ~first}
+
+
+def plot_lesions(
+    mosaic: Mosaic,
+    reference: np.ndarray,
+    core: dict[str, np.ndarray],
+    hypoperfusion: np.ndarray,
+    brain_mask: np.ndarray,
+    core_rcbf: float,
+    hypoperfusion_tmax: float,
+) -> Figure:
+    """Draw core and mismatch over the reference image, one row a normalization.
+
+    Parameters
+    ----------
+    mosaic : Mosaic
+    reference : (X, Y, Z) array
+        HU.
+    core : dict of str to (X, Y, Z) array of bool
+        Keys 'global', 'local' or one of them.
+    hypoperfusion, brain_mask : (X, Y, Z) array of bool
+    core_rcbf, hypoperfusion_tmax : float
+        Thresholds, for the legend: fraction and s.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    rows = [
+        Row(
+            reference,
+            WINDOWS['reference'],
+            brain_mask,
+            title=f'Core {name}',
+            fills=((hypoperfusion & ~mask, COLOURS['mismatch']), (mask, COLOURS['core'])),
+        )
+        for name, mask in core.items()
+    ]
+    legend = {
+        f'core (rCBF < {100 * core_rcbf:g} %)': COLOURS['core'],
+        f'mismatch (Tmax > {hypoperfusion_tmax:g} s, not core)': COLOURS['mismatch'],
+    }
+    return plot_rows(mosaic, rows, legend)
+
+
+def plot_masks(mosaic: Mosaic, reference: np.ndarray, masks: dict[str, np.ndarray]) -> Figure:
+    """Outline brain, tissue and hemispheres on the reference image.
+
+    Parameters
+    ----------
+    mosaic : Mosaic
+    reference : (X, Y, Z) array
+        HU.
+    masks : dict of str to (X, Y, Z) array of bool
+        Keys among brain, tissue, left, right.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    pairs = [('brain', 'tissue'), ('left', 'right')]
+    rows, legend = [], {}
+    for title, names in zip(('Brain and tissue', 'Hemispheres'), pairs, strict=True):
+        held = [name for name in names if name in masks]
+        if held:
+            outlines = tuple((masks[name], COLOURS[name]) for name in held)
+            rows.append(Row(reference, WINDOWS['reference'], title=title, outlines=outlines))
+            words = {'left': 'left hemisphere', 'right': 'right hemisphere'}
+            legend |= {words.get(name, name): COLOURS[name] for name in held}
+    return plot_rows(mosaic, rows, legend)
+
+
+def plot_mirror(mosaic: Mosaic, reference: np.ndarray, homologue: np.ndarray) -> Figure:
+    """Show the reference, its mirror image brought home, and both in a chequerboard.
+
+    Where the registration failed, sulci and ventricles break at the edges of the fields. In the
+    SVG that `save_svg` writes, the first row flickers between the two images.
+
+    Parameters
+    ----------
+    mosaic : Mosaic
+    reference : (X, Y, Z) array
+        HU.
+    homologue : (X, Y, Z) array
+        The mirrored reference warped to the grid of the reference, HU.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    field = max(4, round(mosaic.tile_shape[1] / 8))
+    across, along = np.indices(reference.shape[:2])
+    board = ((across // field + along // field) % 2).astype(bool)[..., None]
+    window = WINDOWS['reference']
+    rows = [
+        Row(reference, window, title='Reference /\nmirror (flicker)', gid='before'),
+        Row(homologue, window, gid='after', over=True),
+        Row(np.where(board, reference, homologue), window, title='Chequerboard'),
+    ]
+    note = 'First row: reference and mirror image in turn (on paper, the mirror image).'
+    return plot_rows(mosaic, rows, note=note)

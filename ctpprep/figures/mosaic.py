@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Slices side by side: fixed windows, radiological convention, fills and outlines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Colours (Okabe and Ito) that stay apart for colour-blind readers and from viridis.
+COLOURS = {
+    'core': '#ff4d2e',
+    'hypoperfusion': '#ffffff',
+    'mismatch': '#f0e442',
+    'kept': '#ff4d2e',
+    'removed': '#56b4e9',
+    'added': '#cc79a7',
+    'brain': '#f0e442',
+    'tissue': '#56b4e9',
+    'left': '#0072b2',
+    'right': '#d55e00',
+    'aif': '#d00000',
+    'vof': '#0072b2',
+    'tissue curve': '#009e73',
+}
+CONVENTION = (
+    "Radiological convention: the patient's right (R) is on the left of the picture. "
+    'Small numbers: slice, counted from 0 at the lowest.'
+)
+WIDTH_IN = 14.0  # at the report's width one inch is about 95 px, a 2 mm voxel about 2 px
+#: Axes whose id begins with 'after' blink, so that what lies under them is seen in turn.
+FLICKER = (
+    '<style>@keyframes blink { 50% { opacity: 0 } } '
+    '@media screen and (prefers-reduced-motion: no-preference) '
+    '{ [id^="after-"] { animation: blink 2.4s step-end infinite } }</style>'
+)
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a quantity is shown: name, unit, and the values at the ends of its colour map."""
+
+    label: str
+    unit: str
+    low: float
+    high: float
+    colours: str
+    scale: float = 1.0
+
+    def paint(self, values: np.ndarray, shown: np.ndarray | None = None) -> np.ndarray:
+        """Turn values into colours; black where not `shown`.
+
+        Parameters
+        ----------
+        values : (rows, columns) array
+        shown : (rows, columns) array of bool, optional
+
+        Returns
+        -------
+        rgb : (rows, columns, 3) array of float
+        """
+        from matplotlib import colormaps
+
+        level = (np.asarray(values, float) * self.scale - self.low) / (self.high - self.low)
+        rgb = colormaps[self.colours](np.clip(np.nan_to_num(level), 0, 1))[..., :3]
+        return rgb if shown is None else np.where(shown[..., None], rgb, 0.0)
+
+
+#: The fixed windows. rCBF is stored as a fraction and shown in percent.
+WINDOWS = {
+    'cbf': Window('CBF', 'mL/100 g/min', 0, 100, 'viridis'),
+    'cbv': Window('CBV', 'mL/100 g', 0, 8, 'viridis'),
+    'mtt': Window('MTT', 's', 0, 20, 'plasma'),
+    'tmax': Window('Tmax', 's', 0, 12, 'plasma'),
+    'rcbf_global': Window('rCBF global', '%', 0, 150, 'viridis', scale=100),
+    'rcbf_local': Window('rCBF local', '%', 0, 150, 'viridis', scale=100),
+    'reference': Window('Reference', 'HU', 0, 80, 'gray'),
+}
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """The part of a volume that is shown: a box around the brain, chosen slices in lines.
+
+    Attributes
+    ----------
+    box : tuple of slice
+        Range of axis 0 and axis 1.
+    lines : tuple of tuple of int
+        Slices, inferior to superior, one tuple a line.
+    aspect : float
+        Height of a voxel over its width.
+    """
+
+    box: tuple[slice, slice]
+    lines: tuple[tuple[int, ...], ...]
+    aspect: float
+
+    @property
+    def columns(self) -> int:
+        """Number of tiles in a line."""
+        return len(self.lines[0])
+
+    @property
+    def tile_shape(self) -> tuple[int, int]:
+        """Rows and columns of pixels of one tile."""
+        across, along = self.box
+        return along.stop - along.start, across.stop - across.start
+
+    def picture(self, volume: np.ndarray, line: int) -> np.ndarray:
+        """Lay the slices of one line side by side, each in radiological convention.
+
+        Parameters
+        ----------
+        volume : (X, Y, Z) array
+            Canonical: x to the right, y anterior.
+        line : int
+
+        Returns
+        -------
+        picture : (rows, columns) array
+            Anterior on top, the patient's right on the left.
+        """
+        tiles = [volume[(*self.box, index)][::-1, ::-1].T for index in self.lines[line]]
+        blank = [np.zeros_like(tiles[0])] * (self.columns - len(tiles))
+        return np.concatenate(tiles + blank, axis=1)
+
+
+def lay_out(
+    brain_mask: np.ndarray,
+    voxel_size_mm: tuple[float, ...] = (1.0, 1.0, 1.0),
+    most: int = 16,
+    columns: int = 8,
+) -> Mosaic:
+    """Choose the slices and the box that show a brain.
+
+    Parameters
+    ----------
+    brain_mask : (X, Y, Z) array of bool
+    voxel_size_mm : tuple of float
+    most : int
+        Greatest number of slices; evenly chosen among those with brain.
+    columns : int
+        Greatest number of slices in a line.
+
+    Returns
+    -------
+    Mosaic
+
+    Raises
+    ------
+    ValueError
+        The mask is empty.
+
+    Examples
+    --------
+    >>> lay_out(np.ones((4, 4, 20), bool), most=4).lines
+    ((0, 6, 13, 19),)
+    """
+    mask = np.asarray(brain_mask, bool)
+    if not mask.any():
+        raise ValueError('brain_mask is empty: no slice to show')
+    filled = np.flatnonzero(mask.any(axis=(0, 1)))
+    picks = np.linspace(0, filled.size - 1, min(most, filled.size)).round().astype(int)
+    chosen = [int(index) for index in filled[picks]]
+    lines = -(-len(chosen) // columns)
+    columns = -(-len(chosen) // lines)
+    box = []
+    for axis in (0, 1):
+        held = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        margin = max(2, mask.shape[axis] // 40)
+        box.append(slice(max(held[0] - margin, 0), min(held[-1] + 1 + margin, mask.shape[axis])))
+    return Mosaic(
+        (box[0], box[1]),
+        tuple(tuple(chosen[at : at + columns]) for at in range(0, len(chosen), columns)),
+        float(voxel_size_mm[1] / voxel_size_mm[0]),
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a mosaic figure: a volume, what is filled and what is outlined on it."""
+
+    volume: np.ndarray
+    window: Window
+    shown: np.ndarray | None = None
+    title: str = ''
+    fills: tuple[tuple[np.ndarray, str], ...] = ()
+    outlines: tuple[tuple[np.ndarray, str], ...] = ()
+    gid: str | None = None
+    over: bool = False  # drawn on top of the row before, to flicker with it
+
+    def paint(self, mosaic: Mosaic, line: int) -> np.ndarray:
+        """Colour one line of slices, fills included."""
+        from matplotlib.colors import to_rgb
+
+        shown = None if self.shown is None else mosaic.picture(self.shown, line).astype(bool)
+        rgb = self.window.paint(mosaic.picture(self.volume, line), shown)
+        for mask, colour in self.fills:
+            inside = mosaic.picture(mask, line).astype(bool)
+            rgb[inside] = 0.35 * rgb[inside] + 0.65 * np.array(to_rgb(colour))
+        return (255 * rgb).round().astype(np.uint8)
+
+
+def plot_rows(
+    mosaic: Mosaic, rows: list[Row], legend: dict[str, str] | None = None, note: str = ''
+) -> Figure:
+    """Draw rows of slices, one block of rows for each line of the mosaic.
+
+    Slices stand in columns, so that the same slice of every map is above and below.
+
+    Parameters
+    ----------
+    mosaic : Mosaic
+    rows : list of Row
+    legend : dict of str to str, optional
+        What a colour means.
+    note : str
+        A sentence under the figure, before the convention.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    left, right, gap, foot = 0.35, 1.0, 0.06, 0.55
+    height, width = mosaic.tile_shape
+    # few slices would become huge tiles: never wider than a sixth of the page
+    wide = min(WIDTH_IN - left - right, mosaic.columns * WIDTH_IN / 5)
+    tall = wide * height * mosaic.aspect / (width * mosaic.columns)
+    own = [row for row in rows if not row.over]
+    block = len(own) * (tall + gap) + 0.15
+    total = len(mosaic.lines) * block + foot
+    figure = Figure(figsize=(WIDTH_IN, total))
+    for line in range(len(mosaic.lines)):
+        bottom = total - line * block
+        for row in rows:
+            bottom -= 0 if row.over else tall + gap
+            box = (left / WIDTH_IN, bottom / total, wide / WIDTH_IN, tall / total)
+            axes = figure.add_axes(box, gid=f'{row.gid}-{line}' if row.gid else None)
+            _draw_line(axes, mosaic, row, line, numbered=row is rows[0])
+            if not row.over:
+                _add_scale(figure, box, row)
+    _add_foot(figure, legend or {}, f'{note} {CONVENTION}'.strip(), total)
+    return figure
+
+
+def _draw_line(axes, mosaic: Mosaic, row: Row, line: int, numbered: bool) -> None:
+    """Draw one line of slices with outlines, R and L, and slice numbers."""
+    axes.imshow(row.paint(mosaic, line), aspect='auto', interpolation='none')
+    axes.set_axis_off()
+    for place, (mask, colour) in enumerate(row.outlines):
+        inside = mosaic.picture(np.asarray(mask, float), line)
+        if inside.any():
+            # padded, so that a mask that meets the edge is closed there
+            axes.contour(
+                np.arange(-1, inside.shape[1] + 1),
+                np.arange(-1, inside.shape[0] + 1),
+                np.pad(inside, 1),
+                levels=[0.5],
+                colors=[colour],
+                # the first is the widest, so that it shows beside those drawn over it
+                linewidths=1.1 + 0.9 * (len(row.outlines) - 1 - place),
+            )
+    rows, columns = mosaic.tile_shape
+    axes.set(xlim=(-0.5, columns * mosaic.columns - 0.5), ylim=(rows - 0.5, -0.5))
+    behind = {'facecolor': 'black', 'edgecolor': 'none', 'pad': 0.6}
+    style = {'color': 'white', 'fontsize': 8, 'va': 'top', 'bbox': behind}
+    for tile, index in enumerate(mosaic.lines[line]):
+        axes.text(tile * columns + 0.5, 0.5, 'R', ha='left', **style)
+        axes.text((tile + 1) * columns - 1.5, 0.5, 'L', ha='right', **style)
+        if numbered:
+            spot = (tile * columns + 0.5, rows - 1)
+            axes.text(*spot, f'{index}', color='#cccccc', fontsize=7, va='bottom', bbox=behind)
+        if tile:
+            axes.axvline(tile * columns - 0.5, color='#777777', linewidth=0.6)
+
+
+def _add_scale(figure, box: tuple[float, float, float, float], row: Row) -> None:
+    """Add the name of a row on its left and its colour scale on its right."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    left, bottom, wide, tall = box
+    window = row.window
+    middle = bottom + tall / 2
+    name = row.title or window.label
+    figure.text(left / 2, middle, name, rotation=90, ha='center', va='center', fontsize=9)
+    axes = figure.add_axes((left + wide + 0.006, bottom + 0.06 * tall, 0.009, 0.88 * tall))
+    scale = ScalarMappable(Normalize(window.low, window.high), window.colours)
+    bar = figure.colorbar(scale, cax=axes, ticks=np.linspace(window.low, window.high, 3))
+    bar.set_label(window.unit, fontsize=8)
+    bar.ax.tick_params(labelsize=8, length=2)
+    bar.outline.set_linewidth(0.4)
+
+
+def _add_foot(figure, legend: dict[str, str], note: str, total: float) -> None:
+    """Add the legend of colours and a sentence at the bottom."""
+    from matplotlib.patches import Patch
+
+    if legend:
+        patches = [
+            Patch(facecolor=colour, edgecolor='#555555', linewidth=0.6, label=label)
+            for label, colour in legend.items()
+        ]
+        figure.legend(
+            handles=patches,
+            loc='lower left',
+            bbox_to_anchor=(0.02, 0.22 / total),
+            ncols=len(patches),
+            frameon=False,
+            fontsize=9,
+        )
+    figure.text(0.025, 0.08 / total, note, fontsize=8, color='#444444', va='bottom')
+
+
+def save_svg(figure: Figure, path: Path) -> Path:
+    """Write a figure as SVG, the same bytes each time, text as text.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    path : Path
+
+    Returns
+    -------
+    Path
+        The same path.
+    """
+    import matplotlib as mpl
+
+    # no date and a fixed salt for the ids: a re-run does not change the file
+    with mpl.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': Path(path).name}):
+        figure.savefig(path, format='svg', metadata={'Date': None, 'Creator': None})
+    text = Path(path).read_text(encoding='utf-8')
+    Path(path).write_text(text.replace('<defs>', f'{FLICKER}<defs>', 1), encoding='utf-8')
+    return Path(path)

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of one series for the report."""
+
+from pathlib import Path
+
+import numpy as np
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    OutputMultiPath,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+from ctpprep import figures
+from ctpprep.interfaces._images import load
+
+MASKS = ('brain_mask', 'tissue_mask', 'core_global', 'core_local', 'hypoperfusion')
+PLACES = ('aif_mask', 'vof_mask')
+MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global', 'rcbf_local')
+OTHERS = ('reference', 'homologue_reference', 'hemispheres')
+
+
+class _PlotSeriesInputSpec(BaseInterfaceInputSpec):
+    prefix = traits.Str(mandatory=True, desc='start of the file names, as sub-01_ses-1')
+    core_rcbf = traits.Float(0.3, usedefault=True, desc='threshold of the core, fraction')
+    hypoperfusion_tmax = traits.Float(6.0, usedefault=True, desc='threshold, s')
+    reference = File(exists=True, desc='mean of the pre-bolus frames, HU')
+    brain_mask = File(exists=True)
+    tissue_mask = File(exists=True)
+    cbf = File(exists=True, desc='mL/100 g/min')
+    cbv = File(exists=True, desc='mL/100 g')
+    mtt = File(exists=True, desc='s')
+    tmax = File(exists=True, desc='s')
+    rcbf_global = File(exists=True, desc='fraction')
+    rcbf_local = File(exists=True, desc='fraction')
+    core_global = File(exists=True)
+    core_local = File(exists=True)
+    hypoperfusion = File(exists=True)
+    hemispheres = File(exists=True, desc='1 left, 2 right')
+    homologue_reference = File(exists=True, desc='the mirrored reference warped home, HU')
+    aif_mask = File(exists=True)
+    vof_mask = File(exists=True)
+    curves = File(exists=True, desc='table with a column time (s) and curves in HU')
+    confounds = File(exists=True, desc='table of motion, one row a frame')
+    volumes = File(exists=True, desc='table of volumes; names the affected side')
+    quality = File(exists=True, desc='table of checks; not drawn so far')
+
+
+class _PlotSeriesOutputSpec(TraitedSpec):
+    figures = OutputMultiPath(File(exists=True), desc='one SVG a figure')
+
+
+class PlotSeries(SimpleInterface):
+    """Draw every figure whose inputs are there."""
+
+    input_spec = _PlotSeriesInputSpec
+    output_spec = _PlotSeriesOutputSpec
+
+    def _run_interface(self, runtime):
+        images, size_mm = self._read_images()
+        drawn = {
+            **draw_mosaics(images, size_mm, self.inputs.core_rcbf, self.inputs.hypoperfusion_tmax),
+            **self._draw_charts(images, size_mm),
+        }
+        folder = Path(runtime.cwd)
+        self._results['figures'] = [
+            str(figures.save_svg(figure, folder / f'{self.inputs.prefix}_desc-{what}_ctp.svg'))
+            for what, figure in drawn.items()
+        ]
+        return runtime
+
+    def _read_images(self):
+        """Read the images that are given, masks as bool, and the voxel size."""
+        images, size_mm = {}, (1.0, 1.0, 1.0)
+        for name in (*MASKS, *PLACES, *MAPS, *OTHERS):
+            path = getattr(self.inputs, name)
+            if isinstance(path, str) and path:
+                values, affine = load(path)
+                size_mm = tuple(np.linalg.norm(np.asarray(affine)[:3, :3], axis=0))
+                images[name] = np.asarray(values) > 0 if name in MASKS + PLACES else values
+        return images, size_mm
+
+    def _draw_charts(self, images, size_mm):
+        """Draw what has axes: curves, motion, the histogram of Tmax."""
+        drawn = {}
+        curves = read_columns(self.inputs.curves)
+        if 'time' in curves:
+            masks = {name[:3]: images[name] for name in PLACES if name in images}
+            places = (masks, images.get('reference'), images.get('brain_mask'), size_mm)
+            drawn['curves'] = figures.plot_curves(curves.pop('time'), curves, *places)
+        confounds = read_columns(self.inputs.confounds)
+        if confounds:
+            drawn['motion'] = figures.plot_motion(confounds)
+        if {'tmax', 'hemispheres'} <= images.keys():
+            tissue = images.get('tissue_mask', images.get('brain_mask'))
+            drawn['tmaxhist'] = figures.plot_tmax_histogram(
+                images['tmax'],
+                images['hemispheres'],
+                np.ones(images['tmax'].shape, bool) if tissue is None else tissue,
+                self.inputs.hypoperfusion_tmax,
+                read_side(self.inputs.volumes),
+            )
+        return drawn
+
+
+def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax):
+    """Draw the figures made of slices that `images` suffices for.
+
+    Parameters
+    ----------
+    images : dict of str to (X, Y, Z) array
+        Named as the inputs of `PlotSeries`.
+    size_mm : tuple of float
+    core_rcbf, hypoperfusion_tmax : float
+
+    Returns
+    -------
+    dict of str to matplotlib.figure.Figure
+    """
+    brain = images.get('brain_mask')
+    if brain is None or not brain.any():
+        return {}
+    mosaic = figures.lay_out(brain, size_mm)
+    drawn = {}
+    core = {
+        name: images[f'core_{name}'] for name in ('global', 'local') if f'core_{name}' in images
+    }
+    hypoperfusion = images.get('hypoperfusion')
+    reference = images.get('reference')
+    thresholds = (core_rcbf, hypoperfusion_tmax)
+    maps = {name: images[name] for name in MAPS[:4] if name in images}
+    if maps:
+        drawn['maps'] = figures.plot_maps(mosaic, maps, brain)
+    if {'rcbf_global', 'rcbf_local', 'reference'} <= images.keys():
+        rcbf = {name: images[f'rcbf_{name}'] for name in ('global', 'local')}
+        drawn['rcbf'] = figures.plot_rcbf(
+            mosaic, rcbf, core, hypoperfusion, reference, brain, *thresholds
+        )
+    if core and hypoperfusion is not None and reference is not None:
+        drawn['lesions'] = figures.plot_lesions(
+            mosaic, reference, core, hypoperfusion, brain, *thresholds
+        )
+    if reference is not None:
+        masks = {'brain': brain}
+        if 'tissue_mask' in images:
+            masks['tissue'] = images['tissue_mask']
+        if 'hemispheres' in images:
+            masks |= {'left': images['hemispheres'] == 1, 'right': images['hemispheres'] == 2}
+        drawn['masks'] = figures.plot_masks(mosaic, reference, masks)
+    if reference is not None and 'homologue_reference' in images:
+        drawn['mirror'] = figures.plot_mirror(mosaic, reference, images['homologue_reference'])
+    return drawn
+
+
+def read_columns(path):
+    """Read a table of numbers by column; what is no number (n/a) becomes NaN.
+
+    Parameters
+    ----------
+    path : str or Undefined
+
+    Returns
+    -------
+    dict of str to (T,) array
+        Empty without a table.
+    """
+    import pandas as pd
+
+    if not (isinstance(path, str) and path):
+        return {}
+    table = pd.read_csv(path, sep='\t')
+    return {
+        str(name): pd.to_numeric(column, errors='coerce').to_numpy(float)
+        for name, column in table.items()
+    }
+
+
+def read_side(path):
+    """Read the affected side from a table of volumes; '' where it is not told."""
+    import pandas as pd
+
+    if not (isinstance(path, str) and path):
+        return ''
+    table = pd.read_csv(path, sep='\t', dtype=str)
+    sides = table.get('affected_side', pd.Series(dtype=str)).dropna()
+    return '' if sides.empty else sides.iloc[0]
