@@ -1,0 +1,634 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One CT perfusion series, found and validated.
+
+`find_series` looks a BIDS dataset through and returns one `CTPSeries` for each series that can be
+used and one `FailedSeries`, with the reason, for each that cannot. Only headers and sidecars are
+read; nothing here loads voxels.
+"""
+
+import difflib
+import json
+import logging
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+from ctpprep.exceptions import SeriesError, TimingError, UsageError
+from ctpprep.settings import RunSettings
+
+logger = logging.getLogger(__name__)
+
+MIN_FRAMES = 10
+INTERVAL_RANGE = (0.1, 10.0)  # s; the protocols in use take a frame every 0.5 to 4 s
+MAX_SHEAR_DEG = 1.0
+MAX_TILT_DEG = 40.0
+TIME_UNITS = {'sec': 1.0, 'msec': 1e-3, 'usec': 1e-6}
+PATTERNS = '*_ctp.nii.gz, *_acq-ctp_ct.nii.gz'
+
+
+@dataclass(frozen=True)
+class CTPSeries:
+    """A CT perfusion series that can be processed.
+
+    Attributes
+    ----------
+    path : Path
+        The 4D NIfTI file.
+    prefix : str
+        Its name without the suffix, such as 'sub-01_ses-1_run-2'.
+    participant, session : str, str or None
+        Labels without 'sub-' and 'ses-'.
+    out_subdir : str
+        Folder of its derivatives, such as 'sub-01/ses-1/ct'.
+    uri : str
+        BIDS URI, such as 'bids:raw:sub-01/ct/sub-01_ctp.nii.gz'.
+    frame_times : tuple of float
+        Start of each of the T frames in s, on the clock of the source.
+    sample_times : tuple of tuple of float
+        (Z, T) acquisition times in s; row 0 is the most inferior slice.
+    timing_source : str
+        Where the times come from, such as 'RepetitionTime + SliceTiming'.
+    sidecar : dict
+        Metadata of the series, inherited values included.
+    ncct : Path or None
+        Non-contrast CT of the same session.
+    """
+
+    path: Path
+    prefix: str
+    participant: str
+    session: str | None
+    out_subdir: str
+    uri: str
+    frame_times: tuple[float, ...]
+    sample_times: tuple[tuple[float, ...], ...]
+    timing_source: str
+    sidecar: dict[str, Any]
+    ncct: Path | None = None
+
+    @property
+    def workflow_name(self) -> str:
+        """Name of the series' workflow, such as 'sub_01_ses_1_wf'."""
+        return workflow_name(self.prefix)
+
+
+@dataclass(frozen=True)
+class FailedSeries:
+    """A series that cannot be processed, and why."""
+
+    prefix: str
+    participant: str
+    session: str | None
+    reason: str
+
+
+def workflow_name(prefix: str) -> str:
+    """Name a workflow after a series or a participant.
+
+    Examples
+    --------
+    >>> workflow_name('sub-01_ses-1')
+    'sub_01_ses_1_wf'
+    """
+    return prefix.replace('-', '_').replace('+', '_plus_') + '_wf'
+
+
+def find_series(run: RunSettings) -> list[CTPSeries | FailedSeries]:
+    """Find and validate the CT perfusion series of a dataset.
+
+    Parameters
+    ----------
+    run : RunSettings
+        Where to look, and which participants and sessions are wanted.
+
+    Returns
+    -------
+    list of CTPSeries and FailedSeries
+        In the order of their names. A wanted participant without any series counts as failed.
+
+    Raises
+    ------
+    UsageError
+        When the folder, a label or an option is wrong, or when there is no series at all.
+    """
+    participants = select_participants(run.bids_dir, run.participant_label)
+    command_times = _command_times(run)
+    images, sidecars, nccts = _index(run.bids_dir, participants)
+    images = _select_sessions(images, run.session_label)
+    if not images:
+        raise UsageError(
+            f'no CT perfusion series in {run.bids_dir} for {_listed(participants, "sub-")}; '
+            f'looked for {PATTERNS} in sub-<label>/[ses-<label>/] and its folders ct and perf'
+        )
+    found: list[CTPSeries | FailedSeries] = []
+    for prefix, paths in _by_prefix(images).items():
+        try:
+            _refuse_twins(paths, run.bids_dir)
+            found.append(_read_series(prefix, paths[0], run, sidecars, nccts, command_times))
+        except SeriesError as error:
+            labels = _entities(paths[0])
+            found.append(FailedSeries(prefix, labels['sub'], labels.get('ses'), str(error)))
+    having = {each.participant for each in found}
+    for label in sorted(set(participants) - having):
+        if run.participant_label:
+            found.append(
+                FailedSeries(
+                    f'sub-{label}', label, None, f'no series found (looked for {PATTERNS})'
+                )
+            )
+        else:
+            logger.info('sub-%s has no CT perfusion series and is left out', label)
+    return found
+
+
+def select_participants(bids_dir: Path, wanted: Sequence[str] = ()) -> list[str]:
+    """List the participants of a dataset, or check the wanted ones against them.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Root of the dataset.
+    wanted : sequence of str
+        Labels with or without 'sub-'; empty for all.
+
+    Returns
+    -------
+    list of str
+        Labels without 'sub-', sorted.
+
+    Raises
+    ------
+    UsageError
+        When the folder holds no participants, or not the wanted ones.
+    """
+    if not bids_dir.is_dir():
+        raise UsageError(f'the dataset {bids_dir} is not a folder')
+    labels = sorted(each.name[4:] for each in bids_dir.glob('sub-*') if each.is_dir())
+    if not labels:
+        inner = next(iter(sorted(bids_dir.glob('*/sub-*'))), None)
+        hint = f'; did you mean {inner.parent}?' if inner else ''
+        raise UsageError(f'no participants (folders sub-<label>) in {bids_dir}{hint}')
+    if not wanted:
+        return labels
+    return _match_labels([each.removeprefix('sub-') for each in wanted], labels, 'sub-', bids_dir)
+
+
+def _match_labels(wanted: list[str], known: list[str], key: str, where: Any) -> list[str]:
+    for label in wanted:
+        if label not in known:
+            near = difflib.get_close_matches(label, known, n=3, cutoff=0.4)
+            hint = f'did you mean {_listed(near, key)}?' if near else f'has {_listed(known, key)}'
+            raise UsageError(f'{key}{label} is not in {where}; {hint}')
+    return sorted(set(wanted))
+
+
+def _listed(labels: Sequence[str], key: str) -> str:
+    shown = ', '.join(f'{key}{label}' for label in labels[:5])
+    return shown + (f' and {len(labels) - 5} more' if len(labels) > 5 else '')
+
+
+def _index(bids_dir: Path, participants: list[str]) -> tuple[list[Path], list[Path], list[Path]]:
+    """Find images, sidecars and NCCTs of some participants with pybids."""
+    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+
+    # Looking at the wanted participants only is what makes a large dataset quick. Metadata are
+    # read in `_read_sidecar`: pybids would stop at the first bad JSON file of any series.
+    wanted = '|'.join(re.escape(label) for label in participants)
+    ignore = [re.compile(rf'^/(?!sub-(?:{wanted})(?:/|$)|[^/]*\.json$)')]
+    layout = BIDSLayout(
+        str(bids_dir),
+        validate=False,
+        config=str(Path(__file__).parent / 'resources' / 'bids_ctp.json'),
+        indexer=BIDSLayoutIndexer(ignore=ignore, index_metadata=False),
+    )
+
+    def get(**filters: Any) -> list[Path]:
+        found = {Path(each) for each in layout.get(return_type='filename', **filters)}
+        return sorted(found, key=lambda path: (path.name, path))
+
+    nifti = ['.nii.gz', '.nii']
+    images = get(suffix='ctp', extension=nifti)
+    images += get(suffix='ct', acquisition='ctp', extension=nifti)
+    images = [path for path in images if not {'space', 'desc'} & _entities(path).keys()]
+    return images, get(extension='.json'), get(suffix='ncct', extension=nifti)
+
+
+def _entities(path: Path) -> dict[str, str]:
+    """Split a file name, as in {'sub': '01', 'run': '2', 'suffix': 'ctp'}."""
+    *pairs, suffix = path.name.partition('.')[0].split('_')
+    return {**{k: v for k, _, v in (pair.partition('-') for pair in pairs)}, 'suffix': suffix}
+
+
+def _select_sessions(images: list[Path], wanted: Sequence[str]) -> list[Path]:
+    if not wanted or not images:
+        return images
+    known = sorted({_entities(path)['ses'] for path in images if 'ses' in _entities(path)})
+    labels = [each.removeprefix('ses-') for each in wanted]
+    labels = _match_labels(labels, known, 'ses-', 'the chosen participants')
+    return [path for path in images if _entities(path).get('ses') in labels]
+
+
+def _by_prefix(images: list[Path]) -> dict[str, list[Path]]:
+    """Group images by the prefix their outputs will have; `acq-ctp` only tells the modality."""
+    groups = defaultdict(list)
+    for path in images:
+        prefix = path.name.partition('.')[0].rpartition('_')[0]
+        if _entities(path)['suffix'] == 'ct':
+            prefix = prefix.replace('_acq-ctp', '', 1)
+        groups[prefix].append(path)
+    return dict(sorted(groups.items()))
+
+
+def _refuse_twins(paths: list[Path], bids_dir: Path) -> None:
+    if len(paths) > 1:
+        names = ' and '.join(str(path.relative_to(bids_dir)) for path in paths)
+        raise SeriesError(
+            f'{names} would write the same outputs; remove one or tell them apart with run-<index>'
+        )
+
+
+def _read_series(
+    prefix: str,
+    path: Path,
+    run: RunSettings,
+    sidecars: list[Path],
+    nccts: list[Path],
+    command_times: tuple[str, Any] | None,
+) -> CTPSeries:
+    """Read and validate one series; the file's name leads every message."""
+    name = path.relative_to(run.bids_dir)
+    labels = _entities(path)
+    session = labels.get('ses')
+    folders = [f'sub-{labels["sub"]}', *([f'ses-{session}'] if session else [])]
+    if list(name.parts[: len(folders)]) != folders:
+        raise SeriesError(f'{name} is not in the folder of its name, {"/".join(folders)}')
+    try:
+        shape, affine, header_interval = read_header(path)
+        sidecar = _read_sidecar(path, sidecars)
+        _check_units(sidecar)
+        frame_times, sample_times, source = read_timing(
+            sidecar, shape[3], shape[2], header_interval, command_times
+        )
+    except SeriesError as error:
+        raise type(error)(f'{name}: {error}') from error
+    if affine[2][2] < 0:  # the third voxel axis points to the feet
+        sample_times = sample_times[::-1]
+    if source == 'pixdim[4]' and header_interval == 1:
+        logger.warning(
+            '%s: the frame interval of 1 s stands in the NIfTI header only, where 1 may just be a '
+            'filler; give --frame-interval if it is another',
+            name,
+        )
+    same_session = [each for each in nccts if each.is_relative_to(run.bids_dir.joinpath(*folders))]
+    same_name = [each for each in same_session if each.name.startswith(f'{prefix}_ncct')]
+    return CTPSeries(
+        path=path,
+        prefix=prefix,
+        participant=labels['sub'],
+        session=session,
+        out_subdir='/'.join([*folders, 'ct']),
+        uri=f'bids:raw:{name.as_posix()}',
+        frame_times=frame_times,
+        sample_times=sample_times,
+        timing_source=source,
+        sidecar=sidecar,
+        ncct=next(iter(same_name + same_session), None),
+    )
+
+
+def _read_sidecar(path: Path, sidecars: Iterable[Path]) -> dict[str, Any]:
+    """Merge the sidecars that apply to an image; the nearest and most specific wins."""
+    own = _entities(path).items()
+    applying = [
+        each for each in sidecars if each.parent in path.parents and _entities(each).items() <= own
+    ]
+    merged: dict[str, Any] = {}
+    for each in sorted(applying, key=lambda one: (len(one.parts), len(_entities(one)))):
+        try:
+            content = json.loads(each.read_text(encoding='utf-8-sig'))
+        except (OSError, ValueError) as error:
+            raise SeriesError(f'the sidecar {each.name} cannot be read ({error})') from error
+        if not isinstance(content, dict):
+            raise SeriesError(f'the sidecar {each.name} must hold an object, {{"Field": value}}')
+        merged |= content
+    return merged
+
+
+def _check_units(sidecar: dict[str, Any]) -> None:
+    units = sidecar.get('Units', 'HU')
+    if units not in ('HU', 'hu', 'Hounsfield', 'hounsfield unit'):
+        raise SeriesError(f'Units is "{units}"; ctpprep needs Hounsfield units, "HU"')
+
+
+# -- header
+
+
+def read_header(path: Path) -> tuple[tuple[int, ...], list[list[float]], float | None]:
+    """Read and check the header of a 4D CT series.
+
+    Parameters
+    ----------
+    path : Path
+        NIfTI file.
+
+    Returns
+    -------
+    shape : tuple of int
+        (X, Y, Z, T).
+    affine : list of list of float
+        4 x 4, in mm.
+    frame_interval : float or None
+        pixdim[4] in s, if it is positive and has a unit of time.
+
+    Raises
+    ------
+    SeriesError
+        When the file is damaged or its geometry cannot be used.
+    """
+    import nibabel as nb
+
+    if path.is_symlink() and not path.exists():
+        raise SeriesError('its content is not here (broken link); fetch it, e.g. `datalad get`')
+    try:
+        image = nb.load(path)
+    except Exception as error:  # nibabel lets errors of gzip, zlib and struct through
+        reason = str(error).replace(str(path), path.name)
+        raise SeriesError(f'not a readable NIfTI file ({reason})') from error
+    if not isinstance(image, nb.Nifti1Pair):
+        raise SeriesError(f'a {type(image).__name__}; a NIfTI file is needed')
+    if len(image.shape) != 4:
+        shape = ' x '.join(map(str, image.shape))
+        raise SeriesError(f'{len(image.shape)}D ({shape}); a 4D series (x, y, z, time) is needed')
+    if image.shape[3] < MIN_FRAMES:
+        raise SeriesError(f'{image.shape[3]} frames; at least {MIN_FRAMES} are needed')
+    if image.get_data_dtype().kind not in 'iuf':
+        raise SeriesError(f'voxels of type {image.get_data_dtype()}; real numbers are needed')
+    _check_complete(path, image)
+    _check_geometry(image)
+    zoom, unit = image.header['pixdim'][4], image.header.get_xyzt_units()[1]
+    known = zoom > 0 and math.isfinite(zoom) and unit in TIME_UNITS
+    interval = round(float(zoom) * TIME_UNITS[unit], 6) if known else None
+    return image.shape, image.affine.tolist(), interval
+
+
+def _check_complete(path: Path, image: Any) -> None:
+    """Compare the length of a file with its header, without unpacking it when it agrees."""
+    values = math.prod(image.shape) * image.get_data_dtype().itemsize
+    needed = image.dataobj.offset + values
+    length = path.stat().st_size
+    if path.name.endswith('.gz'):
+        with path.open('rb') as stream:
+            stream.seek(-4, 2)  # a gzip file ends with the length of its content modulo 2^32
+            if int.from_bytes(stream.read(), 'little') == needed % 2**32:
+                return
+        length = _unpacked_length(path)
+    if length < needed:
+        raise SeriesError(
+            f'the file is cut off ({length} bytes, the header announces {needed}); '
+            'copy or convert it again'
+        )
+
+
+def _unpacked_length(path: Path) -> int:
+    """Count the bytes that can be unpacked; files of several gzip members end up here, too."""
+    import gzip
+    import zlib
+
+    length = 0
+    with gzip.open(path) as stream:
+        try:
+            while block := stream.read(2**22):
+                length += len(block)
+        except (EOFError, OSError, zlib.error):
+            pass
+    return length
+
+
+def _check_geometry(image: Any) -> None:
+    """Refuse a header whose voxels cannot be placed in the patient."""
+    header = image.header
+    if header['sform_code'] == 0 and header['qform_code'] == 0:
+        raise SeriesError(
+            'the header gives no orientation (sform_code and qform_code are 0), left and right '
+            'cannot be told; convert the DICOM files again'
+        )
+    unit = header.get_xyzt_units()[0]
+    if unit not in ('mm', 'unknown'):
+        raise SeriesError(f'the header gives lengths in {unit}; mm are needed (xyzt_units)')
+    columns = image.affine[:3, :3].T.tolist()
+    sizes = [math.hypot(*column) for column in columns]
+    if not all(0.05 <= size <= 30 for size in sizes):
+        shown = ' x '.join(f'{size:g}' for size in sizes)
+        raise SeriesError(f'voxels of {shown} mm; 0.05 to 30 mm are plausible')
+    axes = [[v / size for v in column] for column, size in zip(columns, sizes, strict=True)]
+    cosines = [
+        abs(sum(u * v for u, v in zip(*pair, strict=True))) for pair in combinations(axes, 2)
+    ]
+    shear = math.degrees(math.asin(min(1.0, max(cosines))))
+    if shear > MAX_SHEAR_DEG:
+        raise SeriesError(
+            f'the affine is sheared by {shear:.1f} degrees (gantry tilt); resample the series to '
+            'an orthogonal grid, e.g. with nilearn.image.resample_img'
+        )
+    tilt = math.degrees(math.acos(min(1.0, abs(axes[2][2]))))
+    if tilt > MAX_TILT_DEG:
+        raise SeriesError(
+            f'the third voxel axis is {tilt:.0f} degrees away from the head-foot axis; axial '
+            f'slices (at most {MAX_TILT_DEG:g} degrees) are needed'
+        )
+
+
+# -- timing
+
+
+def _command_times(run: RunSettings) -> tuple[str, Any] | None:
+    """Read the times given on the command line, checking what holds for every series."""
+    if run.frame_times is not None:
+        try:
+            text = Path(run.frame_times).read_text(encoding='utf-8')
+            return '--frame-times', [float(word) for word in re.split(r'[\s,;]+', text.strip())]
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f'--frame-times {run.frame_times} cannot be read ({error}); it needs the time of '
+                'each frame in s, separated by spaces, commas or line ends'
+            ) from error
+    if run.frame_interval is None:
+        return None
+    low, high = INTERVAL_RANGE
+    if not low <= run.frame_interval <= high:
+        raise UsageError(
+            f'--frame-interval is between {low:g} and {high:g} s, got {run.frame_interval:g}'
+            + _hint_ms(run.frame_interval)
+        )
+    return '--frame-interval', run.frame_interval
+
+
+def read_timing(
+    sidecar: dict[str, Any],
+    n_frames: int,
+    n_slices: int,
+    header_interval: float | None = None,
+    command_times: tuple[str, Any] | None = None,
+) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...], str]:
+    """Find the acquisition time of every slice of every frame.
+
+    The first source wins: the command line, SliceAcquisitionTimes, VolumeTiming, FrameTimesStart,
+    RepetitionTime, pixdim[4]. SliceTiming adds to all but SliceAcquisitionTimes, which holds it.
+
+    Parameters
+    ----------
+    sidecar : dict
+        Metadata of the series.
+    n_frames, n_slices : int
+        What the times must fit.
+    header_interval : float, optional
+        pixdim[4] in s.
+    command_times : tuple, optional
+        Name of the option and its value: an interval or a list of times in s.
+
+    Returns
+    -------
+    frame_times : tuple of float
+        (T,) s.
+    sample_times : tuple of tuple of float
+        (Z, T) s, one row for each slice in the order of the file.
+    source : str
+        Where the times come from.
+
+    Raises
+    ------
+    TimingError
+        When there are no times or when they cannot be true.
+
+    Examples
+    --------
+    >>> frames, samples, source = read_timing(
+    ...     {'RepetitionTime': 2.0, 'SliceTiming': [0.0, 1.0]}, n_frames=10, n_slices=2)
+    >>> samples[1][:3], source
+    ((1.0, 3.0, 5.0), 'RepetitionTime + SliceTiming')
+    """
+    sidecar = {field: value for field, value in sidecar.items() if value is not None}
+    if command_times is None and 'SliceAcquisitionTimes' in sidecar:
+        samples = _slice_acquisition_times(sidecar, n_frames, n_slices)
+        frames = tuple(min(column) for column in zip(*samples, strict=True))
+        _check_frame_times(frames, 'SliceAcquisitionTimes')
+        return frames, samples, 'SliceAcquisitionTimes'
+    field, value = _frame_source(sidecar, header_interval, command_times)
+    if field in ('RepetitionTime', '--frame-interval', 'pixdim[4]'):
+        interval = _numbers([value], 1, field, 'one number')[0]
+        frames = tuple(round(frame * interval, 9) for frame in range(n_frames))
+    else:
+        frames = _numbers(value, n_frames, field, f'one time for each of {n_frames} frames')
+    _check_frame_times(frames, field)
+    if 'SliceTiming' not in sidecar:
+        return frames, (frames,) * n_slices, field
+    offsets = _slice_timing(sidecar, n_slices, frames)
+    samples = tuple(tuple(round(t + offset, 9) for t in frames) for offset in offsets)
+    return frames, samples, f'{field} + SliceTiming'
+
+
+def _frame_source(
+    sidecar: dict[str, Any], header_interval: float | None, command_times: tuple[str, Any] | None
+) -> tuple[str, Any]:
+    """Choose the source of the frame times."""
+    if command_times is not None:
+        return command_times
+    if 'VolumeTiming' in sidecar and 'RepetitionTime' in sidecar:
+        raise TimingError(
+            'the sidecar has VolumeTiming and RepetitionTime, which exclude each other in BIDS; '
+            'keep VolumeTiming for uneven and RepetitionTime for even frames'
+        )
+    # dcm2niix writes the mean of uneven intervals as RepetitionTime: FrameTimesStart is the truth
+    for field in ('VolumeTiming', 'FrameTimesStart', 'RepetitionTime'):
+        if field in sidecar:
+            return field, sidecar[field]
+    if header_interval is not None:
+        return 'pixdim[4]', header_interval
+    raise TimingError(
+        'no acquisition times: VolumeTiming, FrameTimesStart or RepetitionTime is needed in the '
+        'sidecar (the NIfTI header has none either); give --frame-interval SECONDS'
+    )
+
+
+def _numbers(value: Any, length: int, field: str, needed: str) -> tuple[float, ...]:
+    """Check a list of finite numbers."""
+    if not isinstance(value, list | tuple) or len(value) != length:
+        found = f'{len(value)} values' if isinstance(value, list | tuple) else repr(value)
+        raise TimingError(f'{field} has {found}; {needed} is needed, in s')
+    for each in value:
+        number = isinstance(each, int | float) and not isinstance(each, bool)
+        if not number or not math.isfinite(each):
+            raise TimingError(f'{field} holds {each!r}, which is not a number of seconds')
+    return tuple(float(each) for each in value)
+
+
+def _check_frame_times(times: Sequence[float], field: str) -> None:
+    """Refuse times that do not increase or whose interval no protocol has."""
+    intervals = [late - early for early, late in pairwise(times)]
+    if min(intervals) <= 0:
+        frame = next(i for i, interval in enumerate(intervals) if interval <= 0)
+        raise TimingError(
+            f'{field} must increase from frame to frame, but frame {frame + 2} is at '
+            f'{times[frame + 1]:g} s after frame {frame + 1} at {times[frame]:g} s'
+        )
+    low, high = INTERVAL_RANGE
+    typical = sorted(intervals)[len(intervals) // 2]
+    if min(intervals) < low - 1e-6 or typical > high:
+        wrong = typical if typical > high else min(intervals)
+        raise TimingError(
+            f'{field} gives frames {wrong:g} s apart; {low:g} to {high:g} s are plausible'
+            + _hint_ms(wrong)
+        )
+
+
+def _hint_ms(interval: float) -> str:
+    return f'; write {interval:g} ms as {interval / 1000:g}' if interval >= 100 else ''
+
+
+def _slice_timing(
+    sidecar: dict[str, Any], n_slices: int, frames: Sequence[float]
+) -> tuple[float, ...]:
+    """Return SliceTiming in the order of the file's slices."""
+    needed = f'one time for each of {n_slices} slices'
+    offsets = _numbers(sidecar['SliceTiming'], n_slices, 'SliceTiming', needed)
+    if min(offsets) < 0:
+        raise TimingError(f'SliceTiming holds {min(offsets):g} s; it counts from the frame start')
+    interval = min(late - early for early, late in pairwise(frames))
+    if max(offsets) > interval + 1e-6:
+        raise TimingError(
+            f'SliceTiming reaches {max(offsets):g} s, longer than a frame of {interval:g} s'
+            + _hint_ms(max(offsets))
+        )
+    return offsets[::-1] if _reversed_slices(sidecar) else offsets
+
+
+def _slice_acquisition_times(
+    sidecar: dict[str, Any], n_frames: int, n_slices: int
+) -> tuple[tuple[float, ...], ...]:
+    """Return SliceAcquisitionTimes (frames x slices) as slices x frames."""
+    field = 'SliceAcquisitionTimes'
+    value = sidecar[field]
+    if not isinstance(value, list) or len(value) != n_frames:
+        found = f'{len(value)} rows' if isinstance(value, list) else repr(value)
+        raise TimingError(f'{field} has {found}; one row for each of {n_frames} frames is needed')
+    needed = f'a row with one time for each of {n_slices} slices'
+    rows = [_numbers(row, n_slices, field, needed) for row in value]
+    slices = tuple(zip(*rows, strict=True))
+    for times in slices:
+        _check_frame_times(times, field)
+    return slices[::-1] if _reversed_slices(sidecar) else slices
+
+
+def _reversed_slices(sidecar: dict[str, Any]) -> bool:
+    """Tell whether slice times are listed from the last slice of the file to the first."""
+    direction = sidecar.get('SliceEncodingDirection', 'k')
+    if direction not in ('k', 'k-'):
+        raise TimingError(
+            f'SliceEncodingDirection is {direction!r}; "k" or "k-" (third voxel axis) is needed'
+        )
+    return direction == 'k-'
