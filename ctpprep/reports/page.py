@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One page a participant, made from the files in the output folder.
+
+The page is one file: figures and style are inside, a content security policy forbids every
+request, and nothing needs JavaScript. It is rendered with jinja2 directly. The assembler of
+nireports links its figures as files beside the page and does not escape text; a page that is
+mailed or copied to an air-gapped machine would lose the first and suffer from the second.
+
+Figures are embedded as images, not as markup: their ids cannot clash and no script in them runs.
+"""
+
+import csv
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ctpprep.reports.methods import references, render_methods
+
+TEMPLATES = Path(__file__).parents[1] / 'resources' / 'report'
+#: What is shown, in the order in which a reader of perfusion looks: file, title, explanation.
+FIGURES = (
+    ('maps', 'Perfusion maps', 'CBF, CBV, MTT and Tmax, each in a fixed window.'),
+    (
+        'rcbf',
+        'Relative CBF: global beside local normalization',
+        'Both at the same window, with their cores and the hypoperfusion. In the local map the '
+        'healthy side opposite a lesion looks too well perfused: that is the division, not flow.',
+    ),
+    ('lesions', 'Core and mismatch', 'Over the reference image (mean of the pre-bolus frames).'),
+    ('tmaxhist', 'Tmax in each hemisphere', 'The greater median names the affected side.'),
+    (
+        'curves',
+        'Arterial input and venous output',
+        'An artery peaks early, high and narrow; the vein later. Both should have come down at '
+        'the end of the scan.',
+    ),
+    (
+        'mirror',
+        'Mirror registration',
+        'Sulci and ventricles must stay where they are when the picture flickers, and must not '
+        'break at the edges of the fields. Otherwise do not use the local maps.',
+    ),
+    ('masks', 'Masks', 'Tissue is brain without vessels and CSF. The midline may be bent.'),
+    ('motion', 'Head motion', 'Against the first frame; shaded frames were not used.'),
+)
+STATUS = {'pass': ('✓', 'passed'), 'warn': ('!', 'caution'), 'fail': ('✕', 'failed')}
+MISSING = (None, '', 'n/a', 'nan', 'None')
+VOLUME_COLUMNS = (
+    'region', 'hemisphere', 'normalization', 'measure', 'threshold', 'volume_ml', 'ci_low_ml',
+    'ci_high_ml', 'value', 'affected_side', 'side_confidence', 'reason',
+)  # fmt: skip
+
+
+@dataclass
+class Check:
+    """One check of quality: its number, light and sentence."""
+
+    name: str
+    title: str
+    value: str
+    status: str
+    sentence: str
+
+
+@dataclass
+class Section:
+    """What the page tells of one series."""
+
+    prefix: str
+    volumes: list[dict[str, str]] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    figures: list[dict[str, str]] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def anchor(self) -> str:
+        """Name of the section in links."""
+        return re.sub(r'[^A-Za-z0-9_-]', '-', self.prefix)
+
+    @property
+    def worst(self) -> str:
+        """The worst light: fail, warn, pass, or '' without checks."""
+        held = {check.status for check in self.checks}
+        return next((status for status in ('fail', 'warn', 'pass') if status in held), '')
+
+    @property
+    def side(self) -> str:
+        """Affected side, '' if not told."""
+        return next((row['affected_side'] for row in self.volumes if row['affected_side']), '')
+
+    @property
+    def confidence(self) -> str:
+        """Confidence of the affected side."""
+        return next((row['side_confidence'] for row in self.volumes if row['side_confidence']), '')
+
+    def find(self, region: str, normalization: str, measure: str) -> dict[str, str]:
+        """Find a row of the volume table; empty if it is not there."""
+        for row in self.volumes:
+            if (row['region'], row['normalization'], row['measure']) == (
+                region,
+                normalization,
+                measure,
+            ):
+                return row
+        return {}
+
+
+def build_report(
+    output_dir: Path, participant: str, methods: str, run_info: dict[str, Any]
+) -> Path:
+    """Write `sub-<label>.html` from the files of a participant.
+
+    Parameters
+    ----------
+    output_dir : Path
+        The derivatives folder.
+    participant : str
+        Label, with or without ``sub-``.
+    methods : str
+        Methods text in plain Markdown (headings, paragraphs, lists, emphasis); ``[@key]`` cites
+        an entry of ``resources/boilerplate.bib``. A `markupsafe.Markup` is taken as HTML.
+    run_info : dict
+        Configuration to show; nested dicts become tables. ``failed``: list of dicts with
+        ``prefix``, ``reason`` and, if known, more; ``version`` stands in the title line.
+
+    Returns
+    -------
+    Path
+        The page.
+    """
+    label = participant.removeprefix('sub-')
+    output_dir = Path(output_dir)
+    text, cited = render_methods(methods)
+    facts = {name: value for name, value in run_info.items() if name != 'failed'}
+    page = (
+        _environment()
+        .get_template('report.html')
+        .render(
+            label=label,
+            sections=collect(output_dir, label, run_info.get('failed', [])),
+            methods=text,
+            references=references(cited),
+            facts=facts,
+            version=run_info.get('version', ''),
+            written=datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC'),
+            lights=STATUS,
+        )
+    )
+    path = output_dir / f'sub-{label}.html'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # put in place in one step: a reader never sees half a page
+    partial = path.with_name(f'.{path.name}.partial')
+    partial.write_text(page, encoding='utf-8')
+    partial.replace(path)
+    return path
+
+
+def collect(output_dir: Path, label: str, failed: list[dict[str, Any]]) -> list[Section]:
+    """Find the series of a participant and what was written of each.
+
+    Parameters
+    ----------
+    output_dir : Path
+    label : str
+        Without ``sub-``.
+    failed : list of dict
+        Series that ended in an error: ``prefix`` and ``reason``.
+
+    Returns
+    -------
+    list of Section
+        In the order of their names.
+    """
+    folder = output_dir / f'sub-{label}'
+    sections: dict[str, Section] = {}
+
+    def section(prefix: str) -> Section:
+        return sections.setdefault(prefix, Section(prefix))
+
+    for path in sorted(folder.rglob('*_seg-perfusion_morph.tsv')):
+        section(path.name.removesuffix('_seg-perfusion_morph.tsv')).volumes = read_volumes(path)
+    for path in sorted(folder.rglob('*_desc-qualitycontrol_ctp.tsv')):
+        section(path.name.removesuffix('_desc-qualitycontrol_ctp.tsv')).checks = read_checks(path)
+    order = [what for what, *_ in FIGURES]
+    found = [
+        (*match.groups(), path)
+        for path in sorted((folder / 'figures').glob('*_desc-*_ctp.svg'))
+        if (match := re.fullmatch(r'(.+)_desc-([^_]+)_ctp\.svg', path.name))
+    ]
+    # figures that this module does not know come last, under their own names
+    found.sort(key=lambda each: order.index(each[1]) if each[1] in order else len(order))
+    words = {what: (title, about) for what, title, about in FIGURES}
+    for prefix, what, path in found:
+        title, about = words.get(what, (what, ''))
+        figure = {'what': what, 'title': title, 'about': about, 'source': embed(path)}
+        section(prefix).figures.append(figure)
+    for each in failed:
+        section(str(each.get('prefix', f'sub-{label}'))).failures.append(each)
+    return [sections[prefix] for prefix in sorted(sections)]
+
+
+def embed(path: Path) -> str:
+    """Turn an SVG into a data URI; it is mostly base64 inside, so quoting adds little."""
+    svg = re.sub(r'<\?xml.*?\?>\s*|<!DOCTYPE.*?>\s*', '', path.read_text('utf-8'), flags=re.DOTALL)
+    return 'data:image/svg+xml,' + quote(svg, safe=" =:/;,+()!*?@$'-_.~")
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read a table as rows of text; what is missing (n/a) becomes ''."""
+    with path.open(encoding='utf-8', newline='') as file:
+        rows = list(csv.DictReader(file, delimiter='\t'))
+    return [
+        {name: '' if text in MISSING else text for name, text in row.items() if name}
+        for row in rows
+    ]
+
+
+def read_volumes(path: Path) -> list[dict[str, str]]:
+    """Read the table of volumes; columns that the page looks at are there in every row."""
+    return [dict.fromkeys(VOLUME_COLUMNS, '') | row for row in read_table(path)]
+
+
+def read_checks(path: Path) -> list[Check]:
+    """Read the checks of a series, whatever their names: failed ones first.
+
+    Parameters
+    ----------
+    path : Path
+        One row with columns ``<check>``, ``<check>_status`` and ``<check>_sentence``; a JSON of
+        the same name describes them. A number without a status is listed last, without a light.
+
+    Returns
+    -------
+    list of Check
+    """
+    rows = read_table(path)
+    sidecar = path.with_suffix('.json')
+    about = json.loads(sidecar.read_text(encoding='utf-8')) if sidecar.is_file() else {}
+    row = rows[0] if rows else {}
+    names = dict.fromkeys(re.sub('_(status|sentence)$', '', name) for name in row)
+    checks = []
+    for name in names:
+        told = about.get(name, {})
+        told = told if isinstance(told, dict) else {'Description': str(told)}
+        title = str(told.get('LongName') or name.replace('_', ' '))
+        checks.append(
+            Check(
+                name=name,
+                title=title[:1].upper() + title[1:],
+                value=f'{number(row.get(name, ""))} {told.get("Units", "")}'.strip(),
+                status=row.get(f'{name}_status', ''),
+                sentence=row.get(f'{name}_sentence', '') or str(told.get('Description', '')),
+            )
+        )
+    order = ['fail', 'warn', 'pass']
+    return sorted(checks, key=lambda c: order.index(c.status) if c.status in order else 3)
+
+
+def number(text: Any, digits: int = 3) -> str:
+    """Write a number with few digits, and any other text as it is.
+
+    Examples
+    --------
+    >>> number('61.6531'), number('0.97'), number('n/a'), number('')
+    ('61.7', '0.97', 'n/a', '')
+    """
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return str(text)
+    if not math.isfinite(value):
+        return 'n/a'
+    return f'{value:.0f}' if abs(value) >= 10 ** (digits - 1) else f'{value:.{digits}g}'
+
+
+def millilitres(row: dict[str, str]) -> str:
+    """Write the volume of a row, with its interval if there is one, or why it has none."""
+    if not row or not row['volume_ml']:
+        return row.get('reason') or '–'
+    text = f'{float(row["volume_ml"]):.1f} mL'
+    if row['ci_low_ml'] and row['ci_high_ml']:
+        text += f' ({float(row["ci_low_ml"]):.1f} to {float(row["ci_high_ml"]):.1f})'
+    return text
+
+
+@cache
+def _environment() -> Any:
+    """Make the jinja2 environment; text is escaped unless it is marked as HTML."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {'number': number, 'millilitres': millilitres}
+    return environment
