@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the graph: processes, progress, and what became of each series."""
+
+import logging
+import os
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nipype import config as nipype_config
+from nipype import logging as nipype_logging
+from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline.engine import Node, Workflow
+from nipype.pipeline.plugins.linear import LinearPlugin
+
+from ctpprep import exceptions
+from ctpprep.series import CTPSeries, workflow_name
+from ctpprep.settings import RunSettings
+from ctpprep.workflows._processes import SturdyMultiProcPlugin
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SeriesResult:
+    """What became of one series."""
+
+    prefix: str
+    succeeded: bool
+    cause: str = ''
+    crash_file: Path | None = None
+
+
+def run_workflow(
+    workflow: Workflow, series: Sequence[CTPSeries], run: RunSettings
+) -> list[SeriesResult]:
+    """Run the graph of all series; the failure of one does not stop the others.
+
+    Parameters
+    ----------
+    workflow : Workflow
+        Made by `init_ctpprep_wf`; the series' workflows are named by `CTPSeries.workflow_name`.
+    series : sequence of CTPSeries
+        The series of the graph.
+    run : RunSettings
+        Folders and processes.
+
+    Returns
+    -------
+    list of SeriesResult
+        One for each series, in their order.
+    """
+    configure(workflow, series, run)
+    progress = Progress(workflow, series)
+    error = None
+    plugin = _make_plugin(run)
+    plugin._status_callback = progress  # as an argument it would travel with every MapNode
+    try:
+        workflow.run(plugin=plugin)
+    except Exception as raised:  # nipype raises one of the errors after all other nodes have run
+        error = raised
+    finally:
+        if isinstance(plugin, SturdyMultiProcPlugin):
+            plugin.close()
+    return _collect_results(series, run, progress, error)
+
+
+def configure(workflow: Workflow, series: Sequence[CTPSeries], run: RunSettings) -> None:
+    """Set nipype's options on a graph; crash files go to the folder of their participant."""
+    level = ('CRITICAL', 'INFO', 'DEBUG')[min(run.verbosity, 2)]
+    levels = dict.fromkeys(('workflow_level', 'interface_level', 'utils_level'), level)
+    nipype_config.update_config({'logging': levels})
+    nipype_logging.update_logging(nipype_config)
+    workflow.base_dir = str(run.work_dir)
+    options = {
+        'crashdump_dir': str(run.output_dir / 'logs' / run.run_uuid),
+        'crashfile_format': 'txt',
+        'hash_method': 'content',  # by time, a copied work folder would start anew
+        'poll_sleep_duration': '0.1',
+        'remove_unnecessary_outputs': 'false',
+        'stop_on_first_crash': 'false',
+    }
+    workflow.config['execution'] = workflow.config.get('execution', {}) | options
+    for name in workflow.list_node_names():
+        labels = {each.participant for each in owners(name.split('.'), series)}
+        if len(labels) == 1:
+            node = workflow.get_node(name)
+            merged = dict(node.config or {})
+            folder = crash_dir(run, labels.pop())
+            merged['execution'] = merged.get('execution', {}) | {'crashdump_dir': str(folder)}
+            node.config = merged
+
+
+def crash_dir(run: RunSettings, participant: str) -> Path:
+    """Folder of the crash files of one participant in one run."""
+    return run.output_dir / f'sub-{participant}' / 'log' / run.run_uuid
+
+
+def owners(parts: Sequence[str], series: Sequence[CTPSeries]) -> list[CTPSeries]:
+    """Tell which series a node works for.
+
+    Parameters
+    ----------
+    parts : sequence of str
+        Names of the workflows around the node, outermost first.
+    series : sequence of CTPSeries
+        All series of the graph.
+
+    Returns
+    -------
+    list of CTPSeries
+        One, or all of a participant for a node that joins them, or all.
+    """
+    parts = list(parts)
+    exact, shared = [], []
+    for each in series:
+        home = workflow_name(f'sub-{each.participant}')
+        inner = parts[parts.index(home) + 1 :] if home in parts else parts
+        if each.workflow_name in inner:
+            exact.append(each)
+        elif home in parts:
+            shared.append(each)
+    return exact or shared or list(series)
+
+
+class Progress:
+    """Say on the terminal which series is at which stage, and remember which nodes have ended.
+
+    nipype calls it with a node and 'start', 'end' or 'exception'. A node found in the work folder
+    only ends; one skipped after a failure ends, too, but then the failure is what counts.
+    """
+
+    def __init__(self, workflow: Workflow, series: Sequence[CTPSeries]) -> None:
+        self.series = series
+        self.began = time.monotonic()
+        self.said: set[tuple[str, str]] = set()
+        self.waiting = {each.prefix: set() for each in series}
+        for name in workflow.list_node_names():
+            node = workflow.get_node(name)
+            if not isinstance(node.interface, IdentityInterface):  # nipype drops these
+                for each in owners(name.split('.'), series):
+                    self.waiting[each.prefix].add(f'{workflow.name}.{name}')
+
+    def __call__(self, node: Node, status: str) -> None:
+        """Take note of one event."""
+        concerned = owners(Path(node.output_dir()).parts, self.series)
+        who = concerned[0].prefix if len(concerned) == 1 else f'sub-{concerned[0].participant}'
+        if len({each.participant for each in concerned}) > 1:
+            who = 'all'
+        chunk = re.fullmatch(r'_(.+?)\d+', node.name)  # one part of a MapNode
+        stage = chunk.group(1) if chunk else node.name
+        if status == 'start' and (who, stage) not in self.said:
+            self.said.add((who, stage))
+            self.say(who, stage)
+        elif status == 'exception':
+            self.say(who, f'{stage} failed')
+        elif status == 'end':
+            for each in concerned:
+                waiting = self.waiting[each.prefix]
+                if waiting and not waiting - {node.fullname}:
+                    self.say(each.prefix, 'end')
+                waiting.discard(node.fullname)
+
+    def say(self, who: str, what: str) -> None:
+        """Log one line: elapsed minutes and seconds, series, stage."""
+        minutes, seconds = divmod(int(time.monotonic() - self.began), 60)
+        logger.info('%3d:%02d  %-24s %s', minutes, seconds, who, what)
+
+
+def read_crash(path: Path) -> tuple[Path, str]:
+    """Read where and why a node failed.
+
+    Parameters
+    ----------
+    path : Path
+        nipype's crash file in its text format.
+
+    Returns
+    -------
+    folder : Path
+        Working directory of the node.
+    cause : str
+        Last line of the exception, without the class of errors that ctpprep raises on purpose.
+    """
+    text = path.read_text(errors='replace')
+    # what nipype adds when the node left no result behind
+    text = re.split(r'\n\n(?:When creating|During the creation of) this crashfile', text)[0]
+    lines = [line.strip() for line in text.splitlines()]
+    folder = next((line for line in lines if line.startswith('Working directory: ')), '')
+    cause = next((line for line in reversed(lines) if line), 'unknown')
+    kind, _, sentence = cause.partition(': ')
+    own = getattr(exceptions, kind.rpartition('.')[2], None)
+    return Path(folder.removeprefix('Working directory: ')), sentence if own else cause
+
+
+def _collect_results(
+    series: Sequence[CTPSeries], run: RunSettings, progress: Progress, error: Exception | None
+) -> list[SeriesResult]:
+    """Assign crash files to series; without any, an error concerns what had not ended."""
+    folders = {crash_dir(run, each.participant) for each in series}
+    folders.add(run.output_dir / 'logs' / run.run_uuid)
+    files = [path for folder in folders for path in folder.glob('crash-*.txt')]
+    failures: dict[str, tuple[str, Path | None]] = {}
+    for path in sorted(files, key=os.path.getmtime):
+        folder, cause = read_crash(path)
+        for each in owners(folder.parts, series):
+            failures.setdefault(each.prefix, (cause, path))
+    if error is not None and not files:
+        logger.debug('nipype stopped', exc_info=error)
+        unfinished = [each for each in series if progress.waiting[each.prefix]] or series
+        for each in unfinished:
+            failures[each.prefix] = (f'{type(error).__name__}: {error}', None)
+    return [
+        SeriesResult(each.prefix, False, *failures[each.prefix])
+        if each.prefix in failures
+        else SeriesResult(each.prefix, True)
+        for each in series
+    ]
+
+
+def _make_plugin(run: RunSettings) -> Any:
+    """Choose nipype's plugin: one process runs in the main one."""
+    if run.nprocs == 1:
+        return LinearPlugin()
+    return SturdyMultiProcPlugin(
+        {'n_procs': run.nprocs, 'memory_gb': run.mem_gb, 'raise_insufficient': False}
+    )
+
+
+def write_graph(workflow: Workflow, run: RunSettings) -> Path:
+    """Draw the graph of nodes; without graphviz the .dot file alone is written.
+
+    Returns
+    -------
+    Path
+        The drawing, or the .dot file.
+    """
+    folder = run.output_dir / 'logs'
+    folder.mkdir(parents=True, exist_ok=True)
+    dot = folder / f'graph-{run.run_uuid}.dot'
+    workflow.base_dir = str(run.work_dir)
+    try:
+        return Path(workflow.write_graph(str(dot), graph2use='hierarchical', format='svg'))
+    except OSError:  # raised when graphviz is missing, after the .dot file is written
+        logger.info('graphviz (dot) is not installed, the graph is not drawn')
+        return dot

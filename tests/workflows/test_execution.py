@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running graphs that succeed, fail and are killed; the nodes here are tiny."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from nipype.interfaces.utility import Function, IdentityInterface
+from nipype.pipeline.engine import MapNode, Node, Workflow
+
+from ctpprep.series import CTPSeries, workflow_name
+from ctpprep.settings import RunSettings
+from ctpprep.workflows.execution import owners, run_workflow
+
+
+def make_series(prefix):
+    return CTPSeries(
+        Path(f'{prefix}_ctp.nii.gz'),
+        prefix,
+        prefix.split('_')[0].removeprefix('sub-'),
+        None,
+        '',
+        '',
+        (),
+        (),
+        '',
+        {},
+    )
+
+
+def pass_on(number):
+    return number
+
+
+def find_no_bolus(number):
+    from ctpprep.exceptions import BolusError
+
+    raise BolusError('no contrast arrives in frames 1 to 27')
+
+
+def divide_by_zero(number):
+    return 1 / 0
+
+
+def find_no_second_bolus(number):
+    from ctpprep.exceptions import BolusError
+
+    if number == 2:
+        raise BolusError('chunk 2 is empty')
+    return number
+
+
+def kill_own_process(number):
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_first_process(number):
+    import os
+    import pathlib
+    import signal
+
+    mark = pathlib.Path.cwd().parent / 'killed'
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def sleep_long(number):
+    import os
+    import pathlib
+    import time
+
+    pathlib.Path(number).write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def make_workflow(stages):
+    """Build ctpprep_wf.<participant>_wf.<series>_wf.{inputnode,first,second} for each series."""
+    top = Workflow('ctpprep_wf')
+    for prefix, (function, nodes) in stages.items():
+        one = Workflow(workflow_name(prefix))
+        start = Node(IdentityInterface(['number']), 'inputnode')
+        start.inputs.number = [1, 2, 3] if nodes is MapNode else 1
+        more = {'iterfield': ['number']} if nodes is MapNode else {}
+        first = nodes(Function(function=function, output_names=['number']), name='first', **more)
+        second = nodes(Function(function=pass_on, output_names=['number']), name='second', **more)
+        one.connect([(start, first, [('number', 'number')])])
+        one.connect([(first, second, [('number', 'number')])])
+        home = Workflow(workflow_name(prefix.split('_')[0]))
+        home.add_nodes([one])
+        top.add_nodes([home])
+    return top
+
+
+def run_all(tmp_path, nprocs, **functions):
+    stages = {
+        f'sub-{label}': each if isinstance(each, tuple) else (each, Node)
+        for label, each in functions.items()
+    }
+    (tmp_path / 'work').mkdir(exist_ok=True)
+    run = RunSettings(
+        tmp_path, tmp_path / 'out', tmp_path / 'work', nprocs=nprocs, run_uuid='run1'
+    )
+    return run_workflow(make_workflow(stages), [make_series(name) for name in stages], run)
+
+
+@pytest.mark.parametrize('nprocs', [1, 2])
+def test_a_failing_series_does_not_stop_the_others(tmp_path, nprocs):
+    bad, worse, good = run_all(tmp_path, nprocs, a=find_no_bolus, b=divide_by_zero, c=pass_on)
+    assert not bad.succeeded
+    assert bad.cause == 'no contrast arrives in frames 1 to 27'
+    assert bad.crash_file.parent == tmp_path / 'out' / 'sub-a' / 'log' / 'run1'
+    assert worse.cause == 'ZeroDivisionError: division by zero'
+    assert good.succeeded
+
+
+@pytest.mark.parametrize('nprocs', [1, 2])
+def test_one_chunk_fails_its_series(tmp_path, nprocs):
+    bad, good = run_all(tmp_path, nprocs, a=(find_no_second_bolus, MapNode), b=(pass_on, MapNode))
+    assert bad.cause == 'chunk 2 is empty'
+    assert bad.crash_file.is_relative_to(tmp_path / 'out' / 'sub-a')
+    assert good.succeeded
+
+
+@pytest.mark.parametrize('nprocs', [1, 2])
+def test_progress_names_series_and_stage_once(tmp_path, caplog, nprocs):
+    caplog.set_level(logging.INFO, 'ctpprep')
+    run_all(tmp_path, nprocs, a=(pass_on, MapNode), b=divide_by_zero)
+    said = [' '.join(record.getMessage().split()[1:]) for record in caplog.records]
+    assert [line for line in said if 'sub-a' in line] == [
+        'sub-a first',
+        'sub-a second',
+        'sub-a end',
+    ]
+    assert [line for line in said if 'sub-b' in line] == ['sub-b first', 'sub-b first failed']
+
+
+def test_a_killed_process_is_tried_again(tmp_path):
+    (result,) = run_all(tmp_path, 2, a=kill_first_process)
+    assert result.succeeded
+
+
+def test_a_process_killed_twice_fails_its_series_only(tmp_path):
+    bad, good = run_all(tmp_path, 2, a=kill_own_process, b=pass_on)
+    assert 'memory ran out' in bad.cause
+    assert bad.crash_file.exists()
+    assert good.succeeded
+
+
+def test_finished_nodes_are_not_run_again(tmp_path):
+    run_all(tmp_path, 1, a=pass_on)
+    result = next((tmp_path / 'work').rglob('first/result_first.pklz'))
+    before = result.stat().st_mtime_ns
+    run_all(tmp_path, 2, a=pass_on)
+    assert result.stat().st_mtime_ns == before
+
+
+def test_no_worker_outlives_a_killed_run(tmp_path):
+    script = (
+        'from tests.workflows.test_execution import *\n'
+        "if __name__ == '__main__':\n"
+        f'    wf = make_workflow({{"sub-a": (sleep_long, Node)}})\n'
+        f'    wf.get_node("sub_a_wf.sub_a_wf.inputnode").inputs.number = {str(tmp_path / "pid")!r}\n'
+        f'    run = RunSettings(*[Path({str(tmp_path)!r})] * 3, nprocs=2, run_uuid="x")\n'
+        "    run_workflow(wf, [make_series('sub-a')], run)\n"
+    )
+    root = Path(__file__).parents[2]
+    file = tmp_path / 'script.py'
+    file.write_text(script)
+    process = subprocess.Popen(
+        [sys.executable, str(file)], env={**os.environ, 'PYTHONPATH': str(root)}
+    )
+    wait_until(lambda: (tmp_path / 'pid').exists() and (tmp_path / 'pid').read_text())
+    process.kill()
+    process.wait()
+    worker = Path('/proc') / (tmp_path / 'pid').read_text()
+    wait_until(lambda: not worker.exists() or 'Z (zombie)' in (worker / 'status').read_text())
+
+
+def wait_until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, 'waited in vain'
+        time.sleep(0.1)
+
+
+def test_a_node_belongs_to_the_innermost_series():
+    one, two, other = (make_series(name) for name in ('sub-1', 'sub-1_run-2', 'sub-2'))
+    everything = [one, two, other]
+    assert owners(['ctpprep_wf', 'sub_1_wf', 'sub_1_wf', 'mask'], everything) == [one]
+    assert owners(['ctpprep_wf', 'sub_1_wf', 'sub_1_run_2_wf', 'mask'], everything) == [two]
+    assert owners(['ctpprep_wf', 'sub_1_wf', 'build_report'], everything) == [one, two]
+    assert owners(['ctpprep_wf', 'citation'], everything) == everything
