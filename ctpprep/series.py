@@ -138,7 +138,10 @@ def find_series(run: RunSettings) -> list[CTPSeries | FailedSeries]:
         if run.participant_label:
             found.append(
                 FailedSeries(
-                    f'sub-{label}', label, None, f'no series found (looked for {PATTERNS})'
+                    f'sub-{label}',
+                    label,
+                    None,
+                    f'sub-{label} has no CT perfusion series ({PATTERNS})',
                 )
             )
         else:

@@ -265,6 +265,7 @@ class RunSettings:
     frame_times: Path | None = None
     verbosity: int = 0
     run_uuid: str = ''
+    write_graph: bool = False
 
 
 def check_setting(name: str, value: Any, about: About) -> None:

@@ -139,7 +139,7 @@ def test_a_wanted_participant_without_series_has_failed(tmp_path, path):
     (tmp_path / 'sub-02').mkdir()
     assert [each.participant for each in look(tmp_path)] == ['01']
     _, missing = look(tmp_path, participant_label=('01', '02'))
-    assert 'no series found' in missing.reason
+    assert missing.reason.startswith('sub-02 has no CT perfusion series')
 
 
 def test_two_files_with_the_same_outputs_are_refused(tmp_path, path):

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: its options, its errors in one line, its exit codes."""
+
+import os
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pytest
+
+from ctpprep import cli
+from ctpprep.exceptions import BolusError
+from ctpprep.settings import MethodSettings, RunSettings
+from ctpprep.workflows import execution
+from ctpprep.workflows.execution import SeriesResult
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Make a dataset of sub-01 and sub-02 whose frames are 1.5 s apart."""
+    image = nb.Nifti1Image(np.zeros((4, 4, 3, 12), np.int16), np.diag([-2, 2, 5, 1]))
+    for label in ('01', '02'):
+        path = tmp_path / 'raw' / f'sub-{label}' / 'ct' / f'sub-{label}_ctp.nii.gz'
+        path.parent.mkdir(parents=True)
+        image.to_filename(path)
+        path.with_name(f'sub-{label}_ctp.json').write_text('{"RepetitionTime": 1.5}')
+    return tmp_path / 'raw'
+
+
+@pytest.fixture
+def graph(monkeypatch):
+    """Replace the graph by answers of its own; what it was called with is kept."""
+    seen = types.SimpleNamespace(failures={})
+
+    def init_ctpprep_wf(series, method, run):
+        seen.series, seen.method, seen.run = series, method, run
+
+    def run_workflow(workflow, series, run):
+        return [
+            SeriesResult(each.prefix, each.prefix not in seen.failures, *seen.failures.get(
+                each.prefix, ()))
+            for each in series
+        ]  # fmt: skip
+
+    base = types.ModuleType('ctpprep.workflows.base')
+    base.init_ctpprep_wf = init_ctpprep_wf
+    monkeypatch.setitem(sys.modules, 'ctpprep.workflows.base', base)
+    monkeypatch.setattr(execution, 'run_workflow', run_workflow)
+    monkeypatch.setattr(os, 'environ', os.environ.copy())
+    return seen
+
+
+def call(dataset, *options, out='out', level='participant'):
+    return cli.main([str(dataset), str(dataset.parent / out), level, *options])
+
+
+def error_of(capsys):
+    text = capsys.readouterr().err
+    assert text.count('\n') == 1, text
+    assert text.startswith('ctpprep: error: ')
+    return text
+
+
+# -- results
+
+
+def test_all_series_succeed(dataset, graph, capsys):
+    assert call(dataset) == 0
+    assert [each.prefix for each in graph.series] == ['sub-01', 'sub-02']
+    assert 'sub-01  ok' in capsys.readouterr().out
+
+
+def test_one_failed_series_shows_in_table_and_exit_code(dataset, graph, capsys):
+    graph.failures['sub-02'] = ('no contrast arrives', Path('/out/crash.txt'))
+    assert call(dataset) == 1
+    said = capsys.readouterr().out
+    assert 'sub-01  ok' in said
+    assert 'sub-02  failed  no contrast arrives' in said
+    assert 'crash file: /out/crash.txt' in said
+
+
+def test_missing_timing_is_one_sentence_and_the_other_series_goes_on(dataset, graph, capsys):
+    (dataset / 'sub-01/ct/sub-01_ctp.json').unlink()
+    assert call(dataset) == 1
+    assert [each.prefix for each in graph.series] == ['sub-02']
+    assert 'sub-01/ct/sub-01_ctp.nii.gz: no acquisition times' in error_of(capsys)
+
+
+def test_no_usable_series_at_all_stops_before_anything_is_written(dataset, graph, capsys):
+    (dataset / 'sub-01/ct/sub-01_ctp.json').unlink()
+    assert call(dataset, '--participant-label', '01') == 1
+    assert '--frame-interval' in error_of(capsys)
+    assert not (dataset.parent / 'out').exists()
+
+
+def test_results_stand_in_the_log_of_the_run(dataset, graph):
+    call(dataset)
+    (log,) = (dataset.parent / 'out' / 'logs').glob('run-*.log')
+    assert 'sub-02  ok' in log.read_text()
+
+
+def test_expected_errors_are_one_line_and_others_a_traceback(dataset, monkeypatch, capsys):
+    def fail(error):
+        def run_participants(method, run):
+            raise error
+
+        monkeypatch.setattr(cli, 'run_participants', run_participants)
+        monkeypatch.setattr(os, 'environ', os.environ.copy())
+        return call(dataset)
+
+    assert fail(BolusError('no contrast')) == 1
+    assert 'no contrast' in error_of(capsys)
+    assert fail(ZeroDivisionError()) == 1
+    assert 'Traceback' in capsys.readouterr().err
+    assert fail(KeyboardInterrupt()) == 130
+    assert 'interrupted' in error_of(capsys)
+
+
+def test_group_collects_tables(dataset, graph, capsys):
+    table = dataset.parent / 'out/sub-01/ct/sub-01_seg-perfusion_morph.tsv'
+    table.parent.mkdir(parents=True)
+    table.write_text('region\tvolume_ml\ncore\t3\n')
+    assert call(dataset, level='group') == 0
+    assert (dataset.parent / 'out' / 'group_volumes.tsv').exists()
+    assert 'sub-02 is not in group_volumes.tsv' in capsys.readouterr().out
+
+
+# -- options
+
+
+def parse(*options):
+    return cli.read_settings(cli.make_parser().parse_args(['raw', 'out', 'participant', *options]))
+
+
+def test_every_method_setting_has_an_option_with_unit_default_and_source(capsys):
+    assert cli.main(['--help']) == 0
+    said = ' '.join(capsys.readouterr().out.split())
+    for name in MethodSettings().as_dict():
+        assert f'--{name.replace("_", "-")}' in said
+    assert '(default: 0.3 fraction; Rau et al. 2024, doi:10.3174/ajnr.A8111)' in said
+
+
+def test_defaults_are_those_of_the_settings():
+    assert parse()[0] == MethodSettings()
+
+
+def test_options_reach_the_settings():
+    options = '--no-motion-correction --core-rcbf 0.2 --denoise smooth --denoise-rank 3 '
+    options += '--local-sigma-mm 1 2 3 --tmax-thresholds 5 --mirror-window-hu -10 60'
+    method, _ = parse(*options.split())
+    assert not method.motion_correction
+    assert (method.core_rcbf, method.denoise, method.denoise_rank) == (0.2, 'smooth', 3)
+    assert (method.local_sigma_mm, method.tmax_thresholds) == ((1, 2, 3), (5,))
+
+
+def test_options_of_the_run_reach_the_settings():
+    options = '--participant-label 01 sub-02 --session-id a --nthreads 1 --mem 8G -vv -w work'
+    _, run = parse(*options.split())
+    assert (run.participant_label, run.session_label) == (('01', 'sub-02'), ('a',))
+    assert (run.nprocs, run.mem_gb, run.verbosity) == (1, 8.0, 2)
+    assert run.work_dir == Path.cwd() / 'work'
+
+
+def test_no_more_processes_than_cores():
+    assert parse('--nprocs', '9999')[1].nprocs == cli.available_cores()
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--particpant-label', '01'], 'no option --particpant-label; did you mean --partic'),
+        (['--core-rbcf=0.3'], 'did you mean --core-rcbf?'),
+        (['-q'], 'there is no option -q'),
+        (['--denoise', 'lowrnk'], 'did you mean lowrank?'),
+        (['--core-rcbf', '30'], 'core_rcbf is a fraction between 0.01 and 1.0, got 30.0'),
+        (['--local-sigma-mm', '12'], 'expected 3 arguments'),
+        (['--mem', 'much'], 'a size such as 8000 (MB), 8000M or 8G'),
+        (['--nprocs', '0'], 'a whole number from 1 on is needed'),
+        (['--frame-interval', '1', '--frame-times', 'x'], 'exclude each other'),
+    ],
+)
+def test_misuse_is_one_line(capsys, options, message):
+    assert cli.main(['raw', 'out', 'participant', *options]) == 2
+    assert message in error_of(capsys)
+
+
+def test_misspelt_level_gets_the_nearest(capsys):
+    assert cli.main(['raw', 'out', 'participants']) == 2
+    assert 'did you mean participant?' in error_of(capsys)
+
+
+# -- folders and environment
+
+
+@pytest.mark.parametrize(
+    ('out', 'options', 'message'),
+    [
+        ('raw', [], 'output_dir is bids_dir'),
+        ('raw/out', [], 'only its folder derivatives/'),
+        ('out', ['-w', 'raw/work'], 'inside the dataset; choose another with -w'),
+        ('out', ['-w', 'out'], 'is output_dir; choose another with -w'),
+        ('out', ['-w', 'raw/sub-01/ct/sub-01_ctp.json'], 'inside the dataset'),
+        ('out', ['-w', 'file/work'], 'cannot write to'),
+        ('out', ['--participant-label', '1'], 'did you mean sub-01'),
+    ],
+)
+def test_wrong_folders_are_refused_in_one_line(
+    dataset, graph, capsys, monkeypatch, out, options, message
+):
+    monkeypatch.chdir(dataset.parent)
+    Path('file').touch()
+    assert call(dataset, *options, out=out) == 1
+    assert message in error_of(capsys)
+
+
+def test_missing_dataset_is_one_sentence(tmp_path, graph, capsys):
+    assert call(tmp_path / 'nowhere') == 1
+    assert 'nowhere is not a folder' in error_of(capsys)
+
+
+def test_derivatives_of_the_dataset_take_outputs(dataset, graph):
+    assert call(dataset, out='raw/derivatives/ctpprep') == 0
+    assert graph.run.work_dir == dataset.parent / 'ctpprep_work'
+
+
+def test_environment_is_offline_single_threaded_and_away_from_home(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, 'environ', {'MPLBACKEND': 'pdf'})
+    cli.set_environment(RunSettings(tmp_path, tmp_path, tmp_path / 'work'))
+    assert os.environ['OMP_NUM_THREADS'] == '1'
+    assert os.environ['TEMPLATEFLOW_AUTOUPDATE'] == '0'
+    assert os.environ['NIPYPE_CONFIG_DIR'].startswith(str(tmp_path))
+    assert os.environ['MPLBACKEND'] == 'pdf'
+
+
+def test_help_and_version_start_quickly():
+    began = time.monotonic()
+    script = 'import sys; from ctpprep.cli import main; main(["--version"])\n'
+    script += 'assert not {"numpy", "nipype", "bids", "pandas"} & sys.modules.keys()'
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, '-c', script], check=True, cwd=root)
+    assert time.monotonic() - began < 5  # 0.3 s on an idle machine
