@@ -10,12 +10,14 @@ RUN python3 -c 'import ensurepip' 2>/dev/null \
          && apt-get install --yes --no-install-recommends ca-certificates python3 python3-venv \
          && rm -rf /var/lib/apt/lists/*; }
 RUN python3 -m venv /opt/ctpprep
-WORKDIR /src
 # The dependencies first, around an empty package: this layer outlives every change of the code.
+# In a folder of its own: setuptools would take the empty modules left in build/ for current ones.
+WORKDIR /dependencies
 COPY setup.cfg pyproject.toml LICENSE ./
 RUN mkdir ctpprep && touch ctpprep/__init__.py README.md \
     && SETUPTOOLS_SCM_PRETEND_VERSION=0 /opt/ctpprep/bin/pip install --no-cache-dir .
-COPY README.md ./
+WORKDIR /src
+COPY setup.cfg pyproject.toml LICENSE README.md ./
 COPY ctpprep ctpprep
 ARG VERSION=0
 RUN SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION} \
@@ -25,7 +27,7 @@ RUN mkdir /opt/templateflow \
     && echo '{"Name": "no templates", "BIDSVersion": "1.9.0"}' > /opt/templateflow/dataset_description.json
 
 FROM ${BASE_IMAGE}
-RUN python3 -c 'import ensurepip' 2>/dev/null \
+RUN python3 --version 2>/dev/null \
     || { apt-get update \
          && apt-get install --yes --no-install-recommends python3 \
          && rm -rf /var/lib/apt/lists/*; }
