@@ -460,9 +460,9 @@ class _Grid:
     def __init__(self, settings):
         self.voxel = np.array(settings.voxel_size_mm, float)
         self.shape = (settings.matrix, settings.matrix, settings.n_slices)
-        # About 0.9 mm in plane and 1.25 mm along z: finer than every vessel.
+        # About 1 mm in plane and 1.25 mm along z: finer than every vessel.
         # Coarser voxels keep 3 x 3 x 4 parts, which bounds the cost.
-        parts = np.round(self.voxel / (0.9, 0.9, 1.25))
+        parts = np.round(self.voxel / (1.0, 1.0, 1.25))
         self.factor = np.clip(parts, 1, (3, 3, 4)).astype(int)
         self.fine_voxel = self.voxel / self.factor
         self.margin = int(np.ceil(_MARGIN_MM / self.fine_voxel[2]))
@@ -649,7 +649,7 @@ def _perfuse(points, white, ventricle, variation, settings, lesion):
 
 def _damage(points, white, ventricle, variation):
     """How far white matter is changed by microangiopathy, 0-1; the same on both sides."""
-    reach = 11 + 3.5 * np.clip(variation, -2, 2)
+    reach = 13 + 3.5 * np.clip(variation, -2, 2)
     near = _ramp(reach - ventricle, -1.0, 1.0)
     # Corpus callosum and temporal white matter are spared.
     spared = _ramp(np.abs(points[0]), 7, 10) * _ramp(points[2], 2, 8)
@@ -858,16 +858,18 @@ def _bolus(rng, last_time):
     """
     peak_hu, peak_time = rng.uniform(260, 360), rng.uniform(13, 16)
     width, alpha = rng.uniform(6.5, 8.5), 3.0
-    times = np.arange(0, last_time + 5, TIME_STEP)
+    # Drawn over five minutes and then cut: the bolus must not depend on how long the scan is.
+    times = np.arange(0, 300, TIME_STEP)
     # FWHM of (s exp(1 - s))^3 is 1.404 times its time to peak.
     rise = width / 1.404
     s = np.clip((times - peak_time + rise) / rise, 0, None)
     first = (s * np.exp(1 - s)) ** alpha
     second = _delay(_disperse(first, 4.0), 11.0)
-    aif = first + 0.13 * second / max(second.max(), 0.3) + 0.05 * np.cumsum(first) / first.sum()
+    aif = first + 0.13 * second / second.max() + 0.05 * np.cumsum(first) / first.sum()
     aif *= peak_hu / aif.max()
     vof = _delay(_disperse(aif, 4.0), 2.6)
-    return times, aif, vof
+    n = int((last_time + 5) / TIME_STEP) + 1
+    return times[:n], aif[:n], vof[:n]
 
 
 def _disperse(curve, tau):
@@ -1123,6 +1125,25 @@ _TRUTH_FILES = (
 )  # fmt: skip
 
 
+# Terms of the ICBM152 2009 template, which ask that this notice stays with every copy.
+TEMPLATE_NOTICE = """\
+Copyright (C) 1993-2004 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological
+Institute, McGill University. Permission to use, copy, modify, and distribute this software and
+its documentation for any purpose and without fee is hereby granted, provided that the above
+copyright notice appear in all copies. The authors and McGill University make no representations
+about the suitability of this software for any purpose. It is provided "as is" without express or
+implied warranty. The authors are not responsible for any data loss, equipment damage, property
+loss, or injury to subjects or patients resulting from the use or misuse of this software package.
+"""
+_README = """\
+Simulated CT perfusion of digital heads, made by ctpprep.phantom: nobody's patient data.
+The truth of each head is in derivatives/truth, in the pose of frame 0.
+
+The anatomy is a bent copy of the ICBM152 2009 nonlinear symmetric template:
+
+{notice}"""
+
+
 def write_bids(phantom, bids_dir, participant, session=None) -> Path:
     """Write one phantom into a BIDS data set, with its truth as a derivative.
 
@@ -1253,7 +1274,8 @@ def _describe_dataset(bids_dir):
         'Name': 'ctpprep digital CT perfusion phantom',
         'BIDSVersion': '1.10.0',
         'DatasetType': 'raw',
-        'License': 'CC0',
+        'License': 'CC0; the notice of the ICBM152 template in README applies as well',
+        'ReferencesAndLinks': ['https://doi.org/10.1016/j.neuroimage.2010.07.033'],
         'GeneratedBy': [generator],
     }
     truth = raw | {
@@ -1261,11 +1283,7 @@ def _describe_dataset(bids_dir):
         'DatasetType': 'derivative',
         'DatasetLinks': {'raw': '../..'},
     }
-    readme = (
-        'Simulated CT perfusion of digital heads, made by ctpprep.phantom. No patient data.\n'
-        'Anatomy: ICBM152 2009 nonlinear symmetric template. The truth of each head is in\n'
-        'derivatives/truth.\n'
-    )
+    readme = _README.format(notice=TEMPLATE_NOTICE)
     # CT is not part of the BIDS standard yet.
     texts = {'README': readme, '.bidsignore': '**/ct\n'}
     for name, text in texts.items():
