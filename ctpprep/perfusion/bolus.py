@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bolus: when contrast arrives, the baseline before it, and the enhancement above it."""
+
+import numpy as np
+from scipy import ndimage
+
+from ctpprep.exceptions import BolusError
+
+# the strongest-enhancing share of voxels stands for the arteries and veins
+VESSEL_SHARE = 0.01
+# contrast has arrived when the vessels reach this share of their peak
+ARRIVAL_SHARE = 0.08
+
+
+def first_pass(ctp, mask, weights):
+    """Average the curves of the voxels that enhance most.
+
+    Parameters
+    ----------
+    ctp : (X, Y, Z, T) array
+        Corrected series, HU.
+    mask : (X, Y, Z) array of bool
+        Where to look: inside the skull.
+    weights : (T,) array
+        0 for rejected frames.
+
+    Returns
+    -------
+    (T,) array
+        Mean HU curve of the strongest-enhancing voxels; rejected frames are interpolated.
+    """
+    curves = np.asarray(ctp[mask], dtype=np.float32)
+    good = np.asarray(weights) > 0
+    # three-frame means: a single noisy frame must not elect a voxel
+    smooth = ndimage.uniform_filter1d(curves[:, good], 3, axis=-1, mode='nearest')
+    rise = smooth.max(axis=-1) - np.median(smooth, axis=-1)
+    chosen = rise >= np.quantile(rise, 1 - VESSEL_SHARE)
+    curve = curves[chosen].mean(axis=0)
+    frames = np.arange(len(good))
+    return np.interp(frames, frames[good], curve[good])
+
+
+def find_arrival(curve, times):
+    """Find the frames before contrast arrives.
+
+    Parameters
+    ----------
+    curve : (T,) array
+        First-pass curve of the vessels, HU.
+    times : (T,) array
+        Frame times, s.
+
+    Returns
+    -------
+    n_baseline : int
+        Number of frames before arrival.
+    arrival : float
+        Arrival time, s: where the upslope leaves the baseline.
+
+    Raises
+    ------
+    BolusError
+        If the curve does not rise out of its noise, or rises before the second frame.
+
+    Examples
+    --------
+    >>> n, arrival = find_arrival(np.array([40, 40, 40, 80, 240, 120, 60.0]), np.arange(7) * 2.0)
+    >>> n, round(arrival, 1)
+    (2, 4.8)
+    """
+    curve = np.asarray(curve, dtype=float)
+    times = np.asarray(times, dtype=float)
+    peak = int(np.argmax(curve))
+    before = curve[: peak + 1]
+    # the lowest third before the peak is baseline for certain
+    floor = np.sort(before)[: max(2, len(before) // 3)]
+    height = curve[peak] - floor.mean()
+    noise = max(np.std(np.diff(curve[: max(3, peak // 2)])) / np.sqrt(2), 0.1)
+    if peak < 2 or height < max(10.0, 6 * noise):
+        raise BolusError(
+            f'no bolus is seen: the vessels rise by {height:.0f} HU at frame {peak}, needed is a '
+            f'rise of at least {max(10.0, 6 * noise):.0f} HU after two frames without contrast'
+        )
+    level = floor.mean() + max(ARRIVAL_SHARE * height, 2.5 * noise)
+    rising = peak - int(np.argmax(before[::-1] < level))
+    share = (level - curve[rising]) / (curve[rising + 1] - curve[rising])
+    arrival = times[rising] + share * (times[rising + 1] - times[rising])
+    # the frame just below the level may already hold the first contrast
+    n_baseline = rising + 1 if share > 0.5 else rising
+    if n_baseline < 1:
+        raise BolusError(
+            'the first frame already holds contrast: at least one frame before arrival is needed'
+        )
+    return n_baseline, float(arrival)
+
+
+def baseline(ctp, n_baseline, weights):
+    """Average the frames before contrast arrives.
+
+    Parameters
+    ----------
+    ctp : (..., T) array
+        Corrected series, HU; NaN where a voxel left the field of view.
+    n_baseline : int
+        Number of frames before arrival.
+    weights : (T,) array
+        0 for rejected frames.
+
+    Returns
+    -------
+    (...) array
+        Baseline, HU; NaN where no baseline frame saw the voxel.
+    """
+    use = np.flatnonzero(np.asarray(weights)[:n_baseline] > 0)
+    if use.size == 0:
+        raise BolusError('every frame before the arrival of contrast was rejected for motion')
+    frames = np.stack([ctp[..., frame] for frame in use], axis=-1).astype(np.float32)
+    seen = np.isfinite(frames)
+    count = seen.sum(axis=-1)
+    total = np.where(seen, frames, 0).sum(axis=-1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+
+
+def find_missing(ctp, weights):
+    """Find voxels that left the field of view in usable frames.
+
+    Parameters
+    ----------
+    ctp : (X, Y, Z, T) array
+        Corrected series, HU; NaN where a voxel left the field of view.
+    weights : (T,) array
+        0 for rejected frames.
+
+    Returns
+    -------
+    (X, Y, Z) array of int
+        Number of usable frames in which the voxel is missing.
+    """
+    missing = np.zeros(ctp.shape[:3], dtype=np.int16)
+    for frame in np.flatnonzero(np.asarray(weights) > 0):
+        missing += ~np.isfinite(ctp[..., frame])
+    return missing

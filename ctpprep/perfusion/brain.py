@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks on an open slab: head, brain, vessels, CSF and tissue.
+
+The slab ends at top and bottom, so the skull is closed only within slices. The brain is what lies
+inside the ring of bone, with sulci and ventricles, without the outer rim of CSF.
+"""
+
+import numpy as np
+from scipy import ndimage
+
+from ctpprep.exceptions import PerfusionError
+
+# densities of brain, CSF and enhancing vessels at the time average, HU
+SOFT_HU = (-15.0, 110.0)
+# a brain smaller than this share of the head is a failed mask
+LEAST_SHARE = 0.15
+
+
+def largest(mask):
+    """Return the largest connected component of a mask.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) array of bool
+
+    Returns
+    -------
+    (X, Y, Z) array of bool
+    """
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return np.zeros_like(mask)
+    return labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+
+
+def distance_in_plane(mask, voxel_size_mm):
+    """Measure each voxel's distance to the nearest voxel outside a mask, slice by slice.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) array of bool
+    voxel_size_mm : (3,) sequence of float
+
+    Returns
+    -------
+    (X, Y, Z) array
+        mm; 0 outside. The edge of the image is no border.
+    """
+    distance = np.zeros(mask.shape)
+    for z in range(mask.shape[2]):
+        distance[..., z] = ndimage.distance_transform_edt(mask[..., z], voxel_size_mm[:2])
+    return distance
+
+
+def fill_in_plane(mask):
+    """Fill the holes of a mask in each slice.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) array of bool
+
+    Returns
+    -------
+    (X, Y, Z) array of bool
+    """
+    return np.stack(
+        [ndimage.binary_fill_holes(mask[..., z]) for z in range(mask.shape[2])], axis=-1
+    )
+
+
+def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):
+    """Find what lies inside the ring of bone.
+
+    Parameters
+    ----------
+    baseline : (X, Y, Z) array
+        Reference image without contrast, HU.
+    voxel_size_mm : (3,) sequence of float
+    bone_hu : float
+        Density above which a voxel is bone, HU.
+    neck_mm : float
+        Openings of the skull narrower than twice this are closed.
+
+    Returns
+    -------
+    (X, Y, Z) array of bool
+
+    Raises
+    ------
+    PerfusionError
+        If no large soft region lies within bone.
+    """
+    sigma = [1.0 / voxel_size_mm[0], 1.0 / voxel_size_mm[1], 0]
+    smooth = ndimage.gaussian_filter(baseline, sigma)
+    head = fill_in_plane(ndimage.binary_opening(smooth > -200, iterations=2))
+    bone = smooth > bone_hu
+    soft = head & ~bone & (smooth > SOFT_HU[0])
+    deep = largest(distance_in_plane(soft, voxel_size_mm) > neck_mm)
+    # back to the bone, but not through the openings that the erosion closed
+    reach = _distance_outside(deep, voxel_size_mm) <= neck_mm
+    inside = fill_in_plane(soft & reach)
+    if inside.sum() < LEAST_SHARE * max(head.sum(), 1):
+        raise PerfusionError(
+            f'brain mask: {inside.sum()} of {head.sum()} voxels of the head lie inside bone, at '
+            f'least {LEAST_SHARE:.0%} are needed; supply a brain mask'
+        )
+    return inside
+
+
+def _distance_outside(mask, voxel_size_mm):
+    """Return each voxel's in-plane distance to a mask, mm; infinite in slices without it."""
+    distance = np.full(mask.shape, np.inf)
+    for z in np.flatnonzero(mask.any(axis=(0, 1))):
+        distance[..., z] = ndimage.distance_transform_edt(~mask[..., z], voxel_size_mm[:2])
+    return distance
+
+
+def brain_masks(average, baseline, voxel_size_mm, *, bone_hu, csf_hu, sulcus_mm=5.0):
+    """Find the brain, with sulci and ventricles, without the outer rim of CSF.
+
+    Parameters
+    ----------
+    average : (X, Y, Z) array
+        Time average of the corrected series, HU: less noise than one frame, and tissue stands out
+        from CSF by its enhancement.
+    baseline : (X, Y, Z) array
+        Reference image without contrast, HU.
+    voxel_size_mm : (3,) sequence of float
+    bone_hu, csf_hu : float
+        HU.
+    sulcus_mm : float
+        Sulci narrower than twice this belong to the brain.
+
+    Returns
+    -------
+    brain_mask, inside : (X, Y, Z) arrays of bool
+        The brain, and all that lies inside the skull.
+    """
+    inside = inside_skull(baseline, voxel_size_mm, bone_hu)
+    sigma = [0.8 / voxel_size_mm[0], 0.8 / voxel_size_mm[1], 0]
+    smooth = ndimage.gaussian_filter(average, sigma)
+    parenchyma = inside & (smooth > csf_hu)
+    # specks and shreds of meninges come off, the cortex stays whole
+    parenchyma = largest(ndimage.binary_opening(parenchyma, ndimage.generate_binary_structure(3, 1) & (np.arange(3) == 1)))
+    closed = _close_in_plane(parenchyma, voxel_size_mm, sulcus_mm)
+    return fill_in_plane(closed) & inside, inside
+
+
+def _close_in_plane(mask, voxel_size_mm, radius_mm):
+    """Close a mask with a disc in each slice, by distances (exact for any voxel size)."""
+    closed = np.zeros_like(mask)
+    margin = [(int(np.ceil(radius_mm / size)) + 1,) * 2 for size in voxel_size_mm[:2]]
+    inner = tuple(slice(low, -high) for low, high in margin)
+    for z in np.flatnonzero(mask.any(axis=(0, 1))):
+        padded = np.pad(mask[..., z], margin)
+        grown = ndimage.distance_transform_edt(~padded, voxel_size_mm[:2]) <= radius_mm
+        shrunk = ndimage.distance_transform_edt(grown, voxel_size_mm[:2]) > radius_mm
+        closed[..., z] = shrunk[inner]
+    return closed

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Perfusion maps from tissue curves: CBF, CBV, MTT, Tmax and TTP.
+
+Sources: Fieselmann et al., Int J Biomed Imaging 2011:467563, doi:10.1155/2011/467563; Ostergaard
+et al., MRM 1996;36:715, doi:10.1002/mrm.1910360510.
+"""
+
+import numpy as np
+
+from ctpprep.perfusion.deconvolution import residue_peak
+
+# voxels per matrix product: bounds the memory of the residue functions
+CHUNK = 32768
+
+
+def flow(residue_height, hematocrit_factor, tissue_density):
+    """Convert the maximum of the flow-scaled residue function to CBF.
+
+    Parameters
+    ----------
+    residue_height : array
+        max k, 1/s.
+    hematocrit_factor : float
+        k_H.
+    tissue_density : float
+        rho, g/mL.
+
+    Returns
+    -------
+    array
+        CBF, mL/100 g/min: ``6000 (k_H / rho) max k``.
+
+    Examples
+    --------
+    >>> round(flow(0.0142, 0.733, 1.04), 1)
+    60.0
+    """
+    return 6000.0 * (hematocrit_factor / tissue_density) * residue_height
+
+
+def blood_volume(tissue_area, aif_area, hematocrit_factor, tissue_density):
+    """Convert the areas under the tissue curve and the AIF to CBV.
+
+    Parameters
+    ----------
+    tissue_area : array
+        Area under the tissue curve, HU s.
+    aif_area : float
+        Area under the AIF over the same time, HU s.
+    hematocrit_factor, tissue_density : float
+        k_H and rho (g/mL).
+
+    Returns
+    -------
+    array
+        CBV, mL/100 g, not below 0: ``100 (k_H / rho) tissue_area / aif_area``.
+
+    Examples
+    --------
+    >>> round(float(blood_volume(120.0, 2000.0, 0.733, 1.04)), 2)
+    4.23
+    """
+    return np.maximum(
+        100.0 * (hematocrit_factor / tissue_density) * np.asarray(tissue_area) / aif_area, 0.0
+    )
+
+
+def trapezoid_weights(times, weights):
+    """Return the weights that integrate a sampled curve.
+
+    Parameters
+    ----------
+    times : (T,) array
+        Sample times, s.
+    weights : (T,) array
+        0 for rejected frames, over which the curve is taken as straight.
+
+    Returns
+    -------
+    (T,) array
+        s.
+
+    Examples
+    --------
+    >>> trapezoid_weights([0, 1, 3], [1, 1, 1])
+    array([0.5, 1.5, 1. ])
+    """
+    times = np.asarray(times, dtype=float)
+    good = np.asarray(weights) > 0
+    steps = np.diff(times[good])
+    area = np.zeros(len(times))
+    area[good] = 0.5 * (np.concatenate([steps, [0]]) + np.concatenate([[0], steps]))
+    return area
+
+
+def time_to_peak(curves, times, weights):
+    """Find when curves are greatest, between the samples.
+
+    Parameters
+    ----------
+    curves : (V, T) array
+        Enhancement, HU.
+    times : (T,) array
+        Sample times, s.
+    weights : (T,) array
+        0 for rejected frames.
+
+    Returns
+    -------
+    (V,) array
+        s.
+    """
+    good = np.asarray(weights) > 0
+    even = np.arange(times[good][0], times[good][-1] + 1e-6, 0.5)
+    # the map that interpolates every curve linearly is one small matrix
+    spread = np.stack([np.interp(even, times[good], row) for row in np.eye(int(good.sum()))])
+    return residue_peak(curves[:, good] @ spread, even)[1]
+
+
+def perfusion_maps(
+    curves, times, weights, operator, aif_area, *, hematocrit_factor, tissue_density, tmax_offset
+):
+    """Compute the maps of voxels that share a sampling pattern.
+
+    Parameters
+    ----------
+    curves : (V, T) array
+        Tissue enhancement, HU.
+    times : (T,) array
+        Sample times, s.
+    weights : (T,) array
+        Frame weights.
+    operator : Operator
+        Deconvolution for these times.
+    aif_area : float
+        Area under the AIF, HU s.
+    hematocrit_factor, tissue_density : float
+        k_H and rho (g/mL).
+    tmax_offset : float
+        Subtracted from Tmax, s; 0 gives the uncalibrated map.
+
+    Returns
+    -------
+    dict of (V,) arrays of float32
+        ``cbf`` (mL/100 g/min), ``cbv`` (mL/100 g), ``mtt`` (s), ``tmax`` (s, not below 0),
+        ``ttp`` (s since the start of the scan).
+    """
+    maps = {
+        name: np.zeros(len(curves), dtype=np.float32)
+        for name in ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
+    }
+    area = trapezoid_weights(times, weights)
+    matrix = operator.matrix.T.astype(np.float32)
+    for start in range(0, len(curves), CHUNK):
+        part = slice(start, start + CHUNK)
+        chunk = np.asarray(curves[part], dtype=np.float32)
+        height, tmax = residue_peak(chunk @ matrix, operator.tau)
+        maps['cbf'][part] = flow(height, hematocrit_factor, tissue_density)
+        maps['cbv'][part] = blood_volume(
+            chunk @ area, aif_area, hematocrit_factor, tissue_density
+        )
+        maps['tmax'][part] = np.maximum(tmax - tmax_offset, 0.0)
+        maps['ttp'][part] = time_to_peak(chunk, times, weights) - times[0]
+    moving = maps['cbf'] > 0
+    maps['mtt'][moving] = 60.0 * maps['cbv'][moving] / maps['cbf'][moving]
+    return maps

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Head motion from rigid frame transforms: parameters, displacement and frame weights."""
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+
+def rigid_parameters(transforms, centre):
+    """Split rigid transforms into translations of the head's centre and rotations.
+
+    Parameters
+    ----------
+    transforms : (T, 4, 4) array
+        Patient RAS coordinates of frame 0 to those of each frame, mm.
+    centre : (3,) array
+        Point whose displacement is the translation, mm.
+
+    Returns
+    -------
+    (T, 6) array
+        Translations (mm) and rotations about x, y, z (rad).
+
+    Examples
+    --------
+    >>> shift = np.eye(4); shift[0, 3] = 2.0
+    >>> rigid_parameters([shift], (0, 0, 0)).round(1)
+    array([[2., 0., 0., 0., 0., 0.]])
+    """
+    transforms = np.asarray(transforms, dtype=float)
+    centre = np.asarray(centre, dtype=float)
+    moved = transforms[:, :3, :3] @ centre + transforms[:, :3, 3]
+    rotations = Rotation.from_matrix(transforms[:, :3, :3]).as_euler('xyz')
+    return np.hstack([moved - centre, rotations])
+
+
+def displacement(transforms, points):
+    """Measure how far rigid transforms move points.
+
+    Parameters
+    ----------
+    transforms : (T, 4, 4) array
+        Rigid transforms, mm.
+    points : (N, 3) array
+        Points of the brain, mm.
+
+    Returns
+    -------
+    (T,) array
+        Mean distance between each point and its image, mm.
+    """
+    points = np.asarray(points, dtype=float)
+    moved = np.einsum('tij,nj->tni', np.asarray(transforms)[:, :3, :3], points)
+    moved += np.asarray(transforms)[:, None, :3, 3]
+    return np.linalg.norm(moved - points, axis=-1).mean(axis=1)
+
+
+def framewise_displacement(transforms, points):
+    """Measure how far the head moves from each frame to the next.
+
+    Parameters
+    ----------
+    transforms : (T, 4, 4) array
+        Patient coordinates of frame 0 to those of each frame, mm.
+    points : (N, 3) array
+        Points of the brain in the pose of frame 0, mm.
+
+    Returns
+    -------
+    (T,) array
+        Mean displacement of the points against the frame before, mm; 0 for the first.
+    """
+    transforms = np.asarray(transforms, dtype=float)
+    steps = np.linalg.inv(transforms[:-1]) @ transforms[1:]
+    return np.concatenate([[0.0], displacement(steps, points)])
+
+
+def frame_weights(residual, reject_mm):
+    """Give weight 0 to frames whose image disagrees with the others after correction.
+
+    Parameters
+    ----------
+    residual : (T,) array
+        Estimated displacement that the correction left, mm.
+    reject_mm : float
+        Limit, mm.
+
+    Returns
+    -------
+    (T,) array of float
+        1 for usable frames, 0 for rejected ones.
+
+    Examples
+    --------
+    >>> frame_weights([0.1, 2.0], 1.5)
+    array([1., 0.])
+    """
+    return (np.asarray(residual, dtype=float) <= reject_mm).astype(float)
+
+
+def resample_frame(frame, affine, transform, order=1):
+    """Bring one frame into the pose of frame 0.
+
+    Parameters
+    ----------
+    frame : (X, Y, Z) array
+        HU.
+    affine : (4, 4) array
+        Voxel to patient coordinates, mm; of the frame and of the result.
+    transform : (4, 4) array
+        Patient coordinates of frame 0 to those of this frame, mm.
+    order : int
+        Order of the interpolating spline.
+
+    Returns
+    -------
+    (X, Y, Z) array of float32
+        NaN where the point lay outside the field of view of the frame: missing, not air.
+    """
+    affine = np.asarray(affine, dtype=float)
+    to_voxel = np.linalg.inv(affine) @ np.asarray(transform, dtype=float) @ affine
+    if np.allclose(to_voxel, np.eye(4), atol=1e-6):
+        return np.asarray(frame, dtype=np.float32)
+    moved = ndimage.affine_transform(
+        np.asarray(frame, dtype=np.float32), to_voxel[:3, :3], to_voxel[:3, 3], order=order,
+        mode='nearest',
+    )  # fmt: skip
+    # affine coordinates are sums of one term an axis: no array of coordinates is needed
+    index = np.ogrid[tuple(slice(size) for size in frame.shape)]
+    for axis, size in enumerate(frame.shape):
+        where = sum(to_voxel[axis, i] * index[i] for i in range(3)) + to_voxel[axis, 3]
+        moved[(where < -0.5) | (where > size - 0.5)] = np.nan
+    return moved

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Global and contralateral (local) normalization of perfusion maps.
+
+Source: Rau et al., AJNR 2024;45:277, doi:10.3174/ajnr.A8111. The local map supplements the global
+one: it hides the state of the healthy hemisphere and misleads with old or bilateral infarcts.
+"""
+
+import numpy as np
+from scipy import fft
+
+from ctpprep.exceptions import PerfusionError
+from ctpprep.perfusion.symmetry import SIDES
+
+# fewer voxels than this are no reference
+LEAST_VOXELS = 100
+
+
+def reference_tissue(
+    tmax, hemisphere, tissue_mask, affected, *, global_reference, normal_tmax
+):
+    """Choose the tissue whose median is 1 in the global maps.
+
+    Parameters
+    ----------
+    tmax : (X, Y, Z) array
+        s.
+    hemisphere : (X, Y, Z) array
+        1 left, 2 right.
+    tissue_mask : (X, Y, Z) array of bool
+    affected : {'left', 'right'}
+        Affected side; read only for the contralateral reference.
+    global_reference : {'normal-tmax', 'contralateral'}
+    normal_tmax : float
+        Tmax up to which tissue counts as normally perfused, s.
+
+    Returns
+    -------
+    (X, Y, Z) array of bool
+
+    Raises
+    ------
+    PerfusionError
+        If fewer than 100 voxels qualify.
+    """
+    if global_reference == 'contralateral':
+        healthy = {'left': 'right', 'right': 'left'}[affected]
+        chosen = tissue_mask & (hemisphere == SIDES[healthy])
+        what = f'tissue of the {healthy} hemisphere'
+    else:
+        chosen = tissue_mask & (tmax <= normal_tmax)
+        what = f'tissue with Tmax <= {normal_tmax:g} s'
+    if chosen.sum() < LEAST_VOXELS:
+        raise PerfusionError(
+            f'global normalization: {chosen.sum()} voxels of {what}, at least {LEAST_VOXELS} are '
+            'needed; is the AIF right?'
+        )
+    return chosen
+
+
+def normalize_global(values, chosen, tissue_mask):
+    """Divide a map by its median over the reference tissue.
+
+    Parameters
+    ----------
+    values : (X, Y, Z) array
+        CBF or CBV.
+    chosen : (X, Y, Z) array of bool
+        Reference tissue.
+    tissue_mask : (X, Y, Z) array of bool
+        Where the result is given.
+
+    Returns
+    -------
+    relative : (X, Y, Z) array of float32
+        Fraction of the reference; 0 outside tissue.
+    reference : float
+        The median, in units of `values`.
+
+    Raises
+    ------
+    PerfusionError
+        If the median is not above 0.
+
+    Examples
+    --------
+    >>> mask = np.ones(3, bool)
+    >>> normalize_global(np.array([10.0, 20, 60]), mask, mask)
+    (array([0.5, 1. , 3. ], dtype=float32), 20.0)
+    """
+    reference = float(np.median(values[chosen]))
+    if not reference > 0:
+        raise PerfusionError(
+            f'global normalization: the median of the reference tissue is {reference:g}, it must '
+            'be above 0'
+        )
+    return np.where(tissue_mask, values / reference, 0).astype(np.float32), reference
+
+
+def gaussian_in_patient_axes(volume, affine, sigma_mm):
+    """Smooth with a Gaussian that is laid along patient x, y, z, whatever the voxel axes.
+
+    The transfer function of a Gaussian is a Gaussian of the covariance, which is rotated from
+    patient to voxel axes exactly; the volume is padded with zeros by three sigma.
+
+    Parameters
+    ----------
+    volume : (X, Y, Z) array
+    affine : (4, 4) array
+        Voxel to patient coordinates, mm.
+    sigma_mm : (3,) sequence of float
+        Sigma (not FWHM) along patient x, y, z, mm.
+
+    Returns
+    -------
+    (X, Y, Z) array of float64
+    """
+    to_voxel = np.linalg.inv(np.asarray(affine, dtype=float)[:3, :3])
+    covariance = to_voxel @ np.diag(np.square(np.asarray(sigma_mm, dtype=float))) @ to_voxel.T
+    reach = np.ceil(3 * np.sqrt(np.diag(covariance))).astype(int)
+    padded = [
+        fft.next_fast_len(int(size + each), real=True)
+        for size, each in zip(volume.shape, reach, strict=True)
+    ]
+    frequencies = np.meshgrid(
+        *(fft.fftfreq(size) for size in padded[:2]), fft.rfftfreq(padded[2]), indexing='ij',
+        sparse=True,
+    )  # fmt: skip
+    exponent = sum(
+        covariance[i, j] * frequencies[i] * frequencies[j] for i in range(3) for j in range(3)
+    )
+    spectrum = fft.rfftn(np.asarray(volume, dtype=float), padded)
+    smooth = fft.irfftn(spectrum * np.exp(-2 * np.pi**2 * exponent), padded)
+    return smooth[tuple(slice(size) for size in volume.shape)]
+
+
+def normalize_contralateral(
+    relative, mirrored, assessable, tissue_mask, affine, *, clip, sigma_mm, floor
+):
+    """Divide a map by its clipped and smoothed contralateral homologue.
+
+    Parameters
+    ----------
+    relative : (X, Y, Z) array
+        Globally normalized map (not smoothed), fraction.
+    mirrored : (X, Y, Z) array
+        The same map at each voxel's homologue, fraction.
+    assessable : (X, Y, Z) array of bool
+        Where `mirrored` holds tissue; air, CSF and vessels must not leak into the smoothing.
+    tissue_mask : (X, Y, Z) array of bool
+        Where the result is wanted.
+    affine : (4, 4) array
+    clip : float
+        Cap of the mirrored map, fraction: a vessel there must not make low flow here.
+    sigma_mm : (3,) sequence of float
+        Sigma of the Gaussian along patient x, y, z, mm.
+    floor : float
+        Smoothed homologues below this fraction are too small to divide by.
+
+    Returns
+    -------
+    local : (X, Y, Z) array of float32
+        Fraction of the homologue; 0 where there is none.
+    unassessable : (X, Y, Z) array of bool
+        Tissue without a homologue to divide by.
+
+    Examples
+    --------
+    A symmetric map normalizes to 1:
+
+    >>> ones = np.ones((4, 4, 4)); mask = ones > 0
+    >>> local, unassessable = normalize_contralateral(
+    ...     0.5 * ones, 0.5 * ones, mask, mask, np.eye(4), clip=1.5, sigma_mm=(1, 1, 0), floor=0.1)
+    >>> bool(np.allclose(local, 1)), int(unassessable.sum())
+    (True, 0)
+    """
+    capped = np.where(assessable, np.minimum(mirrored, clip), 0.0)
+    weight = gaussian_in_patient_axes(assessable, affine, sigma_mm)
+    total = gaussian_in_patient_axes(capped, affine, sigma_mm)
+    # at the corner of a slab an eighth of the Gaussian lies inside
+    seen = weight > 0.1
+    smooth = np.divide(total, weight, out=np.zeros_like(total), where=seen)
+    unassessable = tissue_mask & (~seen | (smooth < floor))
+    usable = tissue_mask & ~unassessable
+    local = np.divide(relative, smooth, out=np.zeros_like(smooth), where=usable)
+    return local.astype(np.float32), unassessable

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arterial input function (AIF) and the venous output function (VOF), found automatically.
+
+An artery's curve is high, early, narrow and smooth; a sinus fills seconds later, and its area is
+nearly free of partial volume.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctpprep.exceptions import VesselError
+
+# arterial candidates peak within this many seconds of the earliest
+EARLY_S = 3.0
+# an artery-like curve: peak over noise, peak over tissue
+LEAST_SNR = 6.0
+LEAST_OVER_TISSUE = 4.0
+
+
+@dataclass(frozen=True)
+class Features:
+    """Shape of enhancement curves, one value a curve.
+
+    Attributes
+    ----------
+    peak : (V,) array
+        HU.
+    peak_time, arrival, width : (V,) arrays
+        s; arrival at a fifth and width at half of the peak.
+    area : (V,) array
+        HU s.
+    roughness : (V,) array
+        Mean absolute second difference relative to the peak.
+    """
+
+    peak: np.ndarray
+    peak_time: np.ndarray
+    arrival: np.ndarray
+    width: np.ndarray
+    area: np.ndarray
+    roughness: np.ndarray
+
+
+def curve_features(curves, times):
+    """Measure the shape of enhancement curves.
+
+    Parameters
+    ----------
+    curves : (V, T) array
+        Enhancement, HU.
+    times : (V, T) or (T,) array
+        Sample times, s.
+
+    Returns
+    -------
+    Features
+
+    Examples
+    --------
+    >>> found = curve_features(np.array([[0.0, 0, 10, 20, 10, 0]]), np.arange(6) * 2.0)
+    >>> [round(float(each[0]), 1) for each in (found.peak_time, found.width, found.arrival)]
+    [6.0, 4.0, 2.8]
+    """
+    curves = np.asarray(curves, dtype=float)
+    times = np.broadcast_to(np.asarray(times, dtype=float), curves.shape)
+    rows = np.arange(len(curves))
+    top = np.argmax(curves, axis=1)
+    peak = curves[rows, top]
+    steps = np.gradient(times, axis=1)
+    bend = np.abs(np.diff(curves, 2, axis=1)).mean(axis=1)
+    rise, fall = _crossings(curves, times, top, 0.5)
+    return Features(
+        peak=peak,
+        peak_time=times[rows, top],
+        arrival=_crossings(curves, times, top, 0.2)[0],
+        width=fall - rise,
+        area=(curves * steps).sum(axis=1),
+        roughness=bend / np.maximum(peak, 1e-6),
+    )
+
+
+def _crossings(curves, times, top, share):
+    """Return when each curve last rises through and first falls below a share of its peak."""
+    rows, frames = np.arange(len(curves)), np.arange(curves.shape[1])
+    level = share * curves[rows, top]
+    below = curves < level[:, None]
+    before = np.where(below & (frames < top[:, None]), frames, 0).max(axis=1)
+    after = np.where(below & (frames > top[:, None]), frames, frames[-1]).min(axis=1)
+
+    def between(first, second):
+        low, high = curves[rows, first], curves[rows, second]
+        share = np.divide(level - low, high - low, out=np.zeros_like(low), where=high != low)
+        span = times[rows, second] - times[rows, first]
+        return times[rows, first] + np.clip(share, 0, 1) * span
+
+    rising = between(before, np.minimum(before + 1, frames[-1]))
+    falling = between(np.maximum(after - 1, 0), after)
+    return rising, falling
+
+
+@dataclass(frozen=True)
+class Vessel:
+    """A vessel's curve and where it was taken.
+
+    Attributes
+    ----------
+    curve : (T,) array
+        Enhancement, HU.
+    times : (T,) array
+        True acquisition times of its slices, s.
+    voxels : (N,) array of int
+        Indices of its voxels among the candidates.
+    """
+
+    curve: np.ndarray
+    times: np.ndarray
+    voxels: np.ndarray
+
+
+def smooth_in_time(curves):
+    """Average each sample with its neighbours, weights 1 2 1.
+
+    Parameters
+    ----------
+    curves : (V, T) array
+
+    Returns
+    -------
+    (V, T) array
+    """
+    padded = np.pad(curves, [(0, 0), (1, 1)], mode='edge')
+    return 0.25 * padded[:, :-2] + 0.5 * padded[:, 1:-1] + 0.25 * padded[:, 2:]
+
+
+def find_aif(curves, times, pattern, tissue_peak, noise, *, aif_voxels):
+    """Find the arterial input function.
+
+    Parameters
+    ----------
+    curves : (V, T) array
+        Enhancement of the candidates: voxels inside the skull, usable frames, HU.
+    times : (G, T) array
+        Sampling patterns, s.
+    pattern : (V,) array of int
+        Sampling pattern of each candidate.
+    tissue_peak : float
+        Median peak enhancement of tissue, HU.
+    noise : float
+        Noise of a single curve, HU.
+    aif_voxels : int
+        Number of voxels averaged.
+
+    Returns
+    -------
+    Vessel
+
+    Raises
+    ------
+    VesselError
+        If no curve is artery-like: a tissue curve is never taken instead.
+    """
+    features = curve_features(smooth_in_time(curves), times[pattern])
+    least = max(LEAST_SNR * noise, LEAST_OVER_TISSUE * tissue_peak)
+    scan_end = times[pattern][:, -1]
+    like = (features.peak > least) & (features.width < 14.0) & (features.peak_time < scan_end - 3)
+    if like.sum() < 3:
+        raise VesselError(
+            f'no artery-like curve: {like.sum()} voxels rise by more than {least:.0f} HU and fall '
+            'again within the scan, at least 3 are needed'
+        )
+    strong = like & (features.peak >= np.quantile(features.peak[like], 0.5))
+    earliest = np.quantile(features.arrival[strong], 0.05)
+    late = np.maximum(features.arrival - earliest, 0)
+    score = np.where(
+        like & (late < EARLY_S),
+        features.peak / features.width * np.exp(-0.5 * late**2) / (1 + 5 * features.roughness),
+        0.0,
+    )
+    return _average_best(curves, times, pattern, score, aif_voxels)
+
+
+def find_vof(curves, times, pattern, aif, *, aif_voxels):
+    """Find the venous output function: the largest area that fills after the arteries.
+
+    Parameters
+    ----------
+    curves, times, pattern : arrays
+        As for `find_aif`.
+    aif : Vessel
+        The arterial input function.
+    aif_voxels : int
+        Number of voxels averaged.
+
+    Returns
+    -------
+    Vessel
+
+    Raises
+    ------
+    VesselError
+        If no large curve follows the AIF.
+    """
+    features = curve_features(smooth_in_time(curves), times[pattern])
+    artery = curve_features(smooth_in_time(aif.curve[None]), aif.times)
+    after = features.arrival > artery.arrival[0] + 1.5
+    # the vein drains what the artery brought: less than a third of its area is tissue
+    like = after & (features.area > artery.area[0] / 3) & (features.peak > artery.peak[0] / 5)
+    if like.sum() < 3:
+        raise VesselError(
+            f'no vein-like curve: {like.sum()} voxels fill after the artery with a third of its '
+            'area, at least 3 are needed'
+        )
+    return _average_best(curves, times, pattern, np.where(like, features.area, 0.0), aif_voxels)
+
+
+def _average_best(curves, times, pattern, score, n_voxels):
+    """Average the best candidates of one sampling pattern that agree with one another."""
+    best = [np.sort(score[pattern == group])[-n_voxels:].sum() for group in range(len(times))]
+    group = int(np.argmax(best))
+    ranked = np.argsort(np.where(pattern == group, score, 0.0), kind='stable')[::-1]
+    pool = ranked[: 3 * n_voxels]
+    pool = pool[score[pool] > 0.5 * score[ranked[0]]] if score[ranked[2]] > 0 else pool
+    if len(pool) < 3:
+        pool = ranked[:3]
+    shapes = curves[pool] / np.linalg.norm(curves[pool], axis=1, keepdims=True)
+    agreement = shapes @ np.median(shapes, axis=0)
+    voxels = np.sort(pool[np.argsort(agreement, kind='stable')[::-1][:n_voxels]])
+    return Vessel(curves[voxels].mean(axis=0), times[group], voxels)
+
+
+def scale_to_vof(aif, aif_area, vof_area):
+    """Scale the AIF to the area of the VOF, against partial volume.
+
+    Parameters
+    ----------
+    aif : (T,) array
+        HU.
+    aif_area, vof_area : float
+        Areas over the first pass, HU s.
+
+    Returns
+    -------
+    (T,) array
+        HU; never smaller than before: a larger artery has no partial volume to correct.
+
+    Notes
+    -----
+    Disputed: in most patients the carotid's area is larger than the sinus's.
+
+    Examples
+    --------
+    >>> scale_to_vof(np.array([0.0, 10.0]), 100.0, 150.0)
+    array([ 0., 15.])
+    """
+    return np.asarray(aif) * max(1.0, vof_area / aif_area)

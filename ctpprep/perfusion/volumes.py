@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volumes in mL and the figures that users of commercial software expect, as one tidy table.
+
+Sources: Rau et al. 2024, doi:10.3174/ajnr.A8111 (volumes); Olivot et al., Stroke 2014;45:1018,
+doi:10.1161/STROKEAHA.113.003857 (hypoperfusion intensity ratio); Albers et al., NEJM 2018;378:708,
+doi:10.1056/NEJMoa1713973 (DEFUSE 3: core < 70 mL, mismatch >= 15 mL, ratio >= 1.8).
+"""
+
+import numpy as np
+
+COLUMNS = (
+    'region', 'hemisphere', 'normalization', 'measure', 'threshold', 'volume_ml', 'ci_low_ml',
+    'ci_high_ml', 'value', 'affected_side', 'side_confidence', 'reason',
+)  # fmt: skip
+DEFUSE3 = {'core_ml': 70.0, 'mismatch_ml': 15.0, 'ratio': 1.8}
+
+
+def volume_ml(mask, voxel_size_mm):
+    """Measure the volume of a mask.
+
+    Parameters
+    ----------
+    mask : array of bool
+    voxel_size_mm : (3,) sequence of float
+
+    Returns
+    -------
+    float
+        mL.
+
+    Examples
+    --------
+    >>> volume_ml(np.ones((10, 10, 2), bool), (2, 2, 5))
+    4.0
+    """
+    return float(np.count_nonzero(mask) * np.prod(np.asarray(voxel_size_mm, dtype=float)) / 1000)
+
+
+def mismatch_figures(core_ml, hypoperfusion_ml):
+    """Compute mismatch as trials do: by subtraction of volumes.
+
+    Parameters
+    ----------
+    core_ml, hypoperfusion_ml : float
+        mL.
+
+    Returns
+    -------
+    volume : float
+        mL; may be negative.
+    ratio : float
+        Hypoperfusion to core; NaN without core.
+    defuse3 : bool
+        Whether the perfusion criteria of DEFUSE 3 hold.
+
+    Examples
+    --------
+    >>> mismatch_figures(20.0, 80.0)
+    (60.0, 4.0, True)
+    >>> mismatch_figures(0.0, 80.0)
+    (80.0, nan, True)
+    """
+    volume = hypoperfusion_ml - core_ml
+    ratio = hypoperfusion_ml / core_ml if core_ml > 0 else float('nan')
+    # without core any mismatch has an infinite ratio
+    enough = hypoperfusion_ml > 0 if core_ml == 0 else ratio >= DEFUSE3['ratio']
+    profile = core_ml < DEFUSE3['core_ml'] and volume >= DEFUSE3['mismatch_ml'] and enough
+    return volume, ratio, bool(profile)
+
+
+def volume_table(
+    masks, tmax, rcbf, rcbv_global, within, voxel_size_mm, side, hemisphere_name,
+    *, core_rcbf, hypoperfusion_tmax, tmax_thresholds, rcbf_thresholds, threshold_mask,
+):  # fmt: skip
+    """Tabulate every volume of a series.
+
+    Parameters
+    ----------
+    masks : dict of (X, Y, Z) arrays of bool
+        ``core_global``, ``core_local``, ``hypoperfusion``, ``mismatch_global``,
+        ``mismatch_local``.
+    tmax : (X, Y, Z) array
+        s.
+    rcbf : dict of (X, Y, Z) arrays
+        ``global`` and ``local``, fractions.
+    rcbv_global : (X, Y, Z) array or None
+        Fraction, for the CBV index.
+    within : dict of (X, Y, Z) arrays of bool
+        ``global`` and ``local``: tissue that thresholds look at.
+    voxel_size_mm : (3,) sequence of float
+    side : AffectedSide
+    hemisphere_name : {'left', 'right', 'both'}
+        Hemisphere that the masks are restricted to.
+    core_rcbf, hypoperfusion_tmax : float
+        Thresholds of the masks.
+    tmax_thresholds, rcbf_thresholds : sequence of float
+        Thresholds whose volumes are tabulated besides (s, fractions).
+    threshold_mask : callable
+        ``threshold_mask(mask, within)`` opens and closes a thresholded mask.
+
+    Returns
+    -------
+    list of dict
+        Rows with the keys of `COLUMNS`; what does not apply is None. Empty regions are rows of 0
+        with the reason.
+    """
+    rows = []
+
+    def add(region, normalization, measure, threshold, figure, reason=None):
+        # figures without a unit stand in a column of their own
+        column = 'volume_ml' if measure in ('volume', 'difference') else 'value'
+        rows.append(
+            dict.fromkeys(COLUMNS)
+            | {
+                'region': region,
+                'hemisphere': hemisphere_name,
+                'normalization': normalization,
+                'measure': measure,
+                'threshold': threshold,
+                column: None if figure is None else round(float(figure), 4),
+                'affected_side': side.side,
+                'side_confidence': side.confidence,
+                'reason': reason,
+            }
+        )
+
+    def empty(value, what):
+        return f'no tissue {what} after opening and closing' if value == 0 else None
+
+    size = {name: volume_ml(mask, voxel_size_mm) for name, mask in masks.items()}
+    slow = f'with Tmax > {hypoperfusion_tmax:g} s'
+    add('hypoperfusion', None, 'volume', hypoperfusion_tmax, size['hypoperfusion'],
+        empty(size['hypoperfusion'], slow))  # fmt: skip
+    for which in ('global', 'local'):
+        core = size[f'core_{which}']
+        low = f'with {which} rCBF < {core_rcbf:.0%}'
+        add('core', which, 'volume', core_rcbf, core, empty(core, low))
+        overlap = size[f'mismatch_{which}']
+        add('mismatch', which, 'volume', None, overlap, empty(overlap, f'{slow} outside the core'))
+        volume, ratio, profile = mismatch_figures(core, size['hypoperfusion'])
+        add('mismatch', which, 'difference', None, volume)
+        add('mismatch', which, 'ratio', None, None if np.isnan(ratio) else ratio,
+            'no core to divide by' if np.isnan(ratio) else None)  # fmt: skip
+        add('defuse3', which, 'criteria', None, float(profile))
+    by_tmax = {
+        level: volume_ml(threshold_mask(tmax > level, within['global']), voxel_size_mm)
+        for level in tmax_thresholds
+    }
+    for level, value in by_tmax.items():
+        add('tmax', None, 'volume', level, value, empty(value, f'with Tmax > {level:g} s'))
+    for which in ('global', 'local'):
+        for level in rcbf_thresholds:
+            mask = threshold_mask(rcbf[which] < level, within[which])
+            value = volume_ml(mask, voxel_size_mm)
+            add('rcbf', which, 'volume', level, value, empty(value, f'with rCBF < {level:.0%}'))
+    severe, all_slow = by_tmax.get(10.0), by_tmax.get(6.0)
+    if severe is not None and all_slow is not None:
+        add('hypoperfusion', None, 'intensity ratio', None,
+            severe / all_slow if all_slow else None,
+            None if all_slow else 'no tissue with Tmax > 6 s to divide by')  # fmt: skip
+    if rcbv_global is not None:
+        slow_tissue = masks['hypoperfusion']
+        index = float(rcbv_global[slow_tissue].mean()) if slow_tissue.any() else None
+        add('hypoperfusion', 'global', 'CBV index', None, index,
+            None if slow_tissue.any() else 'no hypoperfusion to average over')  # fmt: skip
+    return rows
