@@ -45,7 +45,7 @@ def plot_curves(
 
     figure = Figure(figsize=(WIDTH_IN, 4.0))
     places = {name: mask for name, mask in masks.items() if reference is not None and mask.any()}
-    axes = figure.add_axes((0.05, 0.14, 0.86 - 0.21 * len(places), 0.78))
+    axes = figure.add_axes((0.065, 0.14, 0.845 - 0.21 * len(places), 0.78))
     _draw_curves(axes, time, curves)
     for spot, (name, mask) in enumerate(places.items()):
         left = 0.985 - 0.21 * (len(places) - spot) + 0.01
@@ -134,7 +134,9 @@ def plot_motion(confounds: dict[str, np.ndarray]) -> Figure:
         frames = max(len(values) for values in confounds.values())
         axes.set_xlim(-0.5, frames - 0.5)
         if row < 2 and axes.lines:
-            axes.legend(frameon=False, fontsize=8, ncols=3, loc='upper left')
+            axes.legend(
+                frameon=False, fontsize=8, ncols=3, loc='lower right', bbox_to_anchor=(1, 0.97)
+            )
     rejected = int((weight == 0).sum())
     words = f'{rejected} of {weight.size} frames rejected (shaded)' if weight.size else ''
     figure.suptitle(words, fontsize=9, y=0.985)

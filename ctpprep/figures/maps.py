@@ -182,7 +182,9 @@ def plot_masks(mosaic: Mosaic, reference: np.ndarray, masks: dict[str, np.ndarra
     return plot_rows(mosaic, rows, legend)
 
 
-def plot_mirror(mosaic: Mosaic, reference: np.ndarray, homologue: np.ndarray) -> Figure:
+def plot_mirror(
+    mosaic: Mosaic, reference: np.ndarray, homologue: np.ndarray, brain_mask: np.ndarray
+) -> Figure:
     """Show the reference, its mirror image brought home, and both in a chequerboard.
 
     Where the registration failed, sulci and ventricles break at the edges of the fields. In the
@@ -195,6 +197,8 @@ def plot_mirror(mosaic: Mosaic, reference: np.ndarray, homologue: np.ndarray) ->
         HU.
     homologue : (X, Y, Z) array
         The mirrored reference warped to the grid of the reference, HU.
+    brain_mask : (X, Y, Z) array of bool
+        The registration looks at brain alone: what it does to the skull means nothing.
 
     Returns
     -------
@@ -203,11 +207,11 @@ def plot_mirror(mosaic: Mosaic, reference: np.ndarray, homologue: np.ndarray) ->
     field = max(4, round(mosaic.tile_shape[1] / 8))
     across, along = np.indices(reference.shape[:2])
     board = ((across // field + along // field) % 2).astype(bool)[..., None]
-    window = WINDOWS['reference']
+    window = WINDOWS['brain']
     rows = [
-        Row(reference, window, title='Reference /\nmirror (flicker)', gid='before'),
-        Row(homologue, window, gid='after', over=True),
-        Row(np.where(board, reference, homologue), window, title='Chequerboard'),
+        Row(reference, window, brain_mask, title='Reference /\nmirror (flicker)', gid='before'),
+        Row(homologue, window, brain_mask, gid='after', over=True),
+        Row(np.where(board, reference, homologue), window, brain_mask, title='Chequerboard'),
     ]
     note = 'First row: reference and mirror image in turn (on paper, the mirror image).'
     return plot_rows(mosaic, rows, note=note)

@@ -80,6 +80,7 @@ WINDOWS = {
     'rcbf_global': Window('rCBF global', '%', 0, 150, 'viridis', scale=100),
     'rcbf_local': Window('rCBF local', '%', 0, 150, 'viridis', scale=100),
     'reference': Window('Reference', 'HU', 0, 80, 'gray'),
+    'brain': Window('Reference', 'HU', 0, 60, 'gray'),
 }
 
 
@@ -134,7 +135,7 @@ class Mosaic:
 def lay_out(
     brain_mask: np.ndarray,
     voxel_size_mm: tuple[float, ...] = (1.0, 1.0, 1.0),
-    most: int = 16,
+    most: int = 20,
     columns: int = 8,
 ) -> Mosaic:
     """Choose the slices and the box that show a brain.
@@ -229,7 +230,7 @@ def plot_rows(
     """
     from matplotlib.figure import Figure
 
-    left, right, gap, foot = 0.35, 1.0, 0.06, 0.55
+    left, right, gap, foot = 0.35, 1.0, 0.06, 0.55 if legend else 0.3
     height, width = mosaic.tile_shape
     # few slices would become huge tiles: never wider than a sixth of the page
     wide = min(WIDTH_IN - left - right, mosaic.columns * WIDTH_IN / 5)
@@ -244,7 +245,7 @@ def plot_rows(
             bottom -= 0 if row.over else tall + gap
             box = (left / WIDTH_IN, bottom / total, wide / WIDTH_IN, tall / total)
             axes = figure.add_axes(box, gid=f'{row.gid}-{line}' if row.gid else None)
-            _draw_line(axes, mosaic, row, line, numbered=row is rows[0])
+            _draw_line(axes, mosaic, row, line, numbered=row is rows[0] or row.over)
             if not row.over:
                 _add_scale(figure, box, row)
     _add_foot(figure, legend or {}, f'{note} {CONVENTION}'.strip(), total)

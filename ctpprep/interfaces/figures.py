@@ -7,14 +7,13 @@ import numpy as np
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
     File,
-    OutputMultiPath,
     SimpleInterface,
     TraitedSpec,
     traits,
 )
 
 from ctpprep import figures
-from ctpprep.interfaces._images import load
+from ctpprep.interfaces._images import load, voxel_size_mm
 
 MASKS = ('brain_mask', 'tissue_mask', 'core_global', 'core_local', 'hypoperfusion')
 PLACES = ('aif_mask', 'vof_mask')
@@ -49,7 +48,7 @@ class _PlotSeriesInputSpec(BaseInterfaceInputSpec):
 
 
 class _PlotSeriesOutputSpec(TraitedSpec):
-    figures = OutputMultiPath(File(exists=True), desc='one SVG a figure')
+    figures = traits.List(File(exists=True), desc='one SVG a figure')
 
 
 class PlotSeries(SimpleInterface):
@@ -77,9 +76,10 @@ class PlotSeries(SimpleInterface):
         for name in (*MASKS, *PLACES, *MAPS, *OTHERS):
             path = getattr(self.inputs, name)
             if isinstance(path, str) and path:
-                values, affine = load(path)
-                size_mm = tuple(np.linalg.norm(np.asarray(affine)[:3, :3], axis=0))
-                images[name] = np.asarray(values) > 0 if name in MASKS + PLACES else values
+                images[name], affine = load(path)
+                size_mm = voxel_size_mm(affine)
+                if name in MASKS + PLACES:
+                    images[name] = images[name] > 0
         return images, size_mm
 
     def _draw_charts(self, images, size_mm):
@@ -150,7 +150,9 @@ def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax):
             masks |= {'left': images['hemispheres'] == 1, 'right': images['hemispheres'] == 2}
         drawn['masks'] = figures.plot_masks(mosaic, reference, masks)
     if reference is not None and 'homologue_reference' in images:
-        drawn['mirror'] = figures.plot_mirror(mosaic, reference, images['homologue_reference'])
+        drawn['mirror'] = figures.plot_mirror(
+            mosaic, reference, images['homologue_reference'], brain
+        )
     return drawn
 
 

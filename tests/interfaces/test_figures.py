@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PlotSeries: which files lead to which figures."""
+
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pytest
+
+from ctpprep.interfaces.figures import PlotSeries
+
+SHAPE = (20, 24, 6)
+AFFINE = np.diag([-2.0, -2.0, 5.0, 1.0])  # LPS, as scanners store it
+
+
+@pytest.fixture
+def series(tmp_path, monkeypatch):
+    """Files of a small series, by input name, in a folder of their own."""
+    monkeypatch.chdir(tmp_path)
+    x, y, _ = np.indices(SHAPE)
+    brain = ((x - 10) / 8) ** 2 + ((y - 12) / 10) ** 2 <= 1
+    core = brain & (x > 14)
+    images = {
+        'brain_mask': brain,
+        'tissue_mask': brain,
+        'core_global': core,
+        'core_local': core,
+        'hypoperfusion': brain & (x > 12),
+        'aif_mask': core & (y == 12),
+        'hemispheres': np.where(x < 10, 2, 1) * brain,
+    }
+    images |= dict.fromkeys(('reference', 'homologue_reference', 'cbf', 'cbv'), brain * 30.0)
+    images |= dict.fromkeys(('mtt', 'tmax', 'rcbf_global', 'rcbf_local'), brain * 1.0)
+    paths = {}
+    for name, values in images.items():
+        stored = values.astype(np.float32 if values.dtype.kind == 'f' else np.uint8)
+        paths[name] = str(tmp_path / f'{name}.nii.gz')
+        nb.save(nb.Nifti1Image(stored, AFFINE), paths[name])
+    tables = {
+        'curves': 'time\taif\tvof\n0\t0\t0\n1.5\t200\t150\n',
+        'confounds': 'trans_x\tframewise_displacement\tweight\n0\tn/a\t1\n0.5\t0.5\t0\n',
+        'volumes': 'region\taffected_side\ncore\tleft\n',
+    }
+    for name, text in tables.items():
+        paths[name] = str(tmp_path / f'{name}.tsv')
+        Path(paths[name]).write_text(text)
+    return paths
+
+
+def draw(**inputs):
+    """Run the interface; what was drawn, by name."""
+    paths = PlotSeries(prefix='sub-01', **inputs).run().outputs.figures
+    return {Path(path).name.split('_')[1].removeprefix('desc-'): Path(path) for path in paths}
+
+
+def test_everything_given_is_drawn(series):
+    drawn = draw(**series)
+    expected = {'maps', 'rcbf', 'lesions', 'curves', 'motion', 'masks', 'mirror', 'tmaxhist'}
+    assert drawn.keys() == expected
+    assert drawn['maps'].name == 'sub-01_desc-maps_ctp.svg'
+
+
+@pytest.mark.parametrize(
+    ('missing', 'figure'),
+    [
+        ('curves', 'curves'),
+        ('confounds', 'motion'),
+        ('homologue_reference', 'mirror'),
+        ('rcbf_local', 'rcbf'),
+        ('hypoperfusion', 'lesions'),
+        ('hemispheres', 'tmaxhist'),
+    ],
+)
+def test_a_missing_file_leaves_its_figure_out_and_the_others_in(
+    series, missing, figure, monkeypatch
+):
+    # what is drawn matters here, not the rendering, which is slow
+    monkeypatch.setattr('ctpprep.figures.save_svg', lambda _, path: path.touch() or path)
+    del series[missing]
+    drawn = draw(**series)
+    assert figure not in drawn
+    assert 'masks' in drawn
+
+
+def test_an_empty_brain_mask_leaves_out_what_needs_it(series):
+    empty = nb.Nifti1Image(np.zeros(SHAPE, np.uint8), AFFINE)
+    nb.save(empty, series['brain_mask'])
+    assert draw(**series).keys() == {'curves', 'motion', 'tmaxhist'}
+
+
+def test_affected_side_comes_from_the_table_of_volumes(series):
+    names = ('tmax', 'hemispheres', 'tissue_mask', 'volumes')
+    drawn = draw(**{name: series[name] for name in names})
+    assert 'left hemisphere, median 1.0 s (affected side)' in drawn['tmaxhist'].read_text()

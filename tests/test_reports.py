@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The participant's page: what it says, that it is closed, that user text stays text."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from markupsafe import Markup
+
+from ctpprep.reports import build_report
+from ctpprep.reports.methods import references, render_methods
+
+SVG = '<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><text>50 % "a" #b</text></svg>'
+COLUMNS = (
+    'region', 'hemisphere', 'normalization', 'measure', 'threshold', 'volume_ml', 'ci_low_ml',
+    'ci_high_ml', 'value', 'affected_side', 'side_confidence', 'reason',
+)  # fmt: skip
+
+
+def volume(region, normalization, measure, threshold='n/a', **cells):
+    row = dict.fromkeys(COLUMNS, 'n/a') | {
+        'region': region, 'normalization': normalization, 'measure': measure,
+        'threshold': threshold, 'affected_side': 'right', 'side_confidence': '0.93', **cells,
+    }  # fmt: skip
+    return '\t'.join(row[name] for name in COLUMNS)
+
+
+def write_series(folder, prefix, figures=('maps',)):
+    """Write the tables and figures of one series."""
+    (folder / 'ct').mkdir(parents=True, exist_ok=True)
+    (folder / 'figures').mkdir(exist_ok=True)
+    rows = [
+        '\t'.join(COLUMNS),
+        volume('core', 'global', 'volume', '0.3', volume_ml='61.65'),
+        volume(
+            'core', 'local', 'volume', '0.3', volume_ml='45.43', ci_low_ml='40', ci_high_ml='50'
+        ),
+        volume('hypoperfusion', 'n/a', 'volume', '6.0', volume_ml='130.3'),
+        volume('mismatch', 'global', 'difference', volume_ml='68.65'),
+        volume('mismatch', 'global', 'ratio', value='2.1135'),
+        volume('mismatch', 'local', 'ratio', reason='no core to divide by'),
+    ]
+    (folder / 'ct' / f'{prefix}_seg-perfusion_morph.tsv').write_text('\n'.join(rows) + '\n')
+    quality = {
+        'coverage': '80', 'coverage_status': 'pass', 'coverage_sentence': 'Enough slices.',
+        'noise': '9', 'noise_status': 'fail', 'noise_sentence': 'Too much noise.', 'extra': '3',
+    }  # fmt: skip
+    lines = '\t'.join(quality) + '\n' + '\t'.join(quality.values()) + '\n'
+    (folder / 'ct' / f'{prefix}_desc-qualitycontrol_ctp.tsv').write_text(lines)
+    for what in figures:
+        (folder / 'figures' / f'{prefix}_desc-{what}_ctp.svg').write_text(SVG)
+
+
+@pytest.fixture
+def output_dir(tmp_path):
+    write_series(tmp_path / 'sub-01', 'sub-01')
+    return tmp_path
+
+
+def text_of(page):
+    """Visible text of a page, white space collapsed."""
+    kept = []
+    parser = HTMLParser()
+    parser.handle_data = kept.append
+    parser.feed(re.sub(r'<style>.*?</style>', '', page, flags=re.DOTALL))
+    return ' '.join(' '.join(kept).split())
+
+
+def report(output_dir, label='01', methods='', **run_info):
+    return build_report(output_dir, label, methods, run_info).read_text(encoding='utf-8')
+
+
+def test_page_is_named_after_the_participant(output_dir):
+    assert build_report(output_dir, 'sub-01', '', {}) == output_dir / 'sub-01.html'
+
+
+def test_no_half_written_page_is_left(output_dir):
+    build_report(output_dir, '01', '', {})
+    assert [path.name for path in output_dir.iterdir() if path.is_file()] == ['sub-01.html']
+
+
+def test_volumes_and_side_are_told(output_dir):
+    words = text_of(report(output_dir))
+    assert 'Affected side: right confidence 0.93' in words
+    assert 'Core rCBF < 30 % 61.6 mL 45.4 mL (40.0 to 50.0)' in words
+    assert 'Tmax > 6 s 130.3 mL' in words
+    assert '2.11 no core to divide by' in words
+
+
+def test_both_warnings_and_the_intended_use_are_told(output_dir):
+    words = text_of(report(output_dir))
+    assert 'The 30 % threshold is not validated for local maps.' in words
+    assert 'The local map hides the state of the healthy hemisphere.' in words
+    assert 'Research use only' in words
+
+
+def test_failed_checks_come_first_with_their_sentences(output_dir):
+    words = text_of(report(output_dir))
+    assert words.index('Too much noise.') < words.index('Enough slices.')
+
+
+def test_a_number_without_light_is_kept(output_dir):
+    assert 'Extra 3' in text_of(report(output_dir))
+
+
+def test_page_loads_nothing_from_outside(output_dir):
+    page = report(output_dir, methods='As in [@rau2024].')
+    loads = re.findall(r'(?:src|srcset|data|poster)="([^"]*)"|<link|@import|url\(', page)
+    assert loads
+    assert all(source.startswith('data:') for source in loads)
+    assert "default-src 'none'" in page
+    assert '<script' not in page
+
+
+def test_participant_named_with_markup_shows_as_text(tmp_path):
+    label = '<img src=x onerror=alert(1)>'
+    write_series(tmp_path / f'sub-{label}', f'sub-{label}')
+    page = report(tmp_path, label)
+    assert '<img src=x' not in page
+    assert f'sub-{label}' in text_of(page)
+
+
+def test_markup_in_reasons_methods_and_configuration_shows_as_text(output_dir):
+    bad = '<b onclick=x>bold</b>'
+    page = report(
+        output_dir,
+        methods=bad,
+        failed=[{'prefix': 'sub-01_run-2', 'reason': bad}],
+        settings={bad: [bad]},
+    )
+    assert '<b onclick' not in page
+    assert text_of(page).count(bad) == 4
+
+
+def test_html_marked_as_such_is_kept(output_dir):
+    assert '<em>kept</em>' in report(output_dir, methods=Markup('<em>kept</em>'))
+
+
+def test_failed_series_stands_on_the_first_screen_and_in_its_section(output_dir):
+    failed = [{'prefix': 'sub-01_run-2', 'reason': 'No timing.', 'what_to_do': 'Give it.'}]
+    words = text_of(report(output_dir, failed=failed))
+    assert '1 of 2 series failed: sub-01_run-2' in words
+    assert 'This series failed. No timing. What to do: Give it.' in words
+
+
+def test_every_session_has_its_section_and_link(output_dir):
+    write_series(output_dir / 'sub-02' / 'ses-1', 'sub-02_ses-1')
+    write_series(output_dir / 'sub-02' / 'ses-2', 'sub-02_ses-2')
+    page = report(output_dir, '02')
+    for prefix in ('sub-02_ses-1', 'sub-02_ses-2'):
+        assert f'href="#{prefix}"' in page
+        assert f'<section id="{prefix}"' in page
+    assert 'sub-01' not in text_of(page)
+
+
+def test_figures_stand_in_clinical_order_and_unknown_ones_last(tmp_path):
+    write_series(tmp_path / 'sub-01', 'sub-01', ('motion', 'aaa', 'rcbf', 'maps'))
+    shown = re.findall(r'<figure id="sub-01-(\w+)"', report(tmp_path))
+    assert shown == ['maps', 'rcbf', 'motion', 'aaa']
+
+
+def test_participant_without_any_file_gets_a_page(tmp_path):
+    assert 'No series of this participant was processed' in text_of(report(tmp_path))
+
+
+def test_configuration_is_shown(output_dir):
+    words = text_of(report(output_dir, version='1.2', settings={'core_rcbf': 0.3}))
+    assert 'core rcbf 0.3' in words
+    assert 'ctpprep 1.2' in words
+
+
+def test_citations_are_numbered_by_first_use_and_listed_with_doi():
+    html, cited = render_methods('A [@wack2014; @rau2024]. B [@rau2024].')
+    assert text_of(html) == 'A [ 1 , 2 ]. B [ 2 ].'
+    assert [each['doi'] for each in references(cited)] == [
+        '10.1186/1471-2342-14-28', '10.3174/ajnr.A8111',
+    ]  # fmt: skip
+
+
+def test_unknown_citation_stays_as_written():
+    assert '[@nobody1900]' in render_methods('A [@nobody1900].')[0]
+
+
+def test_headings_lists_and_emphasis_are_set():
+    html, _ = render_methods('# Head\ntext *a* and **b**\n\n- one\n- two')
+    assert html == (
+        '<h3>Head</h3>\n<p>text <em>a</em> and <strong>b</strong></p>\n'
+        '<ul><li>one</li><li>two</li></ul>'
+    )
+
+
+def test_authors_are_abbreviated():
+    (entry,) = references(['rau2024'])
+    assert entry['text'].startswith('Rau A, Reisert M, Taschner CA,')
+    assert 'AJNR Am J Neuroradiol 2024;45:277-283.' in entry['text']
