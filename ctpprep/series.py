@@ -12,7 +12,7 @@ import logging
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -131,8 +131,9 @@ def find_series(run: RunSettings) -> list[CTPSeries | FailedSeries]:
             _refuse_twins(paths, run.bids_dir)
             found.append(_read_series(prefix, paths[0], run, sidecars, nccts, command_times))
         except SeriesError as error:
-            labels = _entities(paths[0])
-            found.append(FailedSeries(prefix, labels['sub'], labels.get('ses'), str(error)))
+            session = _entities(paths[0]).get('ses')
+            participant = paths[0].relative_to(run.bids_dir).parts[0].removeprefix('sub-')
+            found.append(FailedSeries(prefix, participant, session, str(error)))
     having = {each.participant for each in found}
     for label in sorted(set(participants) - having):
         if run.participant_label:
@@ -195,8 +196,10 @@ def _listed(labels: Sequence[str], key: str) -> str:
     return shown + (f' and {len(labels) - 5} more' if len(labels) > 5 else '')
 
 
-def _index(bids_dir: Path, participants: list[str]) -> tuple[list[Path], list[Path], list[Path]]:
-    """Find images, sidecars and NCCTs of some participants with pybids."""
+def _index(
+    bids_dir: Path, participants: list[str]
+) -> tuple[list[Path], dict[Path, list[Path]], dict[Path, list[Path]]]:
+    """Find series with pybids, and by their folder the sidecars and NCCTs that may belong."""
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
     # Looking at the wanted participants only is what makes a large dataset quick. Metadata are
@@ -211,14 +214,28 @@ def _index(bids_dir: Path, participants: list[str]) -> tuple[list[Path], list[Pa
     )
 
     def get(**filters: Any) -> list[Path]:
-        found = {Path(each) for each in layout.get(return_type='filename', **filters)}
+        # pybids writes the root its own way; ours may hold links and '..'
+        names = layout.get(return_type='filename', **filters)
+        found = {bids_dir / Path(each).relative_to(str(layout.root)) for each in names}
         return sorted(found, key=lambda path: (path.name, path))
 
     nifti = ['.nii.gz', '.nii']
     images = get(suffix='ctp', extension=nifti)
     images += get(suffix='ct', acquisition='ctp', extension=nifti)
     images = [path for path in images if not {'space', 'desc'} & _entities(path).keys()]
-    return images, get(extension='.json'), get(suffix='ncct', extension=nifti)
+    sidecars, nccts = defaultdict(list), defaultdict(list)
+    for path in get(extension='.json'):
+        sidecars[path.parent].append(path)
+    for path in get(suffix='ncct', extension=nifti):
+        nccts[_session_dir(path, bids_dir)].append(path)
+    return images, sidecars, nccts
+
+
+def _session_dir(path: Path, bids_dir: Path) -> Path:
+    """Return the folder of the session, or of the participant without sessions, of a file."""
+    labels = _entities(path)
+    home = bids_dir / f'sub-{labels.get("sub", "")}'
+    return home / f'ses-{labels["ses"]}' if 'ses' in labels else home
 
 
 def _entities(path: Path) -> dict[str, str]:
@@ -259,17 +276,23 @@ def _read_series(
     prefix: str,
     path: Path,
     run: RunSettings,
-    sidecars: list[Path],
-    nccts: list[Path],
+    sidecars: dict[Path, list[Path]],
+    nccts: dict[Path, list[Path]],
     command_times: tuple[str, Any] | None,
 ) -> CTPSeries:
     """Read and validate one series; the file's name leads every message."""
     name = path.relative_to(run.bids_dir)
+    if not re.fullmatch(r'sub-[a-zA-Z0-9+]+(_[a-z]+-[a-zA-Z0-9+]+)*', prefix):
+        raise SeriesError(
+            f'{name} is not named as in BIDS; sub-<label>[_ses-<label>][_run-<index>]_ctp is '
+            'needed, with letters and digits in the labels'
+        )
     labels = _entities(path)
-    session = labels.get('ses')
-    folders = [f'sub-{labels["sub"]}', *([f'ses-{session}'] if session else [])]
-    if list(name.parts[: len(folders)]) != folders:
-        raise SeriesError(f'{name} is not in the folder of its name, {"/".join(folders)}')
+    home = _session_dir(path, run.bids_dir)
+    if home not in path.parents:
+        raise SeriesError(
+            f'{name} is not in the folder of its name, {home.relative_to(run.bids_dir)}'
+        )
     try:
         shape, affine, header_interval = read_header(path)
         sidecar = _read_sidecar(path, sidecars)
@@ -287,14 +310,14 @@ def _read_series(
             'filler; give --frame-interval if it is another',
             name,
         )
-    same_session = [each for each in nccts if each.is_relative_to(run.bids_dir.joinpath(*folders))]
+    same_session = nccts.get(home, [])
     same_name = [each for each in same_session if each.name.startswith(f'{prefix}_ncct')]
     return CTPSeries(
         path=path,
         prefix=prefix,
         participant=labels['sub'],
-        session=session,
-        out_subdir='/'.join([*folders, 'ct']),
+        session=labels.get('ses'),
+        out_subdir=(home.relative_to(run.bids_dir) / 'ct').as_posix(),
         uri=f'bids:raw:{name.as_posix()}',
         frame_times=frame_times,
         sample_times=sample_times,
@@ -304,11 +327,14 @@ def _read_series(
     )
 
 
-def _read_sidecar(path: Path, sidecars: Iterable[Path]) -> dict[str, Any]:
+def _read_sidecar(path: Path, sidecars: dict[Path, list[Path]]) -> dict[str, Any]:
     """Merge the sidecars that apply to an image; the nearest and most specific wins."""
     own = _entities(path).items()
     applying = [
-        each for each in sidecars if each.parent in path.parents and _entities(each).items() <= own
+        each
+        for folder in path.parents
+        for each in sidecars.get(folder, [])
+        if _entities(each).items() <= own
     ]
     merged: dict[str, Any] = {}
     for each in sorted(applying, key=lambda one: (len(one.parts), len(_entities(one)))):

@@ -2,6 +2,7 @@
 """Finding CT perfusion series, their timing, and what is refused."""
 
 import json
+from pathlib import Path
 
 import nibabel as nb
 import numpy as np
@@ -151,6 +152,23 @@ def test_two_files_with_the_same_outputs_are_refused(tmp_path, path):
 def test_file_in_the_folder_of_another_participant_is_refused(tmp_path):
     write_series(tmp_path / 'sub-02/ct/sub-01_ctp.nii.gz', EVEN)
     assert 'not in the folder of its name' in look(tmp_path)[0].reason
+
+
+def test_dataset_may_be_named_by_a_link_or_a_relative_path(tmp_path, monkeypatch):
+    write_series(tmp_path / 'raw/sub-01/ct/sub-01_ctp.nii.gz', EVEN)
+    (tmp_path / 'link').symlink_to('raw')
+    monkeypatch.chdir(tmp_path)
+    for root in (tmp_path / 'link', Path('raw'), tmp_path / 'raw' / '..' / 'link'):
+        assert look_one(root).uri == 'bids:raw:sub-01/ct/sub-01_ctp.nii.gz'
+
+
+@pytest.mark.parametrize('name', ['ctp', 'sub-01_first_ctp', 'sub-01_acq-a b_ctp'])
+def test_names_unlike_bids_are_refused_without_stopping_others(tmp_path, path, name):
+    write_series(path, EVEN)
+    write_series(path.with_name(f'{name}.nii.gz'), EVEN)
+    bad, good = sorted(look(tmp_path), key=lambda each: isinstance(each, CTPSeries))
+    assert 'is not named as in BIDS' in bad.reason
+    assert (bad.participant, good.prefix) == ('01', 'sub-01')
 
 
 # -- sidecars

@@ -161,7 +161,7 @@ class Progress:
             for each in concerned:
                 waiting = self.waiting[each.prefix]
                 if waiting and not waiting - {node.fullname}:
-                    self.say(each.prefix, 'end')
+                    self.say(each.prefix, 'done')
                 waiting.discard(node.fullname)
 
     def say(self, who: str, what: str) -> None:

@@ -138,7 +138,7 @@ def test_progress_names_series_and_stage_once(tmp_path, caplog, nprocs):
     assert [line for line in said if 'sub-a' in line] == [
         'sub-a first',
         'sub-a second',
-        'sub-a end',
+        'sub-a done',
     ]
     assert [line for line in said if 'sub-b' in line] == ['sub-b first', 'sub-b first failed']
 
