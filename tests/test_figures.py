@@ -163,3 +163,10 @@ def test_mirror_figure_flickers_in_valid_svg(brain, tmp_path):
     ids = {element.get('id') for element in root.iter()}
     assert {'before-0', 'after-0'} <= ids
     assert any(element.tag.endswith('style') for element in root.iter())
+
+
+def test_height_of_the_curves_at_the_end_is_told():
+    curves = {'vof': np.array([0.0, 100.0, 40.0])}
+    figure = figures.plot_curves(np.arange(3.0), curves, {}, None, None)
+    words = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert words == ['VOF, ends at 40 % of its peak']

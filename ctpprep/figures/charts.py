@@ -61,7 +61,12 @@ def _draw_curves(axes: Axes, time: np.ndarray, curves: dict[str, np.ndarray]) ->
     for name in ('aif', 'vof'):
         if name in curves:
             style = {'color': COLOURS[name], 'marker': 'o', 'markersize': 3, 'linewidth': 1.5}
-            handles += axes.plot(time, curves[name], label=name.upper(), **style)
+            # how far it has come down tells whether the scan was long enough
+            peak = np.nanmax(curves[name])
+            ends = (
+                f', ends at {100 * curves[name][-1] / peak:.0f} % of its peak' if peak > 0 else ''
+            )
+            handles += axes.plot(time, curves[name], label=f'{name.upper()}{ends}', **style)
     others = [name for name in curves if name not in ('aif', 'vof')]
     if others:
         fine = axes.twinx()

@@ -61,7 +61,7 @@ def plot_rcbf(
     -------
     matplotlib.figure.Figure
     """
-    legend = {}
+    legend: dict[str, str] = {}
     outlines = []
     if hypoperfusion is not None:
         outlines.append((hypoperfusion, COLOURS['hypoperfusion']))
@@ -171,7 +171,8 @@ def plot_masks(mosaic: Mosaic, reference: np.ndarray, masks: dict[str, np.ndarra
     matplotlib.figure.Figure
     """
     pairs = [('brain', 'tissue'), ('left', 'right')]
-    rows, legend = [], {}
+    rows: list[Row] = []
+    legend: dict[str, str] = {}
     for title, names in zip(('Brain and tissue', 'Hemispheres'), pairs, strict=True):
         held = [name for name in names if name in masks]
         if held:

@@ -187,22 +187,25 @@ def collect(output_dir: Path, label: str, failed: list[dict[str, Any]]) -> list[
         section(path.name.removesuffix('_seg-perfusion_morph.tsv')).volumes = read_volumes(path)
     for path in sorted(folder.rglob('*_desc-qualitycontrol_ctp.tsv')):
         section(path.name.removesuffix('_desc-qualitycontrol_ctp.tsv')).checks = read_checks(path)
-    order = [what for what, *_ in FIGURES]
-    found = [
-        (*match.groups(), path)
-        for path in sorted((folder / 'figures').glob('*_desc-*_ctp.svg'))
-        if (match := re.fullmatch(r'(.+)_desc-([^_]+)_ctp\.svg', path.name))
-    ]
-    # figures that this module does not know come last, under their own names
-    found.sort(key=lambda each: order.index(each[1]) if each[1] in order else len(order))
     words = {what: (title, about) for what, title, about in FIGURES}
-    for prefix, what, path in found:
+    for prefix, what, path in find_figures(folder / 'figures'):
         title, about = words.get(what, (what, ''))
         figure = {'what': what, 'title': title, 'about': about, 'source': embed(path)}
         section(prefix).figures.append(figure)
     for each in failed:
         section(str(each.get('prefix', f'sub-{label}'))).failures.append(each)
     return [sections[prefix] for prefix in sorted(sections)]
+
+
+def find_figures(folder: Path) -> list[tuple[str, str, Path]]:
+    """List prefix, name and path of the figures, in the order in which they are shown."""
+    order = [what for what, *_ in FIGURES]
+    found = []
+    for path in sorted(folder.glob('*_desc-*_ctp.svg')):
+        prefix, _, what = path.name.removesuffix('_ctp.svg').rpartition('_desc-')
+        # figures that this module does not know come last, under their own names
+        found.append((order.index(what) if what in order else len(order), prefix, what, path))
+    return [(prefix, what, path) for _, prefix, what, path in sorted(found)]
 
 
 def embed(path: Path) -> str:
