@@ -379,11 +379,12 @@ def _cgroup_numbers(*names: str) -> list[list[str]]:
 
 def available_cores() -> int:
     """Count the cores this process may use, by its affinity and its control group."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    has_affinity = hasattr(os, 'sched_getaffinity')  # Linux
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     for numbers in _cgroup_numbers('cpu.max'):
         if numbers[0].isdigit():
             cores = min(cores, max(1, int(numbers[0]) // int(numbers[1])))
-    return cores or 1
+    return cores
 
 
 def available_memory_gb() -> float:

@@ -38,6 +38,8 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
     process of its own, one after the other, and a second death is an ordinary failure of the node.
     """
 
+    pool: ProcessPoolExecutor
+
     def __init__(self, plugin_args: dict[str, Any] | None = None) -> None:
         super().__init__(plugin_args)
         self.pool.shutdown()  # it has started no process yet
@@ -113,5 +115,8 @@ def _start_worker(cwd: str, level: str) -> None:
 
 def _follow_parent() -> None:
     """End this worker when the main process has died, by whatever signal."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    if parent is None:  # not a worker
+        return
+    multiprocessing.connection.wait([parent.sentinel])
     os.kill(os.getpid(), signal.SIGKILL)

@@ -137,7 +137,7 @@ class Progress:
         self.series = series
         self.began = time.monotonic()
         self.said: set[tuple[str, str]] = set()
-        self.waiting = {each.prefix: set() for each in series}
+        self.waiting: dict[str, set[str]] = {each.prefix: set() for each in series}
         for name in workflow.list_node_names():
             node = workflow.get_node(name)
             if not isinstance(node.interface, IdentityInterface):  # nipype drops these
