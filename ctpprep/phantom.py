@@ -811,7 +811,8 @@ def _truth_maps(head, grid):
     mean = {name: total(weight * values[name]) / safe for name in ('cbf', 'cbv', 'delay')}
     mtt = np.divide(60 * mean['cbv'], mean['cbf'], out=np.zeros(grid.shape), where=safe < 2)
     truth = {'cbf': mean['cbf'], 'cbv': mean['cbv'], 'mtt': mtt, 'delay': mean['delay']}
-    truth |= {'tissue': tissue, 'vessel': total(values['vessel'])}
+    # Sums of float32 may pass 1 by a rounding.
+    truth |= {'tissue': np.minimum(tissue, 1), 'vessel': np.minimum(total(values['vessel']), 1)}
     truth = {name: value.astype(np.float32) for name, value in truth.items()}
     parts = {name: values[name] for name in ('core', 'penumbra', 'microangiopathy')}
     parts['hypoperfusion'] = values['delay'] > 6
