@@ -22,8 +22,8 @@ from ctpprep.exceptions import UsageError
 
 RAU = 'Rau et al. 2024, doi:10.3174/ajnr.A8111'
 FIESELMANN = 'Fieselmann et al. 2011, doi:10.1155/2011/467563'
-CALAMANTE = 'Calamante et al. 2003, doi:10.1002/mrm.10515'
-AMUKOTUWA = 'Amukotuwa et al. 2019, doi:10.1161/STROKEAHA.119.025800'
+CALAMANTE = 'Calamante et al. 2003, doi:10.1002/mrm.10643'
+AMUKOTUWA = 'Amukotuwa et al., Stroke 2019;50:2783'
 ALBERS = 'Albers et al. 2018, doi:10.1056/NEJMoa1713973'
 OLIVOT = 'Olivot et al. 2014, doi:10.1161/STROKEAHA.113.003857'
 WACK = 'Wack et al. 2014, doi:10.1186/1471-2342-14-28'
@@ -69,8 +69,12 @@ class MethodSettings:
 
     # -- working grid
     working_in_plane_mm: float = _setting(
-        1.8, 'grid', 'mm', 'blocks of voxels are averaged in plane while their size stays within',
-        low=0.1, high=20.0,
+        1.8,
+        'grid',
+        'mm',
+        'blocks of voxels are averaged in plane while their size stays within',
+        low=0.1,
+        high=20.0,
     )
     working_slice_mm: float = _setting(
         5.0, 'grid', 'mm', 'thin slices acquired together are averaged to about', low=0.1, high=20.0
@@ -80,46 +84,75 @@ class MethodSettings:
         True, 'motion', '', 'register every frame rigidly to frame 0', RAU
     )
     motion_grid_mm: float = _setting(
-        3.5, 'motion', 'mm', 'in-plane voxel size of the images that are registered',
-        low=1.0, high=10.0,
+        3.5,
+        'motion',
+        'mm',
+        'in-plane voxel size of the images that are registered',
+        low=1.0,
+        high=10.0,
     )
-    motion_reject_mm: float = _setting(
-        1.5, 'motion', 'mm',
-        'residual displacement against neighbouring frames above which a frame gets weight 0',
-        low=0.1, high=50.0,
+    motion_reject_similarity: float = _setting(
+        0.9,
+        'motion',
+        'ratio',
+        "correlation of a corrected frame's skull with frame 0's below which it gets weight 0",
+        low=0.0,
+        high=1.0,
     )
     # -- masks
     bone_hu: float = _setting(
         130.0, 'masks', 'HU', 'smoothed density above which a voxel is bone', low=80.0, high=600.0
     )
     csf_hu: float = _setting(
-        17.0, 'masks', 'HU', 'time-averaged density below which a brain voxel may be CSF',
-        low=0.0, high=25.0,
+        17.0,
+        'masks',
+        'HU',
+        'time-averaged density below which a brain voxel may be CSF',
+        low=0.0,
+        high=25.0,
     )
     vessel_ratio: float = _setting(
-        3.0, 'masks', 'ratio', 'peak enhancement, relative to the median of brain, of a vessel',
-        low=1.0, high=20.0,
+        2.5,
+        'masks',
+        'ratio',
+        'peak enhancement, relative to the median of brain, of a vessel',
+        low=1.0,
+        high=20.0,
     )
     # -- denoising
     denoise: str = _setting(
-        'lowrank', 'denoising', '',
+        'lowrank',
+        'denoising',
+        '',
         'smoothing over tissue followed by a low-rank model of the curves, smoothing alone, or none',
-        WACK, choices=('lowrank', 'smooth', 'none'),
+        WACK,
+        choices=('lowrank', 'smooth', 'none'),
     )
     denoise_sigma_mm: tuple[float, float, float] = _setting(
-        (2.0, 2.0, 2.0), 'denoising', 'mm', 'sigma of the smoothing over tissue (x, y, z)', WACK,
-        low=0.0, high=10.0,
+        (3.5, 3.5, 3.5),
+        'denoising',
+        'mm',
+        'sigma of the smoothing over tissue (x, y, z)',
+        WACK,
+        low=0.0,
+        high=10.0,
     )
     denoise_rank: int = _setting(
         4, 'denoising', '', 'number of temporal components that are kept', low=1, high=50
     )
     # -- vessels
     aif_voxels: int = _setting(
-        8, 'vessels', 'voxels', 'number of voxels averaged to the AIF (and to the VOF)',
-        low=1, high=200,
+        8,
+        'vessels',
+        'voxels',
+        'number of voxels averaged to the AIF (and to the VOF)',
+        low=1,
+        high=200,
     )
     aif_scaling: str = _setting(
-        'none', 'vessels', '',
+        'none',
+        'vessels',
+        '',
         'scale the area of the AIF to that of the VOF against partial volume (disputed), or not',
         choices=('none', 'vof'),
     )
@@ -131,69 +164,124 @@ class MethodSettings:
         1.04, 'deconvolution', 'g/mL', 'density rho of brain tissue', FIESELMANN, low=0.5, high=2.0
     )
     penalty_order: str = _setting(
-        '1', 'deconvolution', '', 'order of the derivative that Tikhonov regularization penalizes',
-        CALAMANTE, choices=('0', '1', '2'),
+        '1',
+        'deconvolution',
+        '',
+        'order of the derivative that Tikhonov regularization penalizes',
+        CALAMANTE,
+        choices=('0', '1', '2'),
     )
     lambda_rel: float = _setting(
-        0.2, 'deconvolution', '', 'regularization weight relative to the largest singular value',
-        CALAMANTE, low=1e-4, high=10.0,
+        0.3,
+        'deconvolution',
+        '',
+        'regularization weight relative to the largest singular value',
+        CALAMANTE,
+        low=1e-4,
+        high=10.0,
     )
     residue_step: float = _setting(
         0.5, 'deconvolution', 's', 'time step of the residue function', low=0.05, high=3.0
     )
     residue_lead: float = _setting(
-        3.0, 'deconvolution', 's', 'how far before zero the residue function begins',
-        low=0.0, high=15.0,
+        3.0,
+        'deconvolution',
+        's',
+        'how far before zero the residue function begins',
+        low=0.0,
+        high=15.0,
     )
     tmax_calibration: bool = _setting(
-        True, 'deconvolution', '',
+        True,
+        'deconvolution',
+        '',
         "subtract the operator's own Tmax (exponential residue, no delay) from Tmax",
     )
     calibration_mtt: float = _setting(
-        4.0, 'deconvolution', 's', 'mean transit time of the calibrating residue', low=0.5, high=20.0
+        4.0,
+        'deconvolution',
+        's',
+        'mean transit time of the calibrating residue',
+        low=0.5,
+        high=20.0,
     )
     # -- normalization
     global_reference: str = _setting(
-        'normal-tmax', 'normalization', '',
+        'normal-tmax',
+        'normalization',
+        '',
         'tissue whose median CBF is 1 in the global maps: Tmax within --normal-tmax, or the '
         'contralateral hemisphere',
-        AMUKOTUWA, choices=('normal-tmax', 'contralateral'),
+        AMUKOTUWA,
+        choices=('normal-tmax', 'contralateral'),
     )
     normal_tmax: float = _setting(
-        4.0, 'normalization', 's', 'Tmax up to which tissue counts as normally perfused', AMUKOTUWA,
-        low=0.1, high=20.0,
+        4.0,
+        'normalization',
+        's',
+        'Tmax up to which tissue counts as normally perfused',
+        AMUKOTUWA,
+        low=0.1,
+        high=20.0,
     )
     local_clip: float = _setting(
         1.5, 'normalization', 'fraction', 'cap of the contralateral map', RAU, low=0.1, high=10.0
     )
     local_sigma_mm: tuple[float, float, float] = _setting(
-        (12.0, 12.0, 4.0), 'normalization', 'mm',
-        'sigma of the Gaussian over the contralateral map (patient x, y, z)', RAU,
-        low=0.0, high=60.0,
+        (12.0, 12.0, 4.0),
+        'normalization',
+        'mm',
+        'sigma of the Gaussian over the contralateral map (patient x, y, z)',
+        RAU,
+        low=0.0,
+        high=60.0,
     )
     local_floor: float = _setting(
-        0.1, 'normalization', 'fraction',
-        'smoothed contralateral value below which a voxel is not assessable', low=0.001, high=1.0,
+        0.1,
+        'normalization',
+        'fraction',
+        'smoothed contralateral value below which a voxel is not assessable',
+        low=0.001,
+        high=1.0,
     )
     # -- symmetry
     mirror_grid_mm: float = _setting(
-        3.4, 'symmetry', 'mm', 'in-plane voxel size of the images in the mirror registration',
-        low=1.0, high=10.0,
+        3.4,
+        'symmetry',
+        'mm',
+        'in-plane voxel size of the images in the mirror registration',
+        low=1.0,
+        high=10.0,
     )
     mirror_window_hu: tuple[float, float] = _setting(
-        (0.0, 60.0), 'symmetry', 'HU', 'densities seen by the mirror registration',
-        low=-100.0, high=300.0,
+        (0.0, 60.0),
+        'symmetry',
+        'HU',
+        'densities seen by the mirror registration',
+        low=-100.0,
+        high=300.0,
     )
     random_seed: int = _setting(
         20240277, 'symmetry', '', 'seed of the registrations', low=0, high=2**31 - 1
     )
     # -- segmentation
     core_rcbf: float = _setting(
-        0.30, 'segmentation', 'fraction', 'relative CBF below which tissue is core', RAU,
-        low=0.01, high=1.0,
+        0.30,
+        'segmentation',
+        'fraction',
+        'relative CBF below which tissue is core',
+        RAU,
+        low=0.01,
+        high=1.0,
     )
     hypoperfusion_tmax: float = _setting(
-        6.0, 'segmentation', 's', 'Tmax above which tissue is hypoperfused', RAU, low=0.5, high=60.0
+        6.0,
+        'segmentation',
+        's',
+        'Tmax above which tissue is hypoperfused',
+        RAU,
+        low=0.5,
+        high=60.0,
     )
     opening_mm: float = _setting(
         2.5, 'segmentation', 'mm', 'radius of the morphological opening', RAU, low=0.0, high=20.0
@@ -202,18 +290,31 @@ class MethodSettings:
         2.5, 'segmentation', 'mm', 'radius of the morphological closing', RAU, low=0.0, high=20.0
     )
     affected_side: str = _setting(
-        'auto', 'segmentation', '',
+        'auto',
+        'segmentation',
+        '',
         'hemisphere that lesions are restricted to; auto is the one with the greater median Tmax',
-        RAU, choices=('auto', 'left', 'right', 'both'),
+        RAU,
+        choices=('auto', 'left', 'right', 'both'),
     )
     # -- volumes
     tmax_thresholds: tuple[float, ...] = _setting(
-        (4.0, 6.0, 8.0, 10.0), 'volumes', 's', 'Tmax thresholds whose volumes are tabulated',
-        OLIVOT, low=0.1, high=60.0,
+        (4.0, 6.0, 8.0, 10.0),
+        'volumes',
+        's',
+        'Tmax thresholds whose volumes are tabulated',
+        OLIVOT,
+        low=0.1,
+        high=60.0,
     )
     rcbf_thresholds: tuple[float, ...] = _setting(
-        (0.20, 0.30, 0.34, 0.38), 'volumes', 'fraction',
-        'relative CBF thresholds whose volumes are tabulated', ALBERS, low=0.01, high=1.0,
+        (0.20, 0.30, 0.34, 0.38),
+        'volumes',
+        'fraction',
+        'relative CBF thresholds whose volumes are tabulated',
+        ALBERS,
+        low=0.01,
+        high=1.0,
     )
 
     def __post_init__(self) -> None:

@@ -140,3 +140,32 @@ def find_missing(ctp, weights):
     for frame in np.flatnonzero(np.asarray(weights) > 0):
         missing += ~np.isfinite(ctp[..., frame])
     return missing
+
+
+def peak_enhancement(ctp, baseline_hu, mask, weights):
+    """Find the greatest enhancement of each voxel over means of three frames.
+
+    Parameters
+    ----------
+    ctp : (X, Y, Z, T) array
+        Corrected series, HU; NaN where a voxel left the field of view.
+    baseline_hu : (X, Y, Z) array
+        HU.
+    mask : (X, Y, Z) array of bool
+        Where it is wanted.
+    weights : (T,) array
+        0 for rejected frames.
+
+    Returns
+    -------
+    (X, Y, Z) array of float32
+        HU; 0 outside the mask.
+    """
+    curves = np.nan_to_num(ctp[mask][:, np.asarray(weights) > 0], nan=-np.inf)
+    smooth = ndimage.uniform_filter1d(
+        np.where(np.isfinite(curves), curves, curves.max(axis=1, keepdims=True, initial=-1e3)),
+        3, axis=-1, mode='nearest',
+    )  # fmt: skip
+    peak = np.zeros(mask.shape, dtype=np.float32)
+    peak[mask] = smooth.max(axis=-1) - baseline_hu[mask]
+    return peak

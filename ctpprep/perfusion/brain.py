@@ -14,6 +14,8 @@ from ctpprep.exceptions import PerfusionError
 SOFT_HU = (-15.0, 110.0)
 # a brain smaller than this share of the head is a failed mask
 LEAST_SHARE = 0.15
+# a voxel and its four neighbours in the slice
+IN_PLANE = ndimage.generate_binary_structure(3, 1) & (np.arange(3) == 1)
 
 
 def largest(mask):
@@ -141,7 +143,7 @@ def brain_masks(average, baseline, voxel_size_mm, *, bone_hu, csf_hu, sulcus_mm=
     smooth = ndimage.gaussian_filter(average, sigma)
     parenchyma = inside & (smooth > csf_hu)
     # specks and shreds of meninges come off, the cortex stays whole
-    parenchyma = largest(ndimage.binary_opening(parenchyma, ndimage.generate_binary_structure(3, 1) & (np.arange(3) == 1)))
+    parenchyma = largest(ndimage.binary_opening(parenchyma, IN_PLANE))
     closed = _close_in_plane(parenchyma, voxel_size_mm, sulcus_mm)
     return fill_in_plane(closed) & inside, inside
 
@@ -157,3 +159,45 @@ def _close_in_plane(mask, voxel_size_mm, radius_mm):
         shrunk = ndimage.distance_transform_edt(grown, voxel_size_mm[:2]) > radius_mm
         closed[..., z] = shrunk[inner]
     return closed
+
+
+def vessel_mask(peak, inside, parenchyma, vessel_ratio):
+    """Find vessels: voxels that enhance far more than brain, and their partial-volumed rims.
+
+    Parameters
+    ----------
+    peak : (X, Y, Z) array
+        Peak enhancement, HU.
+    inside : (X, Y, Z) array of bool
+        What lies inside the skull.
+    parenchyma : (X, Y, Z) array of bool
+        Voxels whose median is the enhancement of brain.
+    vessel_ratio : float
+        Limit relative to that median.
+
+    Returns
+    -------
+    (X, Y, Z) array of bool
+    """
+    vessels = inside & (peak > vessel_ratio * np.median(peak[parenchyma]))
+    return ndimage.binary_dilation(vessels, IN_PLANE) & inside
+
+
+def csf_mask(average, brain_mask, voxel_size_mm, csf_hu):
+    """Find CSF in sulci and ventricles by its density in the time average.
+
+    Parameters
+    ----------
+    average : (X, Y, Z) array
+        Time average of the corrected series, HU.
+    brain_mask : (X, Y, Z) array of bool
+    voxel_size_mm : (3,) sequence of float
+    csf_hu : float
+        Density below which a voxel is CSF, HU.
+
+    Returns
+    -------
+    (X, Y, Z) array of bool
+    """
+    sigma = [0.8 / voxel_size_mm[0], 0.8 / voxel_size_mm[1], 0]
+    return brain_mask & (ndimage.gaussian_filter(average, sigma) < csf_hu)

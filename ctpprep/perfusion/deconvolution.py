@@ -12,7 +12,7 @@ of a slice, and
 is one small matrix `P` per sampling pattern, whatever the number of voxels.
 
 Sources: Fieselmann et al., Int J Biomed Imaging 2011:467563, doi:10.1155/2011/467563 (model);
-Calamante et al., MRM 2003;50:1237, doi:10.1002/mrm.10515 (Tikhonov regularization of residue
+Calamante et al., MRM 2003;50:1237, doi:10.1002/mrm.10643 (Tikhonov regularization of residue
 functions).
 """
 

@@ -156,9 +156,7 @@ def perfusion_maps(
         chunk = np.asarray(curves[part], dtype=np.float32)
         height, tmax = residue_peak(chunk @ matrix, operator.tau)
         maps['cbf'][part] = flow(height, hematocrit_factor, tissue_density)
-        maps['cbv'][part] = blood_volume(
-            chunk @ area, aif_area, hematocrit_factor, tissue_density
-        )
+        maps['cbv'][part] = blood_volume(chunk @ area, aif_area, hematocrit_factor, tissue_density)
         maps['tmax'][part] = np.maximum(tmax - tmax_offset, 0.0)
         maps['ttp'][part] = time_to_peak(chunk, times, weights) - times[0]
     moving = maps['cbf'] > 0

@@ -75,15 +75,38 @@ def framewise_displacement(transforms, points):
     return np.concatenate([[0.0], displacement(steps, points)])
 
 
-def frame_weights(residual, reject_mm):
-    """Give weight 0 to frames whose image disagrees with the others after correction.
+def skull_similarity(frame, first, head):
+    """Correlate the skull of a corrected frame with that of the first.
+
+    Bone does not enhance, so the bolus leaves this figure alone; motion within a frame and failed
+    corrections do not.
 
     Parameters
     ----------
-    residual : (T,) array
-        Estimated displacement that the correction left, mm.
-    reject_mm : float
-        Limit, mm.
+    frame, first : (X, Y, Z) arrays
+        HU; NaN where missing.
+    head : (X, Y, Z) array of bool
+        Voxels that are compared.
+
+    Returns
+    -------
+    float
+        Pearson correlation of the densities between 100 and 1000 HU.
+    """
+    seen = head & np.isfinite(frame) & np.isfinite(first)
+    densities = np.clip(np.stack([frame[seen], first[seen]]), 100.0, 1000.0)
+    return float(np.corrcoef(densities)[0, 1])
+
+
+def frame_weights(similarity, reject_similarity):
+    """Give weight 0 to frames whose skull disagrees with frame 0 after correction.
+
+    Parameters
+    ----------
+    similarity : (T,) array
+        Correlation of each corrected frame's skull with frame 0's.
+    reject_similarity : float
+        Limit.
 
     Returns
     -------
@@ -92,10 +115,10 @@ def frame_weights(residual, reject_mm):
 
     Examples
     --------
-    >>> frame_weights([0.1, 2.0], 1.5)
-    array([1., 0.])
+    >>> frame_weights([1.0, 0.97, 0.6], 0.9)
+    array([1., 1., 0.])
     """
-    return (np.asarray(residual, dtype=float) <= reject_mm).astype(float)
+    return (np.asarray(similarity, dtype=float) >= reject_similarity).astype(float)
 
 
 def resample_frame(frame, affine, transform, order=1):

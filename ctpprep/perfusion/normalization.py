@@ -15,9 +15,7 @@ from ctpprep.perfusion.symmetry import SIDES
 LEAST_VOXELS = 100
 
 
-def reference_tissue(
-    tmax, hemisphere, tissue_mask, affected, *, global_reference, normal_tmax
-):
+def reference_tissue(tmax, hemisphere, tissue_mask, affected, *, global_reference, normal_tmax):
     """Choose the tissue whose median is 1 in the global maps.
 
     Parameters

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing derivatives: every file whole, or not at all."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    DynamicTraitedSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+from nipype.interfaces.io import add_traits
+
+from ctpprep.interfaces.preprocessing import AIR_HU
+
+
+def put_in_place(write, path):
+    """Write a file under another name and move it to its own in one step.
+
+    Parameters
+    ----------
+    write : callable
+        Takes the temporary path, which keeps the extension.
+    path : Path
+        Final place; its folder is made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'.partial-{os.getpid()}-{path.name}')
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(content, path):
+    """Write a JSON file in one step.
+
+    Parameters
+    ----------
+    content : dict
+    path : Path
+    """
+    text = json.dumps(content, indent=2) + '\n'
+    put_in_place(lambda partial: partial.write_text(text), path)
+
+
+def _write_image(source, path):
+    """Store an image as it travels: compressed, without NaN, a series as scaled integers."""
+    image = nb.load(source)
+    voxels = np.asanyarray(image.dataobj)
+    if voxels.ndim == 4 and voxels.shape[3] > 3:
+        filled = np.nan_to_num(voxels, nan=AIR_HU)
+        stored = nb.Nifti1Image(filled, image.affine, image.header)
+        # a sixteenth of a HU is finer than any noise and halves the file
+        stored.set_data_dtype(np.int16)
+    else:
+        kind = np.uint8 if voxels.dtype.kind in 'bui' else np.float32
+        stored = nb.Nifti1Image(np.nan_to_num(voxels).astype(kind), image.affine, image.header)
+        stored.set_data_dtype(kind)
+    put_in_place(lambda partial: nb.save(stored, partial), path)
+
+
+class _WriteDerivativesInputSpec(DynamicTraitedSpec, BaseInterfaceInputSpec):
+    rows = traits.List(traits.Dict, mandatory=True, desc='one a file, of `derivative_rows`')
+    output_dir = traits.Str(mandatory=True)
+
+
+class _WriteDerivativesOutputSpec(TraitedSpec):
+    written = traits.List(File(exists=True))
+
+
+class WriteDerivatives(SimpleInterface):
+    """Write the files of one stage with their sidecars.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Input ports: the file of each row, and the JSON files whose facts go into sidecars.
+    """
+
+    input_spec = _WriteDerivativesInputSpec
+    output_spec = _WriteDerivativesOutputSpec
+
+    def __init__(self, names=(), **inputs):
+        super().__init__(**inputs)
+        self.names = tuple(names)
+        add_traits(self.inputs, list(self.names))
+
+    def _run_interface(self, runtime):
+        written = []
+        for row in self.inputs.rows:
+            source = getattr(self.inputs, row['name'])
+            if not isdefined(source):
+                continue
+            path = Path(self.inputs.output_dir) / row['path']
+            if path.name.endswith('.nii.gz'):
+                _write_image(source, path)
+            else:
+                put_in_place(lambda partial, source=source: shutil.copyfile(source, partial), path)
+            stem = Path(str(path).removesuffix('.gz')).with_suffix('')
+            write_json(self._sidecar(row), stem.with_suffix('.json'))
+            if labels := row.get('labels'):
+                lines = ['index\tname', *(f'{index}\t{name}' for index, name in labels.items())]
+                text = '\n'.join(lines) + '\n'
+                put_in_place(
+                    lambda partial, text=text: partial.write_text(text), stem.with_suffix('.tsv')
+                )
+            written.append(str(path))
+        self._results['written'] = written
+        return runtime
+
+    def _sidecar(self, row):
+        """Complete a sidecar with what was measured while running."""
+        sidecar = dict(row['sidecar'])
+        measured = {}
+        for name in row['facts']:
+            if isdefined(path := getattr(self.inputs, name)):
+                measured |= json.loads(Path(path).read_text())
+        return sidecar | ({'Measured': measured} if measured else {})
+
+
+class _WriteFiguresInputSpec(BaseInterfaceInputSpec):
+    figures = traits.List(File(exists=True), mandatory=True)
+    folder = traits.Str(mandatory=True)
+
+
+class _WriteFiguresOutputSpec(TraitedSpec):
+    written = traits.List(File(exists=True))
+
+
+class WriteFigures(SimpleInterface):
+    """Copy the figures of a series to the participant's folder."""
+
+    input_spec = _WriteFiguresInputSpec
+    output_spec = _WriteFiguresOutputSpec
+
+    def _run_interface(self, runtime):
+        written = []
+        for figure in self.inputs.figures:
+            path = Path(self.inputs.folder) / Path(figure).name
+            put_in_place(lambda partial, figure=figure: shutil.copyfile(figure, partial), path)
+            written.append(str(path))
+        self._results['written'] = written
+        return runtime
+
+
+def write_dataset_description(output_dir, bids_dir, version):
+    """Describe the derivatives dataset.
+
+    Parameters
+    ----------
+    output_dir, bids_dir : Path
+    version : str
+        Of ctpprep.
+    """
+    source = bids_dir / 'dataset_description.json'
+    raw = json.loads(source.read_text()) if source.exists() else {}
+    generated = {'Name': 'ctpprep', 'Version': version}
+    if container := os.environ.get('CTPPREP_CONTAINER'):
+        generated['Container'] = {'Type': 'docker', 'Tag': container}
+    origin = {'URL': 'bids:raw:'}
+    if doi := raw.get('DatasetDOI'):
+        origin['DOI'] = doi
+    description = {
+        'Name': f'ctpprep derivatives of {raw.get("Name", "a CT perfusion dataset")}',
+        'BIDSVersion': '1.10.0',
+        'DatasetType': 'derivative',
+        'GeneratedBy': [generated],
+        'SourceDatasets': [origin],
+        # relative, so that a record that travels tells nothing of this machine
+        'DatasetLinks': {'raw': os.path.relpath(bids_dir, output_dir)},
+        'HowToAcknowledge': 'Please cite doi:10.3174/ajnr.A8111 and ctpprep. Research use only.',
+    }
+    write_json(description, output_dir / 'dataset_description.json')
+    ignore = '**/ct\n*.html\nlogs/\nprov/\n**/figures\nsub-*/log/\n'
+    put_in_place(lambda partial: partial.write_text(ignore), output_dir / '.bidsignore')

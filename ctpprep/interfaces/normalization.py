@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mirroring, and the global and contralateral normalization of CBF and CBV."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+from ctpprep.interfaces import _images
+from ctpprep.perfusion import normalization, symmetry
+
+
+class _MirrorImageInputSpec(BaseInterfaceInputSpec):
+    reference = File(exists=True, mandatory=True, desc='reference image, HU')
+
+
+class _MirrorImageOutputSpec(TraitedSpec):
+    reference_mirror = File(exists=True, desc='the same, flipped left-right on its own grid')
+
+
+class MirrorImage(SimpleInterface):
+    """Flip the reference image left-right."""
+
+    input_spec = _MirrorImageInputSpec
+    output_spec = _MirrorImageOutputSpec
+
+    def _run_interface(self, runtime):
+        reference, affine = _images.load(self.inputs.reference)
+        self._results['reference_mirror'] = _images.save(
+            symmetry.mirror(reference), affine, Path(runtime.cwd) / 'reference_mirror.nii',
+            like=self.inputs.reference,
+        )  # fmt: skip
+        return runtime
+
+
+class _NormalizeGlobalInputSpec(BaseInterfaceInputSpec):
+    cbf = File(exists=True, mandatory=True, desc='mL/100 g/min')
+    cbv = File(exists=True, desc='mL/100 g')
+    tmax = File(exists=True, mandatory=True, desc='s')
+    tissue_mask = File(exists=True, mandatory=True)
+    hemispheres = File(exists=True, mandatory=True, desc='1 left, 2 right')
+    affected_side = traits.Enum('auto', 'left', 'right', 'both', mandatory=True)
+    global_reference = traits.Enum('normal-tmax', 'contralateral', mandatory=True)
+    normal_tmax = traits.Float(mandatory=True, desc='s')
+
+
+class _NormalizeGlobalOutputSpec(TraitedSpec):
+    rcbf_global = File(exists=True, desc='fraction of the reference')
+    rcbv_global = File(exists=True, desc='fraction of the reference')
+    normalization = File(exists=True, desc='affected side and reference values, json')
+
+
+class NormalizeGlobal(SimpleInterface):
+    """Divide CBF and CBV by their medians over normally perfused tissue."""
+
+    input_spec = _NormalizeGlobalInputSpec
+    output_spec = _NormalizeGlobalOutputSpec
+
+    def _run_interface(self, runtime):
+        inputs = self.inputs
+        tmax, affine = _images.load(inputs.tmax)
+        tissue = _images.load_mask(inputs.tissue_mask)
+        hemispheres = _images.load(inputs.hemispheres)[0]
+        side = symmetry.affected_side(tmax, hemispheres, tissue)
+        affected = inputs.affected_side if inputs.affected_side in ('left', 'right') else side.side
+        chosen = normalization.reference_tissue(
+            tmax, hemispheres, tissue, affected, global_reference=inputs.global_reference,
+            normal_tmax=inputs.normal_tmax,
+        )  # fmt: skip
+        facts = {
+            'affected_side': affected,
+            'side_confidence': side.confidence,
+            'tmax_left_s': side.tmax_left,
+            'tmax_right_s': side.tmax_right,
+            'reference': inputs.global_reference,
+            'reference_share': float(chosen.sum() / tissue.sum()),
+        }
+        for name in ('cbf', 'cbv'):
+            if not (path := getattr(inputs, name)):
+                continue
+            values, _ = _images.load(path)
+            relative, facts[f'{name}_reference'] = normalization.normalize_global(
+                values, chosen, tissue
+            )
+            self._results[f'r{name}_global'] = _images.save(
+                relative, affine, Path(runtime.cwd) / f'r{name}_global.nii', like=path
+            )
+        path = Path(runtime.cwd) / 'normalization.json'
+        path.write_text(json.dumps(facts))
+        self._results['normalization'] = str(path)
+        return runtime
+
+
+class _NormalizeContralateralInputSpec(BaseInterfaceInputSpec):
+    relative = File(exists=True, mandatory=True, desc='globally normalized map, fraction')
+    mirrored = File(exists=True, mandatory=True, desc='the same at the homologues, fraction')
+    homologue_tissue = File(exists=True, mandatory=True, desc='share of tissue there')
+    tissue_mask = File(exists=True, mandatory=True)
+    local_clip = traits.Float(mandatory=True, desc='fraction')
+    local_sigma_mm = traits.Tuple(*[traits.Float] * 3, mandatory=True, desc='x, y, z, mm')
+    local_floor = traits.Float(mandatory=True, desc='fraction')
+
+
+class _NormalizeContralateralOutputSpec(TraitedSpec):
+    local = File(exists=True, desc='fraction of the smoothed homologue')
+    homologue_map = File(exists=True, desc='map at the homologues, 0 where they are not tissue')
+    unassessable_mask = File(exists=True, desc='tissue without a homologue to divide by')
+
+
+class NormalizeContralateral(SimpleInterface):
+    """Clip, smooth, divide: each voxel relative to its contralateral homologue."""
+
+    input_spec = _NormalizeContralateralInputSpec
+    output_spec = _NormalizeContralateralOutputSpec
+
+    def _run_interface(self, runtime):
+        inputs = self.inputs
+        relative, affine = _images.load(inputs.relative)
+        mirrored, _ = _images.load(inputs.mirrored)
+        share, _ = _images.load(inputs.homologue_tissue)
+        # outside tissue the maps are 0: what interpolation mixed in is divided out
+        assessable = share > 0.5
+        homologue = np.divide(mirrored, share, out=np.zeros_like(mirrored), where=assessable)
+        local, unassessable = normalization.normalize_contralateral(
+            relative, homologue, assessable, _images.load_mask(inputs.tissue_mask), affine,
+            clip=inputs.local_clip, sigma_mm=inputs.local_sigma_mm, floor=inputs.local_floor,
+        )  # fmt: skip
+        for name, array in (
+            ('local', local),
+            ('homologue_map', homologue),
+            ('unassessable_mask', unassessable),
+        ):
+            self._results[name] = _images.save(
+                array, affine, Path(runtime.cwd) / f'{name}.nii', like=inputs.relative
+            )
+        return runtime

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the raw series to the working grid, the corrected series and the masks."""
+
+import json
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pandas as pd
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+from ctpprep.exceptions import PerfusionError
+from ctpprep.interfaces import _images
+from ctpprep.interfaces.registration import write_frame_transforms
+from ctpprep.perfusion import bolus, brain, grid, motion, symmetry
+
+# scanners pad what lies outside the reconstruction with large negative numbers
+AIR_HU = -1024.0
+# densities above this are head, for the comparison of skulls
+HEAD_HU = -200.0
+
+
+class _PrepareSeriesInputSpec(BaseInterfaceInputSpec):
+    ctp = File(exists=True, mandatory=True, desc='raw 4D series, HU')
+    sample_times = traits.List(
+        traits.List(traits.Float), mandatory=True, desc='(slices, frames), feet to head, s'
+    )
+    working_in_plane_mm = traits.Float(mandatory=True, desc='mm')
+    working_slice_mm = traits.Float(mandatory=True, desc='mm')
+
+
+class _PrepareSeriesOutputSpec(TraitedSpec):
+    ctp_working = File(exists=True, desc='series on the working grid, HU, uncompressed')
+    sample_times = File(exists=True, desc='(slices, frames) of the working grid, s, npy')
+    factors = traits.Tuple(traits.Int, traits.Int, traits.Int, desc='block size, voxels')
+
+
+class PrepareSeries(SimpleInterface):
+    """Bring a series to the working grid, frame by frame from disk."""
+
+    input_spec = _PrepareSeriesInputSpec
+    output_spec = _PrepareSeriesOutputSpec
+
+    def _run_interface(self, runtime):
+        # an open handle lets a compressed file be read on instead of from its start
+        image = nb.load(self.inputs.ctp, keep_file_open=True)
+        orientation = nb.io_orientation(image.affine)
+        affine = image.affine @ nb.orientations.inv_ornt_aff(orientation, image.shape[:3])
+        times = np.asarray(self.inputs.sample_times)
+        factors = grid.block_factors(
+            _images.voxel_size_mm(affine), times, self.inputs.working_in_plane_mm,
+            self.inputs.working_slice_mm,
+        )  # fmt: skip
+
+        def working_frame(frame):
+            volume = np.asarray(image.dataobj[..., frame], dtype=np.float32)
+            volume = nb.apply_orientation(volume, orientation)
+            volume = np.nan_to_num(volume, nan=AIR_HU)
+            return grid.average_blocks(np.maximum(volume, AIR_HU), factors)
+
+        first = working_frame(0)
+        working = np.empty((*first.shape, image.shape[3]), dtype=np.float32)
+        working[..., 0] = first
+        for frame in range(1, image.shape[3]):
+            working[..., frame] = working_frame(frame)
+        kept = times[: first.shape[2] * factors[2] : factors[2]]
+        cwd = Path(runtime.cwd)
+        np.save(cwd / 'sample_times.npy', kept)
+        self._results['sample_times'] = str(cwd / 'sample_times.npy')
+        self._results['factors'] = tuple(int(factor) for factor in factors)
+        self._results['ctp_working'] = _images.save(
+            working, grid.block_affine(affine, factors), cwd / 'ctp_working.nii',
+            like=self.inputs.ctp, times_s=times.min(axis=0),
+        )  # fmt: skip
+        return runtime
+
+
+class _CorrectMotionInputSpec(BaseInterfaceInputSpec):
+    ctp_working = File(exists=True, mandatory=True, desc='series on the working grid, HU')
+    sample_times = File(exists=True, mandatory=True, desc='(slices, frames), s, npy')
+    transforms = traits.List(
+        File(exists=True),
+        desc='(frames, 4, 4) RAS matrices of consecutive chunks; none: no motion',
+    )
+    motion_reject_similarity = traits.Float(mandatory=True, desc='correlation')
+
+
+class _CorrectMotionOutputSpec(TraitedSpec):
+    ctp_corrected = File(exists=True, desc='series in the pose of frame 0, HU; NaN where missing')
+    frame_transforms = File(exists=True, desc='ITK text file, one transform a frame')
+    confounds = File(exists=True, desc='motion parameters and weight of each frame, tsv')
+
+
+class CorrectMotion(SimpleInterface):
+    """Bring every frame to the pose of frame 0 and weigh it."""
+
+    input_spec = _CorrectMotionInputSpec
+    output_spec = _CorrectMotionOutputSpec
+
+    def _run_interface(self, runtime):
+        ctp, affine = _images.load(self.inputs.ctp_working, dtype=None)
+        n_frames = ctp.shape[3]
+        transforms = np.tile(np.eye(4), (n_frames, 1, 1))
+        if self.inputs.transforms:
+            transforms = np.concatenate([np.load(path) for path in self.inputs.transforms])
+        corrected = np.empty(ctp.shape, dtype=np.float32)
+        head = ctp[..., 0] > HEAD_HU
+        similarity = np.ones(n_frames)
+        for frame in range(n_frames):
+            corrected[..., frame] = motion.resample_frame(
+                ctp[..., frame], affine, transforms[frame]
+            )
+            similarity[frame] = motion.skull_similarity(
+                corrected[..., frame], corrected[..., 0], head
+            )
+        weights = motion.frame_weights(similarity, self.inputs.motion_reject_similarity)
+        points = symmetry.world_coordinates(head.shape, affine)[head][::97]
+        confounds = _confounds(transforms, points, similarity, weights)
+        cwd = Path(runtime.cwd)
+        times = np.load(self.inputs.sample_times).min(axis=0)
+        self._results['ctp_corrected'] = _images.save(
+            corrected, affine, cwd / 'ctp_corrected.nii', like=self.inputs.ctp_working,
+            times_s=times,
+        )  # fmt: skip
+        confounds.to_csv(cwd / 'confounds.tsv', sep='\t', index=False, float_format='%.6g')
+        self._results['confounds'] = str(cwd / 'confounds.tsv')
+        self._results['frame_transforms'] = write_frame_transforms(
+            transforms, cwd / 'frame_transforms.txt'
+        )
+        return runtime
+
+
+def _confounds(transforms, points, similarity, weights):
+    """Tabulate the motion of every frame."""
+    columns = ['trans_x', 'trans_y', 'trans_z', 'rot_x', 'rot_y', 'rot_z']
+    table = pd.DataFrame(motion.rigid_parameters(transforms, points.mean(axis=0)), columns=columns)
+    table['framewise_displacement'] = motion.framewise_displacement(transforms, points)
+    table['displacement'] = motion.displacement(transforms, points)
+    table['skull_similarity'] = similarity
+    table['weight'] = weights
+    return table
+
+
+class _MakeMasksInputSpec(BaseInterfaceInputSpec):
+    ctp_corrected = File(exists=True, mandatory=True, desc='series in the pose of frame 0, HU')
+    sample_times = File(exists=True, mandatory=True, desc='(slices, frames), s, npy')
+    confounds = File(exists=True, mandatory=True, desc='holds the weight of each frame, tsv')
+    bone_hu = traits.Float(mandatory=True, desc='HU')
+    csf_hu = traits.Float(mandatory=True, desc='HU')
+    vessel_ratio = traits.Float(mandatory=True)
+
+
+class _MakeMasksOutputSpec(TraitedSpec):
+    reference = File(exists=True, desc='mean of the corrected pre-bolus frames, HU')
+    brain_mask = File(exists=True, desc='brain with sulci and ventricles')
+    intracranial_mask = File(exists=True, desc='all inside the skull, seen in every frame')
+    vessel_mask = File(exists=True)
+    csf_mask = File(exists=True)
+    tissue_mask = File(exists=True, desc='brain without vessels and CSF, seen in every frame')
+    bolus = File(exists=True, desc='arrival and baseline frames, json')
+
+
+class MakeMasks(SimpleInterface):
+    """Find brain, vessels, CSF and tissue, the bolus, and the reference image before it."""
+
+    input_spec = _MakeMasksInputSpec
+    output_spec = _MakeMasksOutputSpec
+
+    def _run_interface(self, runtime):
+        ctp, affine = _images.load(self.inputs.ctp_corrected, dtype=None)
+        weights = frame_weights(self.inputs.confounds)
+        times = np.load(self.inputs.sample_times).mean(axis=0)
+        size = _images.voxel_size_mm(affine)
+        seen = bolus.find_missing(ctp, weights) == 0
+        average = _fill_air(bolus.baseline(ctp, ctp.shape[3], weights), seen)
+        first = _fill_air(bolus.baseline(ctp, 2, weights), seen)
+        brain_mask, inside = brain.brain_masks(
+            average, first, size, bone_hu=self.inputs.bone_hu, csf_hu=self.inputs.csf_hu
+        )
+        curve = bolus.first_pass(ctp, inside & seen, weights)
+        n_baseline, arrival = bolus.find_arrival(curve, times)
+        reference = bolus.baseline(ctp, n_baseline, weights)
+        peak = bolus.peak_enhancement(ctp, reference, inside & seen, weights)
+        csf = brain.csf_mask(average, brain_mask, size, self.inputs.csf_hu)
+        parenchyma = brain_mask & seen & ~csf
+        vessels = brain.vessel_mask(peak, inside, parenchyma, self.inputs.vessel_ratio)
+        tissue = parenchyma & ~vessels
+        if not tissue.any():
+            raise PerfusionError('masks: no tissue is left in the brain; is the series in HU?')
+        self._save(
+            runtime, affine, reference=_fill_air(reference, np.isfinite(reference)),
+            brain_mask=brain_mask, intracranial_mask=inside & seen, vessel_mask=vessels,
+            csf_mask=csf & ~vessels, tissue_mask=tissue,
+        )  # fmt: skip
+        facts = {'n_baseline': n_baseline, 'arrival_s': arrival - float(times[0])}
+        path = Path(runtime.cwd) / 'bolus.json'
+        path.write_text(json.dumps(facts))
+        self._results['bolus'] = str(path)
+        return runtime
+
+    def _save(self, runtime, affine, **images):
+        for name, array in images.items():
+            self._results[name] = _images.save(
+                array, affine, Path(runtime.cwd) / f'{name}.nii', like=self.inputs.ctp_corrected
+            )
+
+
+def _fill_air(volume, seen):
+    return np.where(seen, volume, AIR_HU).astype(np.float32)
+
+
+def frame_weights(confounds):
+    """Read the weight of each frame.
+
+    Parameters
+    ----------
+    confounds : path-like
+        Table of `CorrectMotion`.
+
+    Returns
+    -------
+    (T,) array
+    """
+    return pd.read_csv(confounds, sep='\t')['weight'].to_numpy(dtype=float)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quality control of one series."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+from ctpprep.interfaces import _images
+from ctpprep.perfusion import quality
+
+
+class _AssessQualityInputSpec(BaseInterfaceInputSpec):
+    confounds = File(exists=True, desc='motion, tsv')
+    curves = File(exists=True, desc='AIF, VOF and tissue, tsv')
+    bolus = File(exists=True, desc='arrival and baseline frames, json')
+    deconvolution = File(exists=True, desc='noise, json')
+    normalization = File(exists=True, mandatory=True, desc='affected side, json')
+    similarity = traits.Float(mandatory=True, desc='of brain with its mirrored self')
+    tmax = File(exists=True, mandatory=True, desc='s')
+    tissue_mask = File(exists=True, mandatory=True)
+    unassessable_mask = File(exists=True, mandatory=True)
+    hemispheres = File(exists=True, mandatory=True)
+    volumes = File(exists=True, mandatory=True, desc='tsv')
+    hypoperfusion_tmax = traits.Float(mandatory=True, desc='s')
+
+
+class _AssessQualityOutputSpec(TraitedSpec):
+    quality = File(exists=True, desc='one row: figures, grades and sentences, tsv')
+
+
+class AssessQuality(SimpleInterface):
+    """Measure and grade the quality of a series; figures without an input are n/a."""
+
+    input_spec = _AssessQualityInputSpec
+    output_spec = _AssessQualityOutputSpec
+
+    def _run_interface(self, runtime):
+        row = quality.grade(self._series_figures() | self._map_figures())
+        path = Path(runtime.cwd) / 'quality.tsv'
+        pd.DataFrame([row]).to_csv(path, sep='\t', index=False, na_rep='n/a')
+        self._results['quality'] = str(path)
+        return runtime
+
+    def _series_figures(self):
+        inputs, figures = self.inputs, {}
+        if inputs.confounds:
+            table = pd.read_csv(inputs.confounds, sep='\t')
+            figures['displacement_max'] = table['displacement'].max()
+            figures['frames_rejected'] = (table['weight'] == 0).mean()
+        if inputs.bolus:
+            figures['baseline_frames'] = _read(inputs.bolus)['n_baseline']
+        noise = _read(inputs.deconvolution) if inputs.deconvolution else {}
+        if noise:
+            figures['noise_raw'] = noise['noise_raw_hu']
+        if inputs.curves:
+            table = pd.read_csv(inputs.curves, sep='\t')
+            if {'vof', 'tissue'} <= set(table):
+                figures |= quality.curve_figures(
+                    *(table[name].to_numpy() for name in ('time', 'aif', 'vof', 'tissue')),
+                    noise.get('noise_denoised_hu'),
+                )
+        return figures
+
+    def _map_figures(self):
+        inputs = self.inputs
+        tmax, affine = _images.load(inputs.tmax)
+        tissue = _images.load_mask(inputs.tissue_mask)
+        unassessable = _images.load_mask(inputs.unassessable_mask)
+        facts = _read(inputs.normalization)
+        slices = np.count_nonzero(tissue.any(axis=(0, 1)))
+        table = pd.read_csv(inputs.volumes, sep='\t')
+        core = table[(table['region'] == 'core') & (table['measure'] == 'volume')]
+        core = core.set_index('normalization')['volume_ml']
+        return {
+            'coverage': slices * _images.voxel_size_mm(affine)[2],
+            'normal_tissue': facts['reference_share'],
+            'mirror_similarity': inputs.similarity,
+            'unassessable': unassessable.sum() / tissue.sum(),
+            'side_confidence': facts['side_confidence'],
+            'core_disagreement': abs(core['global'] - core['local']),
+            'healthy_side_hypoperfusion': quality.healthy_side_share(
+                tmax, tissue, _images.load(inputs.hemispheres)[0], facts['affected_side'],
+                inputs.hypoperfusion_tmax,
+            ),
+        }  # fmt: skip
+
+
+def _read(path):
+    return json.loads(Path(path).read_text())

@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Registrations with ANTs (antspyx): head motion, and the mirrored image to itself.
+
+The only module that calls antspyx. Every registration runs with a fixed seed on one thread, so
+that the same input gives the same voxels whatever runs beside it.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+from ctpprep.exceptions import RegistrationError
+from ctpprep.interfaces import _images
+from ctpprep.perfusion import grid, symmetry
+
+# densities that the motion registration sees: air to dense bone, shifted so that air is 0
+MOTION_WINDOW_HU = (-200.0, 300.0)
+# ANTs and ITK count in LPS, nibabel in RAS
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+# coordinate that stands for "outside the slab": ANTs takes no NaN
+FAR_MM = 1e6
+
+
+def to_ants(array, affine):
+    """Make an ANTs image of a canonical array.
+
+    Parameters
+    ----------
+    array : (X, Y, Z) array
+    affine : (4, 4) array
+        Voxel to patient RAS, mm, without shear.
+
+    Returns
+    -------
+    ants.ANTsImage
+    """
+    import ants
+
+    spacing = np.array(_images.voxel_size_mm(affine))
+    lps = LPS @ affine
+    return ants.from_numpy(
+        np.ascontiguousarray(array, dtype=np.float32),
+        origin=lps[:3, 3].tolist(),
+        spacing=spacing.tolist(),
+        direction=lps[:3, :3] / spacing,
+    )
+
+
+def rigid_matrix(transform_file):
+    """Read a linear ITK transform as a matrix in patient RAS coordinates.
+
+    Parameters
+    ----------
+    transform_file : path-like
+
+    Returns
+    -------
+    (4, 4) array
+        Point of the fixed image to point of the moving image, mm.
+    """
+    import ants
+
+    transform = ants.read_transform(str(transform_file))
+    parameters, centre = np.array(transform.parameters), np.array(transform.fixed_parameters)
+    matrix = np.eye(4)
+    matrix[:3, :3] = parameters[:9].reshape(3, 3)
+    matrix[:3, 3] = parameters[9:] + centre - matrix[:3, :3] @ centre
+    return LPS @ matrix @ LPS
+
+
+def _windowed(frame, affine, window, in_plane_mm):
+    """Window an image so that its lower end is 0, on a coarser grid in plane."""
+    factors = [max(1, round(in_plane_mm / size)) for size in _images.voxel_size_mm(affine)[:2]]
+    shifted = np.clip(np.nan_to_num(frame, nan=window[0]), *window) - window[0]
+    coarse = grid.average_blocks(shifted, (*factors, 1))
+    return to_ants(coarse, grid.block_affine(affine, (*factors, 1)))
+
+
+def _register(fixed, moving, seed, **options):
+    import ants
+
+    # ITK reads the number of threads once; one thread makes sums independent of the machine
+    os.environ.setdefault('ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS', '1')
+    prefix = Path.cwd() / 'ants_'
+    return ants.registration(
+        fixed, moving, outprefix=str(prefix), random_seed=seed, verbose=False, **options
+    )
+
+
+class _EstimateMotionInputSpec(BaseInterfaceInputSpec):
+    ctp_working = File(exists=True, mandatory=True, desc='series on the working grid, HU')
+    frames = traits.List(traits.Int, mandatory=True, desc='frames of this chunk')
+    motion_grid_mm = traits.Float(mandatory=True, desc='in-plane voxel size, mm')
+    random_seed = traits.Int(mandatory=True)
+
+
+class _EstimateMotionOutputSpec(TraitedSpec):
+    transforms = File(exists=True, desc='(frames, 4, 4) RAS matrices: frame 0 to each frame')
+
+
+class EstimateMotion(SimpleInterface):
+    """Register some frames rigidly to frame 0."""
+
+    input_spec = _EstimateMotionInputSpec
+    output_spec = _EstimateMotionOutputSpec
+
+    def _run_interface(self, runtime):
+        ctp, affine = _images.load(self.inputs.ctp_working, dtype=None)
+
+        def image(frame):
+            return _windowed(ctp[..., frame], affine, MOTION_WINDOW_HU, self.inputs.motion_grid_mm)
+
+        fixed = image(0)
+        transforms = np.stack(
+            [
+                self._transform(fixed, image(frame)) if frame else np.eye(4)
+                for frame in self.inputs.frames
+            ]
+        )
+        out = Path(runtime.cwd) / 'transforms.npy'
+        np.save(out, transforms)
+        self._results['transforms'] = str(out)
+        return runtime
+
+    def _transform(self, fixed, moving):
+        result = _register(
+            fixed, moving, self.inputs.random_seed, type_of_transform='Rigid',
+            aff_metric='mattes', aff_random_sampling_rate=0.2, aff_iterations=(50, 20, 10),
+            aff_shrink_factors=(4, 2, 1), aff_smoothing_sigmas=(2, 1, 0),
+        )  # fmt: skip
+        return rigid_matrix(result['fwdtransforms'][0])
+
+
+class _RegisterMirrorInputSpec(BaseInterfaceInputSpec):
+    reference = File(exists=True, mandatory=True, desc='reference image, HU')
+    reference_mirror = File(exists=True, mandatory=True, desc='the same, flipped left-right')
+    brain_mask = File(exists=True, mandatory=True)
+    mirror_grid_mm = traits.Float(mandatory=True, desc='in-plane voxel size, mm')
+    mirror_window_hu = traits.Tuple(traits.Float, traits.Float, mandatory=True)
+    random_seed = traits.Int(mandatory=True)
+
+
+class _RegisterMirrorOutputSpec(TraitedSpec):
+    mirror_to_reference = File(exists=True, desc='composite transform, h5')
+    reference_to_mirror = File(exists=True, desc='its inverse, h5')
+    similarity = traits.Float(desc='correlation of the two images over brain after registration')
+
+
+class RegisterMirror(SimpleInterface):
+    """Bring the mirrored reference image home by symmetric normalization (SyN).
+
+    Only the brain is seen, at the densities of soft tissue, on a coarse grid: skull and vessels
+    cannot drag the warp, and the smoothing that follows makes a finer one pointless.
+    """
+
+    input_spec = _RegisterMirrorInputSpec
+    output_spec = _RegisterMirrorOutputSpec
+
+    def _run_interface(self, runtime):
+        reference, affine = _images.load(self.inputs.reference)
+        mirrored, _ = _images.load(self.inputs.reference_mirror)
+        brain = _images.load_mask(self.inputs.brain_mask)
+        window = self.inputs.mirror_window_hu
+        fixed, moving = (
+            _windowed(np.where(mask, image, window[0]), affine, window, self.inputs.mirror_grid_mm)
+            for image, mask in ((reference, brain), (mirrored, symmetry.mirror(brain)))
+        )
+        result = _register(
+            fixed, moving, self.inputs.random_seed, type_of_transform='SyN',
+            aff_metric='mattes', aff_random_sampling_rate=0.2, syn_metric='mattes',
+            syn_sampling=32, reg_iterations=(40, 20, 10), write_composite_transform=True,
+        )  # fmt: skip
+        self._results['similarity'] = _similarity(fixed, result['warpedmovout'])
+        for name, key in (
+            ('mirror_to_reference', 'fwdtransforms'),
+            ('reference_to_mirror', 'invtransforms'),
+        ):
+            written = Path(result[key])
+            self._results[name] = str(written.rename(written.with_name(f'{name}.h5')))
+        return runtime
+
+
+def _similarity(fixed, warped):
+    """Correlate two images over the voxels that both hold."""
+    first, second = fixed.numpy(), warped.numpy()
+    both = (first > 0) & (second > 0)
+    if both.sum() < 100:
+        raise RegistrationError(
+            f'mirror registration: the images overlap in {both.sum()} voxels, at least 100 are '
+            'needed'
+        )
+    return float(np.corrcoef(first[both], second[both])[0, 1])
+
+
+class _ApplyMirrorInputSpec(BaseInterfaceInputSpec):
+    images = traits.List(File(exists=True), mandatory=True, desc='images that are flipped')
+    transform = File(exists=True, mandatory=True, desc='mirror to reference, h5')
+
+
+class _ApplyMirrorOutputSpec(TraitedSpec):
+    mirrored = traits.List(File(exists=True), desc='each image at the homologue of each voxel')
+
+
+class ApplyMirror(SimpleInterface):
+    """Flip images left-right and bring them home: every voxel meets its homologue."""
+
+    input_spec = _ApplyMirrorInputSpec
+    output_spec = _ApplyMirrorOutputSpec
+
+    def _run_interface(self, runtime):
+        mirrored = []
+        for path in self.inputs.images:
+            array, affine = _images.load(path)
+            home = apply_transform(symmetry.mirror(array), affine, self.inputs.transform)
+            name = Path(path).name.split('.')[0]
+            mirrored.append(
+                _images.save(home, affine, Path(runtime.cwd) / f'{name}_mirrored.nii', like=path)
+            )
+        self._results['mirrored'] = mirrored
+        return runtime
+
+
+def apply_transform(array, affine, transform, outside=0.0):
+    """Resample an image through a composite transform onto its own grid.
+
+    Parameters
+    ----------
+    array : (X, Y, Z) array
+    affine : (4, 4) array
+    transform : path-like
+        Composite ITK transform, h5.
+    outside : float
+        Value of points outside the image.
+
+    Returns
+    -------
+    (X, Y, Z) array of float32
+        Linear interpolation.
+    """
+    import ants
+
+    image = to_ants(array, affine)
+    home = ants.apply_transforms(
+        image, image, [str(transform)], interpolator='linear', defaultvalue=outside
+    )
+    return home.numpy().astype(np.float32)
+
+
+class _FindHomologuesInputSpec(BaseInterfaceInputSpec):
+    reference = File(exists=True, mandatory=True)
+    brain_mask = File(exists=True, mandatory=True)
+    tissue_mask = File(exists=True, mandatory=True)
+    transform = File(exists=True, mandatory=True, desc='mirror to reference, h5')
+
+
+class _FindHomologuesOutputSpec(TraitedSpec):
+    hemispheres = File(exists=True, desc='1 left, 2 right')
+    homologues = File(exists=True, desc='patient coordinates of each homologue, mm RAS, 4D')
+    homologue_tissue = File(exists=True, desc='share of tissue at the homologue, fraction')
+    homologue_reference = File(exists=True, desc='mirrored reference image, brought home')
+
+
+class FindHomologues(SimpleInterface):
+    """Find where each voxel's homologue lies, and from that its hemisphere."""
+
+    input_spec = _FindHomologuesInputSpec
+    output_spec = _FindHomologuesOutputSpec
+
+    def _run_interface(self, runtime):
+        like, cwd = self.inputs.reference, Path(runtime.cwd)
+        reference, affine = _images.load(like)
+        tissue = _images.load_mask(self.inputs.tissue_mask)
+        brain = _images.load_mask(self.inputs.brain_mask)
+        coordinates = symmetry.world_coordinates(reference.shape, affine)
+
+        def home(array, outside):
+            return apply_transform(symmetry.mirror(array), affine, self.inputs.transform, outside)
+
+        # the warped coordinates of the mirrored grid are the homologues' own coordinates
+        homologues = np.stack([home(coordinates[..., i], FAR_MM) for i in range(3)], axis=-1)
+        homologues[(homologues > FAR_MM / 2).any(axis=-1)] = np.nan
+        images = {
+            'hemispheres': symmetry.hemispheres(coordinates, homologues, brain),
+            'homologues': homologues,
+            'homologue_tissue': home(tissue.astype(np.float32), 0.0),
+            'homologue_reference': home(reference, -1000.0),
+        }
+        for name, array in images.items():
+            self._results[name] = _images.save(array, affine, cwd / f'{name}.nii', like=like)
+        return runtime
+
+
+def write_frame_transforms(transforms, path):
+    """Write rigid frame transforms as one ITK text file.
+
+    Parameters
+    ----------
+    transforms : (T, 4, 4) array
+        Patient RAS coordinates of frame 0 to those of each frame, mm.
+    path : path-like
+
+    Returns
+    -------
+    str
+    """
+    lines = ['#Insight Transform File V1.0']
+    for frame, matrix in enumerate(np.asarray(transforms)):
+        lps = LPS @ matrix @ LPS
+        numbers = [*lps[:3, :3].ravel(), *lps[:3, 3]]
+        lines += [
+            f'#Transform {frame}',
+            'Transform: AffineTransform_double_3_3',
+            'Parameters: ' + ' '.join(f'{number:.12g}' for number in numbers),
+            'FixedParameters: 0 0 0',
+        ]
+    Path(path).write_text('\n'.join(lines) + '\n')
+    return str(Path(path).absolute())

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Core, hypoperfusion, mismatch and their volumes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+from ctpprep.interfaces import _images
+from ctpprep.perfusion import segmentation, symmetry, volumes
+
+NORMALIZATIONS = ('global', 'local')
+# labels of the combined segmentation
+LESIONS = {
+    1: 'core by both normalizations',
+    2: 'core by global normalization only',
+    3: 'core by local normalization only',
+    4: 'hypoperfusion outside of both cores',
+}
+
+
+class _LesionInputSpec(BaseInterfaceInputSpec):
+    tmax = File(exists=True, mandatory=True, desc='s')
+    rcbf_global = File(exists=True, mandatory=True, desc='fraction')
+    rcbf_local = File(exists=True, mandatory=True, desc='fraction')
+    tissue_mask = File(exists=True, mandatory=True)
+    unassessable_mask = File(exists=True, mandatory=True, desc='no homologue to divide by')
+    hemispheres = File(exists=True, mandatory=True, desc='1 left, 2 right')
+    normalization = File(exists=True, mandatory=True, desc='holds the affected side, json')
+    affected_side = traits.Enum('auto', 'left', 'right', 'both', mandatory=True)
+    core_rcbf = traits.Float(mandatory=True, desc='fraction')
+    hypoperfusion_tmax = traits.Float(mandatory=True, desc='s')
+    opening_mm = traits.Float(mandatory=True, desc='mm')
+    closing_mm = traits.Float(mandatory=True, desc='mm')
+
+
+class _Lesion:
+    """What segmentation and volumes read alike."""
+
+    def __init__(self, inputs):
+        self.tmax, self.affine = _images.load(inputs.tmax)
+        self.size = _images.voxel_size_mm(self.affine)
+        self.rcbf = {
+            which: _images.load(getattr(inputs, f'rcbf_{which}'))[0] for which in NORMALIZATIONS
+        }
+        facts = json.loads(Path(inputs.normalization).read_text())
+        self.side = symmetry.AffectedSide(
+            facts['affected_side'], facts['tmax_left_s'], facts['tmax_right_s'],
+            facts['side_confidence'],
+        )  # fmt: skip
+        self.hemisphere = 'both' if inputs.affected_side == 'both' else self.side.side
+        tissue = segmentation.within_side(
+            _images.load_mask(inputs.tissue_mask), _images.load(inputs.hemispheres)[0],
+            self.hemisphere,
+        )  # fmt: skip
+        unassessable = _images.load_mask(inputs.unassessable_mask)
+        self.within = {'global': tissue, 'local': tissue & ~unassessable}
+
+
+class _SegmentLesionsOutputSpec(TraitedSpec):
+    core_global = File(exists=True)
+    core_local = File(exists=True)
+    hypoperfusion = File(exists=True)
+    mismatch_global = File(exists=True)
+    mismatch_local = File(exists=True)
+    lesions = File(exists=True, desc='labels of `LESIONS`')
+
+
+class SegmentLesions(SimpleInterface):
+    """Threshold, open, close: core by both normalizations, hypoperfusion, mismatch."""
+
+    input_spec = _LesionInputSpec
+    output_spec = _SegmentLesionsOutputSpec
+
+    def _run_interface(self, runtime):
+        lesion = _Lesion(self.inputs)
+        radii = {name: getattr(self.inputs, name) for name in ('opening_mm', 'closing_mm')}
+        masks = {
+            'hypoperfusion': segmentation.segment_hypoperfusion(
+                lesion.tmax, lesion.within['global'], lesion.size,
+                hypoperfusion_tmax=self.inputs.hypoperfusion_tmax, **radii,
+            )
+        }  # fmt: skip
+        for which in NORMALIZATIONS:
+            masks[f'core_{which}'] = segmentation.segment_core(
+                lesion.rcbf[which], lesion.within[which], lesion.size,
+                core_rcbf=self.inputs.core_rcbf, **radii,
+            )  # fmt: skip
+            masks[f'mismatch_{which}'] = segmentation.segment_mismatch(
+                masks['hypoperfusion'], masks[f'core_{which}']
+            )
+        first, second = masks['core_global'], masks['core_local']
+        masks['lesions'] = np.select(
+            [first & second, first, second, masks['hypoperfusion']], list(LESIONS), 0
+        ).astype(np.uint8)
+        for name, mask in masks.items():
+            self._results[name] = _images.save(
+                mask, lesion.affine, Path(runtime.cwd) / f'{name}.nii', like=self.inputs.tmax
+            )
+        return runtime
+
+
+class _MeasureVolumesInputSpec(_LesionInputSpec):
+    core_global = File(exists=True, mandatory=True)
+    core_local = File(exists=True, mandatory=True)
+    hypoperfusion = File(exists=True, mandatory=True)
+    mismatch_global = File(exists=True, mandatory=True)
+    mismatch_local = File(exists=True, mandatory=True)
+    rcbv_global = File(exists=True, desc='fraction')
+    tmax_thresholds = traits.List(traits.Float, mandatory=True, desc='s')
+    rcbf_thresholds = traits.List(traits.Float, mandatory=True, desc='fractions')
+
+
+class _MeasureVolumesOutputSpec(TraitedSpec):
+    volumes = File(exists=True, desc='tidy table, tsv')
+
+
+class MeasureVolumes(SimpleInterface):
+    """Tabulate the volumes of a series."""
+
+    input_spec = _MeasureVolumesInputSpec
+    output_spec = _MeasureVolumesOutputSpec
+
+    def _run_interface(self, runtime):
+        inputs, lesion = self.inputs, _Lesion(self.inputs)
+        names = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
+        rcbv = _images.load(inputs.rcbv_global)[0] if inputs.rcbv_global else None
+
+        def threshold_mask(mask, within):
+            return segmentation.open_close(
+                mask & within, within, lesion.size, opening_mm=inputs.opening_mm,
+                closing_mm=inputs.closing_mm,
+            )  # fmt: skip
+
+        rows = volumes.volume_table(
+            {name: _images.load_mask(getattr(inputs, name)) for name in names},
+            lesion.tmax, lesion.rcbf, rcbv, lesion.within, lesion.size, lesion.side,
+            lesion.hemisphere, core_rcbf=inputs.core_rcbf,
+            hypoperfusion_tmax=inputs.hypoperfusion_tmax, tmax_thresholds=inputs.tmax_thresholds,
+            rcbf_thresholds=inputs.rcbf_thresholds, threshold_mask=threshold_mask,
+        )  # fmt: skip
+        path = Path(runtime.cwd) / 'volumes.tsv'
+        table = pd.DataFrame(rows, columns=list(volumes.COLUMNS))
+        table.to_csv(path, sep='\t', index=False, na_rep='n/a')
+        self._results['volumes'] = str(path)
+        return runtime

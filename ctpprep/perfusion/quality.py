@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Automated quality control: numbers, limits and sentences."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctpprep.perfusion.symmetry import SIDES
+
+STATUS = ('pass', 'warn', 'fail')
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: what is measured, in which unit, and where doubt and failure begin.
+
+    Attributes
+    ----------
+    name, unit, meaning : str
+    warn, fail : float
+        Limits; with `low_is_bad` the figure is compared the other way round.
+    low_is_bad : bool
+    advice : str
+        What a reader should do when the check does not pass.
+    """
+
+    name: str
+    unit: str
+    meaning: str
+    warn: float
+    fail: float
+    low_is_bad: bool
+    advice: str
+
+
+CHECKS = (
+    Check('displacement_max', 'mm', 'largest mean displacement of the head', 5.0, 15.0, False,
+          'look at the corrected series for motion within frames'),
+    Check('frames_rejected', 'fraction', 'share of frames rejected for motion', 0.05, 0.3, False,
+          'the curves have gaps; look at the motion figure'),
+    Check('noise_raw', 'HU', 'noise of a voxel before denoising', 10.0, 20.0, False,
+          'low flow reads too high and lesions look ragged'),
+    Check('contrast_to_noise', 'ratio', 'peak of the mean tissue curve over denoised noise',
+          4.0, 2.0, True, 'the maps are dominated by noise'),
+    Check('baseline_frames', 'frames', 'frames before contrast arrives', 3.0, 1.0, True,
+          'the baseline is uncertain; start the scan earlier'),
+    Check('vof_end', 'fraction', 'height of the VOF at the end of the scan, relative to its peak',
+          0.5, 0.8, False,
+          'the scan ends before the bolus has left: CBV and MTT read low, core may be over-read'),
+    Check('aif_peak', 'HU', 'peak of the AIF', 80.0, 40.0, True,
+          'the bolus is weak or the artery partial-volumed: absolute CBF and CBV read high'),
+    Check('aif_width', 's', 'full width of the AIF at half of its peak', 14.0, 20.0, False,
+          'a wide bolus (low cardiac output?) makes Tmax and MTT uncertain'),
+    Check('coverage', 'mm', 'extent of tissue from feet to head', 50.0, 20.0, True,
+          'a lesion outside the slab is not seen'),
+    Check('normal_tissue', 'fraction', 'share of tissue in the global reference', 0.5, 0.25, True,
+          'little tissue is normally perfused (heart failure, carotid stenosis?): the global '
+          'reference is doubtful'),
+    Check('mirror_similarity', 'correlation', 'agreement of brain with its mirrored self', 0.6, 0.4,
+          True, 'homologues are uncertain: read the global map'),
+    Check('unassessable', 'fraction', 'share of tissue without a homologue to divide by', 0.1, 0.3,
+          False, 'the local map is incomplete: read the global map there'),
+    Check('healthy_side_hypoperfusion', 'fraction',
+          'share of the unaffected hemisphere with Tmax above the threshold', 0.05, 0.2, False,
+          'both hemispheres may be diseased: local normalization is unreliable, read the global '
+          'map'),
+    Check('side_confidence', 'fraction', 'confidence in the affected side', 0.1, 0.0, True,
+          'the hemispheres hardly differ: check the side, or use --affected-side both'),
+    Check('core_disagreement', 'mL', 'difference of global and local core', 15.0, 50.0, False,
+          'global and local core disagree: look at both maps, think of microangiopathy and of old '
+          'infarcts'),
+)  # fmt: skip
+
+
+def judge(check, figure):
+    """Grade one figure.
+
+    Parameters
+    ----------
+    check : Check
+    figure : float or None
+        None where it does not apply.
+
+    Returns
+    -------
+    status : str
+        'pass', 'warn', 'fail' or 'n/a'.
+    sentence : str
+
+    Examples
+    --------
+    >>> judge(CHECKS[4], 2.0)[0], judge(CHECKS[4], 8.0)[0]
+    ('warn', 'pass')
+    """
+    if figure is None or not np.isfinite(figure):
+        return 'n/a', f'{check.meaning}: not available'
+    sign = -1.0 if check.low_is_bad else 1.0
+    bad = sign * figure > sign * check.warn
+    worse = sign * figure > sign * check.fail
+    status = STATUS[int(bad) + int(bad and worse)]
+    unit = f' {check.unit}' if check.unit not in ('fraction', 'ratio', 'correlation') else ''
+    shown = f'{check.meaning}: {figure:.3g}{unit}'
+    if status == 'pass':
+        return status, shown
+    limit = check.fail if status == 'fail' else check.warn
+    way = 'at least' if check.low_is_bad else 'at most'
+    return status, f'{shown} ({way} {limit:g} expected); {check.advice}'
+
+
+def grade(figures):
+    """Grade all figures as one row.
+
+    Parameters
+    ----------
+    figures : dict
+        Name of a check to its figure; checks without one are 'n/a'.
+
+    Returns
+    -------
+    dict
+        ``<check>``, ``<check>_status``, ``<check>_sentence`` for every check, and ``status``, the
+        worst of them.
+    """
+    row, worst = {}, 0
+    for check in CHECKS:
+        figure = figures.get(check.name)
+        status, sentence = judge(check, figure)
+        row[check.name] = None if status == 'n/a' else float(figure)
+        row[f'{check.name}_status'] = status
+        row[f'{check.name}_sentence'] = sentence
+        worst = max(worst, STATUS.index(status) if status in STATUS else 0)
+    return {'status': STATUS[worst]} | row
+
+
+def healthy_side_share(tmax, tissue_mask, hemisphere, affected, limit):
+    """Measure hypoperfusion on the unaffected side.
+
+    Parameters
+    ----------
+    tmax : (X, Y, Z) array
+        s.
+    tissue_mask : (X, Y, Z) array of bool
+    hemisphere : (X, Y, Z) array
+        1 left, 2 right.
+    affected : {'left', 'right'}
+    limit : float
+        Tmax threshold, s.
+
+    Returns
+    -------
+    float
+        Share of the tissue of the other hemisphere above the limit.
+    """
+    other = {'left': 'right', 'right': 'left'}[affected]
+    tissue = tissue_mask & (hemisphere == SIDES[other])
+    return float((tmax[tissue] > limit).mean()) if tissue.any() else float('nan')
+
+
+def curve_figures(times, aif, vof, tissue, noise_denoised):
+    """Measure the vessels' curves.
+
+    Parameters
+    ----------
+    times, aif, vof, tissue : (T,) arrays
+        s and HU.
+    noise_denoised : float
+        Noise of the denoised tissue curves, HU.
+
+    Returns
+    -------
+    dict
+        Figures named as in `CHECKS`.
+    """
+    above = np.flatnonzero(np.asarray(aif) >= 0.5 * np.max(aif))
+    width = times[min(above[-1] + 1, len(times) - 1)] - times[above[0]]
+    return {
+        'aif_peak': float(np.max(aif)),
+        'aif_width': float(width),
+        'vof_end': float(np.mean(vof[-2:]) / np.max(vof)),
+        'contrast_to_noise': float(np.max(tissue) / noise_denoised) if noise_denoised else None,
+    }

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole graph: every series through every stage."""
+
+from collections.abc import Sequence
+
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from ctpprep.series import CTPSeries, workflow_name
+from ctpprep.settings import MethodSettings, RunSettings
+from ctpprep.workflows.deconvolution import init_deconvolution_wf
+from ctpprep.workflows.derivatives import init_writer
+from ctpprep.workflows.normalization import init_normalization_wf
+from ctpprep.workflows.preprocessing import init_preprocessing_wf
+from ctpprep.workflows.quality import init_quality_wf
+from ctpprep.workflows.segmentation import init_segmentation_wf
+from ctpprep.workflows.symmetry import init_symmetry_wf
+
+STAGES = ('preprocessing', 'deconvolution', 'symmetry', 'normalization', 'segmentation', 'quality')
+
+
+def init_ctpprep_wf(
+    series: Sequence[CTPSeries], method: MethodSettings, run: RunSettings
+) -> LiterateWorkflow:
+    """Build the graph of all series.
+
+    Parameters
+    ----------
+    series : sequence of CTPSeries
+    method : MethodSettings
+    run : RunSettings
+
+    Returns
+    -------
+    LiterateWorkflow
+        One workflow a participant, in it one a series, in it one a stage.
+    """
+    workflow = LiterateWorkflow(name='ctpprep_wf')
+    for label in dict.fromkeys(each.participant for each in series):
+        participant = LiterateWorkflow(name=workflow_name(f'sub-{label}'))
+        mine = [each for each in series if each.participant == label]
+        participant.add_nodes([init_series_wf(each, method, run) for each in mine])
+        workflow.add_nodes([participant])
+    return workflow
+
+
+def init_series_wf(
+    series: CTPSeries, method: MethodSettings, run: RunSettings
+) -> LiterateWorkflow:
+    """Build the graph of one series: its stages share ports of the same names.
+
+    Parameters
+    ----------
+    series : CTPSeries
+    method : MethodSettings
+    run : RunSettings
+
+    Returns
+    -------
+    LiterateWorkflow
+    """
+    workflow = LiterateWorkflow(name=series.workflow_name)
+    mem_gb = working_gb(series, method)
+    stages = {
+        'preprocessing': init_preprocessing_wf(series, method, mem_gb),
+        'deconvolution': init_deconvolution_wf(method, mem_gb),
+        'symmetry': init_symmetry_wf(method),
+        'normalization': init_normalization_wf(method),
+        'segmentation': init_segmentation_wf(method),
+        'quality': init_quality_wf(series, method, run),
+    }
+    # a port is fed by the stage that puts out a quantity of its name
+    makers = {
+        quantity: stage
+        for name, stage in stages.items()
+        for quantity in stage.get_node('outputnode').outputs.copyable_trait_names()
+    }
+    for stage in stages.values():
+        if (inputnode := stage.get_node('inputnode')) is None:
+            continue
+        for port in inputnode.inputs.copyable_trait_names():
+            workflow.connect(makers[port], f'outputnode.{port}', stage, f'inputnode.{port}')
+    for name in STAGES:
+        writer = init_writer(series, method, run, name)
+        for port in writer.interface.names:
+            workflow.connect(makers[port], f'outputnode.{port}', writer, port)
+    return workflow
+
+
+def working_gb(series: CTPSeries, method: MethodSettings) -> float:
+    """Estimate the size of the working series.
+
+    Parameters
+    ----------
+    series : CTPSeries
+    method : MethodSettings
+
+    Returns
+    -------
+    float
+        GB of float32.
+    """
+    # a head fills a field of view of about 250 mm
+    in_plane = (260.0 / method.working_in_plane_mm) ** 2 * 2
+    return max(0.1, in_plane * len(series.sample_times) * len(series.frame_times) * 4 / 1e9)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the corrected series to the perfusion maps."""
+
+from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from ctpprep.interfaces.deconvolution import Deconvolve, FindVessels
+from ctpprep.settings import MethodSettings
+
+INPUTS = (
+    'ctp_corrected', 'sample_times', 'confounds', 'bolus', 'intracranial_mask', 'tissue_mask',
+)  # fmt: skip
+MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
+
+
+def init_deconvolution_wf(
+    method: MethodSettings, mem_gb: float, name: str = 'deconvolution_wf'
+) -> LiterateWorkflow:
+    """Find AIF and VOF, denoise and deconvolve.
+
+    Parameters
+    ----------
+    method : MethodSettings
+    mem_gb : float
+        Size of the working series, GB.
+    name : str
+
+    Returns
+    -------
+    LiterateWorkflow
+        Inputs: those of `INPUTS`. Outputs: ``curves`` ``aif_mask`` ``vof_mask`` ``cbf`` ``cbv``
+        ``mtt`` ``tmax`` ``ttp`` ``noise`` ``deconvolution``.
+    """
+    workflow = LiterateWorkflow(name=name)
+    inputnode = pe.Node(IdentityInterface(list(INPUTS)), name='inputnode')
+    find_vessels = pe.Node(
+        FindVessels(**method.stage('vessels')), name='find_vessels', mem_gb=2 * mem_gb
+    )
+    deconvolve = pe.Node(
+        Deconvolve(**method.stage('denoising', 'deconvolution')),
+        name='deconvolve',
+        mem_gb=3 * mem_gb,
+    )
+    vessels = ['curves', 'aif_mask', 'vof_mask']
+    maps = [*MAPS, 'noise', 'deconvolution']
+    outputnode = pe.Node(IdentityInterface(vessels + maps), name='outputnode')
+    workflow.connect([
+        (inputnode, find_vessels, [(port, port) for port in INPUTS]),
+        (inputnode, deconvolve, [
+            (port, port) for port in INPUTS if port != 'intracranial_mask'
+        ]),
+        (find_vessels, deconvolve, [('curves', 'curves')]),
+        (find_vessels, outputnode, [(port, port) for port in vessels]),
+        (deconvolve, outputnode, [(port, port) for port in maps]),
+    ])  # fmt: skip
+    workflow.__desc__ = _describe(method)
+    return workflow
+
+
+def _describe(method: MethodSettings) -> str:
+    x, _, z = method.denoise_sigma_mm
+    smoothing = (
+        f'smoothed over tissue only (normalized convolution [@wack2014], sigma {x:g} mm in plane '
+        f'and {z:g} mm through plane)'
+    )
+    denoising = {
+        'none': 'used without denoising',
+        'smooth': smoothing,
+        'lowrank': f'{smoothing} and reduced to {method.denoise_rank} temporal components',
+    }[method.denoise]
+    calibration = (
+        "From Tmax the operator's own response was subtracted (exponential residue function of "
+        f'{method.calibration_mtt:g} s, no delay).'
+        if method.tmax_calibration
+        else 'Tmax was not calibrated.'
+    )
+    scaling = ', its area scaled to that of the VOF' if method.aif_scaling == 'vof' else ''
+    return f"""
+### Perfusion maps
+
+The arterial input function is the mean of the {method.aif_voxels} voxels whose curves are highest,
+earliest and narrowest{scaling}; the venous output function that of the voxels with the largest
+area among those that fill later. Tissue curves were {denoising}. They were deconvolved on their
+true sample times by Tikhonov regularization [@calamante2003] (derivative of order
+{method.penalty_order}, lambda {method.lambda_rel:g} of the largest singular value) on a residue
+grid of {method.residue_step:g} s that begins {method.residue_lead:g} s before zero, which makes
+the result insensitive to delay. CBF, CBV, MTT and Tmax follow from the residue function
+[@fieselmann2011; @ostergaard1996] with k_H = {method.hematocrit_factor:g} and
+rho = {method.tissue_density:g} g/mL. {calibration}
+"""

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is written: one row a file."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from nipype.pipeline import engine as pe
+
+from ctpprep.interfaces.bids import WriteDerivatives
+from ctpprep.interfaces.segmentation import LESIONS
+from ctpprep.perfusion.quality import CHECKS
+from ctpprep.series import CTPSeries
+from ctpprep.settings import MethodSettings, RunSettings
+
+PERCENT = 'fraction of the reference: 1 = reference, never percent'
+SIDES = {1: 'left', 2: 'right'}
+ROI = {'Type': 'ROI'}
+LESION = {'Type': 'Lesion'}
+HU = {'Units': 'HU'}
+
+
+def _columns(**descriptions: tuple[str, str]) -> dict[str, Any]:
+    """Describe the columns of a table: unit (or none) and meaning."""
+    return {
+        name: {'Description': meaning} | ({'Units': unit} if unit else {})
+        for name, (unit, meaning) in descriptions.items()
+    }
+
+
+CONFOUNDS = _columns(
+    trans_x=('mm', "shift of the head's centre to the right"),
+    trans_y=('mm', "shift of the head's centre to the front"),
+    trans_z=('mm', "shift of the head's centre upwards"),
+    rot_x=('rad', 'rotation about the left-right axis'),
+    rot_y=('rad', 'rotation about the back-front axis'),
+    rot_z=('rad', 'rotation about the feet-head axis'),
+    framewise_displacement=('mm', 'mean displacement of the head since the frame before'),
+    displacement=('mm', 'mean displacement of the head since frame 0'),
+    skull_similarity=('', 'correlation of the corrected skull with that of frame 0'),
+    weight=('', 'weight of the frame; 0 is rejected'),
+)
+CURVES = _columns(
+    time=('s', "acquisition time of the AIF's slices"),
+    aif=('HU', 'arterial input function above its baseline'),
+    vof=('HU', 'venous output function above its baseline'),
+    tissue=('HU', 'mean enhancement of tissue'),
+    weight=('', 'weight of the frame; the curves of rejected frames are interpolated'),
+)
+VOLUMES = _columns(
+    region=('', 'core, hypoperfusion, mismatch, or the quantity that is thresholded'),
+    hemisphere=('', 'hemisphere the region is restricted to'),
+    normalization=('', 'normalization of CBF or CBV'),
+    measure=('', 'volume; difference of hypoperfusion and core; ratio; index; trial criteria'),
+    threshold=('', 'rCBF as a fraction, or Tmax in s'),
+    volume_ml=('mL', 'volume'),
+    ci_low_ml=('mL', 'lower limit of the 95 % interval of the volume'),
+    ci_high_ml=('mL', 'upper limit of the 95 % interval of the volume'),
+    value=('', 'figure of measures that are no volume; criteria: 1 met, 0 not met'),
+    affected_side=('', 'hemisphere with the greater median Tmax, or the one asked for'),
+    side_confidence=('', '0 chance, 1 every voxel of the affected side has the longer Tmax'),
+    reason=('', 'why a volume is 0 or a figure is missing'),
+)
+QUALITY = {'status': {'Description': 'worst grade of all checks: pass, warn or fail'}} | {
+    check.name: {
+        'Description': check.meaning,
+        'Units': check.unit,
+        'Warn': check.warn,
+        'Fail': check.fail,
+        'LowIsBad': check.low_is_bad,
+    }
+    for check in CHECKS
+}
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """One file of the output.
+
+    Attributes
+    ----------
+    stage : str
+        Stage whose node writes it.
+    name : str
+        Port that brings it.
+    ending : str
+        File name after the prefix of the series.
+    description : str
+    sources : tuple of str
+        Ports of the files it was made from; ``ctp`` is the raw series.
+    settings : tuple of str
+        Stages whose settings shaped it.
+    metadata : dict
+        Further sidecar fields.
+    facts : tuple of str
+        Ports of JSON files with what was measured.
+    labels : dict, optional
+        Meaning of the values of a segmentation.
+    """
+
+    stage: str
+    name: str
+    ending: str
+    description: str
+    sources: tuple[str, ...]
+    settings: tuple[str, ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+    facts: tuple[str, ...] = ()
+    labels: dict[int, str] | None = None
+
+
+_SERIES = ('ctp_corrected',)
+_MASKS = ('grid', 'motion', 'masks')
+_CURVES = ('grid', 'motion', 'masks', 'vessels')
+_MAPS = (*_CURVES, 'denoising', 'deconvolution')
+_LOCAL = ('symmetry', 'normalization')
+_LESIONS = ('normalization', 'symmetry', 'segmentation')
+
+
+def _map(name: str, unit: str, description: str) -> Derivative:
+    return Derivative(
+        'deconvolution', name, f'{name}.nii.gz', description, ('ctp_corrected', 'tissue_mask', 'curves'),
+        _MAPS, {'Units': unit}, ('deconvolution',),
+    )  # fmt: skip
+
+
+def _mask(stage: str, name: str, ending: str, description: str, *sources: str) -> Derivative:
+    settings = _MASKS if stage == 'preprocessing' else _CURVES
+    return Derivative(stage, name, f'{ending}.nii.gz', description, sources, settings, ROI)
+
+
+def _relative(which: str, quantity: str) -> tuple[Derivative, ...]:
+    upper = quantity[1:].upper()
+    return (
+        Derivative(
+            'normalization', f'{quantity}_global', f'desc-global_{quantity}.nii.gz',
+            f'{upper} relative to the median of the global reference tissue',
+            (quantity[1:], 'tmax', 'tissue_mask'), ('normalization',),
+            {'Units': '1', 'Reference': which, 'Scale': PERCENT}, ('normalization',),
+        ),
+        Derivative(
+            'normalization', f'{quantity}_mirrored', f'desc-contralateral_{quantity}.nii.gz',
+            f'globally normalized {upper} at the contralateral homologue of each voxel, before '
+            'clip and smoothing', (f'{quantity}_global', 'mirror_to_reference'), _LOCAL,
+            {'Units': '1', 'Scale': PERCENT},
+        ),
+        Derivative(
+            'normalization', f'{quantity}_local', f'desc-local_{quantity}.nii.gz',
+            f'globally normalized {upper} divided by its clipped and smoothed contralateral '
+            'homologue; hides the state of the healthy hemisphere',
+            (f'{quantity}_global', f'{quantity}_mirrored'), _LOCAL,
+            {'Units': '1', 'Reference': 'contralateral homologue', 'Scale': PERCENT},
+        ),
+    )  # fmt: skip
+
+
+def _lesion(name: str, ending: str, description: str, *sources: str) -> Derivative:
+    return Derivative(
+        'segmentation', name, f'{ending}.nii.gz', description, sources, _LESIONS, LESION,
+        ('normalization',),
+    )  # fmt: skip
+
+
+def derivatives(global_reference: str) -> tuple[Derivative, ...]:
+    """List the files that are written for a series.
+
+    Parameters
+    ----------
+    global_reference : str
+        What the global maps are relative to; stands in their sidecars.
+    """
+    return (
+        Derivative(
+            'preprocessing', 'reference', 'desc-hmc_ctpref.nii.gz',
+            'mean of the motion-corrected frames before contrast, pose of frame 0', ('ctp',),
+            _MASKS, HU | {'SpatialReference': 'orig'}, ('bolus',),
+        ),
+        Derivative(
+            'preprocessing', 'ctp_corrected', 'desc-preproc_ctp.nii.gz',
+            'motion-corrected series on the working grid, not denoised; -1024 HU where a voxel '
+            'left the field of view', ('ctp',), ('grid', 'motion'), HU,
+        ),
+        Derivative(
+            'preprocessing', 'frame_transforms', 'from-orig_to-ctpref_mode-image_desc-hmc_xfm.txt',
+            'rigid transforms, one a frame, from points of the reference to points of the frame '
+            '(ITK, LPS)', ('ctp',), ('motion',),
+        ),
+        Derivative(
+            'preprocessing', 'confounds', 'desc-confounds_timeseries.tsv',
+            'head motion of every frame', ('ctp',), ('motion',), CONFOUNDS,
+        ),
+        _mask('preprocessing', 'brain_mask', 'desc-brain_mask',
+              'brain with sulci and ventricles, without the outer rim of CSF', *_SERIES),
+        _mask('preprocessing', 'tissue_mask', 'desc-tissue_mask',
+              'brain without vessels and CSF, seen in every frame', *_SERIES),
+        _mask('preprocessing', 'vessel_mask', 'label-vessel_mask',
+              'strongly enhancing voxels and their rims', *_SERIES),
+        _mask('preprocessing', 'csf_mask', 'label-CSF_mask', 'sulci and ventricles', *_SERIES),
+        _mask('deconvolution', 'aif_mask', 'label-AIF_mask',
+              'voxels of the arterial input function', *_SERIES),
+        _mask('deconvolution', 'vof_mask', 'label-VOF_mask',
+              'voxels of the venous output function', *_SERIES),
+        Derivative(
+            'deconvolution', 'curves', 'desc-vascular_timeseries.tsv',
+            'arterial input, venous output and mean tissue enhancement at the acquisition times '
+            "of the AIF's slices", _SERIES, _CURVES, CURVES,
+        ),
+        _map('cbf', 'mL/100 g/min', 'cerebral blood flow'),
+        _map('cbv', 'mL/100 g', 'cerebral blood volume'),
+        _map('mtt', 's', 'mean transit time'),
+        _map('tmax', 's', 'time to the maximum of the residue function'),
+        _map('ttp', 's', 'time to peak of the tissue curve since the start of the scan'),
+        Derivative(
+            'deconvolution', 'noise', 'desc-noise_stat.nii.gz',
+            'standard deviation of the denoised curves before contrast', _SERIES,
+            _MAPS, HU, ('deconvolution',),
+        ),
+        Derivative(
+            'symmetry', 'reference_mirror', 'space-mirror_ctpref.nii.gz',
+            'the reference flipped left-right on its own grid', ('reference',), (),
+            HU | {'SpatialReference': 'mirror image of the reference on its own grid'},
+        ),
+        Derivative(
+            'symmetry', 'mirror_to_reference', 'from-mirror_to-ctpref_mode-image_xfm.h5',
+            'applied with ANTs to space-mirror_ctpref it gives the homologue of each voxel',
+            ('reference', 'reference_mirror'), ('symmetry',),
+        ),
+        Derivative(
+            'symmetry', 'reference_to_mirror', 'from-ctpref_to-mirror_mode-image_xfm.h5',
+            'inverse of from-mirror_to-ctpref', ('reference', 'reference_mirror'), ('symmetry',),
+        ),
+        Derivative(
+            'symmetry', 'hemispheres', 'seg-hemisphere_dseg.nii.gz',
+            'hemispheres by the side of each voxel against its homologue',
+            ('reference', 'mirror_to_reference'), ('symmetry',), {}, (), SIDES,
+        ),
+        *_relative(global_reference, 'rcbf'),
+        *_relative(global_reference, 'rcbv'),
+        Derivative(
+            'normalization', 'unassessable_mask', 'label-unassessable_mask.nii.gz',
+            'tissue without a contralateral homologue to divide by',
+            ('rcbf_global', 'rcbf_mirrored'), _LOCAL, ROI,
+        ),
+        _lesion('hypoperfusion', 'label-hypoperfusion_mask', 'Tmax above the threshold', 'tmax'),
+        _lesion('core_global', 'label-core_desc-global_mask',
+                'infarct core by global rCBF', 'rcbf_global'),
+        _lesion('core_local', 'label-core_desc-local_mask',
+                'infarct core by local rCBF; the threshold is not validated for local maps',
+                'rcbf_local'),
+        _lesion('mismatch_global', 'label-mismatch_desc-global_mask',
+                'hypoperfusion outside of the global core', 'hypoperfusion', 'core_global'),
+        _lesion('mismatch_local', 'label-mismatch_desc-local_mask',
+                'hypoperfusion outside of the local core', 'hypoperfusion', 'core_local'),
+        Derivative(
+            'segmentation', 'lesions', 'seg-perfusion_dseg.nii.gz',
+            'core by both normalizations and hypoperfusion as labels',
+            ('hypoperfusion', 'core_global', 'core_local'), _LESIONS, {}, (), LESIONS,
+        ),
+        Derivative(
+            'segmentation', 'volumes', 'seg-perfusion_morph.tsv', 'volumes and their ratios',
+            ('hypoperfusion', 'core_global', 'core_local', 'tmax', 'rcbf_global', 'rcbf_local'),
+            (*_LESIONS, 'volumes'), VOLUMES,
+        ),
+        Derivative(
+            'quality', 'quality', 'desc-qualitycontrol_ctp.tsv',
+            'automated quality control: for every check its figure, grade and sentence',
+            ('ctp',), (), QUALITY,
+        ),
+    )  # fmt: skip
+
+
+def derivative_rows(series: CTPSeries, method: MethodSettings, stage: str) -> list[dict[str, Any]]:
+    """Make the rows of one stage for one series: paths and sidecars.
+
+    Parameters
+    ----------
+    series : CTPSeries
+    method : MethodSettings
+    stage : str
+
+    Returns
+    -------
+    list of dict
+        ``name``, ``path`` below the output folder, ``sidecar``, ``facts`` and ``labels``.
+    """
+    table = derivatives(method.global_reference)
+    paths = {row.name: f'{series.out_subdir}/{series.prefix}_{row.ending}' for row in table}
+    uris = {name: f'bids::{path}' for name, path in paths.items()} | {'ctp': series.uri}
+    rows = []
+    for row in table:
+        if row.stage != stage:
+            continue
+        sidecar = {'Description': row.description} | row.metadata
+        sidecar['Sources'] = [uris[source] for source in row.sources]
+        if row.name == 'ctp_corrected':
+            sidecar['VolumeTiming'] = [t - series.frame_times[0] for t in series.frame_times]
+        if settings := method.stage(*row.settings):
+            sidecar['Settings'] = settings
+        rows.append(
+            {
+                'name': row.name,
+                'path': paths[row.name],
+                'sidecar': sidecar,
+                'facts': list(row.facts),
+                'labels': row.labels or {},
+            }
+        )
+    return rows
+
+
+def init_writer(
+    series: CTPSeries, method: MethodSettings, run: RunSettings, stage: str
+) -> pe.Node:
+    """Make the node that writes the files of a stage.
+
+    Its input ports are the names of the rows and of the facts that their sidecars take.
+    """
+    rows = derivative_rows(series, method, stage)
+    names = list(
+        dict.fromkeys([row['name'] for row in rows] + [f for row in rows for f in row['facts']])
+    )
+    writer = WriteDerivatives(names=names, rows=rows, output_dir=str(run.output_dir))
+    return pe.Node(writer, name=f'write_{stage}', mem_gb=0.5)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Global and contralateral normalization of CBF and CBV."""
+
+from nipype.interfaces.utility import IdentityInterface, Merge, Split
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from ctpprep.interfaces.normalization import NormalizeContralateral, NormalizeGlobal
+from ctpprep.interfaces.registration import ApplyMirror
+from ctpprep.settings import MethodSettings
+
+INPUTS = (
+    'cbf', 'cbv', 'tmax', 'tissue_mask', 'hemispheres', 'homologue_tissue', 'mirror_to_reference',
+)  # fmt: skip
+QUANTITIES = ('rcbf', 'rcbv')
+
+
+def init_normalization_wf(
+    method: MethodSettings, name: str = 'normalization_wf'
+) -> LiterateWorkflow:
+    """Normalize CBF and CBV by both references.
+
+    Parameters
+    ----------
+    method : MethodSettings
+    name : str
+
+    Returns
+    -------
+    LiterateWorkflow
+        Inputs: those of `INPUTS`. Outputs: ``r*_global``, ``r*_mirrored``, ``r*_local`` for CBF
+        and CBV, ``unassessable_mask``, ``normalization``.
+    """
+    workflow = LiterateWorkflow(name=name)
+    inputnode = pe.Node(IdentityInterface(list(INPUTS)), name='inputnode')
+    normalize_global = pe.Node(
+        NormalizeGlobal(
+            affected_side=method.affected_side,
+            global_reference=method.global_reference,
+            normal_tmax=method.normal_tmax,
+        ),
+        name='normalize_global',
+    )
+    relative = pe.Node(Merge(len(QUANTITIES)), name='relative', run_without_submitting=True)
+    apply_mirror = pe.Node(ApplyMirror(), name='apply_mirror', mem_gb=0.7)
+    mirrored = pe.Node(
+        Split(splits=[1] * len(QUANTITIES), squeeze=True), name='mirrored',
+        run_without_submitting=True,
+    )  # fmt: skip
+    fields = [f'{q}_{kind}' for q in QUANTITIES for kind in ('global', 'mirrored', 'local')]
+    outputnode = pe.Node(
+        IdentityInterface([*fields, 'unassessable_mask', 'normalization']), name='outputnode'
+    )
+    workflow.connect([
+        (inputnode, normalize_global, [
+            (port, port) for port in ('cbf', 'cbv', 'tmax', 'tissue_mask', 'hemispheres')
+        ]),
+        (inputnode, apply_mirror, [('mirror_to_reference', 'transform')]),
+        (relative, apply_mirror, [('out', 'images')]),
+        (apply_mirror, mirrored, [('mirrored', 'inlist')]),
+        (normalize_global, outputnode, [('normalization', 'normalization')]),
+    ])  # fmt: skip
+    for number, quantity in enumerate(QUANTITIES, start=1):
+        node = pe.Node(
+            NormalizeContralateral(
+                local_clip=method.local_clip,
+                local_sigma_mm=method.local_sigma_mm,
+                local_floor=method.local_floor,
+            ),
+            name=f'normalize_contralateral_{quantity}',
+        )
+        workflow.connect([
+            (normalize_global, relative, [(f'{quantity}_global', f'in{number}')]),
+            (normalize_global, node, [(f'{quantity}_global', 'relative')]),
+            (mirrored, node, [(f'out{number}', 'mirrored')]),
+            (inputnode, node, [('homologue_tissue', 'homologue_tissue'),
+                               ('tissue_mask', 'tissue_mask')]),
+            (normalize_global, outputnode, [(f'{quantity}_global', f'{quantity}_global')]),
+            (node, outputnode, [('homologue_map', f'{quantity}_mirrored'),
+                                ('local', f'{quantity}_local')]),
+        ])  # fmt: skip
+        if quantity == 'rcbf':
+            workflow.connect(node, 'unassessable_mask', outputnode, 'unassessable_mask')
+    workflow.__desc__ = _describe(method)
+    return workflow
+
+
+def _describe(method: MethodSettings) -> str:
+    reference = (
+        f'tissue with Tmax within {method.normal_tmax:g} s [@amukotuwa2019]'
+        if method.global_reference == 'normal-tmax'
+        else 'the contralateral hemisphere'
+    )
+    x, y, z = method.local_sigma_mm
+    return f"""
+### Normalization
+
+Global normalization divides CBF and CBV by their median over {reference}. Local normalization
+[@rau2024] divides the global map by its value at the contralateral homologue, capped at
+{method.local_clip:.0%} and smoothed over tissue (Gaussian of sigma {x:g} x {y:g} x {z:g} mm in
+patient axes); tissue whose smoothed homologue is below {method.local_floor:.0%} is not assessable.
+Local normalization supplements the global one and does not replace it.
+"""

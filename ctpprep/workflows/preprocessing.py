@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the raw series to the corrected series and the masks."""
+
+from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from ctpprep.interfaces.preprocessing import CorrectMotion, MakeMasks, PrepareSeries
+from ctpprep.interfaces.registration import EstimateMotion
+from ctpprep.series import CTPSeries
+from ctpprep.settings import MethodSettings
+
+# a fixed number, so that results and work folders do not depend on the number of processes
+CHUNKS = 4
+
+
+def init_preprocessing_wf(
+    series: CTPSeries, method: MethodSettings, mem_gb: float, name: str = 'preprocessing_wf'
+) -> LiterateWorkflow:
+    """Bring a series to the working grid, correct motion and find the masks.
+
+    Parameters
+    ----------
+    series : CTPSeries
+    method : MethodSettings
+    mem_gb : float
+        Size of the working series, GB.
+    name : str
+
+    Returns
+    -------
+    LiterateWorkflow
+        Outputs: ``ctp_corrected`` ``sample_times`` ``confounds`` ``frame_transforms``
+        ``reference`` ``brain_mask`` ``intracranial_mask`` ``vessel_mask`` ``csf_mask``
+        ``tissue_mask`` ``bolus``.
+    """
+    workflow = LiterateWorkflow(name=name)
+    prepare_series = pe.Node(
+        PrepareSeries(
+            ctp=str(series.path),
+            sample_times=[list(row) for row in series.sample_times],
+            **method.stage('grid'),
+        ),
+        name='prepare_series',
+        mem_gb=2 * mem_gb,
+    )
+    correct_motion = pe.Node(
+        CorrectMotion(motion_reject_similarity=method.motion_reject_similarity),
+        name='correct_motion',
+        mem_gb=2 * mem_gb,
+    )
+    make_masks = pe.Node(MakeMasks(**method.stage('masks')), name='make_masks', mem_gb=2 * mem_gb)
+    outputs = {
+        prepare_series: ('sample_times',),
+        correct_motion: ('ctp_corrected', 'confounds', 'frame_transforms'),
+        make_masks: (
+            'reference', 'brain_mask', 'intracranial_mask', 'vessel_mask', 'csf_mask',
+            'tissue_mask', 'bolus',
+        ),
+    }  # fmt: skip
+    fields = [field for ports in outputs.values() for field in ports]
+    outputnode = pe.Node(IdentityInterface(fields), name='outputnode')
+    workflow.connect([
+        (prepare_series, correct_motion, [('ctp_working', 'ctp_working'),
+                                          ('sample_times', 'sample_times')]),
+        (prepare_series, make_masks, [('sample_times', 'sample_times')]),
+        (correct_motion, make_masks, [('ctp_corrected', 'ctp_corrected'),
+                                      ('confounds', 'confounds')]),
+        *((node, outputnode, [(port, port) for port in ports]) for node, ports in outputs.items()),
+    ])  # fmt: skip
+    if method.motion_correction:
+        estimate_motion = _estimate_motion(len(series.frame_times), method, mem_gb)
+        workflow.connect([
+            (prepare_series, estimate_motion, [('ctp_working', 'ctp_working')]),
+            (estimate_motion, correct_motion, [('transforms', 'transforms')]),
+        ])  # fmt: skip
+    workflow.__desc__ = _describe(method)
+    return workflow
+
+
+def _estimate_motion(n_frames: int, method: MethodSettings, mem_gb: float) -> pe.MapNode:
+    """Make the node that registers the frames in chunks, side by side."""
+    size = -(-n_frames // CHUNKS)
+    frames = list(range(n_frames))
+    estimate_motion = pe.MapNode(
+        EstimateMotion(motion_grid_mm=method.motion_grid_mm, random_seed=method.random_seed),
+        iterfield=['frames'],
+        name='estimate_motion',
+        mem_gb=mem_gb + 0.3,
+    )
+    estimate_motion.inputs.frames = [
+        frames[start : start + size] for start in range(0, n_frames, size)
+    ]
+    return estimate_motion
+
+
+def _describe(method: MethodSettings) -> str:
+    motion = (
+        'Every frame was registered rigidly to the first one (ANTs, mutual information '
+        '[@avants2008; @tustison2021]) and frames whose skull still correlated with that of the '
+        f'first by less than {method.motion_reject_similarity:g} were left out.'
+        if method.motion_correction
+        else 'Head motion was not corrected.'
+    )
+    return f"""
+### Preprocessing
+
+Voxels were averaged in plane while they stayed within {method.working_in_plane_mm:g} mm, and thin
+slices acquired together to about {method.working_slice_mm:g} mm. {motion} The reference image is
+the mean of the corrected frames before contrast. The brain is the soft tissue inside the ring of
+bone (> {method.bone_hu:g} HU), with sulci and ventricles, without the outer rim of CSF. Voxels
+that enhance more than {method.vessel_ratio:g} times the median of brain count as vessels, voxels
+below {method.csf_hu:g} HU in the time average as CSF; neither counts as tissue.
+"""

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quality control and the figures of the report."""
+
+from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from ctpprep.interfaces.bids import WriteFigures
+from ctpprep.interfaces.figures import PlotSeries
+from ctpprep.interfaces.quality import AssessQuality
+from ctpprep.series import CTPSeries
+from ctpprep.settings import MethodSettings, RunSettings
+
+CHECKED = (
+    'confounds', 'curves', 'bolus', 'deconvolution', 'normalization', 'similarity', 'tmax',
+    'tissue_mask', 'unassessable_mask', 'hemispheres', 'volumes',
+)  # fmt: skip
+DRAWN = (
+    'reference', 'brain_mask', 'tissue_mask', 'cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global',
+    'rcbf_local', 'core_global', 'core_local', 'hypoperfusion', 'hemispheres',
+    'homologue_reference', 'aif_mask', 'vof_mask', 'curves', 'confounds', 'volumes',
+)  # fmt: skip
+
+
+def init_quality_wf(
+    series: CTPSeries, method: MethodSettings, run: RunSettings, name: str = 'quality_wf'
+) -> LiterateWorkflow:
+    """Grade a series and draw it.
+
+    Parameters
+    ----------
+    series : CTPSeries
+    method : MethodSettings
+    run : RunSettings
+    name : str
+
+    Returns
+    -------
+    LiterateWorkflow
+        Inputs: those of `CHECKED` and `DRAWN`. Output: ``quality``.
+    """
+    workflow = LiterateWorkflow(name=name)
+    ports = list(dict.fromkeys((*CHECKED, *DRAWN)))
+    inputnode = pe.Node(IdentityInterface(ports), name='inputnode')
+    assess_quality = pe.Node(
+        AssessQuality(hypoperfusion_tmax=method.hypoperfusion_tmax), name='assess_quality'
+    )
+    plot_series = pe.Node(
+        PlotSeries(
+            prefix=series.prefix,
+            core_rcbf=method.core_rcbf,
+            hypoperfusion_tmax=method.hypoperfusion_tmax,
+        ),
+        name='plot_series',
+        mem_gb=0.7,
+    )
+    write_figures = pe.Node(
+        WriteFigures(folder=str(run.output_dir / f'sub-{series.participant}' / 'figures')),
+        name='write_figures',
+    )
+    outputnode = pe.Node(IdentityInterface(['quality']), name='outputnode')
+    workflow.connect([
+        (inputnode, assess_quality, [(port, port) for port in CHECKED]),
+        (inputnode, plot_series, [(port, port) for port in DRAWN]),
+        (assess_quality, plot_series, [('quality', 'quality')]),
+        (plot_series, write_figures, [('figures', 'figures')]),
+        (assess_quality, outputnode, [('quality', 'quality')]),
+    ])  # fmt: skip
+    return workflow

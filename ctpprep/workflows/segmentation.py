@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Core, hypoperfusion, mismatch and volumes."""
+
+from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from ctpprep.interfaces.segmentation import MeasureVolumes, SegmentLesions
+from ctpprep.settings import MethodSettings
+
+MAPS = (
+    'tmax', 'rcbf_global', 'rcbf_local', 'tissue_mask', 'unassessable_mask', 'hemispheres',
+    'normalization',
+)  # fmt: skip
+MASKS = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
+
+
+def init_segmentation_wf(
+    method: MethodSettings, name: str = 'segmentation_wf'
+) -> LiterateWorkflow:
+    """Segment by both normalizations and measure.
+
+    Parameters
+    ----------
+    method : MethodSettings
+    name : str
+
+    Returns
+    -------
+    LiterateWorkflow
+        Inputs: those of `MAPS` and ``rcbv_global``. Outputs: those of `MASKS`, ``lesions`` and
+        ``volumes``.
+    """
+    workflow = LiterateWorkflow(name=name)
+    inputnode = pe.Node(IdentityInterface([*MAPS, 'rcbv_global']), name='inputnode')
+    settings = method.stage('segmentation')
+    segment_lesions = pe.Node(SegmentLesions(**settings), name='segment_lesions')
+    measure_volumes = pe.Node(
+        MeasureVolumes(
+            tmax_thresholds=list(method.tmax_thresholds),
+            rcbf_thresholds=list(method.rcbf_thresholds),
+            **settings,
+        ),
+        name='measure_volumes',
+    )
+    outputnode = pe.Node(IdentityInterface([*MASKS, 'lesions', 'volumes']), name='outputnode')
+    workflow.connect([
+        (inputnode, segment_lesions, [(port, port) for port in MAPS]),
+        (inputnode, measure_volumes, [(port, port) for port in (*MAPS, 'rcbv_global')]),
+        (segment_lesions, measure_volumes, [(port, port) for port in MASKS]),
+        (segment_lesions, outputnode, [(port, port) for port in (*MASKS, 'lesions')]),
+        (measure_volumes, outputnode, [('volumes', 'volumes')]),
+    ])  # fmt: skip
+    side = {
+        'auto': 'the hemisphere with the greater median Tmax',
+        'both': 'both hemispheres',
+    }.get(method.affected_side, f'the {method.affected_side} hemisphere, as asked for')
+    workflow.__desc__ = f"""
+### Segmentation
+
+Core is tissue with relative CBF below {method.core_rcbf:.0%}, by each normalization; hypoperfusion
+is tissue with Tmax above {method.hypoperfusion_tmax:g} s; both after morphological opening
+({method.opening_mm:g} mm) and closing ({method.closing_mm:g} mm), restricted to {side} [@rau2024].
+Mismatch is hypoperfusion outside of the core; the table also gives the difference of the volumes,
+their ratio, the hypoperfusion intensity ratio [@olivot2014] and the criteria of DEFUSE 3
+[@albers2018].
+"""
+    return workflow

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the reference image to the homologue of every voxel."""
+
+from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from ctpprep.interfaces.normalization import MirrorImage
+from ctpprep.interfaces.registration import FindHomologues, RegisterMirror
+from ctpprep.settings import MethodSettings
+
+
+def init_symmetry_wf(method: MethodSettings, name: str = 'symmetry_wf') -> LiterateWorkflow:
+    """Mirror the reference image, bring it home and find homologues and hemispheres.
+
+    Parameters
+    ----------
+    method : MethodSettings
+    name : str
+
+    Returns
+    -------
+    LiterateWorkflow
+        Inputs: ``reference`` ``brain_mask`` ``tissue_mask``. Outputs: ``reference_mirror``
+        ``mirror_to_reference`` ``reference_to_mirror`` ``similarity`` ``hemispheres``
+        ``homologue_tissue`` ``homologue_reference``.
+    """
+    workflow = LiterateWorkflow(name=name)
+    inputnode = pe.Node(
+        IdentityInterface(['reference', 'brain_mask', 'tissue_mask']), name='inputnode'
+    )
+    mirror_image = pe.Node(MirrorImage(), name='mirror_image')
+    register_mirror = pe.Node(
+        RegisterMirror(**method.stage('symmetry')), name='register_mirror', mem_gb=1.0
+    )
+    find_homologues = pe.Node(FindHomologues(), name='find_homologues', mem_gb=0.7)
+    registered = ['mirror_to_reference', 'reference_to_mirror', 'similarity']
+    found = ['hemispheres', 'homologue_tissue', 'homologue_reference']
+    outputnode = pe.Node(
+        IdentityInterface(['reference_mirror', *registered, *found]), name='outputnode'
+    )
+    workflow.connect([
+        (inputnode, mirror_image, [('reference', 'reference')]),
+        (inputnode, register_mirror, [('reference', 'reference'), ('brain_mask', 'brain_mask')]),
+        (mirror_image, register_mirror, [('reference_mirror', 'reference_mirror')]),
+        (inputnode, find_homologues, [('reference', 'reference'), ('brain_mask', 'brain_mask'),
+                                      ('tissue_mask', 'tissue_mask')]),
+        (register_mirror, find_homologues, [('mirror_to_reference', 'transform')]),
+        (mirror_image, outputnode, [('reference_mirror', 'reference_mirror')]),
+        (register_mirror, outputnode, [(port, port) for port in registered]),
+        (find_homologues, outputnode, [(port, port) for port in found]),
+    ])  # fmt: skip
+    low, high = method.mirror_window_hu
+    workflow.__desc__ = f"""
+### Contralateral homologues
+
+The reference image was flipped left-right and brought home by symmetric diffeomorphic registration
+(ANTs SyN, mutual information [@avants2008; @tustison2021]) of the brain at {low:g} to {high:g} HU
+on a grid of {method.mirror_grid_mm:g} mm. The transform gives each voxel its contralateral
+homologue; the hemispheres meet where a voxel is its own homologue.
+"""
+    return workflow
