@@ -1,0 +1,481 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How near to the truth: run ctpprep on a fixed set of digital heads and score every figure.
+
+    python benchmarks/accuracy.py                      # all cases
+    python benchmarks/accuracy.py --quick              # three
+    python benchmarks/accuracy.py --out DIR -- --lambda-rel 0.2
+
+What follows ``--`` goes to ctpprep. The heads are made once and kept (``--data``). Prints a table
+per case, the means and the targets. Exit code 1 when a figure is missing (FAIL); a target that is
+missed is only reported.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from scores import read_truth, score_series
+
+from ctpprep import phantom
+from ctpprep.phantom import PhantomSettings, make_phantom, write_bids
+
+SCAN = {'matrix': 128, 'voxel_size_mm': (1.72, 1.72, 5.0), 'n_slices': 20, 'n_frames': 27,
+        'frame_interval': 1.5, 'motion_mm': 2.0}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """One head; `options` are those a user who knows the patient would give."""
+
+    name: str
+    settings: PhantomSettings
+    options: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Participant label of the head."""
+        return str(self.settings.seed)
+
+    @property
+    def microangiopathy(self) -> bool:
+        """Whether the head has microangiopathy."""
+        return self.settings.microangiopathy
+
+    @property
+    def lesion(self) -> bool:
+        """Whether the head has an infarct."""
+        return self.settings.lesion != 'none'
+
+
+def _case(name, seed, noise_hu=4.0, options=(), **settings):
+    return Case(name, PhantomSettings(seed=seed, noise_hu=noise_hu, **SCAN, **settings), options)
+
+
+_MA = {'microangiopathy': True}
+_BOTH = ('--affected-side', 'both')
+# These seeds are for measuring: tune on others.
+CASES = (
+    _case('ma-large-left', 101, lesion='large', lesion_side='left', **_MA),
+    _case('ma-large-right', 102, lesion='large', lesion_side='right', residue='linear', **_MA),
+    _case('ma-only', 103, options=_BOTH, **_MA),
+    _case('ma-only-plateau', 104, options=_BOTH, residue='plateau', **_MA),
+    _case('large-left', 105, lesion='large', lesion_side='left'),
+    _case('large-right-plateau', 106, lesion='large', lesion_side='right', residue='plateau'),
+    _case('small-left-linear', 107, lesion='small', lesion_side='left', residue='linear'),
+    _case('small-right', 108, lesion='small', lesion_side='right'),
+    _case('large-right-toggling', 109, lesion='large', lesion_side='right', timing='toggling'),
+    _case('large-left-uneven', 110, lesion='large', lesion_side='left', timing='uneven'),
+    _case('large-right-6hu', 111, 6.0, lesion='large', lesion_side='right'),
+)
+QUICK = ('ma-large-left', 'ma-only', 'small-right')
+
+
+# -- heads on disk
+
+
+def default_data_dir() -> Path:
+    """Folder of the heads: of this version of the phantom, so that no stale one is scored."""
+    code = hashlib.sha256(Path(phantom.__file__).read_bytes()).hexdigest()[:8]
+    cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(cache) / 'ctpprep-benchmarks' / f'heads-{code}'
+
+
+def _is_made(bids_dir, label, settings):
+    """Tell whether a head was written to its end, with the same settings."""
+    stem, last = f'sub-{label}', f'sub-{label}_desc-motion_timeseries.json'
+    sidecar = bids_dir / stem / 'ct' / f'{stem}_ctp.json'
+    if not (bids_dir / 'derivatives' / 'truth' / stem / 'ct' / last).exists():
+        return False
+    return json.loads(sidecar.read_text())['PhantomSettings'] == json.loads(
+        json.dumps(asdict(settings))
+    )
+
+
+def make_heads(bids_dir: Path, wanted: dict[str, PhantomSettings], jobs: int) -> None:
+    """Make the heads that are not there yet.
+
+    Parameters
+    ----------
+    bids_dir : Path
+    wanted : dict of str to PhantomSettings
+        By participant label.
+    jobs : int
+        Processes.
+    """
+    missing = {k: v for k, v in wanted.items() if not _is_made(bids_dir, k, v)}
+    if not missing:
+        return
+    print(f'making {len(missing)} heads in {bids_dir}', flush=True)
+    with ProcessPoolExecutor(jobs) as pool:
+        for label, made in zip(missing, pool.map(make_phantom, missing.values()), strict=True):
+            write_bids(made, bids_dir, label)
+            print(f'  sub-{label}', flush=True)
+
+
+# -- the app
+
+
+def run_app(bids_dir, out_dir, work_dir, labels, nprocs, options) -> float:
+    """Run ctpprep as a user would; return the seconds it took.
+
+    A failed run is told, not raised: the figures that are missing then count as failures.
+    """
+    command = [sys.executable, '-m', 'ctpprep', bids_dir, out_dir, 'participant',
+               '--participant-label', *labels, '-w', work_dir, '--nprocs', nprocs, *options]  # fmt: skip
+    command = [str(word) for word in command]
+    print('$ ctpprep', *command[3:], flush=True)
+    began = time.monotonic()
+    code = subprocess.run(command).returncode
+    if code:
+        print(f'ctpprep ended with exit code {code}')
+    return time.monotonic() - began
+
+
+def run_cases(cases, bids_dir, out_dir, jobs, extra) -> None:
+    """Run the app once for each set of options among the cases."""
+    for options in dict.fromkeys(case.options for case in cases):
+        labels = [case.label for case in cases if case.options == options]
+        name = group_name(options)
+        seconds = run_app(
+            bids_dir, out_dir / name, out_dir / f'{name}_work', labels, jobs, [*options, *extra]
+        )
+        print(f'{len(labels)} series in {seconds:.0f} s')
+
+
+def group_name(options) -> str:
+    """Folder of the cases with these options.
+
+    Examples
+    --------
+    >>> group_name(('--affected-side', 'both')), group_name(())
+    ('affected-side-both', 'default')
+    """
+    return '-'.join(options).strip('-') or 'default'
+
+
+# -- tables
+
+# figure -> heading, format, factor
+FIGURES = {
+    'brain_dice': ('Dice brain', '.3f', 1),
+    'cbf_r': ('r CBF', '.3f', 1),
+    'cbf_share': ('tissue with CBF, %', '.1f', 100),
+    'rcbf_rmse': ('RMSE rCBF', '.3f', 1),
+    'tmax_r': ('r Tmax', '.3f', 1),
+    'tmax_bias': ('bias Tmax, s', '+.2f', 1),
+    'aif_r': ('r AIF', '.4f', 1),
+    'side': ('side right', '.0f', 1),
+    'hypoperfusion_dice': ('Dice hypoperfusion', '.3f', 1),
+    'hypoperfusion_true_ml': ('hypoperfusion, mL: true', '.1f', 1),
+    'hypoperfusion_ml': ('found', '.1f', 1),
+    'core_true_ml': ('core, mL: planted', '.1f', 1),
+    'core_global_ml': ('global', '.1f', 1),
+    'core_local_ml': ('local', '.1f', 1),
+    'core_global_error': ('core volume error, %: global', '+.0f', 100),
+    'core_local_error': ('local', '+.0f', 100),
+    'core_global_dice': ('Dice core: global', '.3f', 1),
+    'core_local_dice': ('local', '.3f', 1),
+    'false_global_ml': ('false core in MA, mL: global', '.2f', 1),
+    'false_local_ml': ('local', '.2f', 1),
+    'homologue_median': ('homologue off, mm: median', '.2f', 1),
+    'homologue_p90': ('90th percentile', '.2f', 1),
+    'hemisphere_share': ('tissue on its side, %', '.1f', 100),
+    'motion_median': ('motion left, mm: median frame', '.2f', 1),
+    'motion_worst': ('worst', '.2f', 1),
+}
+# figures on one line of a case's table
+LINES = (
+    ('brain_dice', 'hemisphere_share'),
+    ('cbf_r', 'cbf_share', 'rcbf_rmse'),
+    ('tmax_r', 'tmax_bias', 'aif_r'),
+    ('hypoperfusion_dice', 'hypoperfusion_true_ml', 'hypoperfusion_ml', 'side'),
+    ('core_true_ml', 'core_global_ml', 'core_local_ml'),
+    ('core_global_error', 'core_local_error'),
+    ('core_global_dice', 'core_local_dice'),
+    ('false_global_ml', 'false_local_ml'),
+    ('homologue_median', 'homologue_p90'),
+    ('motion_median', 'motion_worst'),
+)
+
+
+def show(figure: str, value: float | None) -> str:
+    """Write one figure: n/a where it does not apply, FAIL where it is missing.
+
+    Examples
+    --------
+    >>> show('cbf_share', 0.987), show('cbf_r', None), show('cbf_r', math.nan)
+    ('98.7', 'n/a', 'FAIL')
+    """
+    if value is None:
+        return 'n/a'
+    if not math.isfinite(value):
+        return 'FAIL'
+    if figure == 'side':
+        return 'yes' if value else 'WRONG'
+    _, form, factor = FIGURES[figure]
+    return format(value * factor, form)
+
+
+def describe(case: Case) -> str:
+    settings = case.settings
+    lesion = f'{settings.lesion} core {settings.lesion_side}' if case.lesion else 'no lesion'
+    ma = 'microangiopathy' if case.microangiopathy else 'no microangiopathy'
+    return (
+        f'{case.name} (sub-{case.label}: {ma}, {lesion}, {settings.residue}, '
+        f'{settings.timing}, {settings.noise_hu:g} HU)'
+    )
+
+
+def print_case(case, figures, failures) -> None:
+    print(f'\n{describe(case)}')
+    for line in LINES:
+        if any(figures[name] is not None for name in line):
+            cells = (f'{FIGURES[name][0]} {show(name, figures[name])}' for name in line)
+            print('  ' + '   '.join(cells))
+    for failure in failures:
+        print(f'  FAIL {failure}')
+
+
+def mean_of(scores, figure, choose=lambda case: True, statistic=np.mean):
+    """Take a statistic over the cases that a figure applies to; NaN if one failed or none is left.
+
+    Parameters
+    ----------
+    scores : list of (Case, dict)
+    figure : str
+    choose : callable
+        ``choose(case)`` tells whether a case counts.
+    statistic : callable
+
+    Returns
+    -------
+    float
+    """
+    values = [figures[figure] for case, figures in scores if choose(case)]
+    values = [value for value in values if value is not None]
+    return float(statistic(values)) if values else math.nan
+
+
+def print_means(scores) -> None:
+    """Print figure by figure: every case, and the mean over those it applies to."""
+    names = [case.name for case, _ in scores]
+    width = max(len(name) for name in names)
+    print('\nAll cases and their mean\n')
+    print(f'| {"":30} | ' + ' | '.join(str(i + 1) for i in range(len(names))) + ' | mean |')
+    print('|---' * (len(names) + 2) + '|')
+    prefix = ''
+    for figure, (heading, _, _) in FIGURES.items():
+        if ':' in heading:
+            prefix = heading.partition(':')[0] + ': '
+            heading = heading.partition(': ')[2]
+        elif not heading[0].islower() or heading.startswith(('r ', 'bias', 'tissue', 'side')):
+            prefix = ''
+        cells = [show(figure, figures[figure]) for _, figures in scores]
+        mean = mean_of(scores, figure)
+        mean = f'{mean:.2f}' if figure == 'side' else show(figure, mean)
+        if all(figures[figure] is None for _, figures in scores):
+            mean = 'n/a'
+        print(f'| {prefix + heading:30} | ' + ' | '.join([*cells, mean]) + ' |')
+    print()
+    for i, name in enumerate(names):
+        print(f'{i + 1:3} {name:{width}}')
+
+
+# -- targets
+
+
+def _with_lesion(case):
+    return case.lesion
+
+
+def _without_ma(case):
+    return case.lesion and not case.microangiopathy
+
+
+def _ma_and_core(case):
+    return case.lesion and case.microangiopathy
+
+
+def _ma_only(case):
+    return case.microangiopathy and not case.lesion
+
+
+def _every(case):
+    return True
+
+
+def _median_size(values):
+    return np.median(np.abs(values))
+
+
+# issue, what, figure, cases, statistic, floor, stretch, whether more is better
+TARGETS = (
+    ('2', 'side right in every case with a lesion', 'side', _with_lesion, np.min, 1, None, True),
+    ('2', 'Dice hypoperfusion, worst', 'hypoperfusion_dice', _with_lesion, np.min, 0.75, None, True),
+    ('2', 'r(CBF, truth), worst', 'cbf_r', _every, np.min, 0.65, None, True),
+    ('3', 'r(CBF, truth), mean', 'cbf_r', _every, np.mean, 0.78, 0.85, True),
+    ('3', 'tissue with a CBF, worst', 'cbf_share', _every, np.min, 0.95, None, True),
+    ('3', 'r(Tmax, delay), mean', 'tmax_r', _every, np.mean, 0.90, 0.95, True),
+    ('3', 'Dice hypoperfusion, mean', 'hypoperfusion_dice', _with_lesion, np.mean, 0.88, 0.93, True),
+    ('3', 'Dice core global without MA, mean', 'core_global_dice', _without_ma, np.mean, 0.70, 0.80, True),
+    ('3', 'core volume error global without MA, median', 'core_global_error', _without_ma,
+     _median_size, 0.25, 0.12, False),
+    ('3', 'Dice brain, worst', 'brain_dice', _every, np.min, 0.95, None, True),
+    ('3', 'r(AIF), worst', 'aif_r', _every, np.min, 0.98, None, True),
+    ('3', 'motion left, median frame, worst case, mm', 'motion_median', _every, np.max, 0.3, None, False),
+    ('3', 'motion left, worst frame, worst case, mm', 'motion_worst', _every, np.max, 0.8, None, False),
+    ('4', 'homologue off, mean of medians, mm', 'homologue_median', _every, np.mean, 3.5, 2.5, False),
+    ('4', 'homologue off, mean of 90th percentiles, mm', 'homologue_p90', _every, np.mean, 7.5, 6.0, False),
+    ('4', 'tissue on its side, worst', 'hemisphere_share', _every, np.min, 0.97, None, True),
+    ('4', 'Dice core local, MA and core, mean', 'core_local_dice', _ma_and_core, np.mean, 0.70, None, True),
+    ('4', 'Dice core local without MA, mean', 'core_local_dice', _without_ma, np.mean, 0.75, None, True),
+)  # fmt: skip
+
+
+def compare_cores(scores):
+    """Targets that set the local core against the global one: (issue, what, measured, met)."""
+
+    def mean(figure, choose):
+        return mean_of(scores, figure, choose)
+
+    ma = lambda case: case.microangiopathy  # noqa: E731
+    both = {w: [f[f'false_{w}_ml'] for c, f in scores if ma(c)] for w in ('global', 'local')}
+    pairs = list(zip(both['global'], both['local'], strict=True))
+    text = ', '.join(f'{g:.2f} -> {x:.2f}' for g, x in pairs) + ' mL'
+    rows = []
+    if pairs:
+        good = all(g > 0 and x < g for g, x in pairs)
+        rows.append(('2', 'false core in MA: local < global, global > 0', text, good))
+    only = [(f['false_global_ml'], f['false_local_ml']) for c, f in scores if _ma_only(c)]
+    if only:
+        told = [pair for pair in only if not pair[0] <= 2]
+        g, x = np.mean(told, axis=0) if told else (math.nan, math.nan)
+        rows.append(
+            ('4', 'MA only (global > 2 mL): local <= 1 mL and <= 1/5', f'{g:.2f} -> {x:.2f} mL, '
+             f'{len(told)} of {len(only)} heads', bool(x <= 1 and x <= g / 5))
+        )  # fmt: skip
+    g, x = (mean(f'false_{which}_ml', _ma_and_core) for which in ('global', 'local'))
+    if any(_ma_and_core(case) for case, _ in scores):
+        rows.append(('4', 'MA and core: false core halved', f'{g:.2f} -> {x:.2f} mL', x <= g / 2))
+        g, x = (mean(f'core_{which}_dice', _ma_and_core) for which in ('global', 'local'))
+        rows.append(('4', 'MA and core: Dice local > global', f'{g:.3f} -> {x:.3f}', x > g))
+    if any(_without_ma(case) for case, _ in scores):
+        g, x = (mean(f'core_{which}_dice', _without_ma) for which in ('global', 'local'))
+        rows.append(
+            ('4', 'no MA: Dice local >= global - 0.03', f'{g:.3f} -> {x:.3f}', x >= g - 0.03)
+        )
+    return rows
+
+
+def judge(value, floor, stretch, more) -> str:
+    """Say whether a target is met.
+
+    Examples
+    --------
+    >>> judge(0.9, 0.8, 0.95, True), judge(0.1, 0.25, 0.12, False), judge(math.nan, 1, None, True)
+    ('met', 'stretch met', 'missed')
+    """
+
+    def reached(goal):
+        return value >= goal if more else value <= goal
+
+    if stretch is not None and reached(stretch):
+        return 'stretch met'
+    return 'met' if reached(floor) else 'missed'
+
+
+def print_targets(scores) -> None:
+    """Print the targets of the project's issues beside what was measured."""
+    print(
+        '\nTargets\n\n| issue | target | floor | stretch | measured | |\n|---|---|---|---|---|---|'
+    )
+    for issue, what, figure, choose, statistic, floor, stretch, more in TARGETS:
+        if not any(choose(case) for case, _ in scores):
+            continue
+        value = mean_of(scores, figure, choose, statistic)
+        sign = '>=' if more else '<='
+        goal = '' if stretch is None else f'{sign} {stretch:g}'
+        print(
+            f'| {issue} | {what} | {sign} {floor:g} | {goal} | {value:.3f} | '
+            f'{judge(value, floor, stretch, more)} |'
+        )
+    for issue, what, measured, met in compare_cores(scores):
+        print(f'| {issue} | {what} | | | {measured} | {"met" if met else "missed"} |')
+
+
+# -- command line
+
+
+def parse(argv):
+    own, extra = argv, []
+    if '--' in argv:
+        at = argv.index('--')
+        own, extra = argv[:at], argv[at + 1 :]
+    names = [case.name for case in CASES]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add('--cases', nargs='+', choices=names, metavar='NAME', help=', '.join(names))
+    add('--quick', action='store_true', help=f'only {", ".join(QUICK)}')
+    add('--out', type=Path, metavar='DIR', help='outputs, work folders and scores.json; kept')
+    add('--keep', action='store_true', help='keep the outputs when they are in a temporary folder')
+    add('--data', type=Path, metavar='DIR', help='folder of the heads (default: in the cache)')
+    add('--jobs', type=int, default=2, metavar='N', help='processes (default: 2)')
+    add('--score-only', action='store_true', help='score what an earlier run left in --out')
+    args = parser.parse_args(own)
+    if args.score_only and args.out is None:
+        parser.error('--score-only needs --out')
+    return args, extra
+
+
+def main(argv) -> int:
+    args, extra = parse(argv)
+    wanted = args.cases or (QUICK if args.quick else [case.name for case in CASES])
+    cases = [case for case in CASES if case.name in wanted]
+    bids_dir = (args.data or default_data_dir()).absolute()
+    make_heads(bids_dir, {case.label: case.settings for case in cases}, args.jobs)
+    out_dir = (args.out or Path(tempfile.mkdtemp(prefix='ctpprep-accuracy-'))).absolute()
+    try:
+        if not args.score_only:
+            run_cases(cases, bids_dir, out_dir, args.jobs, extra)
+        return report(cases, bids_dir, out_dir)
+    finally:
+        if args.out is None and not args.keep:
+            shutil.rmtree(out_dir, ignore_errors=True)
+        else:
+            print(f'\noutputs: {out_dir}')
+
+
+def report(cases, bids_dir, out_dir) -> int:
+    """Score and print; return the exit code."""
+    scores, failed = [], 0
+    for case in cases:
+        stem = f'sub-{case.label}'
+        folder = out_dir / group_name(case.options) / stem / 'ct'
+        figures, failures = score_series(folder, stem, read_truth(bids_dir, case.label))
+        scores.append((case, figures))
+        failed += bool(failures)
+        print_case(case, figures, failures)
+    print_means(scores)
+    print_targets(scores)
+    record = {case.name: figures for case, figures in scores}
+    (out_dir / 'scores.json').write_text(json.dumps(record, indent=2) + '\n')
+    if failed:
+        print(f'\nFAIL: {failed} of {len(cases)} cases lack figures')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
