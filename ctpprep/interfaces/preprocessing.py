@@ -22,6 +22,8 @@ from ctpprep.perfusion import bolus, brain, grid, motion, symmetry
 
 # scanners pad what lies outside the reconstruction with large negative numbers
 AIR_HU = -1024.0
+# vessels are looked for this far from bone
+BONE_MARGIN_MM = 2.0
 # densities above this are head, for the comparison of skulls
 HEAD_HU = -200.0
 
@@ -159,7 +161,9 @@ class _MakeMasksInputSpec(BaseInterfaceInputSpec):
 class _MakeMasksOutputSpec(TraitedSpec):
     reference = File(exists=True, desc='mean of the corrected pre-bolus frames, HU')
     brain_mask = File(exists=True, desc='brain with sulci and ventricles')
-    intracranial_mask = File(exists=True, desc='all inside the skull, seen in every frame')
+    intracranial_mask = File(
+        exists=True, desc='inside the skull, off the bone, seen in every frame'
+    )
     vessel_mask = File(exists=True)
     csf_mask = File(exists=True)
     tissue_mask = File(exists=True, desc='brain without vessels and CSF, seen in every frame')
@@ -183,7 +187,9 @@ class MakeMasks(SimpleInterface):
         brain_mask, inside = brain.brain_masks(
             average, first, size, bone_hu=self.inputs.bone_hu, csf_hu=self.inputs.csf_hu
         )
-        curve = bolus.first_pass(ctp, inside & seen, weights)
+        # bone that motion brings into the outermost voxels must not pass for contrast
+        deep = inside & seen & (brain.distance_in_plane(inside, size) > BONE_MARGIN_MM)
+        curve = bolus.first_pass(ctp, deep, weights)
         n_baseline, arrival = bolus.find_arrival(curve, times)
         reference = bolus.baseline(ctp, n_baseline, weights)
         peak = bolus.peak_enhancement(ctp, reference, inside & seen, weights)
@@ -195,7 +201,7 @@ class MakeMasks(SimpleInterface):
             raise PerfusionError('masks: no tissue is left in the brain; is the series in HU?')
         self._save(
             runtime, affine, reference=_fill_air(reference, np.isfinite(reference)),
-            brain_mask=brain_mask, intracranial_mask=inside & seen, vessel_mask=vessels,
+            brain_mask=brain_mask, intracranial_mask=deep, vessel_mask=vessels,
             csf_mask=csf & ~vessels, tissue_mask=tissue,
         )  # fmt: skip
         facts = {'n_baseline': n_baseline, 'arrival_s': arrival - float(times[0])}

@@ -118,6 +118,33 @@ class Vessel:
     voxels: np.ndarray
 
 
+def step_like(curves):
+    """Tell curves that jump and stay up: the head moved and bone came in.
+
+    A vessel fills over several frames, or comes down again.
+
+    Parameters
+    ----------
+    curves : (V, T) array
+        Enhancement, HU.
+
+    Returns
+    -------
+    (V,) array of bool
+
+    Examples
+    --------
+    >>> step_like(np.array([[0.0, 0, 9, 9, 9], [0, 5, 9, 5, 2], [0, 3, 6, 8, 9]]))
+    array([ True, False, False])
+    """
+    peak = np.maximum(curves.max(axis=1), 1e-6)
+    jump = np.diff(curves, axis=1)
+    start = np.argmax(jump, axis=1) + 1
+    after = np.arange(curves.shape[1]) >= start[:, None]
+    level = np.where(after, curves, 0).sum(axis=1) / after.sum(axis=1)
+    return (jump.max(axis=1) > 0.5 * peak) & (level > 0.6 * peak)
+
+
 def smooth_in_time(curves):
     """Average each sample with its neighbours, weights 1 2 1.
 
@@ -163,7 +190,8 @@ def find_aif(curves, times, pattern, tissue_peak, noise, *, aif_voxels):
     features = curve_features(smooth_in_time(curves), times[pattern])
     least = max(LEAST_SNR * noise, LEAST_OVER_TISSUE * tissue_peak)
     scan_end = times[pattern][:, -1]
-    like = (features.peak > least) & (features.width < 14.0) & (features.peak_time < scan_end - 3)
+    falls = (features.width < 14.0) & (features.peak_time < scan_end - 3)
+    like = (features.peak > least) & falls & ~step_like(curves)
     if like.sum() < 3:
         raise VesselError(
             f'no artery-like curve: {like.sum()} voxels rise by more than {least:.0f} HU and fall '
@@ -174,7 +202,10 @@ def find_aif(curves, times, pattern, tissue_peak, noise, *, aif_voxels):
     late = np.maximum(features.arrival - earliest, 0)
     score = np.where(
         like & (late < EARLY_S),
-        features.peak / features.width * np.exp(-0.5 * late**2) / (1 + 5 * features.roughness),
+        features.peak
+        / np.maximum(features.width, 0.1)
+        * np.exp(-0.5 * late**2)
+        / (1 + 5 * features.roughness),
         0.0,
     )
     return _average_best(curves, times, pattern, score, aif_voxels)
@@ -205,7 +236,8 @@ def find_vof(curves, times, pattern, aif, *, aif_voxels):
     artery = curve_features(smooth_in_time(aif.curve[None]), aif.times)
     after = features.arrival > artery.arrival[0] + 1.5
     # the vein drains what the artery brought: less than a third of its area is tissue
-    like = after & (features.area > artery.area[0] / 3) & (features.peak > artery.peak[0] / 5)
+    large = (features.area > artery.area[0] / 3) & (features.peak > artery.peak[0] / 5)
+    like = after & large & ~step_like(curves)
     if like.sum() < 3:
         raise VesselError(
             f'no vein-like curve: {like.sum()} voxels fill after the artery with a third of its '

@@ -319,4 +319,5 @@ def init_writer(
         dict.fromkeys([row['name'] for row in rows] + [f for row in rows for f in row['facts']])
     )
     writer = WriteDerivatives(names=names, rows=rows, output_dir=str(run.output_dir))
-    return pe.Node(writer, name=f'write_{stage}', mem_gb=0.5)
+    # a kept work folder must not make up for outputs that somebody removed
+    return pe.Node(writer, name=f'write_{stage}', mem_gb=0.5, overwrite=True)

@@ -57,6 +57,7 @@ def init_quality_wf(
     write_figures = pe.Node(
         WriteFigures(folder=str(run.output_dir / f'sub-{series.participant}' / 'figures')),
         name='write_figures',
+        overwrite=True,
     )
     outputnode = pe.Node(IdentityInterface(['quality']), name='outputnode')
     workflow.connect([
