@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import importlib.metadata
 import logging
 import os
 import pwd
@@ -103,9 +104,11 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
             '%d series, %d processes, %.1f GB of memory, work folder %s',
             len(series), run.nprocs, run.mem_gb, run.work_dir,
         )  # fmt: skip
+        from ctpprep.interfaces.bids import write_dataset_description
         from ctpprep.workflows.base import init_ctpprep_wf
         from ctpprep.workflows.execution import SeriesResult, run_workflow, write_graph
 
+        write_dataset_description(run.output_dir, run.bids_dir, __version__)
         workflow = init_ctpprep_wf(series, method, run)
         if run.write_graph:
             logger.info('graph: %s', write_graph(workflow, run))
@@ -114,8 +117,51 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
             if not isinstance(each, CTPSeries):
                 results.append(SeriesResult(each.prefix, False, each.reason))
         results.sort(key=lambda result: result.prefix)
+        write_reports(found, results, method, run)
         logger.info('\n%s\noutputs: %s', tabulate(results), run.output_dir)
     return 0 if all(result.succeeded for result in results) else 1
+
+
+def write_reports(
+    found: Sequence[typing.Any],
+    results: Sequence['SeriesResult'],
+    method: MethodSettings,
+    run: RunSettings,
+) -> None:
+    """Write the page of every participant, also of one whose series failed."""
+    from ctpprep.reports import build_report
+    from ctpprep.series import CTPSeries
+    from ctpprep.workflows.base import init_series_wf
+
+    failed = {each.prefix: each for each in results if not each.succeeded}
+    for label in dict.fromkeys(each.participant for each in found):
+        mine = [each for each in found if each.participant == label]
+        usable = [each for each in mine if isinstance(each, CTPSeries)]
+        methods = init_series_wf(usable[0], method, run).visit_desc() if usable else ''
+        info = describe_run(method) | {
+            'Timing': {each.prefix: each.timing_source for each in usable},
+            'failed': [
+                {'prefix': each.prefix, 'reason': failed[each.prefix].cause}
+                for each in mine
+                if each.prefix in failed
+            ],
+        }
+        logger.info('report: %s', build_report(run.output_dir, label, methods, info))
+
+
+def describe_run(method: MethodSettings) -> dict[str, typing.Any]:
+    """Tell software and settings; nothing of the machine, since the record travels."""
+    stages = dict.fromkeys(
+        each.metadata['about'].stage for each in dataclasses.fields(MethodSettings)
+    )
+    packages = ('nipype', 'niworkflows', 'antspyx', 'nibabel', 'numpy', 'scipy', 'pybids')
+    return {
+        'version': __version__,
+        'Software': {'ctpprep': __version__}
+        | {'Python': '.'.join(map(str, sys.version_info[:3]))}
+        | {name: importlib.metadata.version(name) for name in packages},
+        'Settings': {stage: method.stage(stage) for stage in stages},
+    }
 
 
 def run_group(run: RunSettings) -> int:

@@ -16,7 +16,7 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline.engine import Node, Workflow
 from nipype.pipeline.plugins.linear import LinearPlugin
 
-from ctpprep import exceptions
+from ctpprep import __version__, exceptions
 from ctpprep.series import CTPSeries, workflow_name
 from ctpprep.settings import RunSettings
 from ctpprep.workflows._processes import SturdyMultiProcPlugin
@@ -74,7 +74,8 @@ def configure(workflow: Workflow, series: Sequence[CTPSeries], run: RunSettings)
     levels = dict.fromkeys(('workflow_level', 'interface_level', 'utils_level'), level)
     nipype_config.update_config({'logging': levels})
     nipype_logging.update_logging(nipype_config)
-    workflow.base_dir = str(run.work_dir)
+    # another version may compute otherwise: it starts anew
+    workflow.base_dir = str(run.work_dir / f'ctpprep-{__version__}')
     options = {
         'crashdump_dir': str(run.output_dir / 'logs' / run.run_uuid),
         'crashfile_format': 'txt',
