@@ -166,33 +166,33 @@ def group_name(options) -> str:
 
 # -- tables
 
-# figure -> heading, format, factor
+# figure -> heading in the table of all cases, heading on a case's line, format, factor
 FIGURES = {
-    'brain_dice': ('Dice brain', '.3f', 1),
-    'cbf_r': ('r CBF', '.3f', 1),
-    'cbf_share': ('tissue with CBF, %', '.1f', 100),
-    'rcbf_rmse': ('RMSE rCBF', '.3f', 1),
-    'tmax_r': ('r Tmax', '.3f', 1),
-    'tmax_bias': ('bias Tmax, s', '+.2f', 1),
-    'aif_r': ('r AIF', '.4f', 1),
-    'side': ('side right', '.0f', 1),
-    'hypoperfusion_dice': ('Dice hypoperfusion', '.3f', 1),
-    'hypoperfusion_true_ml': ('hypoperfusion, mL: true', '.1f', 1),
-    'hypoperfusion_ml': ('found', '.1f', 1),
-    'core_true_ml': ('core, mL: planted', '.1f', 1),
-    'core_global_ml': ('global', '.1f', 1),
-    'core_local_ml': ('local', '.1f', 1),
-    'core_global_error': ('core volume error, %: global', '+.0f', 100),
-    'core_local_error': ('local', '+.0f', 100),
-    'core_global_dice': ('Dice core: global', '.3f', 1),
-    'core_local_dice': ('local', '.3f', 1),
-    'false_global_ml': ('false core in MA, mL: global', '.2f', 1),
-    'false_local_ml': ('local', '.2f', 1),
-    'homologue_median': ('homologue off, mm: median', '.2f', 1),
-    'homologue_p90': ('90th percentile', '.2f', 1),
-    'hemisphere_share': ('tissue on its side, %', '.1f', 100),
-    'motion_median': ('motion left, mm: median frame', '.2f', 1),
-    'motion_worst': ('worst', '.2f', 1),
+    'brain_dice': ('Dice brain', 'Dice brain', '.3f', 1),
+    'cbf_r': ('r(CBF, truth)', 'r(CBF)', '.3f', 1),
+    'cbf_share': ('tissue with a CBF, %', 'of tissue, %', '.1f', 100),
+    'rcbf_rmse': ('RMSE rCBF', 'RMSE rCBF', '.3f', 1),
+    'tmax_r': ('r(Tmax, delay)', 'r(Tmax)', '.3f', 1),
+    'tmax_bias': ('bias Tmax, s', 'bias Tmax, s', '+.2f', 1),
+    'aif_r': ('r(AIF)', 'r(AIF)', '.4f', 1),
+    'side': ('side right', 'side right', '.0f', 1),
+    'hypoperfusion_dice': ('Dice hypoperfusion', 'Dice hypoperfusion', '.3f', 1),
+    'hypoperfusion_true_ml': ('hypoperfusion true, mL', 'mL: true', '.1f', 1),
+    'hypoperfusion_ml': ('hypoperfusion found, mL', 'found', '.1f', 1),
+    'core_true_ml': ('core planted, mL', 'core, mL: planted', '.1f', 1),
+    'core_global_ml': ('core global, mL', 'global', '.1f', 1),
+    'core_local_ml': ('core local, mL', 'local', '.1f', 1),
+    'core_global_error': ('core global, volume error, %', 'volume error, %: global', '+.0f', 100),
+    'core_local_error': ('core local, volume error, %', 'local', '+.0f', 100),
+    'core_global_dice': ('Dice core global', 'Dice core: global', '.3f', 1),
+    'core_local_dice': ('Dice core local', 'local', '.3f', 1),
+    'false_global_ml': ('false core in MA global, mL', 'false core in MA, mL: global', '.2f', 1),
+    'false_local_ml': ('false core in MA local, mL', 'local', '.2f', 1),
+    'homologue_median': ('homologue off, median, mm', 'homologue off, mm: median', '.2f', 1),
+    'homologue_p90': ('homologue off, 90th percentile, mm', '90th percentile', '.2f', 1),
+    'hemisphere_share': ('tissue on its side, %', 'tissue on its side, %', '.1f', 100),
+    'motion_median': ('motion left, median frame, mm', 'motion left, mm: median frame', '.2f', 1),
+    'motion_worst': ('motion left, worst frame, mm', 'worst', '.2f', 1),
 }
 # figures on one line of a case's table
 LINES = (
@@ -223,7 +223,7 @@ def show(figure: str, value: float | None) -> str:
         return 'FAIL'
     if figure == 'side':
         return 'yes' if value else 'WRONG'
-    _, form, factor = FIGURES[figure]
+    _, _, form, factor = FIGURES[figure]
     return format(value * factor, form)
 
 
@@ -241,7 +241,7 @@ def print_case(case, figures, failures) -> None:
     print(f'\n{describe(case)}')
     for line in LINES:
         if any(figures[name] is not None for name in line):
-            cells = (f'{FIGURES[name][0]} {show(name, figures[name])}' for name in line)
+            cells = (f'{FIGURES[name][1]} {show(name, figures[name])}' for name in line)
             print('  ' + '   '.join(cells))
     for failure in failures:
         print(f'  FAIL {failure}')
@@ -269,27 +269,24 @@ def mean_of(scores, figure, choose=lambda case: True, statistic=np.mean):
 
 def print_means(scores) -> None:
     """Print figure by figure: every case, and the mean over those it applies to."""
-    names = [case.name for case, _ in scores]
-    width = max(len(name) for name in names)
-    print('\nAll cases and their mean\n')
-    print(f'| {"":30} | ' + ' | '.join(str(i + 1) for i in range(len(names))) + ' | mean |')
-    print('|---' * (len(names) + 2) + '|')
-    prefix = ''
-    for figure, (heading, _, _) in FIGURES.items():
-        if ':' in heading:
-            prefix = heading.partition(':')[0] + ': '
-            heading = heading.partition(': ')[2]
-        elif not heading[0].islower() or heading.startswith(('r ', 'bias', 'tissue', 'side')):
-            prefix = ''
+    print('\nAll cases, and the mean over those that a figure applies to\n')
+    for i, (case, _) in enumerate(scores):
+        print(f'{i + 1}. {describe(case)}')
+    numbers = ' | '.join(str(i + 1) for i in range(len(scores)))
+    print(f'\n| {"":34} | {numbers} | mean |')
+    print('|---' * (len(scores) + 2) + '|')
+    for figure, (heading, *_) in FIGURES.items():
         cells = [show(figure, figures[figure]) for _, figures in scores]
-        mean = mean_of(scores, figure)
-        mean = f'{mean:.2f}' if figure == 'side' else show(figure, mean)
-        if all(figures[figure] is None for _, figures in scores):
-            mean = 'n/a'
-        print(f'| {prefix + heading:30} | ' + ' | '.join([*cells, mean]) + ' |')
-    print()
-    for i, name in enumerate(names):
-        print(f'{i + 1:3} {name:{width}}')
+        cells.append(show_mean(scores, figure))
+        print(f'| {heading:34} | ' + ' | '.join(cells) + ' |')
+
+
+def show_mean(scores, figure) -> str:
+    """Write the mean of a figure; the share of right sides is a fraction."""
+    if all(figures[figure] is None for _, figures in scores):
+        return 'n/a'
+    mean = mean_of(scores, figure)
+    return f'{mean:.2f}' if figure == 'side' and math.isfinite(mean) else show(figure, mean)
 
 
 # -- targets

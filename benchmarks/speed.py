@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast, and how much memory: run ctpprep on one head per size and watch its processes.
+
+    python benchmarks/speed.py
+    python benchmarks/speed.py --sizes 256 --nprocs 1
+
+Memory is the summed proportional set size (PSS) of all processes of the run, read every 0.25 s
+(Linux). A stage's peak is the highest sum while the stage ran, whatever else ran beside it.
+"""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import psutil
+from accuracy import default_data_dir, make_heads
+
+from ctpprep.phantom import PhantomSettings
+
+INTERVAL = 0.25  # s between two looks at the memory
+LAST_STAGE_OF_MAPS = 'deconvolve'
+_SCAN = {'n_slices': 20, 'frame_interval': 1.5, 'lesion': 'large', 'motion_mm': 2.0}
+SIZES = {
+    '128': PhantomSettings(
+        seed=201, matrix=128, voxel_size_mm=(1.72, 1.72, 5.0), n_frames=27, **_SCAN
+    ),
+    '256': PhantomSettings(
+        seed=202, matrix=256, voxel_size_mm=(0.86, 0.86, 5.0), n_frames=45, **_SCAN
+    ),
+}
+# Measured before on another head phantom (45 frames at both sizes) and another day.
+PEERS = """\
+Other open programs, measured on another phantom (20 slices, 45 frames at both sizes, 0.5 mm motion)
+on a shared machine with 2 cores: compare ratios, not seconds.
+
+| program | 128 x 128 | 256 x 256 | what it does |
+|---|---|---|---|
+| PyPeT | 23 s, 1.25 GB | 72 s, 3.5 GB | raw series to maps |
+| ctp_csvd | 156 s, 1.3 GB | 287 s, 4.2 GB | raw series to maps, no motion correction |
+"""
+PEERS_DECONVOLUTION = """\
+Other programs: 179k voxels x 45 frames, AIF given; CPU s, and the same by voxels for 717k.
+
+| method | CPU s | for 717k voxels |
+|---|---|---|
+| one matrix product (attainable bound) | 0.07-0.3 | 0.2-0.35 (measured) |
+| ctp_csvd, block-circulant SVD | 3.7 | 15 |
+| PyPeT, block-circulant SVD | 3.9 | 16 |
+| osipy, oSVD | 3.0 | 12 |
+| dsc-mri-toolbox, cSVD (Octave) | 17.5 | 70 |
+"""
+
+
+# -- memory
+
+
+def pss_bytes(process: psutil.Process) -> int:
+    """Proportional set size of one process: shared pages are divided among those who share them."""
+    try:
+        for line in Path(f'/proc/{process.pid}/smaps_rollup').read_text().splitlines():
+            if line.startswith('Pss:'):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return getattr(process.memory_full_info(), 'pss', 0)
+    except psutil.Error:  # it has ended
+        return 0
+
+
+class MemoryWatch(threading.Thread):
+    """Sum the memory of a process and its descendants until it ends.
+
+    Attributes
+    ----------
+    samples : list of (float, int)
+        Time since the epoch, s, and bytes.
+    """
+
+    def __init__(self, pid):
+        super().__init__(daemon=True)
+        self.process = psutil.Process(pid)
+        self.samples = []
+        self.ended = threading.Event()
+
+    def run(self):
+        """Look every `INTERVAL`."""
+        while not self.ended.wait(INTERVAL):
+            try:
+                family = [self.process, *self.process.children(recursive=True)]
+            except psutil.Error:
+                return
+            self.samples.append((time.time(), sum(pss_bytes(each) for each in family)))
+
+    def peak_gb(self, start=-np.inf, end=np.inf) -> float:
+        """Highest sum between two times; NaN when no look fell between them."""
+        return max((b for t, b in self.samples if start <= t <= end), default=np.nan) / 1e9
+
+
+# -- one run
+
+
+@dataclass(frozen=True)
+class Stage:
+    """When a node of the graph ran; seconds since the epoch."""
+
+    name: str
+    start: float
+    end: float
+
+
+def read_stages(work_dir) -> list[Stage]:
+    """Read from nipype's work folder when each node ran; the parts of a MapNode are one stage.
+
+    Parameters
+    ----------
+    work_dir : path-like
+
+    Returns
+    -------
+    list of Stage
+        In the order of their start.
+    """
+    from nipype.utils.filemanip import loadpkl
+
+    spans = {}
+    for path in Path(work_dir).rglob('result_*.pklz'):
+        name = path.parent.name
+        if path.parent.parent.name == 'mapflow':
+            name = path.parents[2].name
+        runtime = getattr(loadpkl(path), 'runtime', None)
+        if getattr(runtime, 'startTime', None) and getattr(runtime, 'endTime', None):
+            start, end = (
+                datetime.fromisoformat(t).timestamp() for t in (runtime.startTime, runtime.endTime)
+            )
+            known = spans.get(name, (start, end))
+            spans[name] = (min(start, known[0]), max(end, known[1]))
+    stages = [Stage(name, *span) for name, span in spans.items()]
+    return sorted(stages, key=lambda stage: stage.start)
+
+
+def measure_run(bids_dir, label, nprocs, extra: Sequence[str]):
+    """Run the app on one series.
+
+    Returns
+    -------
+    code : int
+        Exit code.
+    began, ended : float
+        s since the epoch.
+    watch : MemoryWatch
+    stages : list of Stage
+    """
+    with tempfile.TemporaryDirectory(prefix='ctpprep-speed-') as folder:
+        work = Path(folder) / 'work'
+        command = [sys.executable, '-m', 'ctpprep', str(bids_dir), str(Path(folder) / 'out'),
+                   'participant', '--participant-label', label, '-w', str(work),
+                   '--nprocs', str(nprocs), *extra]  # fmt: skip
+        began = time.time()
+        with open(Path(folder) / 'log', 'w+') as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            watch = MemoryWatch(process.pid)
+            watch.start()
+            code = process.wait()
+            ended = time.time()
+            watch.ended.set()
+            watch.join()
+            if code:
+                log.seek(0)
+                print(log.read())
+        return code, began, ended, watch, read_stages(work)
+
+
+def report_run(name, settings, code, began, ended, watch, stages) -> bool:
+    """Print the tables of one run; return whether all figures are there."""
+    shape = f'{settings.matrix} x {settings.matrix} x {settings.n_slices} x {settings.n_frames}'
+    print(f'\n{shape}\n\n| stage | s | peak memory, GB |\n|---|---|---|')
+    for stage in stages:
+        peak = watch.peak_gb(stage.start, stage.end)
+        shown = '-' if np.isnan(peak) else f'{peak:.2f}'  # shorter than the interval
+        print(f'| {stage.name} | {stage.end - stage.start:.1f} | {shown} |')
+    ready = [stage.end for stage in stages if stage.name == LAST_STAGE_OF_MAPS]
+    if ready:
+        peak = watch.peak_gb(began, ready[0])
+        print(
+            f'| **start of the command to maps** | **{ready[0] - began:.1f}** | **{peak:.2f}** |'
+        )
+        first = stages[0].start
+        print(f'| raw file to maps, without start-up | {ready[0] - first:.1f} | {peak:.2f} |')
+    else:
+        print('| start of the command to maps | FAIL | FAIL |')
+    print(f'| **whole command** | **{ended - began:.1f}** | **{watch.peak_gb():.2f}** |')
+    if code:
+        print(f'\nFAIL: {name} ended with exit code {code}')
+    return code == 0 and bool(ready) and bool(watch.samples)
+
+
+# -- deconvolution alone
+
+
+def time_deconvolution(n_voxels=717_000, n_frames=45, repeats=3):
+    """Time the deconvolution of noisy curves, on one thread.
+
+    Parameters
+    ----------
+    n_voxels, n_frames, repeats : int
+        The best of the repeats counts.
+
+    Returns
+    -------
+    dict of str to float
+        s: ``operator`` (made once per sampling pattern), ``product`` (the residue functions
+        alone, in blocks as the maps do it), ``maps`` (CBF, CBV, MTT, Tmax and TTP).
+    """
+    from threadpoolctl import threadpool_limits
+
+    from ctpprep.perfusion import deconvolution, maps
+    from ctpprep.settings import MethodSettings
+
+    settings = MethodSettings()
+    given = settings.stage('deconvolution')
+    constants = {name: given[name] for name in ('hematocrit_factor', 'tissue_density')}
+    keys = ('penalty_order', 'lambda_rel', 'residue_step', 'residue_lead', 'calibration_mtt')
+    times = 1.5 * np.arange(n_frames)
+    aif = 300 * np.exp(-(((times - 15) / 4.5) ** 2))
+    rng = np.random.default_rng(0)
+    curves = rng.standard_normal((n_voxels, n_frames), dtype=np.float32)
+    curves += 8 * np.exp(-(((times - 20) / 6) ** 2)).astype(np.float32)
+    weights = np.ones(n_frames)
+    area = float(np.trapezoid(aif, times))
+
+    def make_operator():
+        return deconvolution.deconvolution_operator(
+            times, aif, times, weights, **{key: given[key] for key in keys}
+        )
+
+    operator = make_operator()
+    matrix = operator.matrix.T.astype(np.float32)
+
+    def multiply():
+        for start in range(0, n_voxels, maps.CHUNK):
+            curves[start : start + maps.CHUNK] @ matrix
+
+    def make_maps():
+        maps.perfusion_maps(
+            curves, times, weights, operator, area, tmax_offset=operator.tmax_offset, **constants
+        )
+
+    with threadpool_limits(1):
+        tasks = {'operator': make_operator, 'product': multiply, 'maps': make_maps}
+        return {name: _best(task, repeats) for name, task in tasks.items()}
+
+
+def _best(task, repeats):
+    taken = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        task()
+        taken.append(time.perf_counter() - began)
+    return min(taken)
+
+
+def report_deconvolution(taken) -> None:
+    print('\nDeconvolution alone, 717k voxels x 45 frames, one thread\n\n| step | s |\n|---|---|')
+    print(f'| operator, once per sampling pattern | {taken["operator"]:.3f} |')
+    print(f'| residue functions (matrix product) | {taken["product"]:.2f} |')
+    print(f'| all five maps | {taken["maps"]:.2f} |')
+    print(f'\n{PEERS_DECONVOLUTION}')
+
+
+# -- command line
+
+
+def machine() -> str:
+    memory = psutil.virtual_memory().total / 1e9
+    load = os.getloadavg()[0]
+    return (
+        f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GB, '
+        f'Python {platform.python_version()}, load before the start {load:.1f}'
+    )
+
+
+def main(argv) -> int:
+    own, extra = argv, []
+    if '--' in argv:
+        own, extra = argv[: argv.index('--')], argv[argv.index('--') + 1 :]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add('--sizes', nargs='*', choices=list(SIZES), default=list(SIZES), help='matrix (both)')
+    add('--nprocs', type=int, default=2, metavar='N', help="the app's processes (default: 2)")
+    add('--data', type=Path, metavar='DIR', help='folder of the heads (default: in the cache)')
+    add('--no-deconvolution', action='store_true', help='leave out deconvolution alone')
+    args = parser.parse_args(own)
+    print(machine())
+    bids_dir = (args.data or default_data_dir()).absolute()
+    wanted = {str(SIZES[name].seed): SIZES[name] for name in args.sizes}
+    make_heads(bids_dir, wanted, 1)
+    complete = True
+    for label, settings in wanted.items():
+        measured = measure_run(bids_dir, label, args.nprocs, extra)
+        complete &= report_run(f'sub-{label}', settings, *measured)
+        sys.stdout.flush()
+    print(f'\n{PEERS}')
+    if not args.no_deconvolution:
+        report_deconvolution(time_deconvolution())
+    return 0 if complete else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
