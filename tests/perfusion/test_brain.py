@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks on an open slab."""
+
+import numpy as np
+import pytest
+
+from ctpprep.exceptions import PerfusionError
+from ctpprep.perfusion import brain
+
+
+def dice(first, second):
+    return 2 * (first & second).sum() / (first.sum() + second.sum())
+
+
+def ring(gap_mm=0.0):
+    """Head of 2 mm voxels: scalp, a ring of bone with a gap, brain inside; open above and below."""
+    x, y = np.meshgrid(np.arange(-45, 46) * 2.0, np.arange(-45, 46) * 2.0, indexing='ij')
+    r = np.hypot(x, y)
+    plane = np.full(r.shape, -1000.0)
+    plane[r < 84] = 40
+    plane[(r < 76) & (r > 66) & ~((np.abs(x) < gap_mm / 2) & (y > 0))] = 900
+    inside = np.repeat((r < 62)[..., None], 6, axis=2)
+    outside = np.repeat((r > 78)[..., None], 6, axis=2)
+    return np.repeat(plane[..., None], 6, axis=2), inside, outside
+
+
+@pytest.mark.parametrize('gap_mm', [0.0, 6.0])
+def test_brain_ends_at_the_bone_even_where_it_is_open(gap_mm):
+    volume, inside, outside = ring(gap_mm)
+    found = brain.inside_skull(volume, (2.0, 2.0, 5.0), 130.0)
+    assert found[inside].all()
+    assert not found[outside].any()
+
+
+def test_an_image_that_is_almost_all_bone_is_refused():
+    volume, inside, _ = ring()
+    volume[inside] = 900
+    with pytest.raises(PerfusionError, match='supply a brain mask'):
+        brain.inside_skull(volume, (2.0, 2.0, 5.0), 130.0)
+
+
+def test_largest_keeps_one_component():
+    mask = np.zeros((9, 9, 1), bool)
+    mask[:2, :2] = mask[5:, 5:] = True
+    found = brain.largest(mask)
+    assert found[5:, 5:].all()
+    assert not found[:2, :2].any()
+
+
+def test_largest_of_nothing_is_nothing():
+    assert not brain.largest(np.zeros((3, 3, 3), bool)).any()
+
+
+def test_distance_agrees_with_the_nearest_voxel_outside():
+    mask = np.random.default_rng(0).random((9, 8, 3)) > 0.2
+    found = brain.distance_in_plane(mask, (1.5, 2.0, 5.0))
+    for x, y, z in np.argwhere(mask):
+        outside = np.argwhere(~mask[..., z])
+        by_hand = np.linalg.norm((outside - (x, y)) * (1.5, 2.0), axis=1).min()
+        assert found[x, y, z] == pytest.approx(by_hand)
+    assert not found[~mask].any()
+
+
+def test_holes_are_filled_within_slices_though_open_above():
+    mask = np.zeros((7, 7, 2), bool)
+    mask[1:6, 1:6] = True
+    mask[3, 3] = False
+    mask[0, 0] = False
+    filled = brain.fill_in_plane(mask)
+    assert filled[3, 3].all()
+    assert not filled[0, 0].any()
+
+
+def test_vessels_are_what_enhances_more_than_brain_with_their_rims():
+    peak = np.full((9, 9, 3), 10.0)
+    peak[4, 4, 1] = 26.0
+    peak[7, 7, 1] = 24.0
+    inside = np.ones(peak.shape, bool)
+    inside[4, 5, 1] = False
+    found = brain.vessel_mask(peak, inside, inside, 2.5)
+    assert sorted(map(tuple, np.argwhere(found))) == [(3, 4, 1), (4, 3, 1), (4, 4, 1), (5, 4, 1)]
+
+
+def test_brain_of_a_head_is_found(head, found):
+    assert dice(found.brain, head.truth['brain']) > 0.97
+
+
+def test_brain_ends_where_the_vault_begins(found):
+    # above the skull base, where bone lies within the ring as well
+    assert found.baseline[:, :, 2:][found.brain[:, :, 2:]].max() < 130
+
+
+def test_tissue_of_a_head_is_tissue(head, found):
+    assert head.truth['tissue'][found.tissue].mean() > 0.88
+    assert head.truth['vessel'][found.tissue].max() < 0.3
+
+
+def test_most_tissue_of_a_head_is_kept(head, found):
+    pure = (head.truth['tissue'] > 0.9) & (head.truth['vessel'] == 0)
+    assert found.tissue[pure].mean() > 0.85
+
+
+def test_vessels_of_a_head_are_found(head, found):
+    assert found.vessels[(head.truth['vessel'] > 0.5) & found.inside].mean() > 0.95
+
+
+def test_csf_of_a_head_is_not_tissue(head, found):
+    water = head.truth['brain'] & (head.truth['tissue'] < 0.05) & (head.truth['vessel'] == 0)
+    assert found.csf[water & found.brain].mean() > 0.8
+    assert found.csf[head.truth['tissue'] > 0.95].mean() < 0.02

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Motion parameters, displacement, weights and resampling."""
+
+import numpy as np
+import pytest
+
+from ctpprep.perfusion import motion
+from ctpprep.phantom import frame_affine
+
+CENTRE = np.array([5.0, -20.0, 30.0])
+AFFINE = np.array([[-2.0, 0, 0, 40], [0, -2, 0, 30], [0, 0, 5, -25], [0, 0, 0, 1]])
+POINTS = np.random.default_rng(0).normal(0, 40, (50, 3))
+
+
+def shift(x=0.0, y=0.0, z=0.0):
+    moved = np.eye(4)
+    moved[:3, 3] = x, y, z
+    return moved
+
+
+def test_parameters_are_those_the_transform_was_made_of():
+    planted = np.array([[1.0, -2, 3, 0.05, -0.1, 0.2], [0, 0, 0, 0.3, 0.2, -0.1], [0] * 6])
+    transforms = [frame_affine(row, CENTRE) for row in planted]
+    np.testing.assert_allclose(motion.rigid_parameters(transforms, CENTRE), planted, atol=1e-12)
+
+
+def test_a_rotation_about_the_centre_is_no_translation():
+    transform = frame_affine(np.array([0, 0, 0, 0.1, 0.2, 0.3]), CENTRE)
+    np.testing.assert_allclose(motion.rigid_parameters([transform], CENTRE)[0, :3], 0, atol=1e-12)
+
+
+def test_displacement_is_the_mean_distance_of_the_points():
+    transform = frame_affine(np.array([1.0, 2, 0, 0.1, 0, 0.2]), CENTRE)
+    by_hand = [np.linalg.norm((transform @ [*point, 1])[:3] - point) for point in POINTS]
+    assert motion.displacement([transform], POINTS)[0] == pytest.approx(np.mean(by_hand))
+
+
+def test_a_lasting_jump_counts_in_one_frame():
+    transforms = [shift(), shift(), shift(3.0), shift(3.0)]
+    np.testing.assert_allclose(
+        motion.framewise_displacement(transforms, POINTS), [0, 0, 3, 0], atol=1e-12
+    )
+
+
+def test_framewise_displacement_is_measured_between_the_two_poses():
+    first, second = (
+        frame_affine(np.array(row), CENTRE)
+        for row in ([1.0, 2, 3, 0.2, 0.1, 0], [-1.0, 0, 2, 0, 0.3, 0.1])
+    )
+    homogeneous = np.c_[POINTS, np.ones(len(POINTS))]
+    by_hand = np.linalg.norm((homogeneous @ (second - first).T)[:, :3], axis=1).mean()
+    found = motion.framewise_displacement([np.eye(4), first, second], POINTS)[2]
+    assert found == pytest.approx(by_hand)
+
+
+def test_a_frame_without_motion_is_returned_untouched():
+    frame = np.random.default_rng(0).normal(size=(6, 5, 4)).astype(np.float32)
+    np.testing.assert_array_equal(motion.resample_frame(frame, AFFINE, np.eye(4)), frame)
+
+
+def test_a_moved_head_is_brought_back_to_frame_0():
+    # the same smooth density, seen before and after the head moved
+    index = np.stack(np.meshgrid(*map(np.arange, (40, 30, 12)), indexing='ij'), axis=-1)
+    where = index @ AFFINE[:3, :3].T + AFFINE[:3, 3]
+    transform = frame_affine(np.array([3.0, -2, 1, 0.02, 0.03, 0.1]), np.zeros(3))
+    inverse = np.linalg.inv(transform)
+
+    def density(points):
+        x, y, z = np.moveaxis(points, -1, 0)
+        return 40 + 20 * np.sin(x / 15) * np.cos(y / 18 + z / 30)
+
+    moved = density(where @ inverse[:3, :3].T + inverse[:3, 3])
+    back = motion.resample_frame(moved, AFFINE, transform)
+    seen = np.isfinite(back)
+    assert seen.mean() > 0.7
+    assert np.percentile(np.abs(back - density(where))[seen], 95) < 0.7
+    assert np.percentile(np.abs(moved - density(where)), 95) > 4
+
+
+def test_what_left_the_field_of_view_is_missing_and_not_air():
+    frame = np.full((4, 4, 6), 40.0)
+    # the head rose by two slices: its two lowest are now the frame's third and fourth
+    back = motion.resample_frame(frame, AFFINE, shift(z=10.0))
+    assert np.isnan(back[:, :, 4:]).all()
+    np.testing.assert_allclose(back[:, :, :4], 40)
+
+
+def test_nothing_is_missing_within_half_a_voxel():
+    back = motion.resample_frame(np.full((4, 4, 6), 40.0), AFFINE, shift(x=0.9, z=2.4))
+    np.testing.assert_allclose(back, 40)
+
+
+def skull():
+    rng = np.random.default_rng(0)
+    volume = 40 + rng.normal(0, 3, (30, 30, 5))
+    volume[5:7] = volume[23:25] = 800
+    return volume
+
+
+def test_the_bolus_leaves_the_similarity_of_skulls_alone():
+    before, head = skull(), np.ones((30, 30, 5), bool)
+    after = np.where(before < 100, before + 50, before)
+    assert motion.skull_similarity(after, before, head) == pytest.approx(1)
+
+
+def test_a_misplaced_skull_is_less_similar():
+    before, head = skull(), np.ones((30, 30, 5), bool)
+    assert motion.skull_similarity(np.roll(before, 1, axis=0), before, head) < 0.7
+
+
+def test_missing_voxels_are_not_compared():
+    before, head = skull(), np.ones((30, 30, 5), bool)
+    after = before.copy()
+    after[:, :, 4] = np.nan
+    assert motion.skull_similarity(after, before, head) == pytest.approx(1)
+
+
+def test_a_frame_without_a_similarity_is_rejected():
+    np.testing.assert_array_equal(motion.frame_weights([0.9, 0.89, np.nan], 0.9), [1, 0, 0])

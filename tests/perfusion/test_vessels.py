@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AIF and VOF are vessels or there are none."""
+
+import numpy as np
+import pytest
+
+from ctpprep.exceptions import VesselError
+from ctpprep.perfusion import vessels
+
+STEP = np.arange(27) * 1.5
+TIMES = np.stack([STEP, STEP + 0.75])
+
+
+@pytest.fixture
+def candidates(artery, tissue):
+    """Curves of 12 arteries, 12 late arteries, 12 veins and 300 voxels of tissue."""
+    rng = np.random.default_rng(0)
+
+    def make(arteries=12, late=12, veins=12):
+        pattern, curves = [], []
+        for count, curve in (
+            (arteries, lambda t: artery(t, peak=250)),
+            (late, lambda t: artery(t, arrival=13, peak=250)),
+            (veins, lambda t: artery(t, arrival=12, peak=220, rise=6.5)),
+            (300, lambda t: tissue(t, delay=1.0)),
+        ):
+            for voxel in range(count):
+                pattern.append(voxel % 2)
+                curves.append(curve(TIMES[voxel % 2]))
+        curves = np.array(curves)
+        return curves + rng.normal(0, 1.5, curves.shape), np.array(pattern)
+
+    return make
+
+
+def find_aif(curves, pattern, aif_voxels=5):
+    return vessels.find_aif(curves, TIMES, pattern, 10.0, 1.5, aif_voxels=aif_voxels)
+
+
+def test_aif_is_made_of_early_arteries(candidates):
+    curves, pattern = candidates()
+    assert set(find_aif(curves, pattern).voxels) <= set(range(12))
+
+
+def test_aif_has_the_true_times_of_its_slices(candidates, artery):
+    curves, pattern = candidates()
+    aif = find_aif(curves, pattern)
+    assert len(set(pattern[aif.voxels])) == 1
+    np.testing.assert_array_equal(aif.times, TIMES[pattern[aif.voxels[0]]])
+    assert np.abs(aif.curve - artery(aif.times, peak=250)).max() < 5
+
+
+def test_vof_is_made_of_veins(candidates):
+    curves, pattern = candidates(late=0)
+    vof = vessels.find_vof(curves, TIMES, pattern, find_aif(curves, pattern), aif_voxels=5)
+    assert set(vof.voxels) <= set(range(12, 24))
+
+
+def test_tissue_is_never_taken_for_an_artery(candidates):
+    with pytest.raises(VesselError, match='no artery-like curve'):
+        find_aif(*candidates(arteries=0, late=0, veins=0))
+
+
+def test_noise_is_never_taken_for_an_artery():
+    noise = np.random.default_rng(0).normal(0, 1.5, (5000, 27))
+    with pytest.raises(VesselError, match='no artery-like curve'):
+        vessels.find_aif(noise, TIMES, np.zeros(5000, int), 0.1, 1.5, aif_voxels=5)
+
+
+def test_a_bolus_that_does_not_come_down_is_no_artery(candidates):
+    curves, pattern = candidates(late=0, veins=0)
+    with pytest.raises(VesselError):
+        vessels.find_aif(curves[:, :8], TIMES[:, :8], pattern, 10.0, 1.5, aif_voxels=5)
+
+
+def test_tissue_is_never_taken_for_a_vein(candidates):
+    curves, pattern = candidates(late=0, veins=0)
+    aif = find_aif(curves, pattern)
+    with pytest.raises(VesselError, match='no vein-like curve'):
+        vessels.find_vof(curves, TIMES, pattern, aif, aif_voxels=5)
+
+
+def test_a_spike_in_one_frame_is_not_chosen(candidates):
+    curves, pattern = candidates()
+    curves[40] = 0
+    curves[40, 8] = 400
+    assert 40 not in find_aif(curves, pattern).voxels
+
+
+def test_width_of_a_gamma_variate_is_its_full_width_at_half_maximum(artery):
+    times = np.arange(60) * 0.75
+    features = vessels.curve_features(artery(times)[None], times)
+    # FWHM of (s exp(1 - s))^3 is 1.404 times its time to peak of 5 s
+    assert features.width[0] == pytest.approx(1.404 * 5, abs=0.15)
+    assert features.peak_time[0] == pytest.approx(13, abs=0.4)
+    assert features.area[0] == pytest.approx(np.trapezoid(artery(times), times), rel=1e-3)
+
+
+def test_features_move_with_the_curve(artery):
+    early, late = (vessels.curve_features(artery(STEP, at)[None], STEP) for at in (6.0, 9.0))
+    for name, moved in (('arrival', 3), ('peak_time', 3), ('width', 0), ('roughness', 0)):
+        difference = getattr(late, name)[0] - getattr(early, name)[0]
+        assert difference == pytest.approx(moved, abs=1e-3)
+
+
+def test_smoothing_in_time_keeps_straight_lines_inside():
+    line = np.arange(8.0)[None] * 3
+    np.testing.assert_allclose(vessels.smooth_in_time(line)[:, 1:-1], line[:, 1:-1])
+
+
+def test_scaling_to_the_vof_never_lowers_the_aif():
+    np.testing.assert_array_equal(vessels.scale_to_vof([0.0, 10.0], 150.0, 100.0), [0, 10])
+
+
+def test_vessels_of_a_head_have_the_true_shape(head, found):
+    curves = found.enhancement[found.inside]
+    pattern = np.broadcast_to(found.pattern, found.inside.shape)[found.inside]
+    tissue_peak = np.median(found.peak[found.tissue])
+    aif = vessels.find_aif(curves, found.times, pattern, tissue_peak, 3.0, aif_voxels=8)
+    vof = vessels.find_vof(curves, found.times, pattern, aif, aif_voxels=8)
+    for vessel, truth in ((aif, head.aif), (vof, head.vof)):
+        true = np.interp(vessel.times, head.times_fine, truth)
+        assert np.corrcoef(vessel.curve, true)[0, 1] > 0.98

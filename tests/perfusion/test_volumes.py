@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volumes, mismatch and the table of them all."""
+
+import numpy as np
+import pytest
+
+from ctpprep.perfusion import segmentation, volumes
+from ctpprep.perfusion.symmetry import AffectedSide
+
+SIZE = (2.0, 2.0, 5.0)
+SHAPE = (40, 40, 8)
+TISSUE = np.zeros(SHAPE, bool)
+TISSUE[4:36, 4:36] = True
+SIDE = AffectedSide('left', 5.0, 1.0, 0.8)
+
+
+def threshold_mask(mask, within):
+    return segmentation.open_close(mask & within, within, SIZE, opening_mm=2.5, closing_mm=2.5)
+
+
+def make_table(core=True, slow=True, severe=True, rcbv=0.9):
+    rcbf, tmax = np.where(TISSUE, 1.0, 0.0), np.where(TISSUE, 1.0, 0.0)
+    if slow:
+        tmax[6:26, 6:26] = 7.0
+    if severe:
+        tmax[6:16, 6:26] = 11.0
+    if core:
+        rcbf[8:14, 8:14] = 0.1
+    size, low = {'core_rcbf': 0.3}, {'opening_mm': 2.5, 'closing_mm': 2.5}
+    masks = {
+        'hypoperfusion': segmentation.segment_hypoperfusion(
+            tmax, TISSUE, SIZE, hypoperfusion_tmax=6.0, **low
+        )
+    }
+    for which in ('global', 'local'):
+        masks[f'core_{which}'] = segmentation.segment_core(rcbf, TISSUE, SIZE, **size, **low)
+        masks[f'mismatch_{which}'] = segmentation.segment_mismatch(
+            masks['hypoperfusion'], masks[f'core_{which}']
+        )
+    rcbv_global = None if rcbv is None else np.full(SHAPE, rcbv)
+    rows = volumes.volume_table(
+        masks, tmax, {'global': rcbf, 'local': rcbf}, rcbv_global,
+        {'global': TISSUE, 'local': TISSUE}, SIZE, SIDE, 'left', core_rcbf=0.3,
+        hypoperfusion_tmax=6.0, tmax_thresholds=(4.0, 6.0, 8.0, 10.0),
+        rcbf_thresholds=(0.2, 0.3, 0.34, 0.38), threshold_mask=threshold_mask,
+    )  # fmt: skip
+    return rows, masks
+
+
+def pick(rows, region, measure, normalization=None, threshold=None):
+    chosen = [
+        row for row in rows
+        if (row['region'], row['measure'], row['normalization']) == (region, measure, normalization)
+        and threshold in (None, row['threshold'])
+    ]  # fmt: skip
+    assert len(chosen) == 1
+    return chosen[0]
+
+
+def test_volume_counts_voxels_in_ml():
+    mask = np.random.default_rng(0).random(SHAPE) > 0.5
+    assert volumes.volume_ml(mask, SIZE) == pytest.approx(mask.sum() * 0.02)
+
+
+@pytest.mark.parametrize(
+    ('core', 'slow', 'fits'),
+    [
+        (69.9, 150.0, True), (70.0, 150.0, False),  # core < 70 mL
+        (5.0, 20.0, True), (5.0, 19.9, False),  # mismatch >= 15 mL
+        (50.0, 90.0, True), (50.0, 89.0, False),  # ratio >= 1.8
+        (0.0, 15.0, True), (0.0, 14.9, False), (0.0, 0.0, False), (30.0, 10.0, False),
+    ],
+)  # fmt: skip
+def test_defuse_3_asks_for_small_core_and_much_mismatch(core, slow, fits):
+    assert volumes.mismatch_figures(core, slow)[2] is fits
+
+
+def test_mismatch_may_be_negative():
+    assert volumes.mismatch_figures(30.0, 10.0)[0] == -20
+
+
+def test_every_row_has_every_column():
+    for row in make_table()[0]:
+        assert tuple(row) == volumes.COLUMNS
+        assert row['affected_side'] == 'left'
+        assert row['side_confidence'] == 0.8
+
+
+def test_volumes_of_the_rows_are_those_of_the_masks():
+    rows, masks = make_table()
+    for region, normalization, name in (
+        ('hypoperfusion', None, 'hypoperfusion'), ('core', 'global', 'core_global'),
+        ('mismatch', 'local', 'mismatch_local'),
+    ):  # fmt: skip
+        found = pick(rows, region, 'volume', normalization)['volume_ml']
+        assert found == pytest.approx(volumes.volume_ml(masks[name], SIZE))
+
+
+def test_the_table_of_thresholds_agrees_with_the_masks():
+    rows, _ = make_table()
+    for which in ('global', 'local'):
+        row = pick(rows, 'rcbf', 'volume', which, 0.3)
+        assert row['volume_ml'] == pick(rows, 'core', 'volume', which)['volume_ml'] > 0
+    slow = pick(rows, 'tmax', 'volume', None, 6.0)['volume_ml']
+    assert slow == pick(rows, 'hypoperfusion', 'volume')['volume_ml'] > 0
+
+
+def test_volumes_fall_with_tmax_and_grow_with_flow():
+    rows = make_table()[0]
+    tmax = [pick(rows, 'tmax', 'volume', None, level)['volume_ml'] for level in (4, 6, 8, 10)]
+    rcbf = [
+        pick(rows, 'rcbf', 'volume', 'global', level)['volume_ml'] for level in (0.2, 0.3, 0.38)
+    ]
+    assert tmax == sorted(tmax, reverse=True)
+    assert rcbf == sorted(rcbf)
+
+
+def test_mismatch_is_reported_as_overlap_and_as_difference():
+    rows, masks = make_table()
+    core, slow = (
+        volumes.volume_ml(masks[name], SIZE) for name in ('core_global', 'hypoperfusion')
+    )
+    difference = pick(rows, 'mismatch', 'difference', 'global')['volume_ml']
+    assert difference == pytest.approx(slow - core)
+    assert pick(rows, 'mismatch', 'ratio', 'global')['value'] == pytest.approx(
+        slow / core, abs=1e-4
+    )
+    assert pick(rows, 'defuse3', 'criteria', 'global')['value'] in (0.0, 1.0)
+
+
+def test_intensity_ratio_is_the_severe_share():
+    rows = make_table()[0]
+    severe, slow = (pick(rows, 'tmax', 'volume', None, t)['volume_ml'] for t in (10.0, 6.0))
+    found = pick(rows, 'hypoperfusion', 'intensity ratio')['value']
+    assert found == pytest.approx(severe / slow, abs=1e-4)
+    assert 0.4 < found < 0.6
+
+
+def test_cbv_index_is_the_mean_rcbv_of_slow_tissue():
+    assert pick(make_table()[0], 'hypoperfusion', 'CBV index', 'global')['value'] == 0.9
+
+
+def test_without_cbv_there_is_no_index():
+    assert not [row for row in make_table(rcbv=None)[0] if row['measure'] == 'CBV index']
+
+
+def test_a_healthy_brain_gives_rows_of_0_with_a_reason():
+    rows = make_table(core=False, slow=False, severe=False)[0]
+    empty = [row for row in rows if row['measure'] == 'volume']
+    assert len(empty) == 1 + 2 + 2 + 4 + 8
+    for row in empty:
+        assert row['volume_ml'] == 0
+        assert row['reason'].startswith('no tissue')
+
+
+def test_what_cannot_be_divided_is_empty_with_a_reason():
+    rows = make_table(core=False, slow=False, severe=False)[0]
+    for region, measure, normalization in (
+        ('mismatch', 'ratio', 'global'), ('hypoperfusion', 'intensity ratio', None),
+        ('hypoperfusion', 'CBV index', 'global'),
+    ):  # fmt: skip
+        row = pick(rows, region, measure, normalization)
+        assert row['value'] is None
+        assert row['reason']
+
+
+def test_what_is_there_needs_no_reason():
+    assert pick(make_table()[0], 'core', 'volume', 'global')['reason'] is None
