@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Registrations recover what was planted, in the coordinates of the patient."""
+
+from types import SimpleNamespace
+
+import nibabel as nb
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from ctpprep.exceptions import RegistrationError
+from ctpprep.interfaces import _images, registration
+from ctpprep.perfusion import symmetry
+from ctpprep.phantom import frame_affine
+
+SHAPE, SIZE = (60, 70, 12), (3.0, 3.0, 6.0)
+AFFINE = np.diag([*SIZE, 1.0])
+AFFINE[:3, 3] = -(np.array(SHAPE) - 1) / 2 * SIZE
+LPS_FILE = AFFINE @ np.diag([-1.0, -1, 1, 1])
+LPS_FILE[:2, 3] = -AFFINE[:2, 3]
+OBLIQUE = frame_affine(np.array([3.0, -5, 8, 0.1, 0.2, 0.3]), np.zeros(3)) @ AFFINE
+TILTED = frame_affine(np.array([6.0, 0, 0, 0, 0, np.radians(6)]), np.zeros(3))
+SEED = 1
+
+
+def _texture():
+    """Smooth random field on a 1 mm grid, the same left and right."""
+    noise = np.random.default_rng(0).normal(size=(181, 211, 81))
+    field = ndimage.gaussian_filter(noise + noise[::-1], (6, 6, 6))
+    return field / field.std()
+
+
+@pytest.fixture(scope='module')
+def draw():
+    """Draw a symmetric head whose point p of the head lies at pose(p) in the patient."""
+    texture = _texture()
+
+    def make(pose=None, affine=AFFINE):
+        to_head = np.linalg.inv(np.eye(4) if pose is None else pose) @ affine
+        index = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing='ij'), axis=-1)
+        where = index @ to_head[:3, :3].T + to_head[:3, 3]
+        x, y, z = np.moveaxis(where, -1, 0)
+        radius = np.sqrt((x / 65) ** 2 + (y / 80) ** 2 + (z / 90) ** 2)
+        at = np.stack([x + 90, y + 105, z + 40])
+        soft = 33 + 5 * ndimage.map_coordinates(texture, at, order=1, mode='nearest')
+        soft = np.where((np.abs(x) < 22) & (np.abs(x) > 5) & (np.abs(y + 8) < 24), 8, soft)
+        outside = np.select([radius < 1.08, radius < 1.15], [900.0, 40.0], -1000.0)
+        head = np.where(radius < 1, soft, outside)
+        return ndimage.gaussian_filter(head, (0.4, 0.4, 0)).astype(np.float32), radius < 0.98
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def write(array, affine, name, like_affine):
+    """Save a canonical array in the voxel order of an affine."""
+    model = nb.Nifti1Image(np.zeros(array.shape[:3], np.uint8), like_affine)
+    nb.save(model, 'like.nii')
+    return _images.save(array, affine, f'{name}.nii', like='like.nii')
+
+
+# -- conventions
+
+
+@pytest.mark.parametrize('affine', [AFFINE, OBLIQUE], ids=['straight', 'oblique'])
+def test_ants_sees_each_voxel_at_its_place(affine):
+    import ants
+
+    image = registration.to_ants(np.zeros(SHAPE), affine)
+    for index in ((0, 0, 0), (7, 3, 2), (59, 69, 11)):
+        lps = ants.transform_index_to_physical_point(image, index)
+        np.testing.assert_allclose(
+            np.array(lps) * (-1, -1, 1), nb.affines.apply_affine(affine, index), atol=1e-3
+        )
+
+
+def test_frame_transforms_are_read_by_ants_as_they_were_written():
+    import ants
+
+    point = np.array([10.0, -20, 30])
+    for row in ([1.0, 2, 3, 0.05, 0.1, -0.07], [0, -2, 1, -0.05, 0, 0.07]):
+        transform = frame_affine(np.array(row), np.zeros(3))
+        path = registration.write_frame_transforms([transform], 'frame.txt')
+        moved = ants.read_transform(path).apply_to_point((point * (-1, -1, 1)).tolist())
+        np.testing.assert_allclose(
+            np.array(moved) * (-1, -1, 1), (transform @ [*point, 1])[:3], atol=1e-4
+        )
+        np.testing.assert_allclose(registration.rigid_matrix(path), transform, atol=1e-5)
+
+
+def test_frame_transforms_stand_in_the_order_of_the_frames():
+    transforms = [np.eye(4), np.eye(4), np.eye(4)]
+    transforms[1] = frame_affine(np.array([4.0, 0, 0, 0, 0, 0]), np.zeros(3))
+    with open(registration.write_frame_transforms(transforms, 'frames.txt')) as file:
+        lines = [line for line in file if line.startswith('Parameters')]
+    assert [float(line.split()[10]) for line in lines] == [0, -4, 0]
+
+
+# -- motion
+
+
+def estimate(frames, path):
+    return np.load(
+        registration.EstimateMotion(
+            ctp_working=path, frames=frames, motion_grid_mm=3.5, random_seed=SEED
+        ).run().outputs.transforms
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('affine', 'file_affine'), [(AFFINE, LPS_FILE), (OBLIQUE, OBLIQUE)], ids=['LPS', 'oblique']
+)
+def test_motion_of_2_mm_and_2_degrees_is_found(draw, affine, file_affine):
+    poses = [np.eye(4)] + [
+        frame_affine(np.array(row), np.array([0.0, 0, 0]))
+        for row in ([2.0, 0, 0, 0, 0, 0], [0, -1.2, 1.6, 0, 0, np.radians(2)])
+    ]
+    frames = [draw(pose, affine)[0] for pose in poses]
+    # the bolus must not look like motion
+    bright = np.where((frames[1] > 15) & (frames[1] < 100), 20, 0)
+    series = np.stack([frames[0], frames[1] + bright, frames[2]], axis=-1)
+    found = estimate([0, 1, 2], write(series, affine, 'series', file_affine))
+    np.testing.assert_array_equal(found[0], np.eye(4))
+    points = np.random.default_rng(0).uniform(-1, 1, (200, 3)) * (50, 60, 30)
+    for pose, transform in zip(poses[1:], found[1:], strict=True):
+        apart = nb.affines.apply_affine(pose, points) - nb.affines.apply_affine(transform, points)
+        # a voxel measures 3 x 3 x 6 mm; the metric is sampled at random
+        assert np.linalg.norm(apart, axis=1).mean() < 0.75
+
+
+# -- mirror
+
+
+def mirror(draw, pose):
+    """Register the mirrored head; give the truth beside what was found."""
+    reference, brain = draw(pose)
+    inputs = {
+        'reference': write(reference, AFFINE, 'reference', LPS_FILE),
+        'brain_mask': write(brain, AFFINE, 'brain', LPS_FILE),
+    }
+    flipped = write(symmetry.mirror(reference), AFFINE, 'flipped', LPS_FILE)
+    outputs = registration.RegisterMirror(
+        reference_mirror=flipped, mirror_grid_mm=3.4, mirror_window_hu=(0.0, 60.0),
+        random_seed=SEED, **inputs,
+    ).run().outputs  # fmt: skip
+    found = registration.FindHomologues(
+        tissue_mask=inputs['brain_mask'], transform=outputs.mirror_to_reference, **inputs
+    ).run().outputs  # fmt: skip
+    where = symmetry.world_coordinates(SHAPE, AFFINE)
+    in_head = nb.affines.apply_affine(np.linalg.inv(pose), where)
+    homologues, _ = _images.load(found.homologues)
+    return SimpleNamespace(
+        outputs=outputs, found=found, brain=brain, where=where, in_head=in_head,
+        homologues=homologues, seen=brain & np.isfinite(homologues).all(axis=-1),
+        truth=nb.affines.apply_affine(pose, in_head * (-1, 1, 1)),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def tilted(draw, tmp_path_factory):
+    """Mirror a head that is shifted by 6 mm and turned by 6 degrees."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp('tilted'))
+        return mirror(draw, TILTED)
+
+
+def test_homologues_lie_where_the_other_side_is(tilted):
+    apart = np.linalg.norm(tilted.homologues - tilted.truth, axis=-1)[tilted.seen]
+    assert tilted.seen.sum() > 0.9 * tilted.brain.sum()
+    assert np.median(apart) < 3.0
+    assert np.percentile(apart, 90) < 6.0
+    assert tilted.outputs.similarity > 0.7
+
+
+def test_hemispheres_follow_the_tilted_head(tilted):
+    hemispheres = _images.load(tilted.found.hemispheres)[0]
+    right = tilted.in_head[..., 0]
+    clear = tilted.seen & (np.abs(right) > 3)
+    expected = np.where(right > 0, symmetry.RIGHT, symmetry.LEFT)
+    assert (hemispheres == expected)[clear].mean() > 0.99
+
+
+def test_mirrored_map_holds_the_value_of_the_other_side(tilted):
+    path = write(tilted.where[..., 0], AFFINE, 'x', LPS_FILE)
+    applied = registration.ApplyMirror(
+        images=[path], transform=tilted.outputs.mirror_to_reference
+    ).run().outputs.mirrored[0]  # fmt: skip
+    np.testing.assert_allclose(
+        _images.load(applied)[0][tilted.seen], tilted.homologues[..., 0][tilted.seen], atol=1e-3
+    )
+
+
+def test_share_of_tissue_at_the_homologue_is_a_share(tilted):
+    share = _images.load(tilted.found.homologue_tissue)[0]
+    assert share.min() >= 0
+    assert share.max() <= 1 + 1e-5
+    deep = ndimage.binary_erosion(tilted.brain, iterations=3) & tilted.seen
+    assert share[deep].mean() > 0.99
+
+
+def test_the_inverse_brings_a_homologue_back(tilted):
+    y = tilted.where[..., 1]
+    there = registration.apply_transform(y, AFFINE, tilted.outputs.reference_to_mirror)
+    back = registration.apply_transform(there, AFFINE, tilted.outputs.mirror_to_reference)
+    inner = ndimage.binary_erosion(tilted.brain, iterations=3)
+    assert np.abs(back - y)[inner].mean() < 0.5
+
+
+def test_images_that_do_not_overlap_are_refused():
+    empty = registration.to_ants(np.zeros((5, 5, 5)), np.eye(4))
+    with pytest.raises(RegistrationError, match='overlap in 0 voxels'):
+        registration._similarity(empty, empty)
