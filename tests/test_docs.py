@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation says what the code does: options, defaults, files, limits, links and names."""
+
+import importlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ctpprep import cli, group
+from ctpprep.perfusion import volumes
+from ctpprep.perfusion.quality import CHECKS
+from ctpprep.perfusion.symmetry import AffectedSide
+from ctpprep.settings import MethodSettings
+from ctpprep.workflows.derivatives import derivatives
+
+ROOT = Path(__file__).resolve().parents[1]
+OUTPUTS = ROOT / 'docs' / 'outputs.md'
+PAGES = sorted(
+    [
+        ROOT / 'README.md',
+        ROOT / 'CONTRIBUTING.md',
+        ROOT / 'CHANGELOG.md',
+        *ROOT.glob('docs/**/*.md'),
+    ]
+)
+each_page = pytest.mark.parametrize(
+    'page', PAGES, ids=lambda page: page.relative_to(ROOT).as_posix()
+)
+
+
+def read(page: Path) -> str:
+    return page.read_text(encoding='utf-8')
+
+
+def table(page: Path, first: str) -> list[list[str]]:
+    """Cells of the table whose header begins with `first`, without backticks."""
+    lines = read(page).split('\n')
+    start = next(i for i, line in enumerate(lines) if line.startswith(f'| {first} |')) + 2
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith('|'):
+            break
+        rows.append([cell.strip().replace('`', '') for cell in line.strip('|').split('|')])
+    return rows
+
+
+def anchors(page: Path) -> set[str]:
+    """Names that GitHub gives to the headings of a page."""
+    titles = re.findall(r'^#+ (.+)$', read(page), flags=re.MULTILINE)
+    return {re.sub(r'[^\w -]', '', title).strip().lower().replace(' ', '-') for title in titles}
+
+
+@each_page
+def test_named_options_exist(page):
+    known = set(cli.make_parser()._option_string_actions)
+    named = {option for code in re.findall(r'`([^`\n]+)`', read(page)) for option in
+             re.findall(r'(?<![\w-])--[a-z][a-z-]*', code)}  # fmt: skip
+    assert named <= known
+
+
+def test_defaults_in_the_pipeline_are_those_of_the_settings():
+    text = read(ROOT / 'docs' / 'pipeline.md')
+    told = dict(re.findall(r'`--([a-z-]+)` \(([^)]+)\)', text))
+    settings = MethodSettings().as_dict()
+    shown = {}
+    for name, value in settings.items():
+        values = value if isinstance(value, tuple) else (value,)
+        words = {True: 'yes', False: 'no'}
+        shown[name.replace('_', '-')] = ' '.join(
+            words[each] if isinstance(each, bool)
+            else str(each) if isinstance(each, str | int) else f'{each:g}' for each in values
+        )  # fmt: skip
+    assert told == shown
+
+
+def test_every_written_file_is_described_with_its_unit():
+    described = {row[0]: row[1] for row in table(OUTPUTS, 'file')}
+    written = {row.ending: row.metadata.get('Units', '') for row in derivatives('normal-tmax')}
+    assert set(described) == set(written)
+    images = {ending: unit for ending, unit in written.items() if isinstance(unit, str) and unit}
+    assert {ending: described[ending] for ending in images} == images
+
+
+@each_page
+def test_named_files_are_written(page):
+    endings = {row.ending for row in derivatives('normal-tmax')}
+    name = r'`((?:desc|label|seg|from|space)-[\w-]+\.(?:nii\.gz|tsv|txt|h5)|[a-z]+\.nii\.gz)`'
+    assert set(re.findall(name, read(page))) <= endings
+
+
+def test_every_group_table_is_described():
+    assert all(f'`{name}`' in read(OUTPUTS) for name in group.TABLES)
+
+
+def test_limits_of_quality_are_those_of_the_code():
+    ways = {True: '<', False: '>'}
+    code = [
+        [check.name, check.unit, *(f'{ways[check.low_is_bad]} {limit:g}' for limit in
+                                   (check.warn, check.fail)), check.meaning]
+        for check in CHECKS
+    ]  # fmt: skip
+    assert table(OUTPUTS, 'check') == code
+
+
+def test_columns_of_volumes_are_described():
+    assert [row[0] for row in table(OUTPUTS, 'column')] == list(volumes.COLUMNS)
+
+
+def test_rows_of_volumes_are_described():
+    mask = np.ones((2, 2, 2), bool)
+    both = dict.fromkeys(('global', 'local'), mask)
+    masks = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
+    rows = volumes.volume_table(
+        dict.fromkeys(masks, mask), 1.0 * mask, both, 1.0 * mask, both, (1, 1, 1),
+        AffectedSide('left', 2.0, 1.0, 0.5), 'left', core_rcbf=0.3, hypoperfusion_tmax=6.0,
+        tmax_thresholds=(6.0, 10.0), rcbf_thresholds=(0.3,),
+        threshold_mask=lambda mask, within: mask & within,
+    )  # fmt: skip
+    made = {(row['region'], row['normalization'] or 'n/a', row['measure']) for row in rows}
+    described = {
+        (region, which, measure)
+        for region, normalization, measure, _ in table(OUTPUTS, '`region` | `normalization`')
+        for which in normalization.split(', ')
+    }
+    assert made == described
+
+
+@each_page
+def test_relative_links_resolve(page):
+    broken = []
+    for target in re.findall(r'\]\(([^)\s]+)\)', read(page)):
+        if target.startswith(('https://', 'mailto:')):
+            continue
+        path, _, anchor = target.partition('#')
+        goal = (page.parent / path).resolve() if path else page
+        if not goal.exists() or (anchor and anchor not in anchors(goal)):
+            broken.append(target)
+    assert not broken
+
+
+@each_page
+def test_named_functions_are_where_the_link_says(page):
+    missing = []
+    for name, path in re.findall(r'\[`(\w+)`\]\((?:\.\./)*(ctpprep/[\w/]+)\.py\)', read(page)):
+        if not hasattr(importlib.import_module(path.replace('/', '.')), name):
+            missing.append(f'{path}.py: {name}')
+    assert not missing
+
+
+def test_every_stage_links_three_rooms():
+    for stage, *_, function, interface, workflow, _files in table(ROOT / 'README.md', 'stage'):
+        assert all('](ctpprep/' in cell or cell.startswith('none')
+                   for cell in (function, interface, workflow)), stage  # fmt: skip
