@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole graph: every port is fed, every setting arrives, every series has its own."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pytest
+from nipype.interfaces.base import File, isdefined
+from nipype.interfaces.utility import IdentityInterface
+
+from ctpprep.series import CTPSeries
+from ctpprep.settings import MethodSettings, RunSettings
+from ctpprep.workflows.base import STAGES, init_ctpprep_wf, init_series_wf, working_gb
+
+N_FRAMES, N_SLICES = 14, 4
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunSettings(tmp_path / 'raw', tmp_path / 'out', tmp_path / 'work')
+
+
+def make_series(folder, participant='01', session=None):
+    """Make a series of a participant and session whose voxels are all 0."""
+    labels = [f'sub-{participant}'] + ([f'ses-{session}'] if session else [])
+    path = folder / f'{"_".join(labels)}_ctp.nii.gz'
+    nb.save(nb.Nifti1Image(np.zeros((2, 2, N_SLICES, N_FRAMES), np.int16), np.eye(4)), path)
+    times = tuple(2.0 * frame for frame in range(N_FRAMES))
+    where = '/'.join([*labels, 'ct'])
+    return CTPSeries(
+        path, '_'.join(labels), participant, session, where, f'bids:raw:{where}/{path.name}',
+        times, (times,) * N_SLICES, 'RepetitionTime', {},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def series(tmp_path):
+    return functools.partial(make_series, tmp_path)
+
+
+def wired(workflow):
+    """Give every node of a graph with the names of the ports that another node feeds."""
+    graph = workflow._create_flat_graph()
+    return {
+        node: {
+            port for _, _, edge in graph.in_edges(node, data=True) for _, port in edge['connect']
+        }
+        for node in graph.nodes
+    }
+
+
+def hungry(workflow, names):
+    """List ports that nothing feeds and nobody set; `names` chooses the ports of a node."""
+    return [
+        f'{node.fullname}.{port}'
+        for node, fed in wired(workflow).items()
+        for port in names(node)
+        if port not in fed and not isdefined(getattr(node.inputs, port))
+    ]
+
+
+def mandatory(node):
+    return node.interface.inputs.traits(mandatory=True)
+
+
+def files(node):
+    """Name the ports that take a file, also those that may stay empty."""
+    traits = node.interface.inputs.traits()
+    return [name for name, trait in traits.items() if trait.is_trait_type(File)]
+
+
+def ports_between_stages(node):
+    if isinstance(node.interface, IdentityInterface):
+        return node.inputs.copyable_trait_names()
+    return getattr(node.interface, 'names', ())
+
+
+# -- every port is fed
+
+
+@pytest.mark.parametrize('ports', [mandatory, files, ports_between_stages])
+@pytest.mark.parametrize('motion_correction', [True, False])
+def test_every_port_is_fed(series, run, ports, motion_correction):
+    method = MethodSettings(motion_correction=motion_correction)
+    assert hungry(init_series_wf(series(), method, run), ports) == []
+
+
+def test_a_missing_connection_would_be_seen(series, run):
+    workflow = init_series_wf(series(), MethodSettings(), run)
+    stage = workflow.get_node('deconvolution_wf')
+    first, second = stage.get_node('find_vessels'), stage.get_node('deconvolve')
+    stage.disconnect(first, 'curves', second, 'curves')
+    assert [port.split('.')[-2:] for port in hungry(workflow, mandatory)] == [
+        ['deconvolve', 'curves']
+    ]
+
+
+def test_motion_reaches_the_correction(series, run):
+    workflow = init_series_wf(series(), MethodSettings(), run)
+    ports = {node.name: fed for node, fed in wired(workflow).items()}
+    assert 'transforms' in ports['correct_motion']
+
+
+def test_nothing_is_computed_in_vain(series, run):
+    """Every node is a writer or feeds another one."""
+    graph = init_series_wf(series(), MethodSettings(), run)._create_flat_graph()
+    ends = {node.name for node in graph.nodes if not graph.out_degree(node)}
+    ends = {name for name in ends if name != 'outputnode'}
+    assert ends == {'write_figures', *(f'write_{stage}' for stage in STAGES)}
+
+
+# -- series, sessions, names
+
+
+def node_names(workflow):
+    return {name.rpartition('.')[2] for name in workflow.list_node_names()}
+
+
+def test_nodes_are_named_after_their_steps(series, run):
+    steps = {
+        'prepare_series', 'estimate_motion', 'correct_motion', 'make_masks', 'find_vessels',
+        'deconvolve', 'mirror_image', 'register_mirror', 'find_homologues', 'normalize_global',
+        'apply_mirror', 'normalize_contralateral_rcbf', 'normalize_contralateral_rcbv',
+        'segment_lesions', 'measure_volumes', 'assess_quality', 'plot_series',
+    }  # fmt: skip
+    assert steps < node_names(init_series_wf(series(), MethodSettings(), run))
+
+
+def test_each_stage_is_a_workflow_of_its_name(series, run):
+    names = init_series_wf(series(), MethodSettings(), run).list_node_names()
+    inner = {name.split('.')[0] for name in names if '.' in name}
+    assert inner == {f'{stage}_wf' for stage in STAGES}
+
+
+def test_two_sessions_and_two_participants_each_have_their_own_graph(series, run):
+    several = [series('01', 'a'), series('01', 'b'), series('02')]
+    workflow = init_ctpprep_wf(several, MethodSettings(), run)
+    homes = {tuple(name.split('.')[:2]) for name in workflow.list_node_names()}
+    assert homes == {
+        ('sub_01_wf', 'sub_01_ses_a_wf'),
+        ('sub_01_wf', 'sub_01_ses_b_wf'),
+        ('sub_02_wf', 'sub_02_wf'),
+    }
+    assert hungry(workflow, mandatory) == []
+    assert {
+        node.inputs.ctp for node in wired(workflow) if node.name == 'prepare_series'
+    } == {str(each.path) for each in several}  # fmt: skip
+
+
+def test_no_two_series_write_the_same_file(series, run):
+    several = [series('01', 'a'), series('01', 'b'), series('02')]
+    nodes = wired(init_ctpprep_wf(several, MethodSettings(), run))
+    paths = [
+        row['path']
+        for node in nodes
+        if node.name.startswith('write_') and node.name != 'write_figures'
+        for row in node.inputs.rows
+    ]
+    assert len(paths) == len(set(paths))
+    assert {Path(path).parent.as_posix() for path in paths} == {
+        'sub-01/ses-a/ct',
+        'sub-01/ses-b/ct',
+        'sub-02/ct',
+    }
+
+
+# -- settings
+
+
+def another(name):
+    """Choose a permitted value of a setting that is not its default."""
+    field = {each.name: each for each in dataclasses.fields(MethodSettings)}[name]
+    default, about = field.default, field.metadata['about']
+    if about.choices:
+        return next(choice for choice in about.choices if choice != default)
+    if isinstance(default, bool):
+        return not default
+    if isinstance(default, tuple):
+        return tuple(value * 0.9 + 0.1 for value in default)
+    return default + 1 if isinstance(default, int) else default * 0.9
+
+
+SETTINGS = [each.name for each in dataclasses.fields(MethodSettings)]
+
+
+@pytest.fixture(scope='module')
+def changed(tmp_path_factory):
+    """Give the nodes of a graph of which every setting is changed, and the settings."""
+    folder = tmp_path_factory.mktemp('changed')
+    method = MethodSettings(**{name: another(name) for name in SETTINGS})
+    run = RunSettings(folder, folder / 'out', folder / 'work')
+    # without motion correction there would be no node to look at
+    shown = dataclasses.replace(method, motion_correction=True)
+    return list(wired(init_series_wf(make_series(folder), shown, run))), method
+
+
+@pytest.mark.parametrize('name', [name for name in SETTINGS if name != 'motion_correction'])
+def test_a_setting_reaches_every_node_that_has_it(changed, name):
+    nodes, method = changed
+    having = [n.inputs for n in nodes if name in n.inputs.copyable_trait_names()]
+    assert having
+    wanted = getattr(method, name)
+    for inputs in having:
+        found = getattr(inputs, name)
+        assert (tuple(found) if isinstance(wanted, tuple) else found) == wanted
+
+
+@pytest.mark.parametrize('name', [name for name in SETTINGS if name != 'motion_correction'])
+def test_a_setting_stands_in_a_sidecar(changed, name):
+    nodes, method = changed
+    rows = [
+        row for n in nodes if 'rows' in n.inputs.copyable_trait_names() for row in n.inputs.rows
+    ]
+    told = [row['sidecar'].get('Settings', {}).get(name) for row in rows]
+    assert getattr(method, name) in told
+
+
+def test_core_threshold_reaches_masks_table_and_figures(series, run):
+    nodes = wired(init_series_wf(series(), MethodSettings(core_rcbf=0.25), run))
+    having = {n.name for n in nodes if 'core_rcbf' in n.inputs.copyable_trait_names()}
+    assert having == {'segment_lesions', 'measure_volumes', 'plot_series'}
+
+
+def test_no_motion_node_without_motion_correction(series, run):
+    workflow = init_series_wf(series(), MethodSettings(motion_correction=False), run)
+    assert 'estimate_motion' not in node_names(workflow)
+    assert 'correct_motion' in node_names(workflow)
+
+
+def test_absent_motion_correction_stands_in_a_sidecar(series, run):
+    workflow = init_series_wf(series(), MethodSettings(motion_correction=False), run)
+    row = workflow.get_node('write_preprocessing').inputs.rows[0]
+    assert row['sidecar']['Settings']['motion_correction'] is False
+
+
+def test_nothing_of_the_run_but_folders_is_in_the_graph(series, run):
+    """Processes and memory must not change the hash of a node."""
+
+    one = series()
+
+    def hashes(**changed):
+        workflow = init_series_wf(one, MethodSettings(), dataclasses.replace(run, **changed))
+        return {node.fullname: node.inputs.get_hashval()[1] for node in wired(workflow)}
+
+    assert hashes() == hashes(nprocs=7, mem_gb=99.0, omp_nthreads=3, verbosity=2, run_uuid='x')
+
+
+# -- memory, text
+
+
+def test_memory_grows_with_slices_and_frames_but_not_with_the_raw_matrix(series):
+    short = series()
+    long = dataclasses.replace(short, frame_times=short.frame_times * 20)
+    wide = dataclasses.replace(long, sample_times=long.sample_times * 10)
+    method = MethodSettings()
+    assert working_gb(short, method) < working_gb(long, method) < working_gb(wide, method)
+    assert working_gb(wide, method) == pytest.approx(10 * working_gb(long, method), rel=1e-6)
+
+
+def test_methods_text_tells_the_settings_that_were_used(series, run):
+    method = MethodSettings(core_rcbf=0.25, hypoperfusion_tmax=7.0, motion_correction=False)
+    text = ' '.join(init_series_wf(series(), method, run).visit_desc().split())
+    assert 'relative CBF below 25%' in text
+    assert 'Tmax above 7 s' in text
+    assert 'Head motion was not corrected' in text
