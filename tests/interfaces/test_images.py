@@ -77,8 +77,10 @@ def test_a_coarser_grid_keeps_the_voxel_order(stored, tmp_path):
 def test_time_stays_last(stored, tmp_path):
     path, *_ = stored
     array, affine = _images.load(path)
-    series = np.stack([array, array + 100], axis=-1)
-    written = _images.save(series, affine, tmp_path / 'series.nii', like=path, times_s=[0, 1.41])
+    series = np.stack([array, array + 50, array + 100, array + 150], axis=-1)
+    written = _images.save(
+        series, affine, tmp_path / 'series.nii', like=path, times_s=[0, 1.41, 2.82, 6]
+    )
     again, _ = _images.load(written)
     np.testing.assert_array_equal(again, series)
     header = nb.load(written).header

@@ -78,6 +78,19 @@ def test_ants_sees_each_voxel_at_its_place(affine):
         )
 
 
+def test_the_coarse_image_lies_where_the_fine_one_lay_and_air_is_0():
+    import ants
+
+    fine = symmetry.world_coordinates(SHAPE, OBLIQUE)[..., 0]
+    fine[:2] = np.nan
+    coarse = registration._windowed(fine, OBLIQUE, (-60.0, 60.0), 6.0)
+    assert coarse.shape == (30, 35, 12)
+    for index in ((8, 20, 3), (20, 9, 7)):
+        x = -ants.transform_index_to_physical_point(coarse, index)[0]
+        assert coarse.numpy()[index] == pytest.approx(x + 60, abs=1e-2)
+    assert not coarse.numpy()[0].any()
+
+
 def test_frame_transforms_are_read_by_ants_as_they_were_written():
     import ants
 

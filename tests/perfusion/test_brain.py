@@ -32,6 +32,29 @@ def test_brain_ends_at_the_bone_even_where_it_is_open(gap_mm):
     assert not found[outside].any()
 
 
+def test_an_orbit_is_not_part_of_the_brain():
+    volume, inside, _ = ring()
+    x, y = np.meshgrid(np.arange(-45, 46) * 2.0, np.arange(-45, 46) * 2.0, indexing='ij')
+    volume[np.hypot(x, y - 72) < 18] = 900
+    orbit = np.hypot(x, y - 72) < 12
+    volume[orbit] = 40
+    found = brain.inside_skull(volume, (2.0, 2.0, 5.0), 130.0)
+    assert not found[orbit].any()
+    assert found[inside & (volume == 40)].mean() > 0.99
+
+
+def test_brain_has_its_sulci_but_not_the_rim_of_csf():
+    volume, _, _ = ring()
+    x, y = np.meshgrid(np.arange(-45, 46) * 2.0, np.arange(-45, 46) * 2.0, indexing='ij')
+    r = np.hypot(x, y)
+    sulcus = (np.abs(x) < 2.5) & (y > 30) & (r < 50)
+    volume[((r > 54) & (r <= 66)) | ((np.abs(x) < 2.5) & (y > 30) & (r <= 66))] = 5
+    found, inside = brain.brain_masks(volume, volume, (2.0, 2.0, 5.0), bone_hu=130.0, csf_hu=17.0)
+    assert found[sulcus].all()
+    assert not found[(r > 58) & (r < 62)].any()
+    assert inside[(r > 58) & (r < 62)].all()
+
+
 def test_an_image_that_is_almost_all_bone_is_refused():
     volume, inside, _ = ring()
     volume[inside] = 900

@@ -80,6 +80,13 @@ def test_closing_never_leaves_the_side():
     assert found[13, 10, 2]
 
 
+def test_closing_does_not_join_opposite_edges():
+    mask = np.zeros(SHAPE, bool)
+    mask[1:4] = mask[27:] = True
+    found = segmentation.open_close(mask, ALL, SIZE, opening_mm=0.0, closing_mm=2.5)
+    np.testing.assert_array_equal(found, mask)
+
+
 def test_a_lesion_at_the_end_of_the_slab_is_kept_whole():
     mask = np.zeros(SHAPE, bool)
     mask[5:25, 5:25, :2] = mask[5:25, 5:25, 4:] = True

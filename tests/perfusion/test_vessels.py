@@ -87,6 +87,13 @@ def test_a_spike_in_one_frame_is_not_chosen(candidates):
     assert 40 not in find_aif(curves, pattern).voxels
 
 
+def test_bone_that_moved_in_is_no_vein(candidates):
+    curves, pattern = candidates(late=0)
+    curves[40:60] = np.where(STEP > 18, 900, 0)
+    vof = vessels.find_vof(curves, TIMES, pattern, find_aif(curves, pattern), aif_voxels=5)
+    assert set(vof.voxels) <= set(range(12, 24))
+
+
 def test_width_of_a_gamma_variate_is_its_full_width_at_half_maximum(artery):
     times = np.arange(60) * 0.75
     features = vessels.curve_features(artery(times)[None], times)
