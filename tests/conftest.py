@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 # Set before anything imports the libraries that read them, and inherited by worker processes.
@@ -32,3 +33,36 @@ def bids_dir() -> Path:
     path = Path(__file__).resolve().parents[1] / 'data' / 'ds-phantom'
     assert path.is_dir(), f'{path} is missing; make it with: python data/make_phantom.py'
     return path
+
+
+def _toy_head() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw a skull of 160 x 190 mm with a slow right hemisphere; voxels run right, front, up."""
+    shape, size = (44, 52, 6), np.array([4.0, 4.0, 8.0])
+    affine = np.diag([*size, 1.0])
+    affine[:3, 3] = -(np.array(shape) - 1) / 2 * size
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing='ij'), axis=-1)
+    x, y, z = np.moveaxis(index * size + affine[:3, 3], -1, 0)
+    radius = np.hypot(x / 80, y / 95)
+    times = 2.0 * np.arange(18)
+    noise = np.random.default_rng(0).normal(size=(*shape, len(times)))
+
+    def bolus(arrival, rise):
+        s = np.clip((times - arrival) / rise, 0, None)
+        return (s * np.exp(1 - s)) ** 2
+
+    still = np.select([radius < 0.88, radius < 1], [34.0, 900.0], -1000.0)
+    still[(np.abs(x) < 16) & (np.abs(x) > 4) & (np.abs(y) < 30)] = 7.0  # ventricles
+    ctp = np.repeat(still[..., None], len(times), axis=-1)
+    brain = still == 34
+    ctp[brain & (x < 0)] += 8 * bolus(7, 6)
+    ctp[brain & (x > 0)] += 3 * bolus(11, 8)
+    ctp[(np.abs(np.abs(x) - 30) < 6) & (np.abs(y - 30) < 6) & (z < 0)] += 250 * bolus(5, 5)
+    ctp[(np.abs(x) < 4) & (np.abs(y + 70) < 6)] += 300 * bolus(9, 6)  # sagittal sinus
+    ctp += np.where(radius < 1, 1.0, 0.0)[..., None] * noise
+    return np.round(ctp).astype(np.int16), affine, times
+
+
+@pytest.fixture(scope='session')
+def toy_head() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Canonical (X, Y, Z, T) series in HU, its affine, and its frame times in s."""
+    return _toy_head()

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From files to files: the working grid, the corrected series, the masks."""
+
+import json
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pandas as pd
+import pytest
+from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
+from scipy import ndimage
+
+from ctpprep.exceptions import BolusError
+from ctpprep.interfaces import _images
+from ctpprep.interfaces.preprocessing import CorrectMotion, MakeMasks, PrepareSeries, frame_weights
+from ctpprep.phantom import frame_affine
+from ctpprep.settings import MethodSettings
+
+METHOD = MethodSettings()
+AXES = ['RAS', 'LAS', 'LPS', 'LPI']
+OBLIQUE = frame_affine(np.array([3.0, -5, 8, 0.1, 0.15, 0.3]), np.zeros(3))
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def write(ctp, affine, axes='RAS', name='ctp.nii.gz'):
+    """Write canonical voxels in another voxel order."""
+    order = ornt_transform(axcodes2ornt('RAS'), axcodes2ornt(axes))
+    image = nb.Nifti1Image(
+        nb.orientations.apply_orientation(ctp, order),
+        affine @ inv_ornt_aff(order, ctp.shape[:3]),
+    )
+    nb.save(image, name)
+    return str(Path(name).absolute())
+
+
+def prepare(path, sample_times, in_plane=1.8, through=5.0):
+    return PrepareSeries(
+        ctp=path, sample_times=np.asarray(sample_times, float).tolist(),
+        working_in_plane_mm=in_plane, working_slice_mm=through,
+    ).run().outputs  # fmt: skip
+
+
+def correct(working, times, transforms=None):
+    given = {'transforms': transforms} if transforms else {}
+    return CorrectMotion(
+        ctp_working=working, sample_times=times, motion_reject_similarity=0.9, **given
+    ).run().outputs  # fmt: skip
+
+
+def make_masks(corrected, times):
+    return MakeMasks(
+        ctp_corrected=corrected.ctp_corrected, confounds=corrected.confounds, sample_times=times,
+        **METHOD.stage('masks'),
+    ).run().outputs  # fmt: skip
+
+
+def no_delay(times, n_slices):
+    return np.tile(times, (n_slices, 1))
+
+
+# -- working grid
+
+
+@pytest.mark.parametrize('axes', AXES)
+def test_a_coarse_series_keeps_its_voxels_order_and_affine(toy_head, axes):
+    ctp, affine, times = toy_head
+    raw = write(ctp, affine, axes)
+    found = prepare(raw, no_delay(times, 6))
+    assert found.factors == (1, 1, 1)
+    image, source = nb.load(found.ctp_working), nb.load(raw)
+    np.testing.assert_array_equal(image.get_fdata(), source.get_fdata())
+    np.testing.assert_allclose(image.affine, source.affine, atol=1e-5)
+
+
+@pytest.fixture(scope='module')
+def fine():
+    """Make a field that rises along patient x, y and z, on a fine grid; values are coordinates."""
+    affine = np.diag([0.9, 0.9, 1.25, 1.0])
+    affine[:3, 3] = -20, -30, -10
+    index = np.stack(np.meshgrid(*map(np.arange, (32, 36, 12)), indexing='ij'), axis=-1)
+    return index * np.array([0.9, 0.9, 1.25]) + affine[:3, 3], affine
+
+
+@pytest.mark.parametrize('pose', [np.eye(4), OBLIQUE], ids=['straight', 'oblique'])
+@pytest.mark.parametrize('axes', AXES)
+def test_averaged_voxels_lie_where_their_values_say(fine, axes, pose):
+    where, affine = fine
+    where, affine = nb.affines.apply_affine(pose, where), pose @ affine
+    found = prepare(write(where.astype(np.float32), affine, axes), no_delay([0, 1, 2], 12))
+    assert found.factors == (2, 2, 4)
+    image = nb.load(found.ctp_working)
+    assert nb.aff2axcodes(image.affine) == tuple(axes)
+    index = np.stack(np.meshgrid(*map(np.arange, image.shape[:3]), indexing='ij'), axis=-1)
+    at = nb.affines.apply_affine(image.affine, index)
+    np.testing.assert_allclose(at, image.get_fdata(), atol=1e-3)
+
+
+def test_a_matrix_of_512_and_thin_slices_are_averaged():
+    ctp = np.zeros((512, 512, 10, 3), np.int16)
+    ctp[256:, :, :, 1] = 40
+    ctp[..., 5:, 2] = 80
+    affine = np.diag([0.45, 0.45, 1.0, 1.0])
+    found = prepare(write(ctp, affine), no_delay([0, 2, 4], 10))
+    image = nb.load(found.ctp_working)
+    assert image.shape == (128, 128, 2, 3)
+    np.testing.assert_allclose(image.header.get_zooms()[:3], (1.8, 1.8, 5.0), rtol=1e-5)
+    np.testing.assert_allclose(image.affine[:3, 3], (0.675, 0.675, 2.0), atol=1e-5)
+    voxels = image.get_fdata()
+    assert np.unique(voxels[:64, ..., 1]) == 0
+    assert np.unique(voxels[64:, ..., 1]) == 40
+    assert np.unique(voxels[:, :, 1, 2]) == 80
+    assert np.load(found.sample_times).shape == (2, 3)
+
+
+@pytest.mark.parametrize('axes', ['RAS', 'LPI'])
+def test_slices_of_different_times_are_not_averaged(axes):
+    """Slice times are listed feet to head, whatever the order in the file."""
+    ctp = np.zeros((4, 4, 8, 3), np.float32)
+    ctp[..., 4:, :] = 100
+    samples = np.tile([0.0, 2, 4], (8, 1))
+    samples[4:] += 1
+    found = prepare(write(ctp, np.diag([1.8, 1.8, 1.25, 1.0]), axes), samples)
+    assert found.factors == (1, 1, 4)
+    np.testing.assert_array_equal(np.load(found.sample_times), [[0, 2, 4], [1, 3, 5]])
+    voxels, _ = _images.load(found.ctp_working)
+    assert voxels[..., 0, :].max() == 0
+    assert voxels[..., 1, :].min() == 100
+    samples[1] += 0.5
+    assert prepare(write(ctp, np.diag([1.8, 1.8, 1.25, 1.0]), axes), samples).factors[2] == 1
+
+
+def test_padding_and_nan_become_air():
+    ctp = np.full((4, 4, 4, 3), 40, np.float32)
+    ctp[0], ctp[1] = -3024, np.nan
+    found = prepare(write(ctp, np.diag([2.0, 2, 5, 1])), no_delay([0, 2, 4], 4))
+    voxels = nb.load(found.ctp_working).get_fdata()
+    assert np.unique(voxels[:2]) == -1024
+    assert np.unique(voxels[2:]) == 40
+
+
+def test_scaled_integers_are_read_in_hu():
+    image = nb.Nifti1Image(np.full((4, 4, 4, 3), 1064, np.int16), np.diag([2.0, 2, 5, 1]))
+    image.header.set_slope_inter(1, -1024)
+    nb.save(image, 'ctp.nii.gz')
+    found = prepare(str(Path('ctp.nii.gz').absolute()), no_delay([0, 2, 4], 4))
+    assert np.unique(nb.load(found.ctp_working).get_fdata()) == 40
+
+
+# -- motion
+
+
+def test_without_transforms_nothing_moves(toy_head):
+    ctp, affine, times = toy_head
+    working = prepare(write(ctp, affine, 'LPS'), no_delay(times, 6))
+    found = correct(working.ctp_working, working.sample_times)
+    voxels, _ = _images.load(found.ctp_corrected)
+    np.testing.assert_array_equal(voxels, ctp)
+    table = pd.read_csv(found.confounds, sep='\t')
+    assert not table.loc[:, 'trans_x':'displacement'].to_numpy().any()
+    np.testing.assert_array_equal(frame_weights(found.confounds), 1)
+
+
+def moved_head(toy_head, axes):
+    """Move the head by one voxel to the right (+x) in frame 3; give the matrix in two chunks."""
+    ctp, affine, times = toy_head
+    ctp = ctp[..., :6].copy()
+    ctp[..., 3] = np.roll(ctp[..., 3], 1, axis=0)
+    matrices = np.tile(np.eye(4), (6, 1, 1))
+    matrices[3, 0, 3] = 4.0
+    np.save('first.npy', matrices[:4])
+    np.save('second.npy', matrices[4:])
+    working = prepare(write(ctp, affine, axes), no_delay(times[:6], 6))
+    chunks = [str(Path(f'{name}.npy').absolute()) for name in ('first', 'second')]
+    return correct(working.ctp_working, working.sample_times, chunks)
+
+
+@pytest.mark.parametrize('axes', ['RAS', 'LPS'])
+def test_a_moved_frame_comes_back(toy_head, axes):
+    found = moved_head(toy_head, axes)
+    voxels, _ = _images.load(found.ctp_corrected)
+    np.testing.assert_allclose(voxels[:-1, ..., 3], toy_head[0][:-1, ..., 3], atol=1e-2)
+    assert np.isnan(voxels[-1, ..., 3]).all()  # missing, not air
+
+
+def test_motion_stands_in_the_table_in_its_unit(toy_head):
+    table = pd.read_csv(moved_head(toy_head, 'LPS').confounds, sep='\t')
+    np.testing.assert_allclose(table['trans_x'], [0, 0, 0, 4, 0, 0], atol=1e-4)
+    np.testing.assert_allclose(table['framewise_displacement'], [0, 0, 0, 4, 4, 0], atol=1e-4)
+
+
+def test_a_frame_that_stays_displaced_is_rejected(toy_head):
+    ctp, affine, times = toy_head
+    ctp = ctp.copy()
+    ctp[..., 5] = np.roll(ctp[..., 5], 4, axis=1)
+    working = prepare(write(ctp, affine), no_delay(times, 6))
+    found = correct(working.ctp_working, working.sample_times)
+    assert np.flatnonzero(frame_weights(found.confounds) == 0).tolist() == [5]
+
+
+# -- masks
+
+
+@pytest.fixture(scope='module')
+def masked(toy_head, tmp_path_factory):
+    """Find the masks of the toy head in two voxel orders."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for axes in ('RAS', 'LPS'):
+            patch.chdir(tmp_path_factory.mktemp(axes))
+            ctp, affine, times = toy_head
+            working = prepare(write(ctp, affine, axes), no_delay(times, 6))
+            corrected = correct(working.ctp_working, working.sample_times)
+            found[axes] = make_masks(corrected, working.sample_times)
+    return found
+
+
+NAMES = ('reference', 'brain_mask', 'intracranial_mask', 'vessel_mask', 'csf_mask', 'tissue_mask')
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_voxel_order_changes_no_mask_in_the_patient(masked, name):
+    (first, affine), (second, other) = (
+        _images.load(getattr(masked[axes], name)) for axes in ('RAS', 'LPS')
+    )
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(affine, other, atol=1e-5)
+
+
+def test_reference_is_the_mean_before_contrast(masked, toy_head):
+    facts = json.loads(Path(masked['RAS'].bolus).read_text())
+    assert facts['n_baseline'] == 3  # the arteries fill from 5 s on
+    assert 4 < facts['arrival_s'] < 8
+    reference, _ = _images.load(masked['RAS'].reference)
+    np.testing.assert_allclose(reference, toy_head[0][..., :3].mean(axis=-1), atol=1e-3)
+
+
+def test_masks_part_the_brain(masked):
+    brain, vessels, csf, tissue, inside = (
+        _images.load_mask(getattr(masked['RAS'], f'{name}_mask'))
+        for name in ('brain', 'vessel', 'csf', 'tissue', 'intracranial')
+    )
+    assert not (tissue & (vessels | csf)).any()
+    assert not (csf & vessels).any()
+    assert not (tissue & ~brain).any()
+    for mask in (brain, vessels, csf, tissue, inside):
+        assert mask.any()
+
+
+def test_brain_mask_ends_at_the_bone(masked, toy_head):
+    brain = _images.load_mask(masked['RAS'].brain_mask)
+    bone = (toy_head[0][..., 0] > 500).any(axis=2)
+    inside = ndimage.binary_fill_holes(bone) & ~bone
+    for z in range(brain.shape[2]):
+        assert not (brain[..., z] & bone).any()
+        assert brain[..., z].sum() > 0.9 * inside.sum()
+
+
+def test_ventricles_are_csf_and_not_tissue(masked):
+    csf = _images.load_mask(masked['RAS'].csf_mask)
+    tissue = _images.load_mask(masked['RAS'].tissue_mask)
+    assert csf[19, 26].all()  # 10 mm left of the middle
+    assert not tissue[19, 26].any()
+
+
+def test_a_voxel_that_left_the_field_of_view_is_no_tissue(toy_head):
+    ctp, affine, times = toy_head
+    working = prepare(write(ctp, affine), no_delay(times, 6))
+    corrected = correct(working.ctp_working, working.sample_times)
+    image = nb.load(corrected.ctp_corrected)
+    voxels = image.get_fdata(dtype=np.float32)
+    voxels[..., 5, 7] = np.nan  # the uppermost slice in one frame
+    nb.save(nb.Nifti1Image(voxels, image.affine), 'gap.nii')
+    corrected.ctp_corrected = str(Path('gap.nii').absolute())
+    found = make_masks(corrected, working.sample_times)
+    assert not _images.load_mask(found.tissue_mask)[..., 5].any()
+    assert _images.load_mask(found.tissue_mask)[..., 4].any()
+    assert _images.load_mask(found.brain_mask)[..., 4].any()
+    assert np.isfinite(_images.load(found.reference)[0]).all()
+
+
+def test_a_series_without_contrast_is_refused(toy_head):
+    ctp, affine, _ = toy_head
+    working = prepare(
+        write(ctp[..., [0, 1, 2] * 4], affine), no_delay(2.0 * np.arange(12), 6)
+    )  # fmt: skip
+    corrected = correct(working.ctp_working, working.sample_times)
+    with pytest.raises(BolusError, match='no bolus is seen'):
+        make_masks(corrected, working.sample_times)
