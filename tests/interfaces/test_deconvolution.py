@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the corrected series to curves and maps, on a head whose right side is slow."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nb
+import numpy as np
+import pandas as pd
+import pytest
+from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
+
+from ctpprep.interfaces import _images
+from ctpprep.interfaces.deconvolution import MAPS, Deconvolve, FindVessels
+from ctpprep.settings import MethodSettings
+
+SLOW_RIGHT = slice(24, None)  # first voxel axis runs to the right
+
+
+def prepare(toy_head, axes, delay_of_slices=0.0):
+    """Write what the two interfaces read into the current folder."""
+    ctp, affine, times = toy_head
+    order = ornt_transform(axcodes2ornt('RAS'), axcodes2ornt(axes))
+    stored = nb.orientations.apply_orientation(ctp.astype(np.float32), order)
+    nb.save(nb.Nifti1Image(stored, affine @ inv_ornt_aff(order, ctp.shape[:3])), 'ctp.nii')
+    samples = np.tile(times, (ctp.shape[2], 1))
+    samples[3:] += delay_of_slices
+    np.save('times.npy', samples)
+    pd.DataFrame({'weight': np.ones(len(times))}).to_csv('confounds.tsv', sep='\t', index=False)
+    Path('bolus.json').write_text('{"n_baseline": 3}')
+    mean = ctp[..., :3].mean(axis=-1)
+    masks = {'tissue': (mean > 25) & (mean < 60), 'intracranial': (mean > 0) & (mean < 100)}
+    for name, mask in masks.items():
+        _images.save(mask, affine, f'{name}.nii', like='ctp.nii')
+    folder = Path.cwd()
+    return {
+        'intracranial_mask': str(folder / 'intracranial.nii'),
+        'ctp_corrected': str(folder / 'ctp.nii'),
+        'sample_times': str(folder / 'times.npy'),
+        'confounds': str(folder / 'confounds.tsv'),
+        'bolus': str(folder / 'bolus.json'),
+        'tissue_mask': str(folder / 'tissue.nii'),
+    }
+
+
+def find_vessels(files, **changed):
+    inputs = MethodSettings(**changed).stage('vessels')
+    return FindVessels(**files, **inputs).run().outputs
+
+
+def deconvolve(files, curves, **changed):
+    inputs = MethodSettings(**changed).stage('denoising', 'deconvolution')
+    files = {name: path for name, path in files.items() if name != 'intracranial_mask'}
+    return Deconvolve(curves=curves, **files, **inputs).run().outputs
+
+
+@pytest.fixture(scope='module')
+def found(toy_head, tmp_path_factory):
+    """Run both interfaces on two voxel orders."""
+    results = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for axes in ('RAS', 'LPS'):
+            patch.chdir(tmp_path_factory.mktemp(axes))
+            files = prepare(toy_head, axes)
+            vessels = find_vessels(files)
+            results[axes] = SimpleNamespace(
+                files=files, vessels=vessels, maps=deconvolve(files, vessels.curves),
+            )  # fmt: skip
+    return results
+
+
+@pytest.fixture
+def again(found, monkeypatch, tmp_path):
+    """Run both interfaces again with other settings or files."""
+    monkeypatch.chdir(tmp_path)
+    one = found['RAS']
+
+    def run(curves=None, **changed):
+        return deconvolve(one.files, curves or one.vessels.curves, **changed)
+
+    return run
+
+
+def values(outputs, name):
+    return _images.load(getattr(outputs, name))[0]
+
+
+@pytest.fixture(scope='module')
+def tissue(found):
+    return _images.load_mask(found['RAS'].files['tissue_mask'])
+
+
+# -- vessels
+
+
+def test_arteries_and_veins_are_found(found):
+    aif = np.argwhere(_images.load_mask(found['RAS'].vessels.aif_mask))
+    vof = np.argwhere(_images.load_mask(found['RAS'].vessels.vof_mask))
+    assert len(aif) == len(vof) == MethodSettings().aif_voxels
+    assert (aif[:, 1] > 26).all()  # in front
+    assert (aif[:, 2] < 3).all()
+    assert (vof[:, 1] < 12).all()  # at the back
+
+
+@pytest.mark.parametrize('name', ['aif_mask', 'vof_mask'])
+def test_voxel_order_changes_no_vessel(found, name):
+    first, second = (values(each.vessels, name) for each in found.values())
+    np.testing.assert_array_equal(first, second)
+
+
+def test_curves_have_time_unit_and_order(found, toy_head):
+    table = pd.read_csv(found['RAS'].vessels.curves, sep='\t')
+    assert list(table) == ['time', 'aif', 'vof', 'tissue', 'weight']
+    np.testing.assert_allclose(table['time'], toy_head[2])
+    assert 150 < table['aif'].max() < 275
+    assert table['time'][table['aif'].idxmax()] < table['time'][table['vof'].idxmax()]
+    assert abs(table['aif'][:3].mean()) < 2
+
+
+def test_curves_stand_at_the_times_of_the_slices_of_the_artery(toy_head, tmp_path, monkeypatch):
+    """The arteries lie in slices 0 to 2; the others are scanned a second later."""
+    monkeypatch.chdir(tmp_path)
+    files = prepare(toy_head, 'RAS', delay_of_slices=1.0)
+    table = pd.read_csv(find_vessels(files).curves, sep='\t')
+    np.testing.assert_allclose(table['time'], toy_head[2])
+
+
+def test_scaling_gives_the_aif_the_area_of_the_vof(found, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # outputs go to the current folder
+    plain = pd.read_csv(found['RAS'].vessels.curves, sep='\t')
+    scaled = pd.read_csv(find_vessels(found['RAS'].files, aif_scaling='vof').curves, sep='\t')
+    area = {name: np.trapezoid(scaled[name], scaled['time']) for name in ('aif', 'vof')}
+    assert area['aif'] == pytest.approx(area['vof'], rel=0.02)
+    assert np.corrcoef(plain['aif'], scaled['aif'])[0, 1] == pytest.approx(1, abs=1e-6)
+
+
+# -- maps
+
+
+@pytest.mark.parametrize('name', [*MAPS, 'noise'])
+def test_voxel_order_changes_no_map_in_the_patient(found, name):
+    (first, affine), (second, other) = (
+        _images.load(getattr(each.maps, name)) for each in found.values()
+    )
+    np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(affine, other, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', [*MAPS, 'noise'])
+def test_map_is_finite_and_0_outside_tissue(found, tissue, name):
+    voxels = values(found['RAS'].maps, name)
+    assert np.isfinite(voxels).all()
+    assert not voxels[~tissue].any()
+    assert voxels[tissue].any()
+
+
+def test_the_slow_side_has_less_flow_and_a_longer_tmax(found, tissue):
+    right = tissue.copy()
+    right[: SLOW_RIGHT.start] = False
+    left = tissue & ~right
+    maps = {name: values(found['RAS'].maps, name) for name in MAPS}
+    median = {name: (np.median(m[left]), np.median(m[right])) for name, m in maps.items()}
+    assert median['cbf'][1] < 0.5 * median['cbf'][0]
+    assert median['tmax'][1] > median['tmax'][0] + 2
+    assert median['ttp'][1] > median['ttp'][0] + 2
+
+
+def test_mtt_is_volume_over_flow(found, tissue):
+    cbf, cbv, mtt = (values(found['RAS'].maps, name)[tissue] for name in ('cbf', 'cbv', 'mtt'))
+    flowing = (cbf > 5) & (mtt > 0)
+    np.testing.assert_allclose(mtt[flowing], 60 * cbv[flowing] / cbf[flowing], rtol=1e-3)
+
+
+def test_delayed_slices_know_their_delay(toy_head, tmp_path, monkeypatch, found, tissue):
+    """The same curves scanned a second later mean a bolus that comes a second later."""
+    monkeypatch.chdir(tmp_path)
+    files = prepare(toy_head, 'RAS', delay_of_slices=1.0)
+    late = values(deconvolve(files, found['RAS'].vessels.curves), 'tmax')
+    early = values(found['RAS'].maps, 'tmax')
+    shift = np.median((late - early)[..., 4:][tissue[..., 4:]])
+    assert shift == pytest.approx(1.0, abs=0.3)
+    assert np.median((late - early)[..., :2][tissue[..., :2]]) == pytest.approx(0, abs=0.2)
+
+
+def test_calibration_shifts_tmax_by_the_measured_offset(again, found, tissue):
+    offset = json.loads(Path(found['RAS'].maps.deconvolution).read_text())['tmax_offset_s']
+    assert offset > 0
+    raw = values(again(tmax_calibration=False), 'tmax')
+    calibrated = values(found['RAS'].maps, 'tmax')
+    difference = (raw - calibrated)[tissue & (calibrated > 0.5)]
+    np.testing.assert_allclose(difference, offset, atol=1e-3)
+
+
+def test_constants_scale_flow(again, found, tissue):
+    double = values(again(hematocrit_factor=2 * 0.733), 'cbf')[tissue]
+    np.testing.assert_allclose(double, 2 * values(found['RAS'].maps, 'cbf')[tissue], rtol=1e-3)
+
+
+def test_denoising_lowers_noise(again, found):
+    noise = {
+        how: np.median(
+            values(again(denoise=how), 'noise')[values(again(denoise=how), 'noise') > 0]
+        )
+        for how in ('none', 'smooth')
+    }
+    assert noise['none'] == pytest.approx(1.0, abs=0.2)  # as drawn, HU
+    assert noise['smooth'] < 0.7 * noise['none']
+    facts = json.loads(Path(found['RAS'].maps.deconvolution).read_text())
+    assert facts['noise_raw_hu'] == pytest.approx(noise['none'], rel=0.1)
+    assert facts['noise_denoised_hu'] < noise['none']
+
+
+def test_a_rejected_frame_does_not_change_the_maps_much(found, tmp_path, monkeypatch, tissue):
+    """A frame of weight 0 may hold anything, even nothing."""
+    monkeypatch.chdir(tmp_path)
+    files = dict(found['RAS'].files)
+    image = nb.load(files['ctp_corrected'])
+    voxels = image.get_fdata(dtype=np.float32)
+    voxels[..., 12] = np.nan
+    nb.save(nb.Nifti1Image(voxels, image.affine), 'spoilt.nii')
+    table = pd.read_csv(files['confounds'], sep='\t')
+    table.loc[12, 'weight'] = 0.0
+    table.to_csv('confounds.tsv', sep='\t', index=False)
+    files |= {
+        'ctp_corrected': str(Path('spoilt.nii').absolute()),
+        'confounds': str(Path('confounds.tsv').absolute()),
+    }
+    spoilt = values(deconvolve(files, found['RAS'].vessels.curves), 'cbf')[tissue]
+    whole = values(found['RAS'].maps, 'cbf')[tissue]
+    assert np.isfinite(spoilt).all()
+    assert np.median(np.abs(spoilt - whole)) < 0.1 * np.median(whole)
