@@ -6,9 +6,11 @@
 
 Memory is the summed proportional set size (PSS) of all processes of the run, read every 0.25 s
 (Linux). A stage's peak is the highest sum while the stage ran, whatever else ran beside it.
+On a shared machine wall time depends on the others' load: processor time is given beside it.
 """
 
 import argparse
+import contextlib
 import os
 import platform
 import subprocess
@@ -79,18 +81,19 @@ def pss_bytes(process: psutil.Process) -> int:
 
 
 class MemoryWatch(threading.Thread):
-    """Sum the memory of a process and its descendants until it ends.
+    """Sum memory and processor time of a process and its descendants until it ends.
 
     Attributes
     ----------
-    samples : list of (float, int)
-        Time since the epoch, s, and bytes.
+    samples : list of (float, int, float)
+        Time since the epoch, s; bytes; processor time until then, s.
     """
 
     def __init__(self, pid):
         super().__init__(daemon=True)
         self.process = psutil.Process(pid)
         self.samples = []
+        self.cpu = {}
         self.ended = threading.Event()
 
     def run(self):
@@ -100,11 +103,20 @@ class MemoryWatch(threading.Thread):
                 family = [self.process, *self.process.children(recursive=True)]
             except psutil.Error:
                 return
-            self.samples.append((time.time(), sum(pss_bytes(each) for each in family)))
+            for each in family:
+                with contextlib.suppress(psutil.Error):
+                    used = each.cpu_times()
+                    self.cpu[each.pid] = used.user + used.system
+            memory = sum(pss_bytes(each) for each in family)
+            self.samples.append((time.time(), memory, sum(self.cpu.values())))
 
     def peak_gb(self, start=-np.inf, end=np.inf) -> float:
         """Highest sum between two times; NaN when no look fell between them."""
-        return max((b for t, b in self.samples if start <= t <= end), default=np.nan) / 1e9
+        return max((b for t, b, _ in self.samples if start <= t <= end), default=np.nan) / 1e9
+
+    def cpu_s(self, end=np.inf) -> float:
+        """Processor time of all processes until a time, s."""
+        return max((cpu for t, _, cpu in self.samples if t <= end), default=np.nan)
 
 
 # -- one run
@@ -191,15 +203,14 @@ def report_run(name, settings, code, began, ended, watch, stages) -> bool:
         print(f'| {stage.name} | {stage.end - stage.start:.1f} | {shown} |')
     ready = [stage.end for stage in stages if stage.name == LAST_STAGE_OF_MAPS]
     if ready:
-        peak = watch.peak_gb(began, ready[0])
-        print(
-            f'| **start of the command to maps** | **{ready[0] - began:.1f}** | **{peak:.2f}** |'
-        )
-        first = stages[0].start
-        print(f'| raw file to maps, without start-up | {ready[0] - first:.1f} | {peak:.2f} |')
+        peak, cpu = watch.peak_gb(began, ready[0]), watch.cpu_s(ready[0])
+        what = f'start of the command to maps ({cpu:.0f} CPU s)'
+        print(f'| **{what}** | **{ready[0] - began:.1f}** | **{peak:.2f}** |')
+        print(f'| the same without start-up | {ready[0] - stages[0].start:.1f} | {peak:.2f} |')
     else:
         print('| start of the command to maps | FAIL | FAIL |')
-    print(f'| **whole command** | **{ended - began:.1f}** | **{watch.peak_gb():.2f}** |')
+    peak, cpu = watch.peak_gb(), watch.cpu_s()
+    print(f'| **whole command ({cpu:.0f} CPU s)** | **{ended - began:.1f}** | **{peak:.2f}** |')
     if code:
         print(f'\nFAIL: {name} ended with exit code {code}')
     return code == 0 and bool(ready) and bool(watch.samples)
