@@ -119,6 +119,15 @@ class MethodSettings:
         low=1.0,
         high=20.0,
     )
+    bone_margin_mm: float = _setting(
+        3.0,
+        'masks',
+        'mm',
+        'distance from bone within which no vessel is looked for and no curve '
+        'feeds the denoising: motion brings bone there',
+        low=0.0,
+        high=10.0,
+    )
     # -- denoising
     denoise: str = _setting(
         'lowrank',

@@ -55,10 +55,11 @@ class FindVessels(SimpleInterface):
         times, pattern = grid.sampling_patterns(np.load(self.inputs.sample_times))
         pattern = np.broadcast_to(pattern, candidates.shape)[candidates]
         good = weights > 0
-        curves = _enhancement(ctp, candidates, n_baseline, weights)[:, good]
+        curves = _enhancement(ctp, candidates, n_baseline, weights)
+        noise = float(np.median(denoising.curve_noise(curves, weights, n_baseline)))
+        curves = curves[:, good]
         tissue_curves = curves[tissue[candidates]]
         peak = float(np.median(vessels.smooth_in_time(tissue_curves).max(axis=1)))
-        noise = float(np.median(denoising.curve_noise(curves, np.ones(good.sum()), n_baseline)))
         aif = vessels.find_aif(
             curves, times[:, good], pattern, peak, noise, aif_voxels=self.inputs.aif_voxels
         )
@@ -105,7 +106,8 @@ class _DeconvolveInputSpec(BaseInterfaceInputSpec):
     sample_times = File(exists=True, mandatory=True, desc='(slices, frames), s, npy')
     confounds = File(exists=True, mandatory=True, desc='holds the weight of each frame, tsv')
     bolus = File(exists=True, mandatory=True, desc='arrival and baseline frames, json')
-    tissue_mask = File(exists=True, mandatory=True)
+    tissue_mask = File(exists=True, mandatory=True, desc='where maps are given')
+    pure_mask = File(exists=True, mandatory=True, desc='where denoising takes its curves from')
     curves = File(exists=True, mandatory=True, desc='time (s), aif (HU above baseline), tsv')
     denoise = traits.Enum('lowrank', 'smooth', 'none', mandatory=True)
     denoise_sigma_mm = traits.Tuple(*[traits.Float] * 3, mandatory=True, desc='x, y, z, mm')
@@ -183,14 +185,8 @@ class Deconvolve(SimpleInterface):
             return curves
         size = _images.voxel_size_mm(affine)
         sigma = np.asarray(self.inputs.denoise_sigma_mm) / size
-        weight = denoising.smoothing_weight(tissue, sigma)
-        smooth = np.empty_like(curves)
-        volume = np.zeros(tissue.shape, dtype=np.float32)
-        for frame in range(curves.shape[1]):
-            # a rejected frame may hold NaN; it has no weight later
-            volume[tissue] = np.nan_to_num(curves[:, frame])
-            smooth[:, frame] = denoising.smooth_within(volume, tissue, sigma, weight)[tissue]
-        return smooth
+        pure = _images.load_mask(self.inputs.pure_mask)
+        return denoising.smooth_curves(curves, tissue, pure, sigma)
 
     def _maps(self, curves, times, weights):
         inputs = self.inputs

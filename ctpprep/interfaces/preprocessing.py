@@ -22,8 +22,6 @@ from ctpprep.perfusion import bolus, brain, grid, motion, symmetry
 
 # scanners pad what lies outside the reconstruction with large negative numbers
 AIR_HU = -1024.0
-# vessels are looked for this far from bone
-BONE_MARGIN_MM = 2.0
 # densities above this are head, for the comparison of skulls
 HEAD_HU = -200.0
 
@@ -156,6 +154,7 @@ class _MakeMasksInputSpec(BaseInterfaceInputSpec):
     bone_hu = traits.Float(mandatory=True, desc='HU')
     csf_hu = traits.Float(mandatory=True, desc='HU')
     vessel_ratio = traits.Float(mandatory=True)
+    bone_margin_mm = traits.Float(mandatory=True, desc='mm')
 
 
 class _MakeMasksOutputSpec(TraitedSpec):
@@ -167,6 +166,7 @@ class _MakeMasksOutputSpec(TraitedSpec):
     vessel_mask = File(exists=True)
     csf_mask = File(exists=True)
     tissue_mask = File(exists=True, desc='brain without vessels and CSF, seen in every frame')
+    pure_mask = File(exists=True, desc='tissue off vessels and bone')
     bolus = File(exists=True, desc='arrival and baseline frames, json')
 
 
@@ -188,7 +188,7 @@ class MakeMasks(SimpleInterface):
             average, first, size, bone_hu=self.inputs.bone_hu, csf_hu=self.inputs.csf_hu
         )
         # bone that motion brings into the outermost voxels must not pass for contrast
-        deep = inside & seen & (brain.distance_in_plane(inside, size) > BONE_MARGIN_MM)
+        deep = inside & seen & (brain.distance_in_plane(inside, size) > self.inputs.bone_margin_mm)
         curve = bolus.first_pass(ctp, deep, weights)
         n_baseline, arrival = bolus.find_arrival(curve, times)
         reference = bolus.baseline(ctp, n_baseline, weights)
@@ -196,13 +196,15 @@ class MakeMasks(SimpleInterface):
         csf = brain.csf_mask(average, brain_mask, size, self.inputs.csf_hu)
         parenchyma = brain_mask & seen & ~csf
         vessels = brain.vessel_mask(peak, inside, parenchyma, self.inputs.vessel_ratio)
-        tissue = parenchyma & ~vessels
-        if not tissue.any():
+        tissue, pure = brain.tissue_masks(
+            average, brain_mask, vessels, csf, inside, seen, size, self.inputs.bone_margin_mm
+        )
+        if not pure.any():
             raise PerfusionError('masks: no tissue is left in the brain; is the series in HU?')
         self._save(
             runtime, affine, reference=_fill_air(reference, np.isfinite(reference)),
             brain_mask=brain_mask, intracranial_mask=deep, vessel_mask=vessels,
-            csf_mask=csf & ~vessels, tissue_mask=tissue,
+            csf_mask=csf & ~vessels, pure_mask=pure, tissue_mask=tissue,
         )  # fmt: skip
         facts = {'n_baseline': n_baseline, 'arrival_s': arrival - float(times[0])}
         path = Path(runtime.cwd) / 'bolus.json'

@@ -5,7 +5,6 @@ The only module that calls antspyx. Every registration runs with a fixed seed on
 that the same input gives the same voxels whatever runs beside it.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -87,12 +86,11 @@ def _windowed(frame, affine, window, in_plane_mm):
 def _register(fixed, moving, seed, **options):
     import ants
 
-    # ITK reads the number of threads once; one thread makes sums independent of the machine
-    os.environ.setdefault('ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS', '1')
+    # antspyx takes the seed from here alone (an argument is dropped without a word), and goes to
+    # one thread with it, which makes sums independent of the machine
+    ants.config.set_ants_deterministic(True, seed)
     prefix = Path.cwd() / 'ants_'
-    return ants.registration(
-        fixed, moving, outprefix=str(prefix), random_seed=seed, verbose=False, **options
-    )
+    return ants.registration(fixed, moving, outprefix=str(prefix), verbose=False, **options)
 
 
 class _EstimateMotionInputSpec(BaseInterfaceInputSpec):

@@ -161,11 +161,10 @@ def peak_enhancement(ctp, baseline_hu, mask, weights):
     (X, Y, Z) array of float32
         HU; 0 outside the mask.
     """
-    curves = np.nan_to_num(ctp[mask][:, np.asarray(weights) > 0], nan=-np.inf)
-    smooth = ndimage.uniform_filter1d(
-        np.where(np.isfinite(curves), curves, curves.max(axis=1, keepdims=True, initial=-1e3)),
-        3, axis=-1, mode='nearest',
-    )  # fmt: skip
+    curves = ctp[mask][:, np.asarray(weights) > 0]
+    # a missing frame shows no enhancement
+    curves = np.where(np.isfinite(curves), curves, baseline_hu[mask][:, None])
+    smooth = ndimage.uniform_filter1d(curves, 3, axis=-1, mode='nearest')
     peak = np.zeros(mask.shape, dtype=np.float32)
     peak[mask] = smooth.max(axis=-1) - baseline_hu[mask]
     return peak

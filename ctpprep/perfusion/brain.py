@@ -141,7 +141,7 @@ def brain_masks(average, baseline, voxel_size_mm, *, bone_hu, csf_hu, sulcus_mm=
     inside = inside_skull(baseline, voxel_size_mm, bone_hu)
     sigma = [0.8 / voxel_size_mm[0], 0.8 / voxel_size_mm[1], 0]
     smooth = ndimage.gaussian_filter(average, sigma)
-    parenchyma = inside & (smooth > csf_hu)
+    parenchyma = inside & (smooth > csf_hu) & (smooth < SOFT_HU[1])
     # specks and shreds of meninges come off, the cortex stays whole
     parenchyma = largest(ndimage.binary_opening(parenchyma, IN_PLANE))
     closed = _close_in_plane(parenchyma, voxel_size_mm, sulcus_mm)
@@ -162,7 +162,7 @@ def _close_in_plane(mask, voxel_size_mm, radius_mm):
 
 
 def vessel_mask(peak, inside, parenchyma, vessel_ratio):
-    """Find vessels: voxels that enhance far more than brain, and their partial-volumed rims.
+    """Find vessels: voxels that enhance far more than brain.
 
     Parameters
     ----------
@@ -179,8 +179,34 @@ def vessel_mask(peak, inside, parenchyma, vessel_ratio):
     -------
     (X, Y, Z) array of bool
     """
-    vessels = inside & (peak > vessel_ratio * np.median(peak[parenchyma]))
-    return ndimage.binary_dilation(vessels, IN_PLANE) & inside
+    return inside & (peak > vessel_ratio * np.median(peak[parenchyma]))
+
+
+def tissue_masks(average, brain_mask, vessels, csf, inside, seen, voxel_size_mm, bone_margin_mm):
+    """Find tissue, and the part of it whose curves are free of vessels and bone.
+
+    Parameters
+    ----------
+    average : (X, Y, Z) array
+        Time average of the corrected series, HU.
+    brain_mask, vessels, csf, inside : (X, Y, Z) arrays of bool
+        As found by the other functions of this module.
+    seen : (X, Y, Z) array of bool
+        Voxels inside the field of view of every usable frame.
+    voxel_size_mm : (3,) sequence of float
+    bone_margin_mm : float
+        Distance from bone within which moving bone may leak into a curve, mm.
+
+    Returns
+    -------
+    tissue_mask : (X, Y, Z) array of bool
+        Brain without vessels and CSF: where maps and volumes are given.
+    pure_mask : (X, Y, Z) array of bool
+        Tissue off vessels and bone: where denoising takes its curves from.
+    """
+    tissue = brain_mask & seen & ~vessels & ~csf & (average < SOFT_HU[1])
+    off_vessels = tissue & ~ndimage.binary_dilation(vessels, IN_PLANE)
+    return tissue, off_vessels & (distance_in_plane(inside, voxel_size_mm) > bone_margin_mm)
 
 
 def csf_mask(average, brain_mask, voxel_size_mm, csf_hu):

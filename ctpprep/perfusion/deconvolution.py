@@ -216,7 +216,8 @@ def residue_peak(residue, tau):
     (4.0, 2.0)
     """
     residue = np.asarray(residue)
-    top = np.clip(np.argmax(residue, axis=-1), 1, residue.shape[-1] - 2)[..., None]
+    highest = np.argmax(residue, axis=-1)
+    top = np.clip(highest, 1, residue.shape[-1] - 2)[..., None]
     left, middle, right = (
         np.take_along_axis(residue, top + shift, axis=-1)[..., 0] for shift in (-1, 0, 1)
     )
@@ -225,4 +226,8 @@ def residue_peak(residue, tau):
         shift = np.where(bend < 0, 0.5 * (left - right) / bend, 0.0)
     shift = np.clip(shift, -1.0, 1.0)
     height = middle - 0.25 * (left - right) * shift
-    return np.maximum(height, 0.0), tau[top[..., 0]] + shift * (tau[1] - tau[0])
+    time = tau[top[..., 0]] + shift * (tau[1] - tau[0])
+    # at an end of the grid there is no parabola
+    edge = highest != top[..., 0]
+    height = np.where(edge, np.take_along_axis(residue, highest[..., None], -1)[..., 0], height)
+    return np.maximum(height, 0.0), np.where(edge, tau[highest], time)

@@ -9,6 +9,9 @@ one sampling pattern are combinations of a few temporal components.
 import numpy as np
 from scipy import linalg, ndimage
 
+# smoothing needs this share of its Gaussian within pure tissue
+LEAST_WEIGHT = 0.01
+
 
 def smooth_within(volume, mask, sigma_voxels, weight=None):
     """Smooth a volume over the voxels of a mask only.
@@ -59,6 +62,40 @@ def smoothing_weight(mask, sigma_voxels):
     return ndimage.gaussian_filter(
         mask.astype(np.float32), sigma_voxels, mode='constant', truncate=3.0
     )
+
+
+def smooth_curves(curves, tissue_mask, pure_mask, sigma_voxels):
+    """Smooth tissue curves, frame by frame, with the curves of pure tissue only.
+
+    Parameters
+    ----------
+    curves : (V, T) array
+        Enhancement of the voxels of `tissue_mask`, HU; missing samples (NaN) count as 0.
+    tissue_mask : (X, Y, Z) array of bool
+        Where smoothed curves are wanted.
+    pure_mask : (X, Y, Z) array of bool
+        Part of it whose curves are free of vessels and bone.
+    sigma_voxels : (3,) sequence of float
+
+    Returns
+    -------
+    (V, T) array of float32
+        A voxel without pure tissue in reach takes the smoothed curve of the nearest that has it.
+    """
+    weight = smoothing_weight(pure_mask, sigma_voxels)
+    reached = tissue_mask & (weight > LEAST_WEIGHT)
+    nearest = ndimage.distance_transform_edt(
+        ~reached, return_distances=False, return_indices=True
+    )[:, tissue_mask]
+    volume = np.zeros(tissue_mask.shape, dtype=np.float32)
+    smooth = np.empty(curves.shape, dtype=np.float32)
+    for frame in range(curves.shape[1]):
+        volume[tissue_mask] = np.nan_to_num(curves[:, frame])
+        inside = np.where(pure_mask, volume, 0)
+        total = ndimage.gaussian_filter(inside, sigma_voxels, mode='constant', truncate=3.0)
+        mean = np.divide(total, weight, out=np.zeros_like(total), where=reached)
+        smooth[:, frame] = mean[tuple(nearest)]
+    return smooth
 
 
 def low_rank(curves, rank, weights):

@@ -54,13 +54,24 @@ def open_close(mask, within, voxel_size_mm, *, opening_mm, closing_mm):
     -------
     (X, Y, Z) array of bool
     """
-    opened = ndimage.binary_opening(mask, ellipsoid(opening_mm, voxel_size_mm))
+    opened = _open(mask, ellipsoid(opening_mm, voxel_size_mm))
     reach = ellipsoid(closing_mm, voxel_size_mm)
     # closing erodes from the array's edge: a margin keeps it from eating the first and last slice
     margin = [(n, n) for n in reach.shape]
     closed = ndimage.binary_closing(np.pad(opened, margin), reach)
     inner = tuple(slice(n, -n) for n in reach.shape)
     return closed[inner] & within
+
+
+def _open(mask, element):
+    """Open a mask that goes on beyond the slab as it is in its first and last slice."""
+    margin = [(n // 2, n // 2) for n in element.shape]
+    opened = ndimage.binary_opening(np.pad(mask, margin, mode='edge'), element)
+    return opened[
+        tuple(
+            slice(n // 2, n // 2 + size) for n, size in zip(element.shape, mask.shape, strict=True)
+        )
+    ]
 
 
 def within_side(tissue_mask, hemisphere, side):

@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 from scipy.stats import rankdata
 
 LEFT, RIGHT = 1, 2
@@ -64,7 +65,7 @@ def hemispheres(coordinates, homologues, brain_mask):
     coordinates : (X, Y, Z, 3) array
         Patient coordinates of the voxels, mm RAS.
     homologues : (X, Y, Z, 3) array
-        Patient coordinates of their homologues, mm RAS.
+        Patient coordinates of their homologues, mm RAS; NaN where they are unknown.
     brain_mask : (X, Y, Z) array of bool
 
     Returns
@@ -72,7 +73,14 @@ def hemispheres(coordinates, homologues, brain_mask):
     (X, Y, Z) array of uint8
         1 left, 2 right, 0 outside the brain.
     """
+    known = np.isfinite(homologues).all(axis=-1)
     right = coordinates[..., 0] >= homologues[..., 0]
+    if known.any() and not known.all():
+        # a homologue beyond the slab: the side of the nearest voxel that has one
+        nearest = ndimage.distance_transform_edt(
+            ~known, return_distances=False, return_indices=True
+        )
+        right = right[tuple(nearest)]
     return np.where(brain_mask, np.where(right, RIGHT, LEFT), 0).astype(np.uint8)
 
 

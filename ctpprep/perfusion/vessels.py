@@ -13,6 +13,8 @@ from ctpprep.exceptions import VesselError
 
 # arterial candidates peak within this many seconds of the earliest
 EARLY_S = 3.0
+# no bolus passes faster than this
+LEAST_WIDTH_S = 2.5
 # an artery-like curve: peak over noise, peak over tissue
 LEAST_SNR = 6.0
 LEAST_OVER_TISSUE = 4.0
@@ -190,7 +192,10 @@ def find_aif(curves, times, pattern, tissue_peak, noise, *, aif_voxels):
     features = curve_features(smooth_in_time(curves), times[pattern])
     least = max(LEAST_SNR * noise, LEAST_OVER_TISSUE * tissue_peak)
     scan_end = times[pattern][:, -1]
+    first = times[pattern][:, 0]
     falls = (features.width < 14.0) & (features.peak_time < scan_end - 3)
+    # what is bright from the first frame, or in one frame only, is no passing bolus
+    falls &= (features.arrival > first) & (features.width > LEAST_WIDTH_S)
     like = (features.peak > least) & falls & ~step_like(curves)
     if like.sum() < 3:
         raise VesselError(
@@ -252,9 +257,10 @@ def _average_best(curves, times, pattern, score, n_voxels):
     group = int(np.argmax(best))
     ranked = np.argsort(np.where(pattern == group, score, 0.0), kind='stable')[::-1]
     pool = ranked[: 3 * n_voxels]
-    pool = pool[score[pool] > 0.5 * score[ranked[0]]] if score[ranked[2]] > 0 else pool
-    if len(pool) < 3:
-        pool = ranked[:3]
+    # never fewer than three, but none that is not a candidate at all
+    worthy = score[pool] > 0.5 * score[ranked[0]]
+    worthy[:3] = score[pool[:3]] > 0
+    pool = pool[worthy]
     shapes = curves[pool] / np.linalg.norm(curves[pool], axis=1, keepdims=True)
     agreement = shapes @ np.median(shapes, axis=0)
     voxels = np.sort(pool[np.argsort(agreement, kind='stable')[::-1][:n_voxels]])

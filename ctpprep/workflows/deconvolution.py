@@ -10,6 +10,7 @@ from ctpprep.settings import MethodSettings
 
 INPUTS = (
     'ctp_corrected', 'sample_times', 'confounds', 'bolus', 'intracranial_mask', 'tissue_mask',
+    'pure_mask',
 )  # fmt: skip
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
 
@@ -46,7 +47,7 @@ def init_deconvolution_wf(
     maps = [*MAPS, 'noise', 'deconvolution']
     outputnode = pe.Node(IdentityInterface(vessels + maps), name='outputnode')
     workflow.connect([
-        (inputnode, find_vessels, [(port, port) for port in INPUTS]),
+        (inputnode, find_vessels, [(port, port) for port in INPUTS if port != 'pure_mask']),
         (inputnode, deconvolve, [
             (port, port) for port in INPUTS if port != 'intracranial_mask'
         ]),
@@ -61,7 +62,7 @@ def init_deconvolution_wf(
 def _describe(method: MethodSettings) -> str:
     x, _, z = method.denoise_sigma_mm
     smoothing = (
-        f'smoothed over tissue only (normalized convolution [@wack2014], sigma {x:g} mm in plane '
+        f'smoothed over tissue off vessels and bone (normalized convolution [@wack2014], sigma {x:g} mm in plane '
         f'and {z:g} mm through plane)'
     )
     denoising = {

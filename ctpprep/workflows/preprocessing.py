@@ -32,7 +32,7 @@ def init_preprocessing_wf(
     LiterateWorkflow
         Outputs: ``ctp_corrected`` ``sample_times`` ``confounds`` ``frame_transforms``
         ``reference`` ``brain_mask`` ``intracranial_mask`` ``vessel_mask`` ``csf_mask``
-        ``tissue_mask`` ``bolus``.
+        ``tissue_mask`` ``pure_mask`` ``bolus``.
     """
     workflow = LiterateWorkflow(name=name)
     prepare_series = pe.Node(
@@ -55,7 +55,7 @@ def init_preprocessing_wf(
         correct_motion: ('ctp_corrected', 'confounds', 'frame_transforms'),
         make_masks: (
             'reference', 'brain_mask', 'intracranial_mask', 'vessel_mask', 'csf_mask',
-            'tissue_mask', 'bolus',
+            'tissue_mask', 'pure_mask', 'bolus',
         ),
     }  # fmt: skip
     fields = [field for ports in outputs.values() for field in ports]
@@ -110,5 +110,6 @@ slices acquired together to about {method.working_slice_mm:g} mm. {motion} The r
 the mean of the corrected frames before contrast. The brain is the soft tissue inside the ring of
 bone (> {method.bone_hu:g} HU), with sulci and ventricles, without the outer rim of CSF. Voxels
 that enhance more than {method.vessel_ratio:g} times the median of brain count as vessels, voxels
-below {method.csf_hu:g} HU in the time average as CSF; neither counts as tissue.
+below {method.csf_hu:g} HU in the time average as CSF; neither counts as tissue. Vessels are looked
+for at least {method.bone_margin_mm:g} mm off the bone.
 """
