@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files are put in place whole, with complete sidecars, or not at all."""
+
+import json
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pytest
+
+from ctpprep.interfaces.bids import (
+    WriteDerivatives,
+    WriteFigures,
+    put_in_place,
+    write_dataset_description,
+    write_json,
+)
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def row(name, ending, **changed):
+    return {
+        'name': name, 'path': f'sub-1/ct/sub-1_{ending}', 'sidecar': {'Description': name},
+        'facts': [], 'labels': {},
+    } | changed  # fmt: skip
+
+
+def write(rows, **sources):
+    """Run the writer; give the folder of its files."""
+    names = {each['name'] for each in rows} | {fact for each in rows for fact in each['facts']}
+    writer = WriteDerivatives(
+        names=sorted(names), rows=rows, output_dir=str(Path('out').absolute())
+    )
+    for name, source in sources.items():
+        setattr(writer.inputs, name, str(Path(source).absolute()))
+    writer.run()
+    return Path('out/sub-1/ct')
+
+
+def image(voxels, path):
+    nb.save(nb.Nifti1Image(voxels, np.diag([-2.0, -2, 5, 1])), path)
+    return path
+
+
+def stored(path):
+    found = nb.load(path)
+    return found, np.asarray(found.dataobj)
+
+
+# -- in place
+
+
+def test_a_file_that_cannot_be_finished_leaves_nothing(tmp_path):
+    def fail(partial):
+        partial.write_text('half')
+        raise OSError('disk full')
+
+    with pytest.raises(OSError, match='disk full'):
+        put_in_place(fail, tmp_path / 'a' / 'file.txt')
+    assert list((tmp_path / 'a').iterdir()) == []
+
+
+def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path):
+    write_json({'old': 1}, tmp_path / 'file.json')
+    with pytest.raises(TypeError):
+        put_in_place(lambda partial: partial.write_text(1), tmp_path / 'file.json')
+    assert json.loads((tmp_path / 'file.json').read_text()) == {'old': 1}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path):
+    path = tmp_path / 'file.txt'
+
+    def slowly(partial):
+        partial.write_text('whole')
+        assert not path.exists()
+        assert partial.name.startswith('.partial-')
+        assert partial.name.endswith('file.txt')  # the extension decides how it is written
+
+    put_in_place(slowly, path)
+    assert path.read_text() == 'whole'
+
+
+# -- images
+
+
+def test_maps_are_compressed_single_floats_without_nan():
+    voxels = np.full((3, 3, 3), 2.5, np.float64)
+    voxels[0] = np.nan
+    folder = write([row('cbf', 'cbf.nii.gz')], cbf=image(voxels, 'cbf.nii'))
+    found, values = stored(folder / 'sub-1_cbf.nii.gz')
+    assert found.get_data_dtype() == np.float32
+    assert not values[0].any()
+    assert (values[1:] == 2.5).all()
+    np.testing.assert_allclose(found.affine, np.diag([-2.0, -2, 5, 1]))
+
+
+def test_masks_are_bytes():
+    source = image(np.ones((2, 2, 2), np.uint8), 'mask.nii')
+    folder = write([row('mask', 'desc-brain_mask.nii.gz')], mask=source)
+    found, values = stored(folder / 'sub-1_desc-brain_mask.nii.gz')
+    assert found.get_data_dtype() == np.uint8
+    assert (values == 1).all()
+
+
+def test_a_series_keeps_a_sixteenth_of_a_hu_and_its_time():
+    rng = np.random.default_rng(0)
+    voxels = rng.uniform(-1024, 3000, (4, 4, 4, 12)).astype(np.float32)
+    voxels[0, 0, 0, 3] = np.nan
+    series = nb.Nifti1Image(voxels, np.eye(4))
+    series.header.set_xyzt_units('mm', 'sec')
+    series.header['pixdim'][4] = 1.5
+    nb.save(series, 'ctp.nii')
+    folder = write([row('ctp', 'desc-preproc_ctp.nii.gz')], ctp='ctp.nii')
+    found, values = stored(folder / 'sub-1_desc-preproc_ctp.nii.gz')
+    assert found.get_data_dtype() == np.int16
+    assert np.abs(values - np.nan_to_num(voxels, nan=-1024)).max() <= 1 / 16
+    assert found.header['pixdim'][4] == 1.5
+    assert found.header.get_xyzt_units() == ('mm', 'sec')
+
+
+# -- sidecars and tables
+
+
+def test_every_file_has_a_sidecar_of_its_own_name():
+    for name in ('a.txt', 'b.tsv', 'c.h5'):
+        Path(name).write_text(name)
+    rows = [row('a', 'from-orig_to-x_xfm.txt'), row('b', 'desc-b_ctp.tsv'), row('c', 'xfm.h5')]
+    folder = write(rows, a='a.txt', b='b.tsv', c='c.h5')
+    for stem in ('sub-1_from-orig_to-x_xfm', 'sub-1_desc-b_ctp', 'sub-1_xfm'):
+        assert json.loads((folder / f'{stem}.json').read_text())['Description']
+    assert (folder / 'sub-1_xfm.h5').read_text() == 'c.h5'
+    assert len(list(folder.iterdir())) == 6
+
+
+def test_what_was_measured_completes_the_sidecar():
+    Path('one.json').write_text('{"lambda": 3}')
+    Path('two.json').write_text('{"offset": 1}')
+    Path('t.tsv').write_text('x\n')
+    rows = [row('t', 't.tsv', facts=['one', 'two']), row('u', 'u.tsv')]
+    folder = write(rows, t='t.tsv', u='t.tsv', one='one.json', two='two.json')
+    with_facts, without = (json.loads((folder / f'sub-1_{n}.json').read_text()) for n in 'tu')
+    assert with_facts['Measured'] == {'lambda': 3, 'offset': 1}
+    assert 'Measured' not in without
+
+
+def test_labels_become_a_table():
+    source = image(np.ones((2, 2, 2), np.uint8), 'seg.nii')
+    folder = write([row('seg', 'seg-x_dseg.nii.gz', labels={1: 'left', 2: 'right'})], seg=source)
+    assert (folder / 'sub-1_seg-x_dseg.tsv').read_text() == 'index\tname\n1\tleft\n2\tright\n'
+
+
+def test_what_was_not_made_is_not_written():
+    Path('t.tsv').write_text('x\n')
+    folder = write([row('t', 't.tsv'), row('absent', 'absent.tsv')], t='t.tsv')
+    assert sorted(path.name for path in folder.iterdir()) == ['sub-1_t.json', 'sub-1_t.tsv']
+
+
+def test_figures_go_to_the_folder_of_the_participant():
+    Path('a.svg').write_text('<svg/>')
+    figures = [str(Path('a.svg').absolute())]
+    written = WriteFigures(figures=figures, folder=str(Path('out/sub-1/figures').absolute())).run()
+    assert written.outputs.written == [str(Path('out/sub-1/figures/a.svg').absolute())]
+    assert Path('out/sub-1/figures/a.svg').read_text() == '<svg/>'
+
+
+# -- dataset
+
+
+def test_dataset_is_described_as_a_derivative_with_a_link_to_its_source(tmp_path):
+    raw, out = tmp_path / 'raw', tmp_path / 'raw' / 'derivatives' / 'ctpprep'
+    raw.mkdir()
+    (raw / 'dataset_description.json').write_text('{"Name": "Heads", "DatasetDOI": "doi:1/2"}')
+    write_dataset_description(out, raw, '1.2')
+    found = json.loads((out / 'dataset_description.json').read_text())
+    assert found['DatasetType'] == 'derivative'
+    assert found['GeneratedBy'] == [{'Name': 'ctpprep', 'Version': '1.2'}]
+    assert (out / found['DatasetLinks']['raw']).resolve() == raw.resolve()
+    assert found['SourceDatasets'][0]['DOI'] == 'doi:1/2'
+    assert 'Heads' in found['Name']
+    assert str(tmp_path) not in json.dumps(found)
+
+
+def test_a_dataset_without_description_is_described_too(tmp_path):
+    (tmp_path / 'raw').mkdir()
+    write_dataset_description(tmp_path / 'out', tmp_path / 'raw', '1.2')
+    assert (tmp_path / 'out' / 'dataset_description.json').exists()
+    assert '**/ct\n' in (tmp_path / 'out' / '.bidsignore').read_text()
+
+
+def test_container_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv('CTPPREP_CONTAINER', 'ctpprep:1.2')
+    (tmp_path / 'raw').mkdir()
+    write_dataset_description(tmp_path / 'out', tmp_path / 'raw', '1.2')
+    found = json.loads((tmp_path / 'out' / 'dataset_description.json').read_text())
+    assert found['GeneratedBy'][0]['Container']['Tag'] == 'ctpprep:1.2'

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quality of a series as one row: every figure, grade and sentence."""
+
+import json
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pandas as pd
+import pytest
+
+from ctpprep.interfaces.quality import AssessQuality
+from ctpprep.perfusion.quality import CHECKS
+
+SHAPE = (10, 10, 12)
+RIGHT = np.zeros(SHAPE, bool)
+RIGHT[5:] = True
+TIMES = np.arange(12) * 2.0
+SERIES = ('confounds', 'curves', 'bolus', 'deconvolution')
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Write a series without any fault."""
+    monkeypatch.chdir(tmp_path)
+    tissue = np.ones(SHAPE, bool)
+    tissue[:, :, 10:] = False
+    unassessable = np.zeros(SHAPE, bool)
+    unassessable[0, :5, 0] = True
+    images = {
+        'tmax': np.where(RIGHT, 7.0, 1.0).astype(np.float32),
+        'tissue_mask': tissue.astype(np.uint8),
+        'unassessable_mask': unassessable.astype(np.uint8),
+        'hemispheres': np.where(RIGHT, 2, 1).astype(np.uint8),
+    }
+    for name, voxels in images.items():
+        nb.save(nb.Nifti1Image(voxels, np.diag([2.0, 2, 8, 1])), f'{name}.nii')
+    pd.DataFrame({'displacement': [0, 1, 2.5], 'weight': [1, 1, 0]}).to_csv(
+        'confounds.tsv', sep='\t', index=False
+    )
+    bolus = np.exp(-(((TIMES - 10) / 3) ** 2))
+    curves = {'time': TIMES, 'aif': 200 * bolus, 'vof': 300 * bolus, 'tissue': 10 * bolus}
+    pd.DataFrame(curves).to_csv('curves.tsv', sep='\t', index=False)
+    facts = {
+        'bolus': {'n_baseline': 3},
+        'deconvolution': {'noise_raw_hu': 4.0, 'noise_denoised_hu': 1.0},
+        'normalization': {
+            'reference_share': 0.8, 'side_confidence': 0.6, 'affected_side': 'right'
+        },
+    }  # fmt: skip
+    for name, content in facts.items():
+        Path(f'{name}.json').write_text(json.dumps(content))
+    Path('volumes.tsv').write_text(
+        'region\tnormalization\tmeasure\tvolume_ml\n'
+        'core\tglobal\tvolume\t30\ncore\tlocal\tvolume\t18\nmismatch\tlocal\tvolume\tn/a\n'
+    )
+    found = {path.stem: str(path) for path in tmp_path.iterdir()}
+    assert set(found) == {*images, *facts, 'confounds', 'curves', 'volumes'}
+    return found
+
+
+def assess(files, **changed):
+    given = {'similarity': 0.8, 'hypoperfusion_tmax': 6.0} | changed
+    path = AssessQuality(**files, **given).run().outputs.quality
+    (row,) = pd.read_csv(path, sep='\t', keep_default_na=False).to_dict('records')
+    return row
+
+
+def test_figures_of_a_series_that_can_be_counted_by_hand(files):
+    row = assess(files)
+    expected = {
+        'displacement_max': 2.5, 'frames_rejected': 1 / 3, 'noise_raw': 4, 'baseline_frames': 3,
+        'contrast_to_noise': 10, 'aif_peak': 200, 'coverage': 80, 'normal_tissue': 0.8,
+        'mirror_similarity': 0.8, 'unassessable': 5 / 1000, 'side_confidence': 0.6,
+        'core_disagreement': 12, 'healthy_side_hypoperfusion': 0,
+    }  # fmt: skip
+    found = {name: float(row[name]) for name in expected}
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_every_check_has_a_grade_and_a_sentence(files):
+    row = assess(files)
+    for check in CHECKS:
+        assert row[f'{check.name}_status'] in ('pass', 'warn', 'fail'), check.name
+        assert check.meaning in row[f'{check.name}_sentence']
+
+
+def test_the_worst_grade_is_that_of_the_series(files):
+    assert assess(files)['status'] == 'fail'  # a third of the frames is rejected
+    table = pd.read_csv('confounds.tsv', sep='\t').assign(weight=1)
+    table.to_csv('confounds.tsv', sep='\t', index=False)
+    assert assess(files)['status'] == 'pass'
+    assert assess(files, similarity=0.5)['status'] == 'warn'
+
+
+def test_hypoperfusion_of_the_other_side_is_seen(files):
+    row = assess(files, hypoperfusion_tmax=0.5)
+    assert float(row['healthy_side_hypoperfusion']) == 1
+    assert row['healthy_side_hypoperfusion_status'] == 'fail'
+    assert 'bilateral' in row['healthy_side_hypoperfusion_sentence'] or (
+        'both hemispheres' in row['healthy_side_hypoperfusion_sentence']
+    )
+
+
+def test_maps_without_their_series_are_graded_too(files):
+    row = assess({name: path for name, path in files.items() if name not in SERIES})
+    assert row['aif_peak_status'] == row['noise_raw_status'] == 'n/a'
+    assert row['aif_peak'] == 'n/a'
+    assert row['coverage_status'] == 'pass'
+    assert row['status'] == 'pass'

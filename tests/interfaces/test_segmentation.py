@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks and volumes, from files to files."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nb
+import numpy as np
+import pandas as pd
+import pytest
+
+from ctpprep.interfaces import _images
+from ctpprep.interfaces.segmentation import MeasureVolumes, SegmentLesions
+from ctpprep.settings import MethodSettings
+
+SHAPE = (24, 20, 8)
+AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
+LPS = AFFINE @ np.diag([-1.0, -1, 1, 1])
+LPS[:2, 3] = 46, 38
+ML = 0.02  # a voxel
+MASKS = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
+RIGHT = np.zeros(SHAPE, bool)
+RIGHT[12:] = True
+
+
+def box(x, y, z):
+    mask = np.zeros(SHAPE, bool)
+    mask[slice(*x), slice(*y), slice(*z)] = True
+    return mask
+
+
+SLOW = box((14, 23), (4, 16), (1, 7))  # in the right half
+CORE = box((16, 21), (6, 12), (2, 6))
+SMALLER = box((16, 21), (6, 12), (2, 4))
+OTHER = box((2, 7), (6, 12), (2, 6))  # in the left half
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nb.save(nb.Nifti1Image(np.zeros(SHAPE, np.uint8), LPS), 'like.nii')
+
+
+def write(side='right', **changed):
+    maps = {
+        'tmax': np.where(SLOW | OTHER, 8.0, 1.0),
+        'rcbf_global': np.where(CORE | OTHER, 0.2, 1.0),
+        'rcbf_local': np.where(SMALLER | OTHER, 0.2, 1.0),
+        'tissue_mask': np.ones(SHAPE, bool),
+        'unassessable_mask': np.zeros(SHAPE, bool),
+        'hemispheres': np.where(RIGHT, 2, 1).astype(np.uint8),
+    } | changed
+    files = {
+        name: _images.save(array, AFFINE, f'{name}.nii', like='like.nii')
+        for name, array in maps.items()
+    }
+    facts = {'affected_side': side, 'tmax_left_s': 1, 'tmax_right_s': 2, 'side_confidence': 0.4}
+    Path('facts.json').write_text(json.dumps(facts))
+    return files | {'normalization': str(Path('facts.json').absolute())}
+
+
+def segment(files, **changed):
+    method = MethodSettings(**changed)
+    return SegmentLesions(**files, **method.stage('segmentation')).run().outputs
+
+
+def measure(files, **changed):
+    method = MethodSettings(**changed)
+    outputs = segment(files, **changed)
+    found = MeasureVolumes(
+        **files, **{name: getattr(outputs, name) for name in MASKS},
+        tmax_thresholds=list(method.tmax_thresholds),
+        rcbf_thresholds=list(method.rcbf_thresholds), **method.stage('segmentation'),
+    ).run().outputs  # fmt: skip
+    table = pd.read_csv(found.volumes, sep='\t', keep_default_na=False)
+    return SimpleNamespace(table=table, **{name: voxels(outputs, name) for name in MASKS})
+
+
+def voxels(outputs, name):
+    return _images.load_mask(getattr(outputs, name))
+
+
+def rows(found, **chosen):
+    table = found.table
+    for column, value in chosen.items():
+        table = table[table[column] == value]
+    return table.to_dict('records')
+
+
+# -- masks
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('hypoperfusion', SLOW),
+        ('core_global', CORE),
+        ('core_local', SMALLER),
+        ('mismatch_global', SLOW & ~CORE),
+        ('mismatch_local', SLOW & ~SMALLER),
+    ],
+)
+def test_mask_is_what_the_threshold_says_on_the_affected_side(name, expected):
+    # without opening and closing, which round the corners
+    found = voxels(segment(write(), opening_mm=0.0, closing_mm=0.0), name)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_masks_keep_the_voxel_order_of_the_maps():
+    image = nb.load(segment(write()).core_global)
+    np.testing.assert_allclose(image.affine, LPS)
+    assert image.get_data_dtype() == np.uint8
+
+
+@pytest.mark.parametrize(
+    ('asked', 'facts', 'expected'),
+    [
+        ('auto', 'right', CORE),
+        ('auto', 'left', OTHER),
+        ('left', 'left', OTHER),
+        ('both', 'right', CORE | OTHER),
+    ],
+)
+def test_side(asked, facts, expected):
+    """The side is decided once, where maps are normalized; both asks for both."""
+    files = write(side=facts)
+    found = segment(files, affected_side=asked, opening_mm=0.0, closing_mm=0.0)
+    np.testing.assert_array_equal(voxels(found, 'core_global'), expected)
+
+
+def test_thresholds_count():
+    files = write()
+    assert not voxels(segment(files, core_rcbf=0.15), 'core_global').any()
+    assert not voxels(segment(files, hypoperfusion_tmax=9.0), 'hypoperfusion').any()
+
+
+def test_opening_removes_a_speck_and_closing_fills_a_hole():
+    speck, hole = box((13, 14), (18, 19), (4, 5)), box((18, 19), (8, 9), (4, 5))
+    rcbf = np.where((CORE & ~hole) | speck, 0.2, 1.0)
+    found = voxels(segment(write(rcbf_global=rcbf)), 'core_global')
+    assert not found[speck].any()
+    assert found[hole].all()
+
+
+def test_what_is_not_assessable_is_no_local_core():
+    found = segment(write(rcbf_local=np.zeros(SHAPE), unassessable_mask=RIGHT))
+    assert not voxels(found, 'core_local').any()
+    assert voxels(found, 'core_global').any()
+
+
+def test_air_is_no_lesion():
+    """Maps are 0 outside tissue, which is below any threshold of flow."""
+    tissue = ~box((14, 24), (0, 20), (0, 3))
+    zero = np.where(tissue, 1.0, 0.0)
+    found = segment(write(tissue_mask=tissue, rcbf_global=zero, rcbf_local=zero))
+    assert not voxels(found, 'core_global').any()
+    assert not voxels(found, 'core_local').any()
+
+
+def test_labels_tell_which_normalization_saw_the_core():
+    shifted = box((18, 23), (6, 12), (2, 6))
+    files = write(rcbf_local=np.where(shifted, 0.2, 1.0))
+    found = segment(files, opening_mm=0.0, closing_mm=0.0)
+    expected = np.select([CORE & shifted, CORE, shifted, SLOW], [1, 2, 3, 4], 0)
+    np.testing.assert_array_equal(_images.load(found.lesions)[0], expected)
+
+
+# -- volumes
+
+
+def test_volumes_are_those_of_the_masks():
+    found = measure(write())
+    for name in MASKS:
+        region, _, which = name.partition('_')
+        (row,) = rows(found, region=region, normalization=which or 'n/a', measure='volume')
+        assert float(row['volume_ml']) == pytest.approx(getattr(found, name).sum() * ML, abs=1e-4)
+
+
+def test_table_names_side_and_hemisphere():
+    table = measure(write()).table
+    assert set(table['affected_side']) == set(table['hemisphere']) == {'right'}
+    assert set(table['side_confidence'].astype(float)) == {0.4}
+    both = measure(write(), affected_side='both').table
+    assert set(both['hemisphere']) == {'both'}
+    assert set(both['affected_side']) == {'right'}
+
+
+def test_thresholds_of_the_table_are_opened_and_closed_like_the_masks():
+    found = measure(write(), tmax_thresholds=(6.0, 7.5, 12.0))
+    figures = {
+        float(row['threshold']): float(row['volume_ml']) for row in rows(found, region='tmax')
+    }
+    assert figures == {
+        6.0: pytest.approx(found.hypoperfusion.sum() * ML, abs=1e-4),
+        7.5: pytest.approx(found.hypoperfusion.sum() * ML, abs=1e-4),
+        12.0: 0,
+    }
+
+
+def test_core_at_its_threshold_stands_twice_and_agrees():
+    found = measure(write())
+    (row,) = rows(found, region='rcbf', normalization='local', threshold='0.3')
+    assert float(row['volume_ml']) == pytest.approx(found.core_local.sum() * ML, abs=1e-4)
+
+
+def test_no_lesion_is_zeros_with_reasons():
+    healthy = {'tmax': np.ones(SHAPE), **dict.fromkeys(('rcbf_global', 'rcbf_local'), RIGHT + 1.0)}
+    found = measure(write(**healthy))
+    for name in MASKS:
+        assert not getattr(found, name).any()
+    for row in rows(found, measure='volume'):
+        assert float(row['volume_ml']) == 0
+        assert row['reason'].startswith('no tissue')
+    (ratio,) = rows(found, region='mismatch', measure='ratio', normalization='global')
+    assert (ratio['value'], ratio['reason']) == ('n/a', 'no core to divide by')
+
+
+def test_cbv_index_is_the_mean_in_hypoperfusion():
+    files = write()
+    outputs = segment(files)
+    inside = voxels(outputs, 'hypoperfusion')
+    rcbv = _images.save(np.where(inside, 0.7, 1.0), AFFINE, 'rcbv.nii', like='like.nii')
+    method = MethodSettings()
+    table = MeasureVolumes(
+        **files, **{name: getattr(outputs, name) for name in MASKS}, rcbv_global=rcbv,
+        tmax_thresholds=[6.0], rcbf_thresholds=[0.3], **method.stage('segmentation'),
+    ).run().outputs.volumes  # fmt: skip
+    found = pd.read_csv(table, sep='\t').set_index('measure')
+    assert found.loc['CBV index', 'value'] == pytest.approx(0.7)
