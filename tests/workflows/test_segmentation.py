@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volumes are measured on the masks that are written."""
+
+import pytest
+
+from ctpprep.settings import MethodSettings
+from ctpprep.workflows.segmentation import MASKS, init_segmentation_wf
+
+
+def test_masks_that_are_measured_are_those_that_are_written():
+    workflow = init_segmentation_wf(MethodSettings())
+    segment, measure, output = map(
+        workflow.get_node, ('segment_lesions', 'measure_volumes', 'outputnode')
+    )
+    same = [(name, name) for name in MASKS]
+    assert workflow._graph.get_edge_data(segment, measure)['connect'] == same
+    assert workflow._graph.get_edge_data(segment, output)['connect'] == [
+        *same,
+        ('lesions', 'lesions'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ('changed', 'sentence'),
+    [
+        ({}, 'the hemisphere with the greater median Tmax'),
+        ({'affected_side': 'both'}, 'restricted to both hemispheres'),
+        ({'affected_side': 'left'}, 'the left hemisphere, as asked for'),
+        ({'core_rcbf': 0.38}, 'below 38%'),
+        ({'hypoperfusion_tmax': 4.0}, 'Tmax above 4 s'),
+        ({'opening_mm': 1.0, 'closing_mm': 3.0}, 'opening (1 mm) and closing (3 mm)'),
+    ],
+)
+def test_methods_text_follows_the_settings(changed, sentence):
+    text = init_segmentation_wf(MethodSettings(**changed)).visit_desc()
+    assert sentence in ' '.join(text.split())

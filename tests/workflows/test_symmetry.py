@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mirrored image is registered to its origin, not the other way round."""
+
+from ctpprep.settings import MethodSettings
+from ctpprep.workflows.symmetry import init_symmetry_wf
+
+
+def connections(workflow, first, second):
+    edge = workflow._graph.get_edge_data(workflow.get_node(first), workflow.get_node(second))
+    return dict(edge['connect'])
+
+
+def test_what_was_flipped_is_what_is_registered():
+    workflow = init_symmetry_wf(MethodSettings())
+    assert connections(workflow, 'mirror_image', 'register_mirror') == {
+        'reference_mirror': 'reference_mirror'
+    }
+
+
+def test_homologues_come_from_the_transform_that_brings_the_mirror_home():
+    workflow = init_symmetry_wf(MethodSettings())
+    assert connections(workflow, 'register_mirror', 'find_homologues') == {
+        'mirror_to_reference': 'transform'
+    }
+
+
+def test_methods_text_follows_the_settings():
+    method = MethodSettings(mirror_grid_mm=5.0, mirror_window_hu=(-5.0, 80.0))
+    text = ' '.join(init_symmetry_wf(method).visit_desc().split())
+    assert '-5 to 80 HU on a grid of 5 mm' in text
