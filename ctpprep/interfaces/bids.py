@@ -125,6 +125,9 @@ class WriteDerivatives(SimpleInterface):
         for name in row['facts']:
             if isdefined(path := getattr(self.inputs, name)):
                 measured |= json.loads(Path(path).read_text())
+        for name in row['fields']:
+            if isdefined(path := getattr(self.inputs, name)):
+                sidecar |= json.loads(Path(path).read_text())
         return sidecar | ({'Measured': measured} if measured else {})
 
 

@@ -89,6 +89,7 @@ class PlotSeries(SimpleInterface):
         if 'time' in curves:
             masks = {name[:3]: images[name] for name in PLACES if name in images}
             places = (masks, images.get('reference'), images.get('brain_mask'), size_mm)
+            curves.pop('weight', None)  # no curve
             drawn['curves'] = figures.plot_curves(curves.pop('time'), curves, *places)
         confounds = read_columns(self.inputs.confounds)
         if confounds:

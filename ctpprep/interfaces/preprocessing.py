@@ -38,6 +38,7 @@ class _PrepareSeriesInputSpec(BaseInterfaceInputSpec):
 class _PrepareSeriesOutputSpec(TraitedSpec):
     ctp_working = File(exists=True, desc='series on the working grid, HU, uncompressed')
     sample_times = File(exists=True, desc='(slices, frames) of the working grid, s, npy')
+    timing = File(exists=True, desc='timing fields of the sidecar, json')
     factors = traits.Tuple(traits.Int, traits.Int, traits.Int, desc='block size, voxels')
 
 
@@ -73,12 +74,34 @@ class PrepareSeries(SimpleInterface):
         cwd = Path(runtime.cwd)
         np.save(cwd / 'sample_times.npy', kept)
         self._results['sample_times'] = str(cwd / 'sample_times.npy')
+        (cwd / 'timing.json').write_text(json.dumps(timing_fields(kept)))
+        self._results['timing'] = str(cwd / 'timing.json')
         self._results['factors'] = tuple(int(factor) for factor in factors)
         self._results['ctp_working'] = _images.save(
             working, grid.block_affine(affine, factors), cwd / 'ctp_working.nii',
             like=self.inputs.ctp, times_s=times.min(axis=0),
         )  # fmt: skip
         return runtime
+
+
+def timing_fields(sample_times):
+    """Say in sidecar fields when the slices of a series were acquired.
+
+    Parameters
+    ----------
+    sample_times : (Z, T) array
+        s, feet to head.
+
+    Returns
+    -------
+    dict
+        ``VolumeTiming`` where all slices of a frame share their time, else
+        ``SliceAcquisitionTimes`` (frames x slices); s since the first sample.
+    """
+    times = np.round(sample_times - sample_times.min(), 4)
+    if np.ptp(times, axis=0).max() == 0:
+        return {'VolumeTiming': times[0].tolist()}
+    return {'SliceAcquisitionTimes': times.T.tolist()}
 
 
 class _CorrectMotionInputSpec(BaseInterfaceInputSpec):

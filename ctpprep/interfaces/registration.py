@@ -16,7 +16,6 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from ctpprep.exceptions import RegistrationError
 from ctpprep.interfaces import _images
 from ctpprep.perfusion import grid, symmetry
 
@@ -149,7 +148,6 @@ class _RegisterMirrorInputSpec(BaseInterfaceInputSpec):
 class _RegisterMirrorOutputSpec(TraitedSpec):
     mirror_to_reference = File(exists=True, desc='composite transform, h5')
     reference_to_mirror = File(exists=True, desc='its inverse, h5')
-    similarity = traits.Float(desc='correlation of the two images over brain after registration')
 
 
 class RegisterMirror(SimpleInterface):
@@ -176,7 +174,6 @@ class RegisterMirror(SimpleInterface):
             aff_metric='mattes', aff_random_sampling_rate=0.2, syn_metric='mattes',
             syn_sampling=32, reg_iterations=(40, 20, 10), write_composite_transform=True,
         )  # fmt: skip
-        self._results['similarity'] = _similarity(fixed, result['warpedmovout'])
         for name, key in (
             ('mirror_to_reference', 'fwdtransforms'),
             ('reference_to_mirror', 'invtransforms'),
@@ -184,18 +181,6 @@ class RegisterMirror(SimpleInterface):
             written = Path(result[key])
             self._results[name] = str(written.rename(written.with_name(f'{name}.h5')))
         return runtime
-
-
-def _similarity(fixed, warped):
-    """Correlate two images over the voxels that both hold."""
-    first, second = fixed.numpy(), warped.numpy()
-    both = (first > 0) & (second > 0)
-    if both.sum() < 100:
-        raise RegistrationError(
-            f'mirror registration: the images overlap in {both.sum()} voxels, at least 100 are '
-            'needed'
-        )
-    return float(np.corrcoef(first[both], second[both])[0, 1])
 
 
 class _ApplyMirrorInputSpec(BaseInterfaceInputSpec):
@@ -264,6 +249,7 @@ class _FindHomologuesOutputSpec(TraitedSpec):
     homologues = File(exists=True, desc='patient coordinates of each homologue, mm RAS, 4D')
     homologue_tissue = File(exists=True, desc='share of tissue at the homologue, fraction')
     homologue_reference = File(exists=True, desc='mirrored reference image, brought home')
+    similarity = traits.Float(desc='of brain with its mirrored self, correlation')
 
 
 class FindHomologues(SimpleInterface):
@@ -293,6 +279,10 @@ class FindHomologues(SimpleInterface):
         }
         for name, array in images.items():
             self._results[name] = _images.save(array, affine, cwd / f'{name}.nii', like=like)
+        both = brain & (home(brain.astype(np.float32), 0.0) > 0.5)
+        self._results['similarity'] = symmetry.mirror_similarity(
+            reference, images['homologue_reference'], both, _images.voxel_size_mm(affine)
+        )
         return runtime
 
 

@@ -56,7 +56,7 @@ CHECKS = (
     Check('normal_tissue', 'fraction', 'share of tissue in the global reference', 0.5, 0.25, True,
           'little tissue is normally perfused (heart failure, carotid stenosis?): the global '
           'reference is doubtful'),
-    Check('mirror_similarity', 'correlation', 'agreement of brain with its mirrored self', 0.6, 0.4,
+    Check('mirror_similarity', 'correlation', 'agreement of brain with its mirrored self', 0.65, 0.5,
           True, 'homologues are uncertain: read the global map'),
     Check('unassessable', 'fraction', 'share of tissue without a homologue to divide by', 0.1, 0.3,
           False, 'the local map is incomplete: read the global map there'),

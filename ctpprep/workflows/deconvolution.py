@@ -62,8 +62,8 @@ def init_deconvolution_wf(
 def _describe(method: MethodSettings) -> str:
     x, _, z = method.denoise_sigma_mm
     smoothing = (
-        f'smoothed over tissue off vessels and bone (normalized convolution [@wack2014], sigma {x:g} mm in plane '
-        f'and {z:g} mm through plane)'
+        'smoothed over tissue off vessels and bone (normalized convolution [@wack2014], sigma '
+        f'{x:g} mm in plane and {z:g} mm through plane)'
     )
     denoising = {
         'none': 'used without denoising',

@@ -95,6 +95,8 @@ class Derivative:
         Ports of JSON files with what was measured.
     labels : dict, optional
         Meaning of the values of a segmentation.
+    fields : tuple of str
+        Ports of JSON files whose fields the sidecar takes as they are.
     """
 
     stage: str
@@ -106,6 +108,7 @@ class Derivative:
     metadata: dict[str, Any] = field(default_factory=dict)
     facts: tuple[str, ...] = ()
     labels: dict[int, str] | None = None
+    fields: tuple[str, ...] = ()
 
 
 _SERIES = ('ctp_corrected',)
@@ -177,7 +180,7 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
         Derivative(
             'preprocessing', 'ctp_corrected', 'desc-preproc_ctp.nii.gz',
             'motion-corrected series on the working grid, not denoised; -1024 HU where a voxel '
-            'left the field of view', ('ctp',), ('grid', 'motion'), HU,
+            'left the field of view', ('ctp',), ('grid', 'motion'), HU, fields=('timing',),
         ),
         Derivative(
             'preprocessing', 'frame_transforms', 'from-orig_to-ctpref_mode-image_desc-hmc_xfm.txt',
@@ -291,8 +294,6 @@ def derivative_rows(series: CTPSeries, method: MethodSettings, stage: str) -> li
             continue
         sidecar = {'Description': row.description} | row.metadata
         sidecar['Sources'] = [uris[source] for source in row.sources]
-        if row.name == 'ctp_corrected':
-            sidecar['VolumeTiming'] = [t - series.frame_times[0] for t in series.frame_times]
         if settings := method.stage(*row.settings):
             sidecar['Settings'] = settings
         rows.append(
@@ -301,6 +302,7 @@ def derivative_rows(series: CTPSeries, method: MethodSettings, stage: str) -> li
                 'path': paths[row.name],
                 'sidecar': sidecar,
                 'facts': list(row.facts),
+                'fields': list(row.fields),
                 'labels': row.labels or {},
             }
         )
@@ -316,7 +318,10 @@ def init_writer(
     """
     rows = derivative_rows(series, method, stage)
     names = list(
-        dict.fromkeys([row['name'] for row in rows] + [f for row in rows for f in row['facts']])
+        dict.fromkeys(
+            [row['name'] for row in rows]
+            + [f for row in rows for f in (*row['facts'], *row['fields'])]
+        )
     )
     writer = WriteDerivatives(names=names, rows=rows, output_dir=str(run.output_dir))
     # a kept work folder must not make up for outputs that somebody removed

@@ -30,7 +30,7 @@ def init_preprocessing_wf(
     Returns
     -------
     LiterateWorkflow
-        Outputs: ``ctp_corrected`` ``sample_times`` ``confounds`` ``frame_transforms``
+        Outputs: ``ctp_corrected`` ``sample_times`` ``timing`` ``confounds`` ``frame_transforms``
         ``reference`` ``brain_mask`` ``intracranial_mask`` ``vessel_mask`` ``csf_mask``
         ``tissue_mask`` ``pure_mask`` ``bolus``.
     """
@@ -51,7 +51,7 @@ def init_preprocessing_wf(
     )
     make_masks = pe.Node(MakeMasks(**method.stage('masks')), name='make_masks', mem_gb=2 * mem_gb)
     outputs = {
-        prepare_series: ('sample_times',),
+        prepare_series: ('sample_times', 'timing'),
         correct_motion: ('ctp_corrected', 'confounds', 'frame_transforms'),
         make_masks: (
             'reference', 'brain_mask', 'intracranial_mask', 'vessel_mask', 'csf_mask',

@@ -34,8 +34,8 @@ def init_symmetry_wf(method: MethodSettings, name: str = 'symmetry_wf') -> Liter
         RegisterMirror(**method.stage('symmetry')), name='register_mirror', mem_gb=1.0
     )
     find_homologues = pe.Node(FindHomologues(), name='find_homologues', mem_gb=0.7)
-    registered = ['mirror_to_reference', 'reference_to_mirror', 'similarity']
-    found = ['hemispheres', 'homologue_tissue', 'homologue_reference']
+    registered = ['mirror_to_reference', 'reference_to_mirror']
+    found = ['hemispheres', 'homologue_tissue', 'homologue_reference', 'similarity']
     outputnode = pe.Node(
         IdentityInterface(['reference_mirror', *registered, *found]), name='outputnode'
     )
