@@ -25,7 +25,7 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 def row(name, ending, **changed):
     return {
         'name': name, 'path': f'sub-1/ct/sub-1_{ending}', 'sidecar': {'Description': name},
-        'facts': [], 'labels': {},
+        'facts': [], 'fields': [], 'labels': {},
     } | changed  # fmt: skip
 
 

@@ -121,11 +121,6 @@ def test_spaces_that_are_no_standard_are_explained(rows):
         assert rows[name]['sidecar']['SpatialReference']
 
 
-def test_corrected_series_keeps_its_times_from_zero(rows):
-    timing = rows['desc-preproc_ctp.nii.gz']['sidecar']['VolumeTiming']
-    assert timing == pytest.approx([1.5 * frame for frame in range(12)])
-
-
 def test_sidecars_are_json_and_name_no_path_of_the_machine(rows):
     text = json.dumps([row['sidecar'] for row in rows.values()])
     assert '"/' not in text
