@@ -193,7 +193,7 @@ class MethodSettings:
         0.5, 'deconvolution', 's', 'time step of the residue function', low=0.05, high=3.0
     )
     residue_lead: float = _setting(
-        3.0,
+        6.0,
         'deconvolution',
         's',
         'how far before zero the residue function begins',
