@@ -291,3 +291,23 @@ def test_a_series_without_contrast_is_refused(toy_head):
     corrected = correct(working.ctp_working, working.sample_times)
     with pytest.raises(BolusError, match='no bolus is seen'):
         make_masks(corrected, working.sample_times)
+
+
+# -- times of the working series
+
+
+def test_even_slices_are_timed_as_volumes():
+    ctp = np.zeros((4, 4, 6, 3), np.int16)
+    found = prepare(write(ctp, np.diag([2.0, 2, 5, 1])), no_delay([5.0, 7, 10], 6))
+    assert json.loads(Path(found.timing).read_text()) == {'VolumeTiming': [0, 2, 5]}
+
+
+def test_slices_of_different_times_are_timed_one_by_one():
+    ctp = np.zeros((4, 4, 4, 3), np.int16)
+    samples = np.tile([5.0, 7, 9], (4, 1))
+    samples[2:] += 0.5
+    found = prepare(write(ctp, np.diag([2.0, 2, 5, 1])), samples)
+    times = json.loads(Path(found.timing).read_text())
+    assert times == {
+        'SliceAcquisitionTimes': [[0, 0, 0.5, 0.5], [2, 2, 2.5, 2.5], [4, 4, 4.5, 4.5]]
+    }

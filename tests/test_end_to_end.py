@@ -1,0 +1,481 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command on a small head with known truth, beside two series that cannot be processed.
+
+One run serves most tests: it costs half a minute, and all of them stay in this file so that one
+worker makes it once.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import nibabel as nb
+import numpy as np
+import pandas as pd
+import pytest
+
+from ctpprep.perfusion.quality import CHECKS
+from ctpprep.phantom import PhantomSettings, make_phantom, write_bids
+from ctpprep.settings import MethodSettings
+from ctpprep.workflows.derivatives import derivatives
+
+HEAD = PhantomSettings(
+    seed=7, matrix=64, voxel_size_mm=(3.4, 3.4, 8.0), n_slices=10, n_frames=20,
+    frame_interval=2.0, motion_mm=1.0, microangiopathy=True, lesion='large', lesion_side='right',
+    orientation='LPS',
+)  # fmt: skip
+TABLE = {row.name: row for row in derivatives('normal-tmax')}
+IMAGES = [name for name, row in TABLE.items() if row.ending.endswith('.nii.gz')]
+MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
+LESIONS = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
+
+
+def call(folder, out, *options, work='work'):
+    """Run the command as a user does, from another folder."""
+    command = [sys.executable, '-m', 'ctpprep', folder / 'raw', folder / out, 'participant']
+    command += ['-w', folder / work, *options]
+    environment = {k: v for k, v in os.environ.items() if k != 'TEMPLATEFLOW_HOME'}
+    return subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, cwd=folder,
+        env=environment, check=False,
+    )  # fmt: skip
+
+
+def cut_off(series, participant, raw):
+    """Add a participant whose file was not copied to its end."""
+    path = raw / f'sub-{participant}' / 'ct' / f'sub-{participant}_ctp.nii.gz'
+    path.parent.mkdir(parents=True)
+    content = series.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    path.with_name(f'sub-{participant}_ctp.json').write_text('{"RepetitionTime": 2.0}')
+
+
+def without_contrast(series, participant, raw):
+    """Add a participant who got no contrast, at half of the resolution."""
+    path = raw / f'sub-{participant}' / 'ct' / f'sub-{participant}_ctp.nii.gz'
+    path.parent.mkdir(parents=True)
+    image = nb.load(series).slicer[::2, ::2]
+    before = np.asarray(image.dataobj)[..., :1]
+    before = np.repeat(before, 10, axis=-1) + np.random.default_rng(0).normal(size=10)
+    nb.save(nb.Nifti1Image(before.astype(np.int16), image.affine, image.header), path)
+    path.with_name(f'sub-{participant}_ctp.json').write_text('{"RepetitionTime": 2.0}')
+
+
+@pytest.fixture(scope='module')
+def head():
+    return make_phantom(HEAD)
+
+
+@pytest.fixture(scope='module')
+def site(head, tmp_path_factory):
+    """Give the folder of the dataset and the first run: raw, first, work."""
+    folder = tmp_path_factory.mktemp('site')
+    series = write_bids(head, folder / 'raw', '01')
+    cut_off(series, '02', folder / 'raw')
+    without_contrast(series, '03', folder / 'raw')
+    first = call(folder, 'out', '--nprocs', '1')
+    assert (folder / 'out').is_dir(), first.stderr
+    (folder / 'out').rename(folder / 'first')
+    return SimpleNamespace(folder=folder, out=folder / 'first', series=series, run=first)
+
+
+@pytest.fixture(scope='module')
+def where(site):
+    """Name the file of a quantity."""
+    return lambda name: site.out / 'sub-01' / 'ct' / f'sub-01_{TABLE[name].ending}'
+
+
+@pytest.fixture(scope='module')
+def read(where):
+    """Read the voxels of a quantity."""
+    return lambda name: np.asarray(nb.load(where(name)).dataobj)
+
+
+def sidecar(path):
+    return json.loads(path.with_name(path.name.split('.')[0] + '.json').read_text())
+
+
+# -- the run and the two that fail
+
+
+def test_a_failed_series_shows_in_the_exit_code(site):
+    assert site.run.returncode == 1, site.run.stderr
+
+
+def test_each_failure_is_one_plain_sentence(site):
+    said = site.run.stdout + site.run.stderr
+    assert 'Traceback' not in said
+    assert site.run.stderr.count('ctpprep: error:') == 1
+    assert 'sub-02/ct/sub-02_ctp.nii.gz: the file is cut off' in site.run.stderr
+    assert 'sub-01  ok' in site.run.stdout
+    for label in ('02', '03'):
+        (line,) = [x for x in site.run.stdout.splitlines() if x.startswith(f'sub-{label}  failed')]
+        assert len(line) > 30
+
+
+def test_absent_contrast_is_named_as_the_reason(site):
+    assert 'sub-03  failed  no bolus is seen' in site.run.stdout
+
+
+@pytest.mark.parametrize('reason', ['02: the file is cut off', '03: no bolus is seen'])
+def test_report_of_a_failed_participant_names_the_reason(site, reason):
+    label, _, sentence = reason.partition(': ')
+    assert sentence in (site.out / f'sub-{label}.html').read_text()
+
+
+def test_a_failed_participant_has_no_maps(site):
+    assert not list(site.out.glob('sub-02/**/*.nii.gz'))
+    assert not list(site.out.glob('sub-03/**/*_cbf.nii.gz'))
+
+
+def test_no_half_written_file_stays(site):
+    names = [path.name for path in site.out.rglob('*')]
+    assert not [name for name in names if name.startswith('.') and name != '.bidsignore']
+
+
+def test_the_raw_dataset_is_left_alone(site):
+    files = {path.name for path in (site.folder / 'raw').glob('sub-*/ct/*')}
+    assert files == {
+        f'sub-{n}_ctp.{end}' for n in ('01', '02', '03') for end in ('nii.gz', 'json')
+    }
+
+
+# -- files
+
+
+def test_every_row_of_the_table_is_a_file_with_a_sidecar(where):
+    missing = [name for name in TABLE if not where(name).stat().st_size]
+    assert not missing
+    for name in TABLE:
+        assert sidecar(where(name))['Description'] == TABLE[name].description
+
+
+def test_no_json_stands_without_its_file(site):
+    names = {path.name for path in site.out.glob('sub-01/ct/*')}
+    stems = {name.split('.')[0] for name in names if not name.endswith('.json')}
+    assert {name.split('.')[0] for name in names if name.endswith('.json')} == stems
+
+
+def test_every_source_is_there(site, where):
+    links = json.loads((site.out / 'dataset_description.json').read_text())['DatasetLinks']
+    roots = {'bids::': site.out, 'bids:raw:': site.out / links['raw']}
+    for name in TABLE:
+        for uri in sidecar(where(name))['Sources']:
+            root = next(start for start in roots if uri.startswith(start))
+            assert (roots[root] / uri.removeprefix(root)).is_file(), f'{name}: {uri}'
+
+
+def test_what_was_measured_stands_in_the_sidecars(where):
+    assert sidecar(where('cbf'))['Measured']['lambda'] > 0
+    relative = sidecar(where('rcbf_global'))['Measured']
+    assert relative['cbf_reference'] > 0
+    assert relative['affected_side'] == 'right'
+    assert sidecar(where('reference'))['Measured']['n_baseline'] >= 3
+
+
+def test_sidecars_tell_nothing_of_the_machine(site):
+    texts = [path.read_text() for path in site.out.glob('sub-01/ct/*.json')]
+    texts += [(site.out / 'dataset_description.json').read_text()]
+    assert not [text for text in texts if str(site.folder) in text]
+
+
+@pytest.mark.parametrize('name', IMAGES)
+def test_image_is_on_the_grid_of_the_series(site, where, name):
+    image, series = nb.load(where(name)), nb.load(site.series)
+    assert image.shape[:3] == series.shape[:3]
+    np.testing.assert_allclose(image.affine, series.affine, atol=1e-4)
+    assert image.header.get_xyzt_units()[0] == 'mm'
+    for code in ('qform_code', 'sform_code'):
+        assert image.header[code] == series.header[code]
+
+
+@pytest.mark.parametrize('name', IMAGES)
+def test_image_holds_numbers_of_its_type(where, name):
+    image = nb.load(where(name))
+    voxels = np.asarray(image.dataobj)
+    assert np.isfinite(voxels).all()
+    whole = name.endswith(('mask', 'hemispheres', 'lesions')) or name in LESIONS
+    expected = np.uint8 if whole else np.int16 if name == 'ctp_corrected' else np.float32
+    assert image.get_data_dtype() == expected
+    assert np.isnan(image.header['scl_slope']) or name == 'ctp_corrected'
+
+
+def test_masks_hold_0_and_1_and_are_not_empty(read):
+    masks = [name for name in IMAGES if name.endswith('_mask') or name in LESIONS]
+    for name in masks:
+        assert set(np.unique(read(name))) <= {0, 1}
+        assert name == 'unassessable_mask' or read(name).any(), name
+
+
+def test_maps_are_0_outside_tissue(read):
+    outside = read('tissue_mask') == 0
+    for name in (*MAPS, 'noise', 'rcbf_global', 'rcbv_global', 'rcbf_local', 'rcbv_local'):
+        assert not read(name)[outside].any(), name
+
+
+def test_corrected_series_keeps_frames_and_time(where, head):
+    image = nb.load(where('ctp_corrected'))
+    assert image.shape == head.ctp.shape
+    assert image.header['pixdim'][4] == pytest.approx(2.0)
+    assert image.header.get_xyzt_units() == ('mm', 'sec')
+    times = sidecar(where('ctp_corrected'))['VolumeTiming']
+    assert times == pytest.approx([2.0 * frame for frame in range(HEAD.n_frames)])
+
+
+def test_corrected_series_is_in_hu(read, head):
+    still = np.abs(read('ctp_corrected')[..., 0] - head.ctp[..., 0])
+    assert still.max() < 0.1  # frame 0 is not moved
+
+
+def test_there_is_one_transform_a_frame(where):
+    text = where('frame_transforms').read_text()
+    assert text.count('#Transform') == HEAD.n_frames
+
+
+def test_tables_have_one_row_a_frame_and_explained_columns(where):
+    for name in ('confounds', 'curves'):
+        table = pd.read_csv(where(name), sep='\t')
+        assert len(table) == HEAD.n_frames
+        described = sidecar(where(name))
+        assert all(described[column]['Description'] for column in table)
+
+
+def test_labels_of_segmentations_are_explained(where, read):
+    for name in ('hemispheres', 'lesions'):
+        path = where(name)
+        table = pd.read_csv(path.with_name(path.name.replace('.nii.gz', '.tsv')), sep='\t')
+        assert set(np.unique(read(name))) - {0} <= set(table['index'])
+
+
+def test_report_shows_every_figure_of_the_series(site):
+    page = (site.out / 'sub-01.html').read_text()
+    figures = list((site.out / 'sub-01' / 'figures').glob('*.svg'))
+    assert len(figures) == 8
+    assert page.count('data:image/svg+xml') >= len(figures)
+
+
+# -- values
+
+
+def test_affected_side_is_right(where):
+    table = pd.read_csv(where('volumes'), sep='\t')
+    assert set(table['affected_side']) == {'right'}
+
+
+def test_hemispheres_are_those_of_the_head(read, head):
+    found, truth = read('hemispheres'), head.truth['side']
+    both = (found > 0) & (truth > 0)
+    assert (found == truth)[both].mean() > 0.97
+
+
+def test_lesions_lie_in_tissue_of_the_affected_hemisphere(read):
+    allowed = (read('tissue_mask') > 0) & (read('hemispheres') == 2)
+    for name in LESIONS:
+        assert not (read(name)[~allowed]).any(), name
+
+
+def test_lesions_are_where_the_truth_is(read, head):
+    found, truth = read('hypoperfusion') > 0, head.truth['hypoperfusion']
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.6
+    core = read('core_global') > 0
+    assert (core & head.truth['core']).sum() > 0.5 * core.sum()
+
+
+def test_mismatch_is_hypoperfusion_without_core(read):
+    for which in ('global', 'local'):
+        expected = (read('hypoperfusion') > 0) & (read(f'core_{which}') == 0)
+        np.testing.assert_array_equal(read(f'mismatch_{which}') > 0, expected)
+
+
+def test_combined_labels_agree_with_the_masks(read):
+    lesions = read('lesions')
+    np.testing.assert_array_equal(np.isin(lesions, (1, 2)), read('core_global') > 0)
+    np.testing.assert_array_equal(np.isin(lesions, (1, 3)), read('core_local') > 0)
+    neither = (read('mismatch_global') > 0) & (read('mismatch_local') > 0)
+    np.testing.assert_array_equal(lesions == 4, neither)
+
+
+def test_microangiopathy_makes_less_false_core_locally(read, head):
+    spared = head.truth['microangiopathy'] & ~head.truth['core']
+    false = {which: (read(f'core_{which}') > 0)[spared].sum() for which in ('global', 'local')}
+    assert false['global'] > 0
+    assert false['local'] < 0.6 * false['global']
+
+
+def test_flow_is_high_where_it_is_high(read, head):
+    tissue = (read('tissue_mask') > 0) & (head.truth['tissue'] > 0.9)
+    assert np.corrcoef(read('cbf')[tissue], head.truth['cbf'][tissue])[0, 1] > 0.55
+
+
+def test_global_reference_is_1(read):
+    normal = (read('tissue_mask') > 0) & (read('tmax') <= MethodSettings().normal_tmax)
+    assert np.median(read('rcbf_global')[normal]) == pytest.approx(1, abs=1e-5)
+    assert np.median(read('rcbv_global')[normal]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize('region', LESIONS)
+def test_volume_is_that_of_the_mask(where, read, region):
+    name, _, which = region.partition('_')
+    table = pd.read_csv(where('volumes'), sep='\t', keep_default_na=False)
+    chosen = (table['region'] == name) & (table['normalization'] == (which or 'n/a'))
+    (row,) = table[chosen & (table['measure'] == 'volume')].to_dict('records')
+    size = np.prod(HEAD.voxel_size_mm) / 1000
+    assert float(row['volume_ml']) == pytest.approx(read(region).sum() * size, abs=1e-3)
+    assert row['hemisphere'] == 'right'
+    assert row['reason'] == 'n/a'
+
+
+def test_difference_and_ratio_follow_from_the_volumes(where):
+    table = pd.read_csv(where('volumes'), sep='\t')
+    key = table.set_index(['region', 'normalization', 'measure'])
+    slow = table.query('region == "hypoperfusion" and measure == "volume"')['volume_ml'].iloc[0]
+    for which in ('global', 'local'):
+        core = key.loc[('core', which, 'volume'), 'volume_ml']
+        difference = key.loc[('mismatch', which, 'difference'), 'volume_ml']
+        assert difference == pytest.approx(slow - core, abs=1e-3)
+        assert key.loc[('mismatch', which, 'ratio'), 'value'] == pytest.approx(
+            slow / core, abs=1e-3
+        )
+
+
+def test_quality_is_one_row_of_graded_figures(where):
+    table = pd.read_csv(where('quality'), sep='\t', keep_default_na=False)
+    (row,) = table.to_dict('records')
+    assert row['status'] in ('pass', 'warn', 'fail')
+    for check in CHECKS:
+        assert row[f'{check.name}_status'] in ('pass', 'warn', 'fail'), check.name
+        assert np.isfinite(float(row[check.name]))
+        assert row[f'{check.name}_sentence']
+
+
+# -- mirror
+
+
+@pytest.fixture(scope='module')
+def through_mirror(where):
+    """Apply the written transform with ANTs to an image given as ANTs reads it."""
+    import ants
+
+    fixed = ants.image_read(str(where('reference')))
+    transform = [str(where('mirror_to_reference'))]
+    return lambda image: ants.apply_transforms(fixed, image, transform, 'linear').numpy()
+
+
+def test_mirrored_reference_is_the_reference_flipped(where):
+    reference, mirrored = (
+        nb.as_closest_canonical(nb.load(where(name))).get_fdata()
+        for name in ('reference', 'reference_mirror')
+    )
+    np.testing.assert_array_equal(mirrored, reference[::-1])
+
+
+def test_transform_brings_the_mirrored_reference_home(where, read, through_mirror):
+    import ants
+
+    brain, reference = read('brain_mask') > 0, read('reference')
+
+    def likeness(image):
+        first, second = (np.clip(each[brain], 0, 60) for each in (reference, image))
+        return np.corrcoef(first, second)[0, 1]
+
+    home = through_mirror(ants.image_read(str(where('reference_mirror'))))
+    assert likeness(home) > likeness(read('reference_mirror')) + 0.1
+
+
+@pytest.mark.parametrize('quantity', ['rcbf', 'rcbv'])
+def test_flipped_map_through_the_transform_is_the_contralateral_map(
+    where, read, through_mirror, quantity
+):
+    import ants
+
+    def home(name):
+        image = ants.image_read(str(where(name)))
+        return through_mirror(image.new_image_like(image.numpy()[::-1]))  # voxels run to the left
+
+    share = home('tissue_mask')
+    clear = share > 0.51  # at 0.5 rounding decides
+    expected = home(f'{quantity}_global')[clear] / share[clear]
+    np.testing.assert_allclose(read(f'{quantity}_mirrored')[clear], expected, rtol=1e-3, atol=1e-3)
+    assert not read(f'{quantity}_mirrored')[share < 0.49].any()
+
+
+# -- again
+
+
+def same_files(first, second):
+    """List the images and tables of sub-01 that differ between two output folders."""
+    names = sorted(path.name for path in (first / 'sub-01/ct').iterdir())
+    assert names == sorted(path.name for path in (second / 'sub-01/ct').iterdir())
+    differ = []
+    for name in names:
+        one, two = (folder / 'sub-01/ct' / name for folder in (first, second))
+        if name.endswith('.nii.gz'):
+            images = [nb.load(path) for path in (one, two)]
+            same = np.array_equal(*(np.asarray(image.dataobj) for image in images))
+            same &= np.array_equal(*(image.affine for image in images))
+        elif name.endswith('.h5'):
+            continue  # holds the date
+        else:
+            same = one.read_text() == two.read_text()
+        differ += [] if same else [name]
+    return differ
+
+
+def test_a_deleted_output_folder_comes_back_without_computing_again(site):
+    out = site.folder / 'out'
+    shutil.rmtree(out, ignore_errors=True)
+    kept = {path: path.stat().st_mtime_ns for path in site.folder.glob('work/ctpprep-*/**/*.nii')}
+    assert kept
+    again = call(site.folder, 'out', '--nprocs', '1', '--participant-label', '01')
+    assert again.returncode == 0, again.stderr
+    assert again.stderr == ''
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    assert same_files(site.out, out) == []
+    figures = [path.name for path in (site.out / 'sub-01/figures').iterdir()]
+    assert sorted(figures) == sorted(path.name for path in (out / 'sub-01/figures').iterdir())
+    assert (out / 'sub-01.html').stat().st_size > 0.9 * (site.out / 'sub-01.html').stat().st_size
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_voxels_of_one(site):
+    options = ('--nprocs', '2', '--participant-label', '01')
+    other = call(site.folder, 'other', *options, work='other_work')
+    assert other.returncode == 0, other.stderr
+    assert same_files(site.out, site.folder / 'other') == []
+
+
+# -- wrong commands
+
+
+def complaint(folder, *options):
+    """Run a command that cannot work; give its one sentence."""
+    result = call(folder, 'out', *options)
+    assert result.returncode == 1
+    assert result.stderr.startswith('ctpprep: error: ')
+    assert result.stderr.count('\n') == 1
+    assert not (folder / 'out').exists()
+    return result.stderr
+
+
+def test_a_wrong_path_is_one_sentence(tmp_path):
+    assert 'raw is not a folder' in complaint(tmp_path)
+
+
+def test_a_dataset_without_perfusion_is_one_sentence(tmp_path):
+    path = tmp_path / 'raw' / 'sub-01' / 'ct' / 'sub-01_ncct.nii.gz'
+    path.parent.mkdir(parents=True)
+    nb.save(nb.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4)), path)
+    assert 'no CT perfusion series' in complaint(tmp_path)
+
+
+def test_missing_timing_is_one_sentence_that_tells_the_remedy(tmp_path):
+    path = tmp_path / 'raw' / 'sub-01' / 'ct' / 'sub-01_ctp.nii.gz'
+    path.parent.mkdir(parents=True)
+    image = nb.Nifti1Image(np.zeros((4, 4, 4, 12), np.int16), np.diag([2.0, 2, 5, 1]))
+    nb.save(image, path)
+    sentence = complaint(tmp_path)
+    assert 'no acquisition times' in sentence
+    assert '--frame-interval' in sentence
