@@ -54,7 +54,7 @@ demo: $(VENV)/.installed-run
 	show 'Volume tables (mL)' '*_seg-perfusion_morph.tsv'
 
 test: $(VENV)/.installed-tests
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n auto --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check

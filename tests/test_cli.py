@@ -48,6 +48,7 @@ def graph(monkeypatch):
 
     base = types.ModuleType('ctpprep.workflows.base')
     base.init_ctpprep_wf = init_ctpprep_wf
+    base.init_series_wf = lambda *_: types.SimpleNamespace(visit_desc=lambda: '### Method')
     monkeypatch.setitem(sys.modules, 'ctpprep.workflows.base', base)
     monkeypatch.setattr(execution, 'run_workflow', run_workflow)
     monkeypatch.setattr(os, 'environ', os.environ.copy())

@@ -8,12 +8,15 @@ from ctpprep.exceptions import BolusError
 
 # the strongest-enhancing share of voxels stands for the arteries and veins
 VESSEL_SHARE = 0.01
-# contrast has arrived when the vessels reach this share of their peak
+# a vessel is filled at this share of its peak; the earliest share of the vessels are arteries
+FILLED_SHARE = 0.3
+EARLY_SHARE = 0.15
+# contrast has arrived when the arteries reach this share of their peak
 ARRIVAL_SHARE = 0.08
 
 
 def first_pass(ctp, mask, weights):
-    """Average the curves of the voxels that enhance most.
+    """Average the curves of the arteries: of the voxels that enhance most, the earliest.
 
     Parameters
     ----------
@@ -27,15 +30,21 @@ def first_pass(ctp, mask, weights):
     Returns
     -------
     (T,) array
-        Mean HU curve of the strongest-enhancing voxels; rejected frames are interpolated.
+        Mean HU curve; rejected frames are interpolated.
     """
     curves = np.asarray(ctp[mask], dtype=np.float32)
     good = np.asarray(weights) > 0
     # three-frame means: a single noisy frame must not elect a voxel
     smooth = ndimage.uniform_filter1d(curves[:, good], 3, axis=-1, mode='nearest')
-    rise = smooth.max(axis=-1) - np.median(smooth, axis=-1)
-    chosen = rise >= np.quantile(rise, 1 - VESSEL_SHARE)
-    curve = curves[chosen].mean(axis=0)
+    third = max(1, smooth.shape[1] // 3)
+    start, end = (np.median(part, axis=-1) for part in (smooth[:, :third], smooth[:, -third:]))
+    # contrast comes and goes; bone that motion brings in stays
+    rise = smooth.max(axis=-1) - np.maximum(start, end)
+    chosen = np.flatnonzero(rise >= np.quantile(rise, 1 - VESSEL_SHARE))
+    # veins enhance most but late: the baseline ends where the first artery fills
+    filled = smooth[chosen] > (start + FILLED_SHARE * rise)[chosen, None]
+    onset = np.argmax(filled, axis=1)
+    curve = curves[chosen[onset <= np.quantile(onset, EARLY_SHARE)]].mean(axis=0)
     frames = np.arange(len(good))
     return np.interp(frames, frames[good], curve[good])
 
@@ -46,7 +55,7 @@ def find_arrival(curve, times):
     Parameters
     ----------
     curve : (T,) array
-        First-pass curve of the vessels, HU.
+        First-pass curve of the arteries, HU.
     times : (T,) array
         Frame times, s.
 

@@ -196,7 +196,7 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
         _mask('preprocessing', 'tissue_mask', 'desc-tissue_mask',
               'brain without vessels and CSF, seen in every frame', *_SERIES),
         _mask('preprocessing', 'vessel_mask', 'label-vessel_mask',
-              'strongly enhancing voxels and their rims', *_SERIES),
+              'strongly enhancing voxels', *_SERIES),
         _mask('preprocessing', 'csf_mask', 'label-CSF_mask', 'sulci and ventricles', *_SERIES),
         _mask('deconvolution', 'aif_mask', 'label-AIF_mask',
               'voxels of the arterial input function', *_SERIES),

@@ -94,14 +94,32 @@ def test_holes_are_filled_within_slices_though_open_above():
     assert not filled[0, 0].any()
 
 
-def test_vessels_are_what_enhances_more_than_brain_with_their_rims():
+def test_vessels_are_what_enhances_more_than_brain():
     peak = np.full((9, 9, 3), 10.0)
     peak[4, 4, 1] = 26.0
     peak[7, 7, 1] = 24.0
     inside = np.ones(peak.shape, bool)
-    inside[4, 5, 1] = False
-    found = brain.vessel_mask(peak, inside, inside, 2.5)
-    assert sorted(map(tuple, np.argwhere(found))) == [(3, 4, 1), (4, 3, 1), (4, 4, 1), (5, 4, 1)]
+    peak[1, 1, 1] = 40.0
+    inside[1, 1, 1] = False
+    found = brain.vessel_mask(peak, inside, np.ones(peak.shape, bool), 2.5)
+    assert np.argwhere(found).tolist() == [[4, 4, 1]]
+
+
+def test_pure_tissue_keeps_off_vessels_and_bone():
+    inside = np.zeros((15, 15, 3), bool)
+    inside[1:14, 1:14] = True
+    vessels = np.zeros_like(inside)
+    vessels[7, 7, 1] = True
+    none = np.zeros_like(inside)
+    tissue, pure = brain.tissue_masks(
+        np.full(inside.shape, 35.0), inside, vessels, none, inside, inside | True, (2, 2, 5), 3.0
+    )
+    assert not tissue[7, 7, 1]
+    assert tissue[7, 8, 1]
+    assert not pure[7, 8, 1]
+    assert tissue[1, 5, 1]
+    assert not pure[1, 5, 1]
+    assert pure[3, 5, 1]
 
 
 def test_brain_of_a_head_is_found(head, found):
@@ -115,7 +133,7 @@ def test_brain_ends_where_the_vault_begins(found):
 
 def test_tissue_of_a_head_is_tissue(head, found):
     assert head.truth['tissue'][found.tissue].mean() > 0.88
-    assert head.truth['vessel'][found.tissue].max() < 0.3
+    assert np.quantile(head.truth['vessel'][found.tissue], 0.999) < 0.3
 
 
 def test_most_tissue_of_a_head_is_kept(head, found):

@@ -5,6 +5,7 @@ import nibabel as nb
 import numpy as np
 import pytest
 
+from ctpprep.exceptions import RegistrationError
 from ctpprep.perfusion import symmetry
 
 RNG = np.random.default_rng(0)
@@ -99,3 +100,33 @@ def test_only_tissue_votes():
     hemisphere = np.array([1, 1, 2, 2])
     found = symmetry.affected_side(tmax, hemisphere, np.array([False, True, True, True]))
     assert (found.side, found.tmax_left) == ('right', 1)
+
+
+def test_a_brain_is_similar_to_itself_and_not_to_a_shifted_one():
+    image = np.cumsum(RNG.normal(0, 3, (40, 40, 2)), axis=0) + 30
+    both = np.ones(image.shape, bool)
+    assert symmetry.mirror_similarity(image, image, both, (2, 2, 5)) == pytest.approx(1)
+    assert symmetry.mirror_similarity(image, np.roll(image, 10, 0), both, (2, 2, 5)) < 0.8
+
+
+def test_noise_hardly_lowers_the_similarity():
+    image = np.cumsum(RNG.normal(0, 3, (40, 40, 2)), axis=0) + 30
+    noisy = image + RNG.normal(0, 4, image.shape)
+    both = np.ones(image.shape, bool)
+    assert symmetry.mirror_similarity(image, noisy, both, (2, 2, 5)) > 0.9
+
+
+def test_brains_that_do_not_overlap_are_refused():
+    with pytest.raises(RegistrationError, match='overlap in 0 voxels'):
+        symmetry.mirror_similarity(
+            np.zeros((5, 5, 5)), np.zeros((5, 5, 5)), np.zeros((5, 5, 5), bool), (2, 2, 5)
+        )
+
+
+def test_voxels_without_homologue_take_the_side_of_their_neighbours():
+    where = symmetry.world_coordinates((8, 4, 3), np.diag([2.0, 2, 5, 1]))
+    homologues = where * (-1, 1, 1) + (14, 0, 0)
+    homologues[..., 2, :] = np.nan
+    found = symmetry.hemispheres(where, homologues, np.ones((8, 4, 3), bool))
+    np.testing.assert_array_equal(found[..., 2], found[..., 1])
+    assert set(np.unique(found)) == {1, 2}
