@@ -213,7 +213,7 @@ def dice(first, second) -> float:
     0.5
     """
     total = np.count_nonzero(first) + np.count_nonzero(second)
-    return 2 * np.count_nonzero(first & second) / total if total else math.nan
+    return float(2 * np.count_nonzero(first & second) / total) if total else math.nan
 
 
 def correlation(first, second) -> float:
