@@ -91,6 +91,22 @@ class MethodSettings:
         low=1.0,
         high=10.0,
     )
+    motion_window_hu: tuple[float, float] = _setting(
+        (-500.0, 1500.0),
+        'motion',
+        'HU',
+        'densities that are registered: bone and air, which do not enhance, outweigh the rest',
+        low=-1024.0,
+        high=4000.0,
+    )
+    motion_smoothing_mm: tuple[float, ...] = _setting(
+        (6.0, 3.0),
+        'motion',
+        'mm',
+        'sigma in plane of each level of the registration',
+        low=0.5,
+        high=30.0,
+    )
     motion_reject_similarity: float = _setting(
         0.9,
         'motion',

@@ -17,6 +17,9 @@ from nibabel.orientations import (
     ornt_transform,
 )
 
+# ITK counts in LPS, nibabel in RAS
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
 
 def load(path, dtype=np.float32):
     """Read an image in canonical order.

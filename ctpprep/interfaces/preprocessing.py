@@ -17,7 +17,6 @@ from nipype.interfaces.base import (
 
 from ctpprep.exceptions import PerfusionError
 from ctpprep.interfaces import _images
-from ctpprep.interfaces.registration import write_frame_transforms
 from ctpprep.perfusion import bolus, brain, grid, motion, symmetry
 
 # scanners pad what lies outside the reconstruction with large negative numbers
@@ -102,6 +101,49 @@ def timing_fields(sample_times):
     if np.ptp(times, axis=0).max() == 0:
         return {'VolumeTiming': times[0].tolist()}
     return {'SliceAcquisitionTimes': times.T.tolist()}
+
+
+class _EstimateMotionInputSpec(BaseInterfaceInputSpec):
+    ctp_working = File(exists=True, mandatory=True, desc='series on the working grid, HU')
+    frames = traits.List(traits.Int, mandatory=True, desc='frames of this chunk')
+    motion_grid_mm = traits.Float(mandatory=True, desc='in-plane voxel size, mm')
+    motion_window_hu = traits.Tuple(traits.Float, traits.Float, mandatory=True)
+    motion_smoothing_mm = traits.List(traits.Float, mandatory=True, desc='sigma of each level')
+
+
+class _EstimateMotionOutputSpec(TraitedSpec):
+    transforms = File(exists=True, desc='(frames, 4, 4) RAS matrices: frame 0 to each frame')
+
+
+class EstimateMotion(SimpleInterface):
+    """Register some frames rigidly to frame 0."""
+
+    input_spec = _EstimateMotionInputSpec
+    output_spec = _EstimateMotionOutputSpec
+
+    def _run_interface(self, runtime):
+        ctp, affine = _images.load(self.inputs.ctp_working, dtype=None)
+        in_plane = _images.voxel_size_mm(affine)[:2]
+        factors = [max(1, round(self.inputs.motion_grid_mm / size)) for size in in_plane] + [1]
+        coarse = grid.block_affine(affine, factors)
+
+        def image(frame):
+            window = self.inputs.motion_window_hu
+            return grid.average_blocks(np.clip(ctp[..., frame], *window), factors)
+
+        fixed = image(0)
+        transforms = [
+            motion.register_rigid(
+                fixed, image(frame), coarse, smoothing_mm=self.inputs.motion_smoothing_mm
+            )
+            if frame
+            else np.eye(4)
+            for frame in self.inputs.frames
+        ]
+        out = Path(runtime.cwd) / 'transforms.npy'
+        np.save(out, np.stack(transforms))
+        self._results['transforms'] = str(out)
+        return runtime
 
 
 class _CorrectMotionInputSpec(BaseInterfaceInputSpec):
@@ -259,3 +301,30 @@ def frame_weights(confounds):
     (T,) array
     """
     return pd.read_csv(confounds, sep='\t')['weight'].to_numpy(dtype=float)
+
+
+def write_frame_transforms(transforms, path):
+    """Write rigid frame transforms as one ITK text file.
+
+    Parameters
+    ----------
+    transforms : (T, 4, 4) array
+        Patient RAS coordinates of frame 0 to those of each frame, mm.
+    path : path-like
+
+    Returns
+    -------
+    str
+    """
+    lines = ['#Insight Transform File V1.0']
+    for frame, matrix in enumerate(np.asarray(transforms)):
+        lps = _images.LPS @ matrix @ _images.LPS
+        numbers = [*lps[:3, :3].ravel(), *lps[:3, 3]]
+        lines += [
+            f'#Transform {frame}',
+            'Transform: AffineTransform_double_3_3',
+            'Parameters: ' + ' '.join(f'{number:.12g}' for number in numbers),
+            'FixedParameters: 0 0 0',
+        ]
+    Path(path).write_text('\n'.join(lines) + '\n')
+    return str(Path(path).absolute())

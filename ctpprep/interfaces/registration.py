@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registrations with ANTs (antspyx): head motion, and the mirrored image to itself.
+"""Registration with ANTs (antspyx): the mirrored image to itself.
 
 The only module that calls antspyx. Every registration runs with a fixed seed on one thread, so
 that the same input gives the same voxels whatever runs beside it.
@@ -19,10 +19,6 @@ from nipype.interfaces.base import (
 from ctpprep.interfaces import _images
 from ctpprep.perfusion import grid, symmetry
 
-# densities that the motion registration sees: air to dense bone, shifted so that air is 0
-MOTION_WINDOW_HU = (-200.0, 300.0)
-# ANTs and ITK count in LPS, nibabel in RAS
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # coordinate that stands for "outside the slab": ANTs takes no NaN
 FAR_MM = 1e6
 
@@ -43,35 +39,13 @@ def to_ants(array, affine):
     import ants
 
     spacing = np.array(_images.voxel_size_mm(affine))
-    lps = LPS @ affine
+    lps = _images.LPS @ affine
     return ants.from_numpy(
         np.ascontiguousarray(array, dtype=np.float32),
         origin=lps[:3, 3].tolist(),
         spacing=spacing.tolist(),
         direction=lps[:3, :3] / spacing,
     )
-
-
-def rigid_matrix(transform_file):
-    """Read a linear ITK transform as a matrix in patient RAS coordinates.
-
-    Parameters
-    ----------
-    transform_file : path-like
-
-    Returns
-    -------
-    (4, 4) array
-        Point of the fixed image to point of the moving image, mm.
-    """
-    import ants
-
-    transform = ants.read_transform(str(transform_file))
-    parameters, centre = np.array(transform.parameters), np.array(transform.fixed_parameters)
-    matrix = np.eye(4)
-    matrix[:3, :3] = parameters[:9].reshape(3, 3)
-    matrix[:3, 3] = parameters[9:] + centre - matrix[:3, :3] @ centre
-    return LPS @ matrix @ LPS
 
 
 def _windowed(frame, affine, window, in_plane_mm):
@@ -90,50 +64,6 @@ def _register(fixed, moving, seed, **options):
     ants.config.set_ants_deterministic(True, seed)
     prefix = Path.cwd() / 'ants_'
     return ants.registration(fixed, moving, outprefix=str(prefix), verbose=False, **options)
-
-
-class _EstimateMotionInputSpec(BaseInterfaceInputSpec):
-    ctp_working = File(exists=True, mandatory=True, desc='series on the working grid, HU')
-    frames = traits.List(traits.Int, mandatory=True, desc='frames of this chunk')
-    motion_grid_mm = traits.Float(mandatory=True, desc='in-plane voxel size, mm')
-    random_seed = traits.Int(mandatory=True)
-
-
-class _EstimateMotionOutputSpec(TraitedSpec):
-    transforms = File(exists=True, desc='(frames, 4, 4) RAS matrices: frame 0 to each frame')
-
-
-class EstimateMotion(SimpleInterface):
-    """Register some frames rigidly to frame 0."""
-
-    input_spec = _EstimateMotionInputSpec
-    output_spec = _EstimateMotionOutputSpec
-
-    def _run_interface(self, runtime):
-        ctp, affine = _images.load(self.inputs.ctp_working, dtype=None)
-
-        def image(frame):
-            return _windowed(ctp[..., frame], affine, MOTION_WINDOW_HU, self.inputs.motion_grid_mm)
-
-        fixed = image(0)
-        transforms = np.stack(
-            [
-                self._transform(fixed, image(frame)) if frame else np.eye(4)
-                for frame in self.inputs.frames
-            ]
-        )
-        out = Path(runtime.cwd) / 'transforms.npy'
-        np.save(out, transforms)
-        self._results['transforms'] = str(out)
-        return runtime
-
-    def _transform(self, fixed, moving):
-        result = _register(
-            fixed, moving, self.inputs.random_seed, type_of_transform='Rigid',
-            aff_metric='mattes', aff_random_sampling_rate=0.2, aff_iterations=(50, 20, 10),
-            aff_shrink_factors=(4, 2, 1), aff_smoothing_sigmas=(2, 1, 0),
-        )  # fmt: skip
-        return rigid_matrix(result['fwdtransforms'][0])
 
 
 class _RegisterMirrorInputSpec(BaseInterfaceInputSpec):
@@ -284,30 +214,3 @@ class FindHomologues(SimpleInterface):
             reference, images['homologue_reference'], both, _images.voxel_size_mm(affine)
         )
         return runtime
-
-
-def write_frame_transforms(transforms, path):
-    """Write rigid frame transforms as one ITK text file.
-
-    Parameters
-    ----------
-    transforms : (T, 4, 4) array
-        Patient RAS coordinates of frame 0 to those of each frame, mm.
-    path : path-like
-
-    Returns
-    -------
-    str
-    """
-    lines = ['#Insight Transform File V1.0']
-    for frame, matrix in enumerate(np.asarray(transforms)):
-        lps = LPS @ matrix @ LPS
-        numbers = [*lps[:3, :3].ravel(), *lps[:3, 3]]
-        lines += [
-            f'#Transform {frame}',
-            'Transform: AffineTransform_double_3_3',
-            'Parameters: ' + ' '.join(f'{number:.12g}' for number in numbers),
-            'FixedParameters: 0 0 0',
-        ]
-    Path(path).write_text('\n'.join(lines) + '\n')
-    return str(Path(path).absolute())

@@ -5,8 +5,12 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from ctpprep.interfaces.preprocessing import CorrectMotion, MakeMasks, PrepareSeries
-from ctpprep.interfaces.registration import EstimateMotion
+from ctpprep.interfaces.preprocessing import (
+    CorrectMotion,
+    EstimateMotion,
+    MakeMasks,
+    PrepareSeries,
+)
 from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings
 
@@ -83,7 +87,11 @@ def _estimate_motion(n_frames: int, method: MethodSettings, mem_gb: float) -> pe
     size = -(-n_frames // CHUNKS)
     frames = list(range(n_frames))
     estimate_motion = pe.MapNode(
-        EstimateMotion(motion_grid_mm=method.motion_grid_mm, random_seed=method.random_seed),
+        EstimateMotion(
+            motion_grid_mm=method.motion_grid_mm,
+            motion_window_hu=method.motion_window_hu,
+            motion_smoothing_mm=list(method.motion_smoothing_mm),
+        ),
         iterfield=['frames'],
         name='estimate_motion',
         mem_gb=mem_gb + 0.3,
@@ -96,8 +104,8 @@ def _estimate_motion(n_frames: int, method: MethodSettings, mem_gb: float) -> pe
 
 def _describe(method: MethodSettings) -> str:
     motion = (
-        'Every frame was registered rigidly to the first one (ANTs, mutual information '
-        '[@avants2008; @tustison2021]) and frames whose skull still correlated with that of the '
+        'Every frame was registered rigidly to the first one by robust least squares (inverse '
+        'compositional [@baker2004]) and frames whose skull still correlated with that of the '
         f'first by less than {method.motion_reject_similarity:g} were left out.'
         if method.motion_correction
         else 'Head motion was not corrected.'

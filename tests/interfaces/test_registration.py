@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ctpprep.interfaces import _images, registration
+from ctpprep.interfaces import _images, preprocessing, registration
 from ctpprep.perfusion import symmetry
 from ctpprep.phantom import frame_affine
 
@@ -96,18 +96,17 @@ def test_frame_transforms_are_read_by_ants_as_they_were_written():
     point = np.array([10.0, -20, 30])
     for row in ([1.0, 2, 3, 0.05, 0.1, -0.07], [0, -2, 1, -0.05, 0, 0.07]):
         transform = frame_affine(np.array(row), np.zeros(3))
-        path = registration.write_frame_transforms([transform], 'frame.txt')
+        path = preprocessing.write_frame_transforms([transform], 'frame.txt')
         moved = ants.read_transform(path).apply_to_point((point * (-1, -1, 1)).tolist())
         np.testing.assert_allclose(
             np.array(moved) * (-1, -1, 1), (transform @ [*point, 1])[:3], atol=1e-4
         )
-        np.testing.assert_allclose(registration.rigid_matrix(path), transform, atol=1e-5)
 
 
 def test_frame_transforms_stand_in_the_order_of_the_frames():
     transforms = [np.eye(4), np.eye(4), np.eye(4)]
     transforms[1] = frame_affine(np.array([4.0, 0, 0, 0, 0, 0]), np.zeros(3))
-    with open(registration.write_frame_transforms(transforms, 'frames.txt')) as file:
+    with open(preprocessing.write_frame_transforms(transforms, 'frames.txt')) as file:
         lines = [line for line in file if line.startswith('Parameters')]
     assert [float(line.split()[10]) for line in lines] == [0, -4, 0]
 
@@ -117,8 +116,9 @@ def test_frame_transforms_stand_in_the_order_of_the_frames():
 
 def estimate(frames, path):
     return np.load(
-        registration.EstimateMotion(
-            ctp_working=path, frames=frames, motion_grid_mm=3.5, random_seed=SEED
+        preprocessing.EstimateMotion(
+            ctp_working=path, frames=frames, motion_grid_mm=3.5,
+            motion_window_hu=(-500.0, 1500.0), motion_smoothing_mm=[6.0, 3.0],
         ).run().outputs.transforms
     )  # fmt: skip
 
@@ -140,8 +140,8 @@ def test_motion_of_2_mm_and_2_degrees_is_found(draw, affine, file_affine):
     points = np.random.default_rng(0).uniform(-1, 1, (200, 3)) * (50, 60, 30)
     for pose, transform in zip(poses[1:], found[1:], strict=True):
         apart = nb.affines.apply_affine(pose, points) - nb.affines.apply_affine(transform, points)
-        # a voxel measures 3 x 3 x 6 mm; the metric is sampled at random
-        assert np.linalg.norm(apart, axis=1).mean() < 0.75
+        # a voxel measures 3 x 3 x 6 mm, its skull is drawn without partial volume
+        assert np.linalg.norm(apart, axis=1).mean() < 0.3
 
 
 # -- mirror

@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from ctpprep.perfusion import motion
 from ctpprep.phantom import frame_affine
@@ -117,3 +118,25 @@ def test_missing_voxels_are_not_compared():
 
 def test_a_frame_without_a_similarity_is_rejected():
     np.testing.assert_array_equal(motion.frame_weights([0.9, 0.89, np.nan], 0.9), [1, 0, 0])
+
+
+def test_planted_motion_is_found_in_spite_of_contrast(head):
+    first = np.asarray(head.ctp[..., 0], dtype=np.float32)
+    planted = np.eye(4)
+    planted[:3, :3] = Rotation.from_euler('xyz', (2, -1, 3), degrees=True).as_matrix()
+    planted[:3, 3] = (1.5, -2.0, 1.0)
+    moved = motion.resample_frame(first, head.affine, np.linalg.inv(planted), order=3)
+    moved = np.nan_to_num(moved, nan=-1000.0)
+    moved[(moved > 20) & (moved < 80)] += 15
+    found = motion.register_rigid(
+        np.clip(first, -500, 1500), np.clip(moved, -500, 1500), head.affine, smoothing_mm=(6, 3)
+    )
+    brain = np.argwhere(head.truth['brain'])[::50]
+    points = brain @ head.affine[:3, :3].T + head.affine[:3, 3]
+    assert motion.displacement([found @ np.linalg.inv(planted)], points)[0] < 0.4
+
+
+def test_an_image_does_not_move_against_itself(head):
+    image = np.clip(np.asarray(head.ctp[..., 0], dtype=np.float32), -500, 1500)
+    found = motion.register_rigid(image, image, head.affine, smoothing_mm=(3,))
+    np.testing.assert_allclose(found, np.eye(4), atol=1e-4)
