@@ -10,7 +10,7 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from ctpprep.interfaces.registration import write_frame_transforms
+from ctpprep.interfaces.preprocessing import write_frame_transforms
 from ctpprep.phantom import Phantom, PhantomSettings, frame_affine, write_bids
 
 sys.path.append(str(Path(__file__).parents[1] / 'benchmarks'))
