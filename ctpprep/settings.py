@@ -289,6 +289,23 @@ class MethodSettings:
     random_seed: int = _setting(
         20240277, 'symmetry', '', 'seed of the registrations', low=0, high=2**31 - 1
     )
+    # -- coregistration
+    ncct_grid_mm: float = _setting(
+        2.0,
+        'coregistration',
+        'mm',
+        'in-plane voxel size of the images registered to the NCCT',
+        low=0.5,
+        high=10.0,
+    )
+    ncct_window_hu: tuple[float, float] = _setting(
+        (-200.0, 300.0),
+        'coregistration',
+        'HU',
+        'densities seen by the registration to the NCCT',
+        low=-1024.0,
+        high=4000.0,
+    )
     # -- segmentation
     core_rcbf: float = _setting(
         0.30,

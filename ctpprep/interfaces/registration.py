@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registration with ANTs (antspyx): the mirrored image to itself.
+"""Registration with ANTs (antspyx): the mirrored image to itself, the reference to the NCCT.
 
 The only module that calls antspyx. Every registration runs with a fixed seed on one thread, so
 that the same input gives the same voxels whatever runs beside it.
@@ -213,4 +213,41 @@ class FindHomologues(SimpleInterface):
         self._results['similarity'] = symmetry.mirror_similarity(
             reference, images['homologue_reference'], both, _images.voxel_size_mm(affine)
         )
+        return runtime
+
+
+class _RegisterNCCTInputSpec(BaseInterfaceInputSpec):
+    reference = File(exists=True, mandatory=True, desc='reference image, HU')
+    ncct = File(exists=True, mandatory=True, desc='non-contrast CT of the session, HU')
+    ncct_grid_mm = traits.Float(mandatory=True, desc='in-plane voxel size, mm')
+    ncct_window_hu = traits.Tuple(traits.Float, traits.Float, mandatory=True)
+    random_seed = traits.Int(mandatory=True)
+
+
+class _RegisterNCCTOutputSpec(TraitedSpec):
+    reference_to_ncct = File(exists=True, desc='rigid ITK transform, text')
+
+
+class RegisterNCCT(SimpleInterface):
+    """Register the reference image rigidly to the non-contrast CT of its session."""
+
+    input_spec = _RegisterNCCTInputSpec
+    output_spec = _RegisterNCCTOutputSpec
+
+    def _run_interface(self, runtime):
+        import ants
+
+        inputs = self.inputs
+        fixed, moving = (
+            _windowed(*_images.load(path), inputs.ncct_window_hu, inputs.ncct_grid_mm)
+            for path in (inputs.ncct, inputs.reference)
+        )
+        result = _register(
+            fixed, moving, inputs.random_seed, type_of_transform='Rigid', aff_metric='mattes',
+            aff_random_sampling_rate=0.5, aff_iterations=(200, 100, 50, 20),
+            aff_shrink_factors=(6, 4, 2, 1), aff_smoothing_sigmas=(3, 2, 1, 0),
+        )  # fmt: skip
+        path = Path(runtime.cwd) / 'reference_to_ncct.txt'
+        ants.write_transform(ants.read_transform(result['fwdtransforms'][0]), str(path))
+        self._results['reference_to_ncct'] = str(path)
         return runtime

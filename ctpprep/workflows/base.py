@@ -7,6 +7,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from ctpprep.series import CTPSeries, workflow_name
 from ctpprep.settings import MethodSettings, RunSettings
+from ctpprep.workflows.coregistration import init_coregistration_wf
 from ctpprep.workflows.deconvolution import init_deconvolution_wf
 from ctpprep.workflows.derivatives import init_writer
 from ctpprep.workflows.normalization import init_normalization_wf
@@ -14,8 +15,6 @@ from ctpprep.workflows.preprocessing import init_preprocessing_wf
 from ctpprep.workflows.quality import init_quality_wf
 from ctpprep.workflows.segmentation import init_segmentation_wf
 from ctpprep.workflows.symmetry import init_symmetry_wf
-
-STAGES = ('preprocessing', 'deconvolution', 'symmetry', 'normalization', 'segmentation', 'quality')
 
 
 def init_ctpprep_wf(
@@ -68,6 +67,8 @@ def init_series_wf(
         'segmentation': init_segmentation_wf(method),
         'quality': init_quality_wf(series, method, run),
     }
+    if series.ncct is not None:
+        stages['coregistration'] = init_coregistration_wf(series, method)
     # a port is fed by the stage that puts out a quantity of its name
     makers = {
         quantity: stage
@@ -79,7 +80,7 @@ def init_series_wf(
             continue
         for port in inputnode.inputs.copyable_trait_names():
             workflow.connect(makers[port], f'outputnode.{port}', stage, f'inputnode.{port}')
-    for name in STAGES:
+    for name in stages:
         writer = init_writer(series, method, run, name)
         for port in writer.interface.names:
             workflow.connect(makers[port], f'outputnode.{port}', writer, port)

@@ -236,6 +236,12 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
             'hemispheres by the side of each voxel against its homologue',
             ('reference', 'mirror_to_reference'), ('symmetry',), {}, (), SIDES,
         ),
+        Derivative(
+            'coregistration', 'reference_to_ncct', 'from-ctpref_to-NCCT_mode-image_xfm.txt',
+            'rigid; applied with ANTs to the reference it gives the reference on the '
+            'non-contrast CT of the session (ITK, LPS)', ('reference', 'ncct'),
+            ('coregistration',),
+        ),
         *_relative(global_reference, 'rcbf'),
         *_relative(global_reference, 'rcbv'),
         Derivative(
@@ -288,6 +294,9 @@ def derivative_rows(series: CTPSeries, method: MethodSettings, stage: str) -> li
     table = derivatives(method.global_reference)
     paths = {row.name: f'{series.out_subdir}/{series.prefix}_{row.ending}' for row in table}
     uris = {name: f'bids::{path}' for name, path in paths.items()} | {'ctp': series.uri}
+    if series.ncct is not None:
+        depth = series.uri.count('/')
+        uris['ncct'] = f'bids:raw:{series.ncct.relative_to(series.path.parents[depth]).as_posix()}'
     rows = []
     for row in table:
         if row.stage != stage:

@@ -225,3 +225,24 @@ def test_the_inverse_brings_a_homologue_back(tilted):
 def test_two_registrations_are_identical(draw, tilted, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.testing.assert_array_equal(mirror(draw, TILTED).homologues, tilted.homologues)
+
+
+# -- non-contrast CT
+
+
+def test_reference_meets_the_ncct_of_its_session(draw):
+    pose = frame_affine(np.array([8.0, -6, 3, 0, 0.05, np.radians(6)]), np.zeros(3))
+    reference = write(draw()[0], AFFINE, 'reference', LPS_FILE)
+    ncct = write(draw(pose)[0], AFFINE, 'ncct', LPS_FILE)
+    found = registration.RegisterNCCT(
+        reference=reference, ncct=ncct, ncct_grid_mm=3.0, ncct_window_hu=(-200.0, 300.0),
+        random_seed=SEED,
+    ).run().outputs.reference_to_ncct  # fmt: skip
+    x = symmetry.world_coordinates(SHAPE, AFFINE)
+    inner = draw(pose)[1][8:-8, 8:-8, 2:-2]
+    for axis in range(3):
+        # applied to the reference, a point of the NCCT shows what lies at pose^-1 of it
+        home = registration.apply_transform(x[..., axis], AFFINE, found, outside=1e6)
+        wanted = nb.affines.apply_affine(np.linalg.inv(pose), x)[..., axis]
+        apart = np.abs(home - wanted)[8:-8, 8:-8, 2:-2][inner]
+        assert np.median(apart) < 1.0

@@ -13,9 +13,10 @@ from nipype.interfaces.utility import IdentityInterface
 
 from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings, RunSettings
-from ctpprep.workflows.base import STAGES, init_ctpprep_wf, init_series_wf, working_gb
+from ctpprep.workflows.base import init_ctpprep_wf, init_series_wf, working_gb
 
 N_FRAMES, N_SLICES = 14, 4
+STAGES = ('preprocessing', 'deconvolution', 'symmetry', 'normalization', 'segmentation', 'quality')
 
 
 @pytest.fixture
@@ -34,6 +35,15 @@ def make_series(folder, participant='01', session=None):
         path, '_'.join(labels), participant, session, where, f'bids:raw:{where}/{path.name}',
         times, (times,) * N_SLICES, 'RepetitionTime', {},
     )  # fmt: skip
+
+
+def with_ncct(folder):
+    """Make a series whose session has a non-contrast CT."""
+    home = folder / 'raw' / 'sub-01' / 'ct'
+    home.mkdir(parents=True)
+    ncct = home / 'sub-01_ncct.nii.gz'
+    nb.save(nb.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4)), ncct)
+    return dataclasses.replace(make_series(home), ncct=ncct)
 
 
 @pytest.fixture
@@ -135,6 +145,13 @@ def test_each_stage_is_a_workflow_of_its_name(series, run):
     assert inner == {f'{stage}_wf' for stage in STAGES}
 
 
+def test_a_series_with_an_ncct_is_registered_to_it(run, tmp_path):
+    workflow = init_series_wf(with_ncct(tmp_path), MethodSettings(), run)
+    assert {'register_ncct', 'write_coregistration'} < node_names(workflow)
+    sources = workflow.get_node('write_coregistration').inputs.rows[0]['sidecar']['Sources']
+    assert 'bids:raw:sub-01/ct/sub-01_ncct.nii.gz' in sources
+
+
 def test_two_sessions_and_two_participants_each_have_their_own_graph(series, run):
     several = [series('01', 'a'), series('01', 'b'), series('02')]
     workflow = init_ctpprep_wf(several, MethodSettings(), run)
@@ -194,7 +211,7 @@ def changed(tmp_path_factory):
     run = RunSettings(folder, folder / 'out', folder / 'work')
     # without motion correction there would be no node to look at
     shown = dataclasses.replace(method, motion_correction=True)
-    return list(wired(init_series_wf(make_series(folder), shown, run))), method
+    return list(wired(init_series_wf(with_ncct(folder), shown, run))), method
 
 
 @pytest.mark.parametrize('name', [name for name in SETTINGS if name != 'motion_correction'])

@@ -8,13 +8,14 @@ import pytest
 
 from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings, RunSettings
-from ctpprep.workflows.base import STAGES
 from ctpprep.workflows.derivatives import derivative_rows, derivatives, init_writer
 
 TIMES = tuple(5.0 + 1.5 * frame for frame in range(12))
 SERIES = CTPSeries(
-    Path('sub-01_ses-a_run-2_ctp.nii.gz'), 'sub-01_ses-a_run-2', '01', 'a', 'sub-01/ses-a/ct',
+    Path('raw/sub-01/ses-a/ct/sub-01_ses-a_run-2_ctp.nii.gz'),
+    'sub-01_ses-a_run-2', '01', 'a', 'sub-01/ses-a/ct',
     'bids:raw:sub-01/ses-a/ct/sub-01_ses-a_run-2_ctp.nii.gz', TIMES, (TIMES,), 'VolumeTiming', {},
+    Path('raw/sub-01/ses-a/ct/sub-01_ses-a_ncct.nii.gz'),
 )  # fmt: skip
 # as promised to users: the end of each name, and its unit
 FILES = {
@@ -54,13 +55,15 @@ FILES = {
     'seg-perfusion_dseg.nii.gz': None,
     'seg-perfusion_morph.tsv': None,
     'desc-qualitycontrol_ctp.tsv': None,
+    'from-ctpref_to-NCCT_mode-image_xfm.txt': None,
 }
 
 
 @pytest.fixture(scope='module')
 def rows():
     """All rows of the series, by the end of their name."""
-    found = [row for stage in STAGES for row in derivative_rows(SERIES, MethodSettings(), stage)]
+    stages = dict.fromkeys(row.stage for row in derivatives('normal-tmax'))
+    found = [row for stage in stages for row in derivative_rows(SERIES, MethodSettings(), stage)]
     return {row['path'].removeprefix('sub-01/ses-a/ct/sub-01_ses-a_run-2_'): row for row in found}
 
 
@@ -83,6 +86,7 @@ def test_sidecar_tells_unit_and_meaning(rows, ending):
 @pytest.mark.parametrize('ending', FILES)
 def test_sources_are_the_series_or_files_that_are_written(rows, ending):
     written = {f'bids::{row["path"]}' for row in rows.values()} | {SERIES.uri}
+    written.add('bids:raw:sub-01/ses-a/ct/sub-01_ses-a_ncct.nii.gz')
     sources = rows[ending]['sidecar']['Sources']
     assert sources
     assert set(sources) <= written - {f'bids::{rows[ending]["path"]}'}

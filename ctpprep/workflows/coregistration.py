@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the reference image to the non-contrast CT (NCCT) of its session."""
+
+from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from ctpprep.interfaces.registration import RegisterNCCT
+from ctpprep.series import CTPSeries
+from ctpprep.settings import MethodSettings
+
+
+def init_coregistration_wf(
+    series: CTPSeries, method: MethodSettings, name: str = 'coregistration_wf'
+) -> LiterateWorkflow:
+    """Register the reference image to the NCCT; only for a series that has one.
+
+    Parameters
+    ----------
+    series : CTPSeries
+    method : MethodSettings
+    name : str
+
+    Returns
+    -------
+    LiterateWorkflow
+        Input: ``reference``. Output: ``reference_to_ncct``.
+    """
+    workflow = LiterateWorkflow(name=name)
+    inputnode = pe.Node(IdentityInterface(['reference']), name='inputnode')
+    register_ncct = pe.Node(
+        RegisterNCCT(
+            ncct=str(series.ncct),
+            random_seed=method.random_seed,
+            **method.stage('coregistration'),
+        ),
+        name='register_ncct',
+        mem_gb=1.5,
+    )
+    outputnode = pe.Node(IdentityInterface(['reference_to_ncct']), name='outputnode')
+    workflow.connect([
+        (inputnode, register_ncct, [('reference', 'reference')]),
+        (register_ncct, outputnode, [('reference_to_ncct', 'reference_to_ncct')]),
+    ])  # fmt: skip
+    workflow.__desc__ = """
+### Non-contrast CT
+
+The reference image was registered rigidly to the non-contrast CT of the session (ANTs, mutual
+information [@avants2008; @tustison2021]).
+"""
+    return workflow
