@@ -185,7 +185,7 @@ def test_no_worker_outlives_a_killed_run(tmp_path):
     wait_until(lambda: not worker.exists() or 'Z (zombie)' in (worker / 'status').read_text())
 
 
-def wait_until(condition, seconds=20):
+def wait_until(condition, seconds=90):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, 'waited in vain'
