@@ -112,7 +112,9 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
         workflow = init_ctpprep_wf(series, method, run)
         if run.write_graph:
             logger.info('graph: %s', write_graph(workflow, run))
+        began = time.time()
         results = run_workflow(workflow, series, run)
+        remove_stale(series, results, method, run, began)
         for each in found:
             if not isinstance(each, CTPSeries):
                 results.append(SeriesResult(each.prefix, False, each.reason))
@@ -120,6 +122,25 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
         write_reports(found, results, method, run)
         logger.info('\n%s\noutputs: %s', tabulate(results), run.output_dir)
     return 0 if all(result.succeeded for result in results) else 1
+
+
+def remove_stale(
+    series: Sequence[typing.Any],
+    results: Sequence['SeriesResult'],
+    method: MethodSettings,
+    run: RunSettings,
+    began: float,
+) -> None:
+    """Remove what an earlier run left of a series that has failed now: no page may mix runs."""
+    from ctpprep.interfaces.bids import remove_older
+    from ctpprep.workflows.derivatives import written_paths
+
+    failed = {each.prefix for each in results if not each.succeeded}
+    for each in series:
+        if each.prefix in failed and remove_older(
+            written_paths(each, method, run.output_dir), began
+        ):
+            logger.info('%s failed: the files of an earlier run were removed', each.prefix)
 
 
 def write_reports(

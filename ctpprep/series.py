@@ -186,7 +186,8 @@ def _match_labels(wanted: list[str], known: list[str], key: str, where: Any) -> 
     for label in wanted:
         if label not in known:
             near = difflib.get_close_matches(label, known, n=3, cutoff=0.4)
-            hint = f'did you mean {_listed(near, key)}?' if near else f'has {_listed(known, key)}'
+            has = f'it has {_listed(known, key)}' if known else f'it has no {key}<label>'
+            hint = f'did you mean {_listed(near, key)}?' if near else has
             raise UsageError(f'{key}{label} is not in {where}; {hint}')
     return sorted(set(wanted))
 

@@ -2,7 +2,8 @@
 """Every default of ctpprep, once.
 
 `MethodSettings` holds what changes a number in an output: it goes into the methods text, the
-sidecars and the node hashes. `RunSettings` holds what does not: paths and processes. Each field
+sidecars and the node hashes. `RunSettings` holds the rest: paths, processes, and frame times given in
+place of the dataset's. Each field
 carries its stage, unit, meaning and source; the command line is made from them.
 
 Examples
@@ -139,7 +140,7 @@ class MethodSettings:
         3.0,
         'masks',
         'mm',
-        'distance from bone within which no vessel is looked for and no curve '
+        'distance from bone within which no AIF or VOF is looked for and no curve '
         'feeds the denoising: motion brings bone there',
         low=0.0,
         high=10.0,
@@ -394,7 +395,7 @@ class MethodSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Where and how to run; nothing here changes a number."""
+    """Where and how to run, and the timing that a user gives in place of the dataset's."""
 
     bids_dir: Path
     output_dir: Path

@@ -27,7 +27,8 @@ HEAD = PhantomSettings(
     frame_interval=2.0, motion_mm=1.0, microangiopathy=True, lesion='large', lesion_side='right',
     orientation='LPS',
 )  # fmt: skip
-TABLE = {row.name: row for row in derivatives('normal-tmax')}
+# the head has no non-contrast CT
+TABLE = {row.name: row for row in derivatives('normal-tmax') if row.stage != 'coregistration'}
 IMAGES = [name for name, row in TABLE.items() if row.ending.endswith('.nii.gz')]
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
 LESIONS = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')

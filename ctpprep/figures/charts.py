@@ -64,7 +64,9 @@ def _draw_curves(axes: Axes, time: np.ndarray, curves: dict[str, np.ndarray]) ->
             # how far it has come down tells whether the scan was long enough
             peak = np.nanmax(curves[name])
             ends = (
-                f', ends at {100 * curves[name][-1] / peak:.0f} % of its peak' if peak > 0 else ''
+                f', ends at {100 * np.mean(curves[name][-2:]) / peak:.0f} % of its peak'
+                if peak > 0
+                else ''
             )
             handles += axes.plot(time, curves[name], label=f'{name.upper()}{ends}', **style)
     others = [name for name in curves if name not in ('aif', 'vof')]

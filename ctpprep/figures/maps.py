@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctpprep.figures.mosaic import COLOURS, WINDOWS, Mosaic, Row, plot_rows
+from ctpprep.figures.mosaic import COLOURS, NO_VALUE, WINDOWS, Mosaic, Row, plot_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+NO_VALUE_LEGEND = 'no value (CSF, vessel)'
 
 
 def plot_maps(mosaic: Mosaic, maps: dict[str, np.ndarray], brain_mask: np.ndarray) -> Figure:
@@ -20,7 +22,7 @@ def plot_maps(mosaic: Mosaic, maps: dict[str, np.ndarray], brain_mask: np.ndarra
     ----------
     mosaic : Mosaic
     maps : dict of str to (X, Y, Z) array
-        Keys of `WINDOWS`.
+        Keys of `WINDOWS`; NaN where there is no value.
     brain_mask : (X, Y, Z) array of bool
 
     Returns
@@ -28,7 +30,7 @@ def plot_maps(mosaic: Mosaic, maps: dict[str, np.ndarray], brain_mask: np.ndarra
     matplotlib.figure.Figure
     """
     rows = [Row(maps[name], WINDOWS[name], brain_mask) for name in WINDOWS if name in maps]
-    return plot_rows(mosaic, rows)
+    return plot_rows(mosaic, rows, {NO_VALUE_LEGEND: str(NO_VALUE)})
 
 
 def plot_rcbf(
@@ -49,7 +51,8 @@ def plot_rcbf(
     ----------
     mosaic : Mosaic
     rcbf, core : dict of str to (X, Y, Z) array
-        Keys 'global' and 'local'; rCBF as fractions. A core may be missing.
+        Keys 'global' and 'local'; rCBF as fractions, NaN where there is no value. A core may
+        be missing.
     hypoperfusion : (X, Y, Z) array of bool, optional
     reference : (X, Y, Z) array
         HU.
@@ -87,6 +90,7 @@ def plot_rcbf(
         legend['lowest row: kept (both)'] = COLOURS['kept']
         legend['removed (global only)'] = COLOURS['removed']
         legend['added (local only)'] = COLOURS['added']
+    legend[NO_VALUE_LEGEND] = str(NO_VALUE)
     return plot_rows(mosaic, rows, legend)
 
 

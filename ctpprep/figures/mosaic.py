@@ -53,7 +53,7 @@ class Window:
     scale: float = 1.0
 
     def paint(self, values: np.ndarray, shown: np.ndarray | None = None) -> np.ndarray:
-        """Turn values into colours; black where not `shown`.
+        """Turn values into colours; black where not `shown`, grey where there is no value.
 
         Parameters
         ----------
@@ -68,9 +68,12 @@ class Window:
 
         level = (np.asarray(values, float) * self.scale - self.low) / (self.high - self.low)
         rgb = colormaps[self.colours](np.clip(np.nan_to_num(level), 0, 1))[..., :3]
+        rgb = np.where(np.isnan(level)[..., None], NO_VALUE, rgb)
         return rgb if shown is None else np.where(shown[..., None], rgb, 0.0)
 
 
+#: Grey of brain without a value (NaN): CSF, vessels, tissue that is not assessable.
+NO_VALUE = 0.45
 #: The fixed windows. rCBF is stored as a fraction and shown in percent.
 WINDOWS = {
     'cbf': Window('CBF', 'mL/100 g/min', 0, 100, 'viridis'),

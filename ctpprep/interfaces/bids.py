@@ -131,6 +131,27 @@ class WriteDerivatives(SimpleInterface):
         return sidecar | ({'Measured': measured} if measured else {})
 
 
+def remove_older(paths, since):
+    """Remove files that an earlier run wrote, where a failed run wrote no new ones.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        What a run of a series writes.
+    since : float
+        Start of this run, s since the epoch.
+
+    Returns
+    -------
+    list of Path
+        What was removed.
+    """
+    older = [path for path in paths if path.is_file() and path.stat().st_mtime < since]
+    for path in older:
+        path.unlink()
+    return older
+
+
 class _WriteFiguresInputSpec(BaseInterfaceInputSpec):
     figures = traits.List(File(exists=True), mandatory=True)
     folder = traits.Str(mandatory=True)

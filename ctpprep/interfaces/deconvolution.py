@@ -148,8 +148,8 @@ class Deconvolve(SimpleInterface):
         weights = frame_weights(inputs.confounds)
         n_baseline = json.loads(Path(inputs.bolus).read_text())['n_baseline']
         raw = _enhancement(ctp, tissue, n_baseline, weights)
-        curves = self._smooth(raw, tissue, affine)
         times, pattern = grid.sampling_patterns(np.load(inputs.sample_times))
+        curves = self._smooth(raw, tissue, pattern, affine)
         pattern = np.broadcast_to(pattern, tissue.shape)[tissue]
         found = {name: np.zeros(len(curves), dtype=np.float32) for name in (*MAPS, 'noise')}
         operators = []
@@ -180,13 +180,22 @@ class Deconvolve(SimpleInterface):
         self._results['deconvolution'] = str(path)
         return runtime
 
-    def _smooth(self, curves, tissue, affine):
+    def _smooth(self, curves, tissue, pattern, affine):
+        """Smooth among slices of one sampling pattern: other slices were seen at other times."""
         if self.inputs.denoise == 'none':
             return curves
         size = _images.voxel_size_mm(affine)
         sigma = np.asarray(self.inputs.denoise_sigma_mm) / size
         pure = _images.load_mask(self.inputs.pure_mask)
-        return denoising.smooth_curves(curves, tissue, pure, sigma)
+        smooth = np.empty_like(curves)
+        for group in np.unique(pattern):
+            slices = np.flatnonzero(pattern == group)
+            mine = tissue & (pattern == group)
+            part = np.s_[..., slices[0] : slices[-1] + 1]
+            smooth[mine[tissue]] = denoising.smooth_curves(
+                curves[mine[tissue]], mine[part], (pure & mine)[part], sigma
+            )
+        return smooth
 
     def _maps(self, curves, times, weights):
         inputs = self.inputs

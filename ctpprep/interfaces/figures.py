@@ -15,7 +15,14 @@ from nipype.interfaces.base import (
 from ctpprep import figures
 from ctpprep.interfaces._images import load, voxel_size_mm
 
-MASKS = ('brain_mask', 'tissue_mask', 'core_global', 'core_local', 'hypoperfusion')
+MASKS = (
+    'brain_mask',
+    'tissue_mask',
+    'unassessable_mask',
+    'core_global',
+    'core_local',
+    'hypoperfusion',
+)
 PLACES = ('aif_mask', 'vof_mask')
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global', 'rcbf_local')
 OTHERS = ('reference', 'homologue_reference', 'hemispheres')
@@ -27,7 +34,8 @@ class _PlotSeriesInputSpec(BaseInterfaceInputSpec):
     hypoperfusion_tmax = traits.Float(6.0, usedefault=True, desc='threshold, s')
     reference = File(exists=True, desc='mean of the pre-bolus frames, HU')
     brain_mask = File(exists=True)
-    tissue_mask = File(exists=True)
+    tissue_mask = File(exists=True, desc='where maps have values')
+    unassessable_mask = File(exists=True, desc='tissue without a local value')
     cbf = File(exists=True, desc='mL/100 g/min')
     cbv = File(exists=True, desc='mL/100 g')
     mtt = File(exists=True, desc='s')
@@ -44,7 +52,6 @@ class _PlotSeriesInputSpec(BaseInterfaceInputSpec):
     curves = File(exists=True, desc='table with a column time (s) and curves in HU')
     confounds = File(exists=True, desc='table of motion, one row a frame')
     volumes = File(exists=True, desc='table of volumes; names the affected side')
-    quality = File(exists=True, desc='table of checks; not drawn so far')
 
 
 class _PlotSeriesOutputSpec(TraitedSpec):
@@ -106,6 +113,16 @@ class PlotSeries(SimpleInterface):
         return drawn
 
 
+def _valued(images, name):
+    """Return a map with NaN where there is no value, so that none is drawn as zero."""
+    values = images[name].astype(float)
+    if (tissue := images.get('tissue_mask')) is not None:
+        values[~tissue.astype(bool)] = np.nan
+    if name == 'rcbf_local' and (none := images.get('unassessable_mask')) is not None:
+        values[none.astype(bool)] = np.nan
+    return values
+
+
 def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax):
     """Draw the figures made of slices that `images` suffices for.
 
@@ -131,11 +148,11 @@ def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax):
     hypoperfusion = images.get('hypoperfusion')
     reference = images.get('reference')
     thresholds = (core_rcbf, hypoperfusion_tmax)
-    maps = {name: images[name] for name in MAPS[:4] if name in images}
+    maps = {name: _valued(images, name) for name in MAPS[:4] if name in images}
     if maps:
         drawn['maps'] = figures.plot_maps(mosaic, maps, brain)
     if {'rcbf_global', 'rcbf_local', 'reference'} <= images.keys():
-        rcbf = {name: images[f'rcbf_{name}'] for name in ('global', 'local')}
+        rcbf = {name: _valued(images, f'rcbf_{name}') for name in ('global', 'local')}
         drawn['rcbf'] = figures.plot_rcbf(
             mosaic, rcbf, core, hypoperfusion, reference, brain, *thresholds
         )

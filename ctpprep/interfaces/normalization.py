@@ -76,7 +76,8 @@ class NormalizeGlobal(SimpleInterface):
         )  # fmt: skip
         facts = {
             'affected_side': affected,
-            'side_confidence': side.confidence,
+            # a side that the user names has no confidence of ours
+            'side_confidence': None if affected == inputs.affected_side else side.confidence,
             'tmax_left_s': side.tmax_left,
             'tmax_right_s': side.tmax_right,
             'reference': inputs.global_reference,

@@ -104,7 +104,7 @@ def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):
     if inside.sum() < LEAST_SHARE * max(head.sum(), 1):
         raise PerfusionError(
             f'brain mask: {inside.sum()} of {head.sum()} voxels of the head lie inside bone, at '
-            f'least {LEAST_SHARE:.0%} are needed; supply a brain mask'
+            f'least {LEAST_SHARE:.0%} are needed; is the series in HU, and does it show a head?'
         )
     return inside
 

@@ -80,10 +80,13 @@ def smooth_curves(curves, tissue_mask, pure_mask, sigma_voxels):
     Returns
     -------
     (V, T) array of float32
-        A voxel without pure tissue in reach takes the smoothed curve of the nearest that has it.
+        A voxel without pure tissue in reach takes the smoothed curve of the nearest that has it;
+        without any the curves come back as they are.
     """
     weight = smoothing_weight(pure_mask, sigma_voxels)
     reached = tissue_mask & (weight > LEAST_WEIGHT)
+    if not reached.any():
+        return np.nan_to_num(np.asarray(curves, dtype=np.float32))
     nearest = ndimage.distance_transform_edt(
         ~reached, return_distances=False, return_indices=True
     )[:, tissue_mask]

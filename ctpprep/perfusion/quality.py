@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctpprep.perfusion.symmetry import SIDES
+from ctpprep.perfusion.vessels import curve_features
 
 STATUS = ('pass', 'warn', 'fail')
 
@@ -171,8 +172,7 @@ def curve_figures(times, aif, vof, tissue, noise_denoised):
     dict
         Figures named as in `CHECKS`.
     """
-    above = np.flatnonzero(np.asarray(aif) >= 0.5 * np.max(aif))
-    width = times[min(above[-1] + 1, len(times) - 1)] - times[above[0]]
+    width = curve_features(np.asarray(aif)[None], times).width[0]
     return {
         'aif_peak': float(np.max(aif)),
         'aif_width': float(width),

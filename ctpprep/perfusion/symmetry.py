@@ -136,15 +136,15 @@ class AffectedSide:
         'left' or 'right'.
     tmax_left, tmax_right : float
         Median Tmax of each hemisphere, s.
-    confidence : float
-        0 to 1: how often a random voxel of the affected side has the longer Tmax of a random
-        pair, scaled so that chance is 0.
+    confidence : float or None
+        None for a side that the user named; else 0 to 1: how often a random voxel of the
+        affected side has the longer Tmax of a random pair, scaled so that chance is 0.
     """
 
     side: str
     tmax_left: float
     tmax_right: float
-    confidence: float
+    confidence: float | None
 
 
 def affected_side(tmax, hemisphere, tissue_mask):

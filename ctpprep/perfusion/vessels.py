@@ -275,7 +275,7 @@ def scale_to_vof(aif, aif_area, vof_area):
     aif : (T,) array
         HU.
     aif_area, vof_area : float
-        Areas over the first pass, HU s.
+        Areas over the scan, HU s.
 
     Returns
     -------

@@ -33,7 +33,11 @@ FIGURES = (
         'healthy side opposite a lesion looks too well perfused: that is the division, not flow.',
     ),
     ('lesions', 'Core and mismatch', 'Over the reference image (mean of the pre-bolus frames).'),
-    ('tmaxhist', 'Tmax in each hemisphere', 'The greater median names the affected side.'),
+    (
+        'tmaxhist',
+        'Tmax in each hemisphere',
+        'The greater median names the affected side, unless it was asked for.',
+    ),
     (
         'curves',
         'Arterial input and venous output',
@@ -44,7 +48,8 @@ FIGURES = (
         'mirror',
         'Mirror registration',
         'Sulci and ventricles must stay where they are when the picture flickers, and must not '
-        'break at the edges of the fields. Otherwise do not use the local maps.',
+        'break at the edges of the fields. Otherwise do not use the local maps. Fields are black '
+        'where the homologue lies outside of the slab.',
     ),
     ('masks', 'Masks', 'Tissue is brain without vessels and CSF. The midline may be bent.'),
     ('motion', 'Head motion', 'Against the first frame; shaded frames were not used.'),

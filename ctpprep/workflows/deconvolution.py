@@ -80,7 +80,7 @@ def _describe(method: MethodSettings) -> str:
     return f"""
 ### Perfusion maps
 
-The arterial input function is the mean of the {method.aif_voxels} voxels whose curves are highest,
+The arterial input function is the mean of up to {method.aif_voxels} voxels whose curves are highest,
 earliest and narrowest{scaling}; the venous output function that of the voxels with the largest
 area among those that fill later. Tissue curves were {denoising}. They were deconvolved on their
 true sample times by Tikhonov regularization [@calamante2003] (derivative of order

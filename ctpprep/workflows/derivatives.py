@@ -2,6 +2,7 @@
 """What is written: one row a file."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from nipype.pipeline import engine as pe
@@ -303,6 +304,8 @@ def derivative_rows(series: CTPSeries, method: MethodSettings, stage: str) -> li
             continue
         sidecar = {'Description': row.description} | row.metadata
         sidecar['Sources'] = [uris[source] for source in row.sources]
+        if 'ctp' in row.sources or 'ctp_corrected' in row.sources:
+            sidecar['TimingSource'] = series.timing_source
         if settings := method.stage(*row.settings):
             sidecar['Settings'] = settings
         rows.append(
@@ -316,6 +319,32 @@ def derivative_rows(series: CTPSeries, method: MethodSettings, stage: str) -> li
             }
         )
     return rows
+
+
+def written_paths(series: CTPSeries, method: MethodSettings, output_dir: Path) -> list[Path]:
+    """List everything that a run of a series may write: files, sidecars, figures.
+
+    Parameters
+    ----------
+    series : CTPSeries
+    method : MethodSettings
+    output_dir : Path
+
+    Returns
+    -------
+    list of Path
+    """
+    stems = [
+        output_dir / f'{series.out_subdir}/{series.prefix}_{row.ending}'
+        for row in derivatives(method.global_reference)
+    ]
+    paths = []
+    for path in stems:
+        stem = Path(str(path).removesuffix('.gz')).with_suffix('')
+        paths += [path, stem.with_suffix('.json'), stem.with_suffix('.tsv')]
+    figures = output_dir / f'sub-{series.participant}' / 'figures'
+    paths += figures.glob(f'{series.prefix}_desc-*_ctp.svg')
+    return list(dict.fromkeys(paths))
 
 
 def init_writer(

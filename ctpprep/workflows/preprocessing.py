@@ -118,6 +118,6 @@ slices acquired together to about {method.working_slice_mm:g} mm. {motion} The r
 the mean of the corrected frames before contrast. The brain is the soft tissue inside the ring of
 bone (> {method.bone_hu:g} HU), with sulci and ventricles, without the outer rim of CSF. Voxels
 that enhance more than {method.vessel_ratio:g} times the median of brain count as vessels, voxels
-below {method.csf_hu:g} HU in the time average as CSF; neither counts as tissue. Vessels are looked
-for at least {method.bone_margin_mm:g} mm off the bone.
+below {method.csf_hu:g} HU in the time average as CSF; neither counts as tissue. AIF and VOF are
+looked for at least {method.bone_margin_mm:g} mm off the bone.
 """

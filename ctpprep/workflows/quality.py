@@ -19,6 +19,7 @@ DRAWN = (
     'reference', 'brain_mask', 'tissue_mask', 'cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global',
     'rcbf_local', 'core_global', 'core_local', 'hypoperfusion', 'hemispheres',
     'homologue_reference', 'aif_mask', 'vof_mask', 'curves', 'confounds', 'volumes',
+    'unassessable_mask',
 )  # fmt: skip
 
 
@@ -63,7 +64,6 @@ def init_quality_wf(
     workflow.connect([
         (inputnode, assess_quality, [(port, port) for port in CHECKED]),
         (inputnode, plot_series, [(port, port) for port in DRAWN]),
-        (assess_quality, plot_series, [('quality', 'quality')]),
         (plot_series, write_figures, [('figures', 'figures')]),
         (assess_quality, outputnode, [('quality', 'quality')]),
     ])  # fmt: skip
