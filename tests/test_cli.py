@@ -244,3 +244,13 @@ def test_help_and_version_start_quickly():
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, '-c', script], check=True, cwd=root)
     assert time.monotonic() - began < 5  # 0.3 s on an idle machine
+
+
+def test_a_failed_series_loses_the_files_of_its_earlier_run(dataset, graph):
+    table = dataset.parent / 'out' / 'sub-01' / 'ct' / 'sub-01_seg-perfusion_morph.tsv'
+    table.parent.mkdir(parents=True)
+    table.write_text('region\tvolume_ml\n')
+    os.utime(table, (1, 1))
+    graph.failures['sub-01'] = ('no bolus', None)
+    assert call(dataset) == 1
+    assert not table.exists()

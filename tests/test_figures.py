@@ -166,7 +166,14 @@ def test_mirror_figure_flickers_in_valid_svg(brain, tmp_path):
 
 
 def test_height_of_the_curves_at_the_end_is_told():
-    curves = {'vof': np.array([0.0, 100.0, 40.0])}
-    figure = figures.plot_curves(np.arange(3.0), curves, {}, None, None)
+    curves = {'vof': np.array([0.0, 100.0, 50.0, 30.0])}
+    figure = figures.plot_curves(np.arange(4.0), curves, {}, None, None)
     words = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert words == ['VOF, ends at 40 % of its peak']
+
+
+def test_a_missing_value_is_grey_and_not_the_colour_of_zero():
+    window = figures.WINDOWS['cbf']
+    missing, zero = window.paint(np.array([[np.nan, 0.0]]))[0]
+    assert missing.min() == missing.max()
+    assert not np.allclose(missing, zero)

@@ -2,6 +2,7 @@
 """Files are put in place whole, with complete sidecars, or not at all."""
 
 import json
+import os
 from pathlib import Path
 
 import nibabel as nb
@@ -12,6 +13,7 @@ from ctpprep.interfaces.bids import (
     WriteDerivatives,
     WriteFigures,
     put_in_place,
+    remove_older,
     write_dataset_description,
     write_json,
 )
@@ -198,3 +200,12 @@ def test_container_is_told(tmp_path, monkeypatch):
     write_dataset_description(tmp_path / 'out', tmp_path / 'raw', '1.2')
     found = json.loads((tmp_path / 'out' / 'dataset_description.json').read_text())
     assert found['GeneratedBy'][0]['Container']['Tag'] == 'ctpprep:1.2'
+
+
+def test_only_files_of_an_earlier_run_are_removed():
+    for name, time in (('old', 100), ('new', 300)):
+        Path(name).write_text(name)
+        os.utime(name, (time, time))
+    assert remove_older([Path('old'), Path('new'), Path('never')], 200) == [Path('old')]
+    assert Path('new').exists()
+    assert not Path('old').exists()

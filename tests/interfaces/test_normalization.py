@@ -104,6 +104,7 @@ def test_the_side_that_was_asked_for_counts():
     _, facts = normalize_global(head(), affected_side='right', global_reference='contralateral')
     assert facts['affected_side'] == 'right'
     assert facts['cbf_reference'] == 25  # so the left side is the healthy one
+    assert facts['side_confidence'] is None
 
 
 def test_both_sides_asked_for_still_name_the_slower_one():

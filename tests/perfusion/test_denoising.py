@@ -104,3 +104,23 @@ def test_noise_is_that_of_the_frames_before_contrast(tissue):
 
 def test_noise_of_one_usable_frame_is_0():
     assert not denoising.curve_noise(RNG.normal(size=(5, 8)), [1, 0, 0, 1, 1, 1, 1, 1], 3).any()
+
+
+def test_impure_tissue_takes_the_curves_of_its_neighbours():
+    tissue = np.ones((7, 7, 1), bool)
+    pure = tissue.copy()
+    pure[3, 3] = False
+    curves = np.ones((49, 4))
+    curves[24] = 500.0
+    smooth = denoising.smooth_curves(curves, tissue, pure, (1, 1, 0))
+    np.testing.assert_allclose(smooth, 1, atol=1e-5)
+
+
+def test_tissue_out_of_reach_takes_the_nearest_curve():
+    tissue = np.ones((40, 1, 1), bool)
+    pure = np.zeros_like(tissue)
+    pure[:3] = True
+    curves = np.repeat(np.arange(40.0)[:, None], 2, axis=1)
+    smooth = denoising.smooth_curves(curves, tissue, pure, (1, 0, 0))
+    assert smooth[-1, 0] == smooth[5, 0]
+    assert smooth.max() < 2
