@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """nipype's MultiProc plugin, made to survive the death of a worker."""
 
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import threading
 import traceback
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ KILLED = (
     'ctpprep.exceptions.CtpprepError: the process of this step was killed twice, most likely '
     'because memory ran out; run again with fewer --nprocs or more memory\n'
 )
+
+LOOK_INTERVAL = 0.1  # s between two looks at the nodes, unless one ends before
 
 
 @dataclass
@@ -65,6 +68,18 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
         self._task_obj[self._taskid] = _Task(node, updatehash, future)
         return self._taskid
 
+    def _prerun_check(self, graph: Any) -> None:
+        # nipype collects garbage at every look at its nodes: 0.1 s each among the objects of all
+        # imported modules, a third of the processor time of a series. They are no garbage.
+        gc.freeze()
+        super()._prerun_check(graph)
+
+    def _send_procs_to_workers(self, updatehash: bool = False, graph: Any = None) -> None:
+        """Submit what is ready, then wait until a node has ended; nipype only sleeps."""
+        super()._send_procs_to_workers(updatehash=updatehash, graph=graph)
+        running = [task.future for task in self._task_obj.values()]
+        wait(running, timeout=LOOK_INTERVAL, return_when=FIRST_COMPLETED)
+
     def _get_result(self, taskid: int) -> dict[str, Any] | None:
         """Poll a task; nipype asks again while the answer is None."""
         task = self._task_obj[taskid]
@@ -96,6 +111,7 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
 
     def close(self) -> None:
         """Stop all workers at once; after an undisturbed run there are none left."""
+        gc.unfreeze()
         pools = [self.pool, *(task.own_pool for task in self._task_obj.values() if task.own_pool)]
         for pool in pools:
             for process in list((pool._processes or {}).values()):
@@ -106,6 +122,7 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
 def _start_worker(cwd: str, level: str) -> None:
     """Set up a worker: quiet, deaf to Ctrl-C (the parent ends it), and never an orphan."""
     os.chdir(cwd)
+    gc.freeze()  # what the server has imported stays shared with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
     levels = dict.fromkeys(('workflow_level', 'interface_level', 'utils_level'), level)

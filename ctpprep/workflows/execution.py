@@ -80,7 +80,7 @@ def configure(workflow: Workflow, series: Sequence[CTPSeries], run: RunSettings)
         'crashdump_dir': str(run.output_dir / 'logs' / run.run_uuid),
         'crashfile_format': 'txt',
         'hash_method': 'content',  # by time, a copied work folder would start anew
-        'poll_sleep_duration': '0.1',
+        'poll_sleep_duration': '0.01',  # on top of the plugin's own waiting
         'remove_unnecessary_outputs': 'false',
         'stop_on_first_crash': 'false',
     }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Running graphs that succeed, fail and are killed; the nodes here are tiny."""
 
+import gc
 import logging
 import os
 import subprocess
@@ -199,3 +200,16 @@ def test_a_node_belongs_to_the_innermost_series():
     assert owners(['ctpprep_wf', 'sub_1_wf', 'sub_1_run_2_wf', 'mask'], everything) == [two]
     assert owners(['ctpprep_wf', 'sub_1_wf', 'build_report'], everything) == [one, two]
     assert owners(['ctpprep_wf', 'citation'], everything) == everything
+
+
+def test_looking_at_the_nodes_costs_no_garbage_collection(tmp_path, monkeypatch):
+    """What was there before the run is not searched for garbage at every look."""
+    tracked = []
+    monkeypatch.setattr(
+        'nipype.pipeline.plugins.multiproc.gc.collect', lambda: tracked.append(len(gc.get_objects()))
+    )
+    before = len(gc.get_objects())
+    run_all(tmp_path, 2, a=pass_on)
+    assert tracked
+    assert max(tracked) < before / 2
+    assert gc.get_freeze_count() == 0
