@@ -82,7 +82,7 @@ class MethodSettings:
     )  # fmt: skip
     # -- motion
     motion_correction: bool = _setting(
-        True, 'motion', '', 'register every frame rigidly to frame 0', RAU
+        True, 'motion', '', 'register every frame rigidly to the first usable one', RAU
     )
     motion_grid_mm: float = _setting(
         3.5,
@@ -108,11 +108,21 @@ class MethodSettings:
         low=0.5,
         high=30.0,
     )
+    motion_skip_mm: float = _setting(
+        0.05,
+        'motion',
+        'mm',
+        'mean displacement of the head up to which it has not moved: if it has moved in no frame, '
+        'none is resampled',
+        low=0.0,
+        high=2.0,
+    )
     motion_reject_similarity: float = _setting(
         0.9,
         'motion',
         'ratio',
-        "correlation of a corrected frame's skull with frame 0's below which it gets weight 0",
+        "correlation of a corrected frame's skull with the reference frame's below which it gets "
+        'weight 0',
         low=0.0,
         high=1.0,
     )

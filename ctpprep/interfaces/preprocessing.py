@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the raw series to the working grid, the corrected series and the masks."""
 
+import functools
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nb
@@ -23,6 +25,8 @@ from ctpprep.perfusion import bolus, brain, grid, motion, symmetry
 AIR_HU = -1024.0
 # densities above this are head, for the comparison of skulls
 HEAD_HU = -200.0
+# voxels of the raw series that are read at once: 16 MB as float32
+SLAB_VOXELS = 2**22
 
 
 class _PrepareSeriesInputSpec(BaseInterfaceInputSpec):
@@ -57,19 +61,8 @@ class PrepareSeries(SimpleInterface):
             _images.voxel_size_mm(affine), times, self.inputs.working_in_plane_mm,
             self.inputs.working_slice_mm,
         )  # fmt: skip
-
-        def working_frame(frame):
-            volume = np.asarray(image.dataobj[..., frame], dtype=np.float32)
-            volume = nb.apply_orientation(volume, orientation)
-            volume = np.nan_to_num(volume, nan=AIR_HU)
-            return grid.average_blocks(np.maximum(volume, AIR_HU), factors)
-
-        first = working_frame(0)
-        working = np.empty((*first.shape, image.shape[3]), dtype=np.float32)
-        working[..., 0] = first
-        for frame in range(1, image.shape[3]):
-            working[..., frame] = working_frame(frame)
-        kept = times[: first.shape[2] * factors[2] : factors[2]]
+        working = read_blocks(image, orientation, factors)
+        kept = times[: working.shape[2] * factors[2] : factors[2]]
         cwd = Path(runtime.cwd)
         np.save(cwd / 'sample_times.npy', kept)
         self._results['sample_times'] = str(cwd / 'sample_times.npy')
@@ -81,6 +74,49 @@ class PrepareSeries(SimpleInterface):
             like=self.inputs.ctp, times_s=times.min(axis=0),
         )  # fmt: skip
         return runtime
+
+
+def read_blocks(image, orientation, factors):
+    """Read a series in the order of its file and average blocks of voxels.
+
+    Some slices at a time: neither the series nor a frame of it is ever whole in memory.
+
+    Parameters
+    ----------
+    image : nibabel image
+        Raw 4D series, HU.
+    orientation : (3, 2) array
+        nibabel's orientation of the stored axes.
+    factors : (3,) sequence of int
+        Block size along the canonical axes, voxels.
+
+    Returns
+    -------
+    (X, Y, Z, T) array of float32
+        Canonical, HU, not below `AIR_HU`; stored frame after frame.
+    """
+    shape = [0, 0, 0]
+    for stored, (axis, _) in enumerate(orientation.astype(int)):
+        shape[axis] = image.shape[stored] // factors[axis]
+    working = np.empty((*shape, image.shape[3]), dtype=np.float32, order='F')
+    # the stored slices of a block; of a flipped axis the last canonical block is stored first
+    axis, flipped = int(orientation[2, 0]), orientation[2, 1] < 0
+    through, n_slices = factors[axis], image.shape[2]
+    step = max(1, SLAB_VOXELS // (image.shape[0] * image.shape[1] * through))
+    starts = range(0, shape[axis], step)
+    for frame in range(image.shape[3]):
+        for start in reversed(starts) if flipped else starts:
+            end = min(start + step, shape[axis])
+            first, last = start * through, end * through
+            if flipped:
+                first, last = n_slices - last, n_slices - first
+            slab = np.asarray(image.dataobj[:, :, first:last, frame], dtype=np.float32)
+            # fmax leaves no NaN
+            slab = np.fmax(slab, np.float32(AIR_HU), out=slab if slab.flags.writeable else None)
+            slab = nb.apply_orientation(slab, orientation)
+            place = (slice(None),) * axis + (slice(start, end),)
+            working[..., frame][place] = grid.average_blocks(slab, factors)
+    return working
 
 
 def timing_fields(sample_times):
@@ -105,18 +141,21 @@ def timing_fields(sample_times):
 
 class _EstimateMotionInputSpec(BaseInterfaceInputSpec):
     ctp_working = File(exists=True, mandatory=True, desc='series on the working grid, HU')
-    frames = traits.List(traits.Int, mandatory=True, desc='frames of this chunk')
     motion_grid_mm = traits.Float(mandatory=True, desc='in-plane voxel size, mm')
     motion_window_hu = traits.Tuple(traits.Float, traits.Float, mandatory=True)
     motion_smoothing_mm = traits.List(traits.Float, mandatory=True, desc='sigma of each level')
+    motion_reject_similarity = traits.Float(mandatory=True, desc='correlation')
+    # nipype reserves as many processes; the result does not depend on it
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc='frames side by side')
 
 
 class _EstimateMotionOutputSpec(TraitedSpec):
-    transforms = File(exists=True, desc='(frames, 4, 4) RAS matrices: frame 0 to each frame')
+    transforms = File(exists=True, desc='(frames, 4, 4) RAS: reference frame to each frame, npy')
+    reference_frame = traits.Int(desc='the frame whose pose the others are brought to')
 
 
 class EstimateMotion(SimpleInterface):
-    """Register some frames rigidly to frame 0."""
+    """Register every frame rigidly to the first usable one."""
 
     input_spec = _EstimateMotionInputSpec
     output_spec = _EstimateMotionOutputSpec
@@ -126,78 +165,109 @@ class EstimateMotion(SimpleInterface):
         in_plane = _images.voxel_size_mm(affine)[:2]
         factors = [max(1, round(self.inputs.motion_grid_mm / size)) for size in in_plane] + [1]
         coarse = grid.block_affine(affine, factors)
+        frames = range(ctp.shape[3])
 
+        @functools.cache
         def image(frame):
             window = self.inputs.motion_window_hu
             return grid.average_blocks(np.clip(ctp[..., frame], *window), factors)
 
-        fixed = image(0)
-        transforms = [
-            motion.register_rigid(
-                fixed, image(frame), coarse, smoothing_mm=self.inputs.motion_smoothing_mm
+        @functools.cache
+        def register(reference, frame):
+            if frame == reference:
+                return np.eye(4)
+            return motion.register_rigid(
+                image(reference), image(frame), coarse,
+                smoothing_mm=self.inputs.motion_smoothing_mm,
+            )  # fmt: skip
+
+        with ThreadPoolExecutor(self.inputs.num_threads) as pool:
+
+            def compare(reference, others):
+                first = ctp[..., reference]
+                head = first > HEAD_HU
+
+                def similarity(frame):
+                    moved = motion.resample_frame(
+                        ctp[..., frame], affine, register(reference, frame)
+                    )
+                    return motion.skull_similarity(moved, first, head)
+
+                return list(pool.map(similarity, others))
+
+            reference = motion.find_reference(
+                len(frames), compare, self.inputs.motion_reject_similarity
             )
-            if frame
-            else np.eye(4)
-            for frame in self.inputs.frames
-        ]
+            transforms = list(pool.map(functools.partial(register, reference), frames))
         out = Path(runtime.cwd) / 'transforms.npy'
         np.save(out, np.stack(transforms))
         self._results['transforms'] = str(out)
+        self._results['reference_frame'] = reference
         return runtime
 
 
 class _CorrectMotionInputSpec(BaseInterfaceInputSpec):
     ctp_working = File(exists=True, mandatory=True, desc='series on the working grid, HU')
     sample_times = File(exists=True, mandatory=True, desc='(slices, frames), s, npy')
-    transforms = traits.List(
-        File(exists=True),
-        desc='(frames, 4, 4) RAS matrices of consecutive chunks; none: no motion',
+    transforms = File(
+        exists=True,
+        desc='(frames, 4, 4) RAS: reference frame to each frame, npy; none: no motion',
     )
+    reference_frame = traits.Int(0, usedefault=True, desc='frame whose pose the others get')
     motion_reject_similarity = traits.Float(mandatory=True, desc='correlation')
+    motion_skip_mm = traits.Float(mandatory=True, desc='mm')
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc='frames side by side')
 
 
 class _CorrectMotionOutputSpec(TraitedSpec):
-    ctp_corrected = File(exists=True, desc='series in the pose of frame 0, HU; NaN where missing')
+    ctp_corrected = File(
+        exists=True, desc='series in the pose of the reference frame, HU; NaN where missing'
+    )
     frame_transforms = File(exists=True, desc='ITK text file, one transform a frame')
     confounds = File(exists=True, desc='motion parameters and weight of each frame, tsv')
+    motion = File(exists=True, desc='reference frame, and whether frames were resampled, json')
 
 
 class CorrectMotion(SimpleInterface):
-    """Bring every frame to the pose of frame 0 and weigh it."""
+    """Bring every frame to the pose of the reference frame, if any has moved, and weigh it."""
 
     input_spec = _CorrectMotionInputSpec
     output_spec = _CorrectMotionOutputSpec
 
     def _run_interface(self, runtime):
         ctp, affine = _images.load(self.inputs.ctp_working, dtype=None)
-        n_frames = ctp.shape[3]
-        transforms = np.tile(np.eye(4), (n_frames, 1, 1))
+        n_frames, reference = ctp.shape[3], self.inputs.reference_frame
+        found = np.tile(np.eye(4), (n_frames, 1, 1))
         if self.inputs.transforms:
-            transforms = np.concatenate([np.load(path) for path in self.inputs.transforms])
-        corrected = np.empty(ctp.shape, dtype=np.float32)
-        head = ctp[..., 0] > HEAD_HU
-        similarity = np.ones(n_frames)
-        for frame in range(n_frames):
-            corrected[..., frame] = motion.resample_frame(
-                ctp[..., frame], affine, transforms[frame]
-            )
-            similarity[frame] = motion.skull_similarity(
-                corrected[..., frame], corrected[..., 0], head
-            )
-        weights = motion.frame_weights(similarity, self.inputs.motion_reject_similarity)
+            found = np.load(self.inputs.transforms)
+        head = ctp[..., reference] > HEAD_HU
         points = symmetry.world_coordinates(head.shape, affine)[head][::97]
-        confounds = _confounds(transforms, points, similarity, weights)
+        moved = motion.displacement(found, points).max() > self.inputs.motion_skip_mm
+        applied = found if moved else np.tile(np.eye(4), (n_frames, 1, 1))
+        corrected = np.empty(ctp.shape, dtype=np.float32, order='F')
+
+        def correct(frame):
+            corrected[..., frame] = motion.resample_frame(ctp[..., frame], affine, applied[frame])
+            return motion.skull_similarity(corrected[..., frame], ctp[..., reference], head)
+
+        with ThreadPoolExecutor(self.inputs.num_threads) as pool:
+            similarity = np.array(list(pool.map(correct, range(n_frames))))
+        weights = motion.frame_weights(similarity, self.inputs.motion_reject_similarity)
         cwd = Path(runtime.cwd)
         times = np.load(self.inputs.sample_times).min(axis=0)
         self._results['ctp_corrected'] = _images.save(
             corrected, affine, cwd / 'ctp_corrected.nii', like=self.inputs.ctp_working,
             times_s=times,
         )  # fmt: skip
+        confounds = _confounds(found, points, similarity, weights)
         confounds.to_csv(cwd / 'confounds.tsv', sep='\t', index=False, float_format='%.6g')
         self._results['confounds'] = str(cwd / 'confounds.tsv')
         self._results['frame_transforms'] = write_frame_transforms(
-            transforms, cwd / 'frame_transforms.txt'
+            applied, cwd / 'frame_transforms.txt'
         )
+        facts = {'reference_frame': reference, 'frames_resampled': bool(moved)}
+        (cwd / 'motion.json').write_text(json.dumps(facts))
+        self._results['motion'] = str(cwd / 'motion.json')
         return runtime
 
 
@@ -213,7 +283,7 @@ def _confounds(transforms, points, similarity, weights):
 
 
 class _MakeMasksInputSpec(BaseInterfaceInputSpec):
-    ctp_corrected = File(exists=True, mandatory=True, desc='series in the pose of frame 0, HU')
+    ctp_corrected = File(exists=True, mandatory=True, desc='series in the pose of the reference frame')
     sample_times = File(exists=True, mandatory=True, desc='(slices, frames), s, npy')
     confounds = File(exists=True, mandatory=True, desc='holds the weight of each frame, tsv')
     bone_hu = traits.Float(mandatory=True, desc='HU')
@@ -309,7 +379,7 @@ def write_frame_transforms(transforms, path):
     Parameters
     ----------
     transforms : (T, 4, 4) array
-        Patient RAS coordinates of frame 0 to those of each frame, mm.
+        Patient RAS coordinates of the reference frame to those of each frame, mm.
     path : path-like
 
     Returns

@@ -12,7 +12,7 @@ def rigid_parameters(transforms, centre):
     Parameters
     ----------
     transforms : (T, 4, 4) array
-        Patient RAS coordinates of frame 0 to those of each frame, mm.
+        Patient RAS coordinates of the reference frame to those of each frame, mm.
     centre : (3,) array
         Point whose displacement is the translation, mm.
 
@@ -61,9 +61,9 @@ def framewise_displacement(transforms, points):
     Parameters
     ----------
     transforms : (T, 4, 4) array
-        Patient coordinates of frame 0 to those of each frame, mm.
+        Patient coordinates of the reference frame to those of each frame, mm.
     points : (N, 3) array
-        Points of the brain in the pose of frame 0, mm.
+        Points of the brain in the pose of the reference frame, mm.
 
     Returns
     -------
@@ -75,15 +75,15 @@ def framewise_displacement(transforms, points):
     return np.concatenate([[0.0], displacement(steps, points)])
 
 
-def skull_similarity(frame, first, head):
-    """Correlate the skull of a corrected frame with that of the first.
+def skull_similarity(frame, reference, head):
+    """Correlate the skull of a corrected frame with that of the reference frame.
 
     Bone does not enhance, so the bolus leaves this figure alone; motion within a frame and failed
     corrections do not.
 
     Parameters
     ----------
-    frame, first : (X, Y, Z) arrays
+    frame, reference : (X, Y, Z) arrays
         HU; NaN where missing.
     head : (X, Y, Z) array of bool
         Voxels that are compared.
@@ -93,18 +93,56 @@ def skull_similarity(frame, first, head):
     float
         Pearson correlation of the densities between 100 and 1000 HU.
     """
-    seen = head & np.isfinite(frame) & np.isfinite(first)
-    densities = np.clip(np.stack([frame[seen], first[seen]]), 100.0, 1000.0)
+    seen = head & np.isfinite(frame) & np.isfinite(reference)
+    densities = np.clip(np.stack([frame[seen], reference[seen]]), 100.0, 1000.0)
     return float(np.corrcoef(densities)[0, 1])
 
 
+# frames that a candidate is compared with, and the number of candidates
+PROBES = 9
+CANDIDATES = 6
+
+
+def find_reference(n_frames, compare, reject_similarity):
+    """Find the first usable frame: one whose skull most others match once they are registered.
+
+    Frame 0, unless the patient moved while it was scanned or it is damaged. Candidates after the
+    first few are not tried: without them there is no baseline.
+
+    Parameters
+    ----------
+    n_frames : int
+    compare : callable
+        Takes a frame and a list of others; registers the others to it and returns the
+        similarities of their skulls (`skull_similarity`).
+    reject_similarity : float
+        Limit.
+
+    Returns
+    -------
+    int
+        0 also if no candidate is usable.
+
+    Examples
+    --------
+    >>> find_reference(20, lambda frame, others: [0.5 if frame == 0 else 0.97] * len(others), 0.9)
+    1
+    """
+    probes = np.unique(np.linspace(0, n_frames - 1, PROBES + 1).round().astype(int)).tolist()
+    for candidate in range(min(CANDIDATES, n_frames)):
+        similarity = compare(candidate, [frame for frame in probes if frame != candidate])
+        if np.median(similarity) >= reject_similarity:
+            return candidate
+    return 0
+
+
 def frame_weights(similarity, reject_similarity):
-    """Give weight 0 to frames whose skull disagrees with frame 0 after correction.
+    """Give weight 0 to frames whose skull disagrees with the reference frame's after correction.
 
     Parameters
     ----------
     similarity : (T,) array
-        Correlation of each corrected frame's skull with frame 0's.
+        Correlation of each corrected frame's skull with that of the reference frame.
     reject_similarity : float
         Limit.
 
@@ -122,7 +160,7 @@ def frame_weights(similarity, reject_similarity):
 
 
 def resample_frame(frame, affine, transform, order=1):
-    """Bring one frame into the pose of frame 0.
+    """Bring one frame into the pose of the reference frame.
 
     Parameters
     ----------
@@ -131,7 +169,7 @@ def resample_frame(frame, affine, transform, order=1):
     affine : (4, 4) array
         Voxel to patient coordinates, mm; of the frame and of the result.
     transform : (4, 4) array
-        Patient coordinates of frame 0 to those of this frame, mm.
+        Patient coordinates of the reference frame to those of this frame, mm.
     order : int
         Order of the interpolating spline.
 

@@ -34,16 +34,18 @@ def init_ctpprep_wf(
         One workflow a participant, in it one a series, in it one a stage.
     """
     workflow = LiterateWorkflow(name='ctpprep_wf')
+    # with as many series as processes each has enough to do without threads
+    threads = max(1, run.nprocs // max(1, len(series)))
     for label in dict.fromkeys(each.participant for each in series):
         participant = LiterateWorkflow(name=workflow_name(f'sub-{label}'))
         mine = [each for each in series if each.participant == label]
-        participant.add_nodes([init_series_wf(each, method, run) for each in mine])
+        participant.add_nodes([init_series_wf(each, method, run, threads) for each in mine])
         workflow.add_nodes([participant])
     return workflow
 
 
 def init_series_wf(
-    series: CTPSeries, method: MethodSettings, run: RunSettings
+    series: CTPSeries, method: MethodSettings, run: RunSettings, threads: int = 1
 ) -> LiterateWorkflow:
     """Build the graph of one series: its stages share ports of the same names.
 
@@ -52,6 +54,8 @@ def init_series_wf(
     series : CTPSeries
     method : MethodSettings
     run : RunSettings
+    threads : int
+        Threads of the stages that can use them; changes no result.
 
     Returns
     -------
@@ -60,7 +64,7 @@ def init_series_wf(
     workflow = LiterateWorkflow(name=series.workflow_name)
     mem_gb = working_gb(series, method)
     stages = {
-        'preprocessing': init_preprocessing_wf(series, method, mem_gb),
+        'preprocessing': init_preprocessing_wf(series, method, mem_gb, threads),
         'deconvolution': init_deconvolution_wf(method, mem_gb),
         'symmetry': init_symmetry_wf(method),
         'normalization': init_normalization_wf(method),

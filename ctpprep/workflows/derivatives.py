@@ -36,8 +36,8 @@ CONFOUNDS = _columns(
     rot_y=('rad', 'rotation about the back-front axis'),
     rot_z=('rad', 'rotation about the feet-head axis'),
     framewise_displacement=('mm', 'mean displacement of the head since the frame before'),
-    displacement=('mm', 'mean displacement of the head since frame 0'),
-    skull_similarity=('', 'correlation of the corrected skull with that of frame 0'),
+    displacement=('mm', 'mean displacement of the head against the reference frame'),
+    skull_similarity=('', 'correlation of the corrected skull with that of the reference frame'),
     weight=('', 'weight of the frame; 0 is rejected'),
 )
 CURVES = _columns(
@@ -175,22 +175,24 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
     return (
         Derivative(
             'preprocessing', 'reference', 'desc-hmc_ctpref.nii.gz',
-            'mean of the motion-corrected frames before contrast, pose of frame 0', ('ctp',),
-            _MASKS, HU | {'SpatialReference': 'orig'}, ('bolus',),
+            'mean of the motion-corrected frames before contrast, pose of the reference frame',
+            ('ctp',), _MASKS, HU | {'SpatialReference': 'orig'}, ('bolus', 'motion'),
         ),
         Derivative(
             'preprocessing', 'ctp_corrected', 'desc-preproc_ctp.nii.gz',
             'motion-corrected series on the working grid, not denoised; -1024 HU where a voxel '
-            'left the field of view', ('ctp',), ('grid', 'motion'), HU, fields=('timing',),
+            'left the field of view', ('ctp',), ('grid', 'motion'), HU, ('motion',),
+            fields=('timing',),
         ),
         Derivative(
             'preprocessing', 'frame_transforms', 'from-orig_to-ctpref_mode-image_desc-hmc_xfm.txt',
             'rigid transforms, one a frame, from points of the reference to points of the frame '
-            '(ITK, LPS)', ('ctp',), ('motion',),
+            '(ITK, LPS)', ('ctp',), ('motion',), {}, ('motion',),
         ),
         Derivative(
             'preprocessing', 'confounds', 'desc-confounds_timeseries.tsv',
-            'head motion of every frame', ('ctp',), ('motion',), CONFOUNDS,
+            'head motion of every frame against the reference frame', ('ctp',), ('motion',),
+            CONFOUNDS, ('motion',),
         ),
         _mask('preprocessing', 'brain_mask', 'desc-brain_mask',
               'brain with sulci and ventricles, without the outer rim of CSF', *_SERIES),

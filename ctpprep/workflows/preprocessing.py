@@ -14,12 +14,16 @@ from ctpprep.interfaces.preprocessing import (
 from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings
 
-# a fixed number, so that results and work folders do not depend on the number of processes
-CHUNKS = 4
+# more threads would wait for one another's Python
+MOST_THREADS = 8
 
 
 def init_preprocessing_wf(
-    series: CTPSeries, method: MethodSettings, mem_gb: float, name: str = 'preprocessing_wf'
+    series: CTPSeries,
+    method: MethodSettings,
+    mem_gb: float,
+    threads: int = 1,
+    name: str = 'preprocessing_wf',
 ) -> LiterateWorkflow:
     """Bring a series to the working grid, correct motion and find the masks.
 
@@ -29,16 +33,19 @@ def init_preprocessing_wf(
     method : MethodSettings
     mem_gb : float
         Size of the working series, GB.
+    threads : int
+        Frames that are registered and resampled side by side; changes no result.
     name : str
 
     Returns
     -------
     LiterateWorkflow
         Outputs: ``ctp_corrected`` ``sample_times`` ``timing`` ``confounds`` ``frame_transforms``
-        ``reference`` ``brain_mask`` ``intracranial_mask`` ``vessel_mask`` ``csf_mask``
+        ``motion`` ``reference`` ``brain_mask`` ``intracranial_mask`` ``vessel_mask`` ``csf_mask``
         ``tissue_mask`` ``pure_mask`` ``bolus``.
     """
     workflow = LiterateWorkflow(name=name)
+    threads = min(threads, MOST_THREADS)
     prepare_series = pe.Node(
         PrepareSeries(
             ctp=str(series.path),
@@ -49,14 +56,18 @@ def init_preprocessing_wf(
         mem_gb=2 * mem_gb,
     )
     correct_motion = pe.Node(
-        CorrectMotion(motion_reject_similarity=method.motion_reject_similarity),
+        CorrectMotion(
+            motion_reject_similarity=method.motion_reject_similarity,
+            motion_skip_mm=method.motion_skip_mm,
+            num_threads=threads,
+        ),
         name='correct_motion',
         mem_gb=2 * mem_gb,
     )
     make_masks = pe.Node(MakeMasks(**method.stage('masks')), name='make_masks', mem_gb=2 * mem_gb)
     outputs = {
         prepare_series: ('sample_times', 'timing'),
-        correct_motion: ('ctp_corrected', 'confounds', 'frame_transforms'),
+        correct_motion: ('ctp_corrected', 'confounds', 'frame_transforms', 'motion'),
         make_masks: (
             'reference', 'brain_mask', 'intracranial_mask', 'vessel_mask', 'csf_mask',
             'tissue_mask', 'pure_mask', 'bolus',
@@ -73,40 +84,33 @@ def init_preprocessing_wf(
         *((node, outputnode, [(port, port) for port in ports]) for node, ports in outputs.items()),
     ])  # fmt: skip
     if method.motion_correction:
-        estimate_motion = _estimate_motion(len(series.frame_times), method, mem_gb)
+        estimate_motion = pe.Node(
+            EstimateMotion(
+                motion_grid_mm=method.motion_grid_mm,
+                motion_window_hu=method.motion_window_hu,
+                motion_smoothing_mm=list(method.motion_smoothing_mm),
+                motion_reject_similarity=method.motion_reject_similarity,
+                num_threads=threads,
+            ),
+            name='estimate_motion',
+            mem_gb=mem_gb + 0.3,
+        )
         workflow.connect([
             (prepare_series, estimate_motion, [('ctp_working', 'ctp_working')]),
-            (estimate_motion, correct_motion, [('transforms', 'transforms')]),
+            (estimate_motion, correct_motion, [('transforms', 'transforms'),
+                                               ('reference_frame', 'reference_frame')]),
         ])  # fmt: skip
     workflow.__desc__ = _describe(method)
     return workflow
 
 
-def _estimate_motion(n_frames: int, method: MethodSettings, mem_gb: float) -> pe.MapNode:
-    """Make the node that registers the frames in chunks, side by side."""
-    size = -(-n_frames // CHUNKS)
-    frames = list(range(n_frames))
-    estimate_motion = pe.MapNode(
-        EstimateMotion(
-            motion_grid_mm=method.motion_grid_mm,
-            motion_window_hu=method.motion_window_hu,
-            motion_smoothing_mm=list(method.motion_smoothing_mm),
-        ),
-        iterfield=['frames'],
-        name='estimate_motion',
-        mem_gb=mem_gb + 0.3,
-    )
-    estimate_motion.inputs.frames = [
-        frames[start : start + size] for start in range(0, n_frames, size)
-    ]
-    return estimate_motion
-
-
 def _describe(method: MethodSettings) -> str:
     motion = (
-        'Every frame was registered rigidly to the first one by robust least squares (inverse '
-        'compositional [@baker2004]) and frames whose skull still correlated with that of the '
-        f'first by less than {method.motion_reject_similarity:g} were left out.'
+        'Every frame was registered rigidly by robust least squares (inverse compositional '
+        '[@baker2004]) to the first frame whose skull most others then matched, and frames whose '
+        'skull still correlated with that of this reference frame by less than '
+        f'{method.motion_reject_similarity:g} were left out. A series in which no frame had moved '
+        f'by more than {method.motion_skip_mm:g} mm was not resampled.'
         if method.motion_correction
         else 'Head motion was not corrected.'
     )

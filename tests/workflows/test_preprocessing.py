@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chunks of frames do not depend on the machine; the text tells what was done."""
+"""Threads change no result; the text tells what was done."""
 
 from pathlib import Path
 
@@ -7,26 +7,32 @@ import pytest
 
 from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings
-from ctpprep.workflows.preprocessing import CHUNKS, init_preprocessing_wf
+from ctpprep.workflows.preprocessing import init_preprocessing_wf
 
 
-def build(tmp_path, n_frames, **changed):
+def build(tmp_path, n_frames, threads=1, **changed):
     path = Path(tmp_path / 'sub-01_ctp.nii.gz')
     path.touch()
     times = tuple(float(frame) for frame in range(n_frames))
     series = CTPSeries(path, 'sub-01', '01', None, 'sub-01/ct', '', times, (times,) * 3, '', {})
-    return init_preprocessing_wf(series, MethodSettings(**changed), mem_gb=0.5)
+    return init_preprocessing_wf(series, MethodSettings(**changed), mem_gb=0.5, threads=threads)
 
 
-@pytest.mark.parametrize('n_frames', [10, 11, 12, 13, 27, 45, 60])
-def test_every_frame_is_registered_once_and_in_order(tmp_path, n_frames):
-    """Order counts: the matrices of the chunks are put one after the other."""
-    node = build(tmp_path, n_frames).get_node('estimate_motion')
-    chunks = node.inputs.frames
-    assert [frame for chunk in chunks for frame in chunk] == list(range(n_frames))
-    assert len(chunks) <= CHUNKS
-    assert all(chunks)
-    assert node.iterfield == ['frames']
+@pytest.mark.parametrize('name', ['estimate_motion', 'correct_motion'])
+def test_processes_are_reserved_for_threads(tmp_path, name):
+    node = build(tmp_path, 12, threads=3).get_node(name)
+    assert node.inputs.num_threads == node.n_procs == 3
+
+
+def test_threads_leave_finished_nodes_valid(tmp_path):
+    """The same work folder serves any number of processes."""
+    hashes = {
+        build(tmp_path, 12, threads=threads)
+        .get_node('correct_motion')
+        .inputs.get_hashval(hash_method='content')[1]
+        for threads in (1, 2)
+    }
+    assert len(hashes) == 1
 
 
 def test_sample_times_of_the_series_reach_the_working_grid(tmp_path):
@@ -43,7 +49,8 @@ def test_memory_is_planned_by_the_size_of_the_series(tmp_path):
 @pytest.mark.parametrize(
     ('changed', 'sentence'),
     [
-        ({}, 'registered rigidly to the first one'),
+        ({}, 'least squares (inverse compositional [@baker2004]) to the first frame'),
+        ({'motion_skip_mm': 0.2}, 'moved by more than 0.2 mm was not resampled'),
         ({'motion_correction': False}, 'Head motion was not corrected'),
         ({'working_in_plane_mm': 2.5}, 'within 2.5 mm'),
         ({'bone_hu': 150.0}, '> 150 HU'),
