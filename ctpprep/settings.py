@@ -118,7 +118,7 @@ class MethodSettings:
         high=2.0,
     )
     motion_reject_similarity: float = _setting(
-        0.9,
+        0.95,
         'motion',
         'ratio',
         "correlation of a corrected frame's skull with the reference frame's below which it gets "

@@ -283,7 +283,9 @@ def _confounds(transforms, points, similarity, weights):
 
 
 class _MakeMasksInputSpec(BaseInterfaceInputSpec):
-    ctp_corrected = File(exists=True, mandatory=True, desc='series in the pose of the reference frame')
+    ctp_corrected = File(
+        exists=True, mandatory=True, desc='series in the pose of the reference frame'
+    )
     sample_times = File(exists=True, mandatory=True, desc='(slices, frames), s, npy')
     confounds = File(exists=True, mandatory=True, desc='holds the weight of each frame, tsv')
     bone_hu = traits.Float(mandatory=True, desc='HU')

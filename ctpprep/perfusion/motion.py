@@ -5,6 +5,15 @@ import numpy as np
 from scipy import linalg, ndimage
 from scipy.spatial.transform import Rotation
 
+# densities of bone that are compared, HU, and the share of it that must be seen
+BONE_HU = (100.0, 1000.0)
+LEAST_SEEN = 0.5
+# share of the points of a registration that must lie inside both images
+LEAST_OVERLAP = 0.1
+# frames that a candidate is compared with, and the number of candidates
+PROBES = 9
+CANDIDATES = 6
+
 
 def rigid_parameters(transforms, centre):
     """Split rigid transforms into translations of the head's centre and rotations.
@@ -91,16 +100,17 @@ def skull_similarity(frame, reference, head):
     Returns
     -------
     float
-        Pearson correlation of the densities between 100 and 1000 HU.
+        Pearson correlation of the densities between 100 and 1000 HU; NaN if one of the frames
+        shows no bone, or if less than half of the bone is left in the field of view.
     """
     seen = head & np.isfinite(frame) & np.isfinite(reference)
-    densities = np.clip(np.stack([frame[seen], reference[seen]]), 100.0, 1000.0)
+    bone = head & (reference > BONE_HU[0])
+    if np.count_nonzero(seen & bone) <= LEAST_SEEN * np.count_nonzero(bone):
+        return float('nan')
+    densities = np.clip(np.stack([frame[seen], reference[seen]]), *BONE_HU)
+    if not np.ptp(densities, axis=1).all():
+        return float('nan')
     return float(np.corrcoef(densities)[0, 1])
-
-
-# frames that a candidate is compared with, and the number of candidates
-PROBES = 9
-CANDIDATES = 6
 
 
 def find_reference(n_frames, compare, reject_similarity):
@@ -131,7 +141,7 @@ def find_reference(n_frames, compare, reject_similarity):
     probes = np.unique(np.linspace(0, n_frames - 1, PROBES + 1).round().astype(int)).tolist()
     for candidate in range(min(CANDIDATES, n_frames)):
         similarity = compare(candidate, [frame for frame in probes if frame != candidate])
-        if np.median(similarity) >= reject_similarity:
+        if frame_weights(similarity, reject_similarity).mean() > 0.5:
             return candidate
     return 0
 
@@ -218,7 +228,8 @@ def register_rigid(fixed, moving, affine, *, smoothing_mm, iterations=40, tolera
     Returns
     -------
     (4, 4) array
-        Patient coordinates of the fixed image to those of the moving one, mm.
+        Patient coordinates of the fixed image to those of the moving one, mm; the identity if the
+        images have come apart, as they do when one of them shows no head.
 
     Notes
     -----
@@ -232,6 +243,8 @@ def register_rigid(fixed, moving, affine, *, smoothing_mm, iterations=40, tolera
         level = _Level(fixed, moving, affine, (sigma / size[0], sigma / size[1], 0))
         for _ in range(iterations):
             step = level.step(transform)
+            if step is None:
+                return np.eye(4)
             transform = transform @ np.linalg.inv(step)
             if level.size_of(step) < tolerance_mm:
                 break
@@ -253,14 +266,17 @@ class _Level:
         self.target = smooth[chosen]
         voxels = np.argwhere(chosen)
         self.points = voxels @ affine[:3, :3].T + affine[:3, 3]
-        self.centre = self.points.mean(axis=0)
+        self.centre = self.points.sum(axis=0) / max(1, len(self.points))
         slope = gradient[chosen] @ self.inverse[:3, :3]
         arm = self.points - self.centre
         self.jacobian = np.hstack([slope, np.cross(arm, slope)])
         self.shape = fixed.shape
 
     def step(self, transform):
-        """Return the rigid change of the fixed image that explains the residuals best."""
+        """Return the rigid change of the fixed image that explains the residuals best.
+
+        None if hardly any of the points still lies inside the moving image.
+        """
         to_voxel = self.inverse @ transform
         where = to_voxel[:3, :3] @ self.points.T + to_voxel[:3, 3:]
         value = ndimage.map_coordinates(
@@ -268,12 +284,15 @@ class _Level:
         )
         limits = np.array(self.shape)[:, None] - 1
         inside = ((where >= 0) & (where <= limits)).all(axis=0)
+        if inside.sum() <= LEAST_OVERLAP * len(inside):
+            return None
         residual = value - self.target
         spread = 1.4826 * np.median(np.abs(residual[inside])) + 1e-6
         weight = inside * np.square(np.maximum(0, 1 - np.square(residual / (6 * spread))))
         weighted = self.jacobian * weight[:, None]
         normal = weighted.T @ self.jacobian
-        parameters = linalg.solve(normal, weighted.T @ residual, assume_a='sym')
+        # a direction that the images do not tell anything about stays as it is
+        parameters = linalg.lstsq(normal, weighted.T @ residual)[0]
         step = np.eye(4)
         step[:3, :3] = Rotation.from_rotvec(parameters[3:]).as_matrix()
         step[:3, 3] = parameters[:3] + self.centre - step[:3, :3] @ self.centre

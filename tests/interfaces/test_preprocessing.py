@@ -2,6 +2,7 @@
 """From files to files: the working grid, the corrected series, the masks."""
 
 import json
+import re
 from pathlib import Path
 
 import nibabel as nb
@@ -13,7 +14,13 @@ from scipy import ndimage
 
 from ctpprep.exceptions import BolusError
 from ctpprep.interfaces import _images
-from ctpprep.interfaces.preprocessing import CorrectMotion, MakeMasks, PrepareSeries, frame_weights
+from ctpprep.interfaces.preprocessing import (
+    CorrectMotion,
+    EstimateMotion,
+    MakeMasks,
+    PrepareSeries,
+    frame_weights,
+)
 from ctpprep.phantom import frame_affine
 from ctpprep.settings import MethodSettings
 
@@ -45,11 +52,21 @@ def prepare(path, sample_times, in_plane=1.8, through=5.0):
     ).run().outputs  # fmt: skip
 
 
-def correct(working, times, transforms=None):
+def estimate(working, threads=1):
+    return EstimateMotion(
+        ctp_working=working, num_threads=threads, motion_grid_mm=METHOD.motion_grid_mm,
+        motion_window_hu=METHOD.motion_window_hu,
+        motion_smoothing_mm=list(METHOD.motion_smoothing_mm),
+        motion_reject_similarity=METHOD.motion_reject_similarity,
+    ).run().outputs  # fmt: skip
+
+
+def correct(working, times, transforms=None, reference=0, threads=1):
     given = {'transforms': transforms} if transforms else {}
     return CorrectMotion(
-        ctp_working=working, sample_times=times, motion_reject_similarity=0.9,
-        motion_skip_mm=0.05, **given,
+        ctp_working=working, sample_times=times, reference_frame=reference, num_threads=threads,
+        motion_reject_similarity=METHOD.motion_reject_similarity,
+        motion_skip_mm=METHOD.motion_skip_mm, **given,
     ).run().outputs  # fmt: skip
 
 
@@ -135,6 +152,17 @@ def test_slices_of_different_times_are_not_averaged(axes):
     assert prepare(write(ctp, np.diag([1.8, 1.8, 1.25, 1.0]), axes), samples).factors[2] == 1
 
 
+@pytest.mark.parametrize('axes', ['RAS', 'LPI'])
+def test_how_many_slices_are_read_at_once_does_not_show(axes, monkeypatch):
+    ctp = np.random.default_rng(0).integers(-100, 100, (8, 8, 11, 3), dtype=np.int16)
+    raw = write(ctp, np.diag([0.9, 0.9, 2.5, 1.0]), axes)
+    whole = nb.load(prepare(raw, no_delay([0, 2, 4], 11)).ctp_working).get_fdata()
+    monkeypatch.setattr('ctpprep.interfaces.preprocessing.SLAB_VOXELS', 1)
+    in_slabs = nb.load(prepare(raw, no_delay([0, 2, 4], 11)).ctp_working).get_fdata()
+    assert whole.shape == (4, 4, 5, 3)
+    np.testing.assert_array_equal(in_slabs, whole)
+
+
 def test_padding_and_nan_become_air():
     ctp = np.full((4, 4, 4, 3), 40, np.float32)
     ctp[0], ctp[1] = -3024, np.nan
@@ -201,6 +229,79 @@ def test_a_frame_that_stays_displaced_is_rejected(toy_head):
     working = prepare(write(ctp, affine), no_delay(times, 6))
     found = correct(working.ctp_working, working.sample_times)
     assert np.flatnonzero(frame_weights(found.confounds) == 0).tolist() == [5]
+
+
+@pytest.fixture(scope='module')
+def dome():
+    """Draw a skull that narrows upwards, so that motion along every axis shows; no bolus."""
+    size = np.array([4.0, 4.0, 6.0])
+    affine = np.diag([*size, 1.0])
+    affine[:3, 3] = -86, -102, 0
+    index = np.stack(np.meshgrid(*map(np.arange, (44, 52, 10)), indexing='ij'), axis=-1)
+    x, y, z = np.moveaxis(index * size + affine[:3, 3], -1, 0)
+    radius = np.sqrt(np.square(x / 80) + np.square(y / 95) + np.square(z / 130))
+    still = np.interp(radius, [0.86, 0.91, 0.97, 1.02], [35, 900, 900, -1000])
+    noise = np.random.default_rng(0).normal(0, 4, (*radius.shape, 12))
+    return np.round(still[..., None] + noise).astype(np.int16), affine, 2.0 * np.arange(12)
+
+
+def find_and_correct(ctp, affine, times, threads=1):
+    """Run the two nodes on the motion of a series."""
+    working = prepare(write(ctp, affine), no_delay(times, ctp.shape[2]))
+    found = estimate(working.ctp_working, threads)
+    corrected = correct(
+        working.ctp_working, working.sample_times, found.transforms, found.reference_frame, threads
+    )
+    return corrected, json.loads(Path(corrected.motion).read_text())
+
+
+def test_a_head_that_did_not_move_is_not_resampled(dome):
+    found, facts = find_and_correct(*dome)
+    assert facts == {'reference_frame': 0, 'frames_resampled': False}
+    np.testing.assert_array_equal(_images.load(found.ctp_corrected)[0], dome[0])
+    assert pd.read_csv(found.confounds, sep='\t')['displacement'][1:].between(1e-6, 0.05).all()
+    parameters = re.findall('(?m)^Parameters: (.+)', Path(found.frame_transforms).read_text())
+    assert set(parameters) == {'1 0 0 0 1 0 0 0 1 0 0 0'}
+
+
+def test_one_moved_frame_is_enough_to_resample(dome):
+    ctp, affine, times = dome
+    ctp = ctp.copy()
+    ctp[..., 7] = np.roll(ctp[..., 7], 1, axis=0)
+    _, facts = find_and_correct(ctp, affine, times)
+    assert facts['frames_resampled']
+
+
+def test_a_blurred_frame_0_is_not_the_reference(dome):
+    ctp, affine, times = dome
+    ctp = ctp.copy()
+    ctp[..., 0] = (ctp[..., 0] + np.roll(ctp[..., 0], 3, axis=1)) // 2
+    found, facts = find_and_correct(ctp, affine, times)
+    assert facts['reference_frame'] == 1
+    np.testing.assert_array_equal(np.flatnonzero(frame_weights(found.confounds) == 0), [0])
+    table = pd.read_csv(found.confounds, sep='\t')
+    assert table['displacement'][1] == 0
+    assert table['displacement'][2:].max() < 0.05
+
+
+def test_an_empty_frame_0_is_not_the_reference(dome):
+    ctp, affine, times = dome
+    ctp = ctp.copy()
+    ctp[..., 0] = -1024
+    found, facts = find_and_correct(ctp, affine, times)
+    assert facts['reference_frame'] == 1
+    np.testing.assert_array_equal(np.flatnonzero(frame_weights(found.confounds) == 0), [0])
+
+
+def test_threads_change_no_bit(dome):
+    ctp, affine, times = dome
+    ctp = ctp.copy()
+    ctp[..., 9:] = np.roll(ctp[..., 9:], 1, axis=1)
+    one, four = (
+        _images.load(find_and_correct(ctp, affine, times, threads)[0].ctp_corrected)[0]
+        for threads in (1, 4)
+    )
+    np.testing.assert_array_equal(one, four)
 
 
 # -- masks

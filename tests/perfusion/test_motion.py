@@ -7,6 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from ctpprep.perfusion import motion
 from ctpprep.phantom import frame_affine
+from ctpprep.settings import MethodSettings
 
 CENTRE = np.array([5.0, -20.0, 30.0])
 AFFINE = np.array([[-2.0, 0, 0, 40], [0, -2, 0, 30], [0, 0, 5, -25], [0, 0, 0, 1]])
@@ -116,6 +117,15 @@ def test_missing_voxels_are_not_compared():
     assert motion.skull_similarity(after, before, head) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(('lost', 'usable'), [(2, True), (3, False)])
+def test_a_frame_that_lost_most_of_the_head_is_not_usable(lost, usable):
+    """What is left may well look alike."""
+    before, head = skull(), np.ones((30, 30, 5), bool)
+    after = before.copy()
+    after[:, :, 5 - lost :] = np.nan
+    assert np.isfinite(motion.skull_similarity(after, before, head)) == usable
+
+
 def test_a_frame_without_a_similarity_is_rejected():
     np.testing.assert_array_equal(motion.frame_weights([0.9, 0.89, np.nan], 0.9), [1, 0, 0])
 
@@ -134,6 +144,74 @@ def test_planted_motion_is_found_in_spite_of_contrast(head):
     brain = np.argwhere(head.truth['brain'])[::50]
     points = brain @ head.affine[:3, :3].T + head.affine[:3, 3]
     assert motion.displacement([found @ np.linalg.inv(planted)], points)[0] < 0.4
+
+
+def moved_by(frame, affine, degrees, shift_mm):
+    """Move the head of a frame: as sharp as the scan of a moved head, but for the open ends."""
+    planted = np.eye(4)
+    planted[:3, :3] = Rotation.from_euler('xyz', degrees, degrees=True).as_matrix()
+    planted[:3, 3] = shift_mm
+    moved = motion.resample_frame(frame, affine, np.linalg.inv(planted), order=3)
+    return np.nan_to_num(moved, nan=-1000.0), planted
+
+
+@pytest.mark.parametrize('degrees', [(6, 0, 0), (0, 6, 0), (0, 0, 6)])
+def test_a_large_jump_at_the_peak_of_the_bolus_is_found(head, degrees):
+    first = np.asarray(head.ctp[..., 0], dtype=np.float32)
+    vessels = head.truth['vessel'] > 0.5
+    peak = head.ctp[vessels].mean(axis=0).argmax()
+    assert head.ctp[..., peak][vessels].mean() > first[vessels].mean() + 50
+    frame = np.asarray(head.ctp[..., peak], dtype=np.float32)
+    moved, planted = moved_by(frame, head.affine, degrees, (2.0, -1.0, 1.0))
+    found = register(first, moved, head.affine)
+    brain = np.argwhere(head.truth['brain'])[::50]
+    points = brain @ head.affine[:3, :3].T + head.affine[:3, 3]
+    assert motion.displacement([planted], points)[0] > 3
+    assert motion.displacement([found @ np.linalg.inv(planted)], points)[0] < 0.8
+
+
+def register(fixed, moving, affine):
+    fixed, moving = (np.clip(image, -500, 1500) for image in (fixed, moving))
+    return motion.register_rigid(fixed, moving, affine, smoothing_mm=(6, 3))
+
+
+def test_two_poses_in_one_frame_are_less_alike_than_a_moved_head(head):
+    """Interpolation blurs, too: the limit lies between its blur and that of the patient."""
+    first, second = (np.asarray(head.ctp[..., frame], dtype=np.float32) for frame in (0, 1))
+    moved, _ = moved_by(second, head.affine, (4, -3, 4), (4.0, -4.0, 3.0))
+    similarity = []
+    for frame in (moved, (first + moved) / 2):
+        back = motion.resample_frame(frame, head.affine, register(first, frame, head.affine))
+        similarity.append(motion.skull_similarity(back, first, first > -200))
+    limit = MethodSettings().motion_reject_similarity
+    np.testing.assert_array_equal(motion.frame_weights(similarity, limit), [1, 0])
+
+
+def test_frame_0_is_the_reference_although_some_frames_are_bad():
+    def compare(reference, others):
+        return [0.98 if frame % 3 else 0.2 for frame in others]
+
+    assert motion.find_reference(27, compare, 0.95) == 0
+
+
+@pytest.mark.parametrize('bad', [{0}, {0, 1}, {0, 1, 2, 11}])
+def test_the_reference_is_the_first_frame_that_most_others_match(bad):
+    def compare(reference, others):
+        return [0.3 if {reference, frame} & bad else 0.98 for frame in others]
+
+    assert motion.find_reference(20, compare, 0.95) == min(set(range(20)) - bad)
+
+
+def test_without_a_usable_frame_the_reference_is_frame_0():
+    assert motion.find_reference(20, lambda frame, others: [0.1] * len(others), 0.95) == 0
+
+
+@pytest.mark.parametrize('blank', ['fixed', 'moving'])
+def test_a_frame_without_a_head_is_left_alone(head, blank):
+    images = dict.fromkeys(('fixed', 'moving'), np.asarray(head.ctp[..., 0], dtype=np.float32))
+    images[blank] = np.full(head.ctp.shape[:3], -1000, np.float32)
+    assert np.isfinite(register(images['fixed'], images['moving'], head.affine)).all()
+    assert np.isnan(motion.skull_similarity(*images.values(), np.ones(head.ctp.shape[:3], bool)))
 
 
 def test_an_image_does_not_move_against_itself(head):

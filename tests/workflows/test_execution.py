@@ -206,7 +206,8 @@ def test_looking_at_the_nodes_costs_no_garbage_collection(tmp_path, monkeypatch)
     """What was there before the run is not searched for garbage at every look."""
     tracked = []
     monkeypatch.setattr(
-        'nipype.pipeline.plugins.multiproc.gc.collect', lambda: tracked.append(len(gc.get_objects()))
+        'nipype.pipeline.plugins.multiproc.gc.collect',
+        lambda: tracked.append(len(gc.get_objects())),
     )
     before = len(gc.get_objects())
     run_all(tmp_path, 2, a=pass_on)
