@@ -3,6 +3,10 @@
 
     python benchmarks/speed.py
     python benchmarks/speed.py --sizes 256 --nprocs 1
+    python benchmarks/speed.py --sizes 512x70 512x320    # 2 to 4 GB on disk, some minutes each
+
+The series of 512 x 512 are not in the default: a head of 128 x 128 with thick slices whose voxels are
+repeated and given noise of their own.
 
 Memory is the summed proportional set size (PSS) of all processes of the run, read every 0.25 s
 (Linux). A stage's peak is the highest sum while the stage ran, whatever else ran beside it.
@@ -11,6 +15,8 @@ On a shared machine wall time depends on the others' load: processor time is giv
 
 import argparse
 import contextlib
+import gzip
+import json
 import os
 import platform
 import subprocess
@@ -23,11 +29,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import nibabel as nb
 import numpy as np
 import psutil
 from accuracy import default_data_dir, make_heads
 
-from ctpprep.phantom import PhantomSettings
+from ctpprep.phantom import PhantomSettings, make_phantom
 
 INTERVAL = 0.25  # s between two looks at the memory
 LAST_STAGE_OF_MAPS = 'deconvolve'
@@ -40,6 +47,50 @@ SIZES = {
         seed=202, matrix=256, voxel_size_mm=(0.86, 0.86, 5.0), n_frames=45, **_SCAN
     ),
 }
+
+
+@dataclass(frozen=True)
+class Large:
+    """A series too large to be simulated voxel by voxel.
+
+    Attributes
+    ----------
+    head : PhantomSettings
+        The coarse head.
+    repeats : tuple of 3 int
+        How often its voxels are repeated along each axis.
+    noise_hu : float
+        SD of the noise that each repeated voxel gets, HU.
+    """
+
+    head: PhantomSettings
+    repeats: tuple[int, int, int]
+    noise_hu: float = 10.0
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of the series."""
+        head, (x, y, z) = self.head, self.repeats
+        return head.matrix * x, head.matrix * y, head.n_slices * z, head.n_frames
+
+
+_COARSE = {'matrix': 128, 'lesion': 'large', 'motion_mm': 2.0}
+LARGE = {
+    '512x70': Large(
+        PhantomSettings(
+            seed=203, voxel_size_mm=(1.72, 1.72, 4.0), n_slices=35, n_frames=60,
+            frame_interval=1.0, **_COARSE,
+        ),
+        (4, 4, 2),
+    ),
+    '512x320': Large(
+        PhantomSettings(
+            seed=204, voxel_size_mm=(1.72, 1.72, 5.0), n_slices=32, n_frames=19,
+            frame_interval=2.5, **_COARSE,
+        ),
+        (4, 4, 10),
+    ),
+}  # fmt: skip
 # Measured before on another head phantom (45 frames at both sizes) and another day.
 PEERS = """\
 Other open programs, measured on another phantom (20 slices, 45 frames at both sizes, 0.5 mm motion)
@@ -61,6 +112,54 @@ Other programs: 179k voxels x 45 frames, AIF given; CPU s, and the same by voxel
 | osipy, oSVD | 3.0 | 12 |
 | dsc-mri-toolbox, cSVD (Octave) | 17.5 | 70 |
 """
+
+
+# -- large series on disk
+
+
+def make_large(bids_dir, label, large: Large) -> None:
+    """Write a large series frame by frame, unless it is there; without truth.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Dataset; made if missing.
+    label : str
+        Participant.
+    large : Large
+    """
+    folder = bids_dir / f'sub-{label}' / 'ct'
+    path = folder / f'sub-{label}_ctp.nii.gz'
+    sidecar = path.with_name(f'sub-{label}_ctp.json')
+    if sidecar.exists():  # written last
+        return
+    print(f'making sub-{label} in {bids_dir}', flush=True)
+    head = make_phantom(large.head)
+    folder.mkdir(parents=True, exist_ok=True)
+    description = {'Name': 'Large simulated heads', 'BIDSVersion': '1.10.0'}
+    (bids_dir / 'dataset_description.json').write_text(json.dumps(description))
+    repeats = np.array(large.repeats)
+    affine = head.affine @ np.diag([*(1 / repeats), 1.0])
+    affine[:3, 3] += head.affine[:3, :3] @ ((1 / repeats - 1) / 2)
+    header = nb.Nifti1Header()
+    header.set_data_shape(large.shape)
+    header.set_data_dtype(np.int16)
+    header.set_xyzt_units('mm', 'sec')
+    header.set_sform(affine, 1)
+    header.set_qform(affine, 1)
+    header['pixdim'][4] = large.head.frame_interval
+    header['vox_offset'] = 352
+    rng = np.random.default_rng(large.head.seed)
+    with gzip.open(path, 'wb', compresslevel=1) as stream:
+        header.write_to(stream)
+        for frame in np.moveaxis(head.ctp, -1, 0):
+            for coarse in np.moveaxis(frame, -1, 0):
+                plane = coarse.repeat(repeats[0], axis=0).repeat(repeats[1], axis=1)
+                for _ in range(repeats[2]):
+                    noise = large.noise_hu * rng.standard_normal(plane.shape, dtype=np.float32)
+                    stream.write(np.rint(plane + noise).astype(np.int16).tobytes(order='F'))
+    timing = {'RepetitionTime': large.head.frame_interval, 'Units': 'HU'}
+    sidecar.write_text(json.dumps(timing))
 
 
 # -- memory
@@ -193,10 +292,9 @@ def measure_run(bids_dir, label, nprocs, extra: Sequence[str]):
         return code, began, ended, watch, read_stages(work)
 
 
-def report_run(name, settings, code, began, ended, watch, stages) -> bool:
+def report_run(name, shape, code, began, ended, watch, stages) -> bool:
     """Print the tables of one run; return whether all figures are there."""
-    shape = f'{settings.matrix} x {settings.matrix} x {settings.n_slices} x {settings.n_frames}'
-    print(f'\n{shape}\n\n| stage | s | peak memory, GB |\n|---|---|---|')
+    print(f'\n{" x ".join(map(str, shape))}\n\n| stage | s | peak memory, GB |\n|---|---|---|')
     for stage in stages:
         peak = watch.peak_gb(stage.start, stage.end)
         shown = '-' if np.isnan(peak) else f'{peak:.2f}'  # shorter than the interval
@@ -309,19 +407,33 @@ def main(argv) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add('--sizes', nargs='*', choices=list(SIZES), default=list(SIZES), help='matrix (both)')
+    add(
+        '--sizes',
+        nargs='*',
+        choices=[*SIZES, *LARGE],
+        default=list(SIZES),
+        help=f'matrix, or matrix x slices (default: {" ".join(SIZES)})',
+    )
     add('--nprocs', type=int, default=2, metavar='N', help="the app's processes (default: 2)")
     add('--data', type=Path, metavar='DIR', help='folder of the heads (default: in the cache)')
     add('--no-deconvolution', action='store_true', help='leave out deconvolution alone')
     args = parser.parse_args(own)
     print(machine())
     bids_dir = (args.data or default_data_dir()).absolute()
-    wanted = {str(SIZES[name].seed): SIZES[name] for name in args.sizes}
-    make_heads(bids_dir, wanted, 1)
+    heads = {str(SIZES[name].seed): SIZES[name] for name in args.sizes if name in SIZES}
+    make_heads(bids_dir, heads, 1)
+    wanted = {
+        label: (bids_dir, (each.matrix, each.matrix, each.n_slices, each.n_frames))
+        for label, each in heads.items()
+    }
+    for large in (LARGE[name] for name in args.sizes if name in LARGE):
+        label, folder = str(large.head.seed), bids_dir.with_name(f'{bids_dir.name}-large')
+        make_large(folder, label, large)
+        wanted[label] = folder, large.shape
     complete = True
-    for label, settings in wanted.items():
-        measured = measure_run(bids_dir, label, args.nprocs, extra)
-        complete &= report_run(f'sub-{label}', settings, *measured)
+    for label, (folder, shape) in wanted.items():
+        measured = measure_run(folder, label, args.nprocs, extra)
+        complete &= report_run(f'sub-{label}', shape, *measured)
         sys.stdout.flush()
     print(f'\n{PEERS}')
     if not args.no_deconvolution:

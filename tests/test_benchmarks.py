@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from ctpprep.interfaces.preprocessing import write_frame_transforms
-from ctpprep.phantom import Phantom, PhantomSettings, frame_affine, write_bids
+from ctpprep.perfusion import grid
+from ctpprep.phantom import Phantom, PhantomSettings, frame_affine, make_phantom, write_bids
 
 sys.path.append(str(Path(__file__).parents[1] / 'benchmarks'))
 
 import accuracy
 import scores
+import speed
 
 PREFIX = 'sub-01'
 SHAPE = (32, 40, 8)
@@ -246,3 +248,15 @@ def test_cases_are_heads_of_their_own():
     labels = [case.label for case in accuracy.CASES]
     assert len(set(labels)) == len(labels) >= 8
     assert set(accuracy.QUICK) < {case.name for case in accuracy.CASES}
+
+
+def test_a_large_series_is_its_coarse_head_repeated(tmp_path):
+    coarse = PhantomSettings(
+        seed=5, matrix=32, voxel_size_mm=(7.0, 7.0, 20.0), n_slices=4, n_frames=2, motion_mm=0
+    )
+    speed.make_large(tmp_path, '01', speed.Large(coarse, (2, 2, 3), noise_hu=0.0))
+    image = nb.load(tmp_path / 'sub-01' / 'ct' / 'sub-01_ctp.nii.gz')
+    head = make_phantom(coarse)
+    blocks = np.asarray(image.dataobj).reshape(32, 2, 32, 2, 4, 3, 2)
+    np.testing.assert_array_equal(blocks.mean(axis=(1, 3, 5)), head.ctp)
+    np.testing.assert_allclose(grid.block_affine(image.affine, (2, 2, 3)), head.affine, atol=1e-4)
