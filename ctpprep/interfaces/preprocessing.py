@@ -173,13 +173,14 @@ class EstimateMotion(SimpleInterface):
             return grid.average_blocks(np.clip(ctp[..., frame], *window), factors)
 
         @functools.cache
+        def target(reference):
+            return motion.RigidTarget(image(reference), coarse, self.inputs.motion_smoothing_mm)
+
+        @functools.cache
         def register(reference, frame):
             if frame == reference:
                 return np.eye(4)
-            return motion.register_rigid(
-                image(reference), image(frame), coarse,
-                smoothing_mm=self.inputs.motion_smoothing_mm,
-            )  # fmt: skip
+            return motion.register_rigid(target(reference), image(frame))
 
         with ThreadPoolExecutor(self.inputs.num_threads) as pool:
 
