@@ -8,6 +8,9 @@ from scipy.spatial.transform import Rotation
 # densities of bone that are compared, HU, and the share of it that must be seen
 BONE_HU = (100.0, 1000.0)
 LEAST_SEEN = 0.5
+# sigma through plane of the images that are registered, slices: interpolation between unsmoothed
+# thick slices pulls a registration towards whole slices; more loses what tells slices apart
+SLICE_SIGMA = 0.5
 # share of the points of a registration that must lie inside both images
 LEAST_OVERLAP = 0.1
 # frames that a candidate is compared with, and the number of candidates
@@ -223,7 +226,7 @@ class RigidTarget:
         # only the finest level has to be exact: linear interpolation takes a fifth of the time
         orders = [1] * (len(smoothing_mm) - 1) + [3]
         self.levels = [
-            _Level(fixed, affine, (sigma / size[0], sigma / size[1], 0), order)
+            _Level(fixed, affine, (sigma / size[0], sigma / size[1], SLICE_SIGMA), order)
             for sigma, order in zip(smoothing_mm, orders, strict=True)
         ]
 
