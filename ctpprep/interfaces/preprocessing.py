@@ -243,17 +243,18 @@ class CorrectMotion(SimpleInterface):
             found = np.load(self.inputs.transforms)
         head = ctp[..., reference] > HEAD_HU
         points = symmetry.world_coordinates(head.shape, affine)[head][::97]
-        moved = motion.displacement(found, points).max() > self.inputs.motion_skip_mm
-        applied = found if moved else np.tile(np.eye(4), (n_frames, 1, 1))
         corrected = np.empty(ctp.shape, dtype=np.float32, order='F')
 
         def correct(frame):
-            corrected[..., frame] = motion.resample_frame(ctp[..., frame], affine, applied[frame])
+            corrected[..., frame] = motion.resample_frame(ctp[..., frame], affine, found[frame])
             return motion.skull_similarity(corrected[..., frame], ctp[..., reference], head)
 
         with ThreadPoolExecutor(self.inputs.num_threads) as pool:
             similarity = np.array(list(pool.map(correct, range(n_frames))))
         weights = motion.frame_weights(similarity, self.inputs.motion_reject_similarity)
+        moved = motion.has_moved(found, points, weights, self.inputs.motion_skip_mm)
+        if not moved:
+            corrected[:] = ctp
         cwd = Path(runtime.cwd)
         times = np.load(self.inputs.sample_times).min(axis=0)
         self._results['ctp_corrected'] = _images.save(
@@ -264,9 +265,9 @@ class CorrectMotion(SimpleInterface):
         confounds.to_csv(cwd / 'confounds.tsv', sep='\t', index=False, float_format='%.6g')
         self._results['confounds'] = str(cwd / 'confounds.tsv')
         self._results['frame_transforms'] = write_frame_transforms(
-            applied, cwd / 'frame_transforms.txt'
+            found if moved else np.tile(np.eye(4), (n_frames, 1, 1)), cwd / 'frame_transforms.txt'
         )
-        facts = {'reference_frame': reference, 'frames_resampled': bool(moved)}
+        facts = {'reference_frame': reference, 'frames_resampled': moved}
         (cwd / 'motion.json').write_text(json.dumps(facts))
         self._results['motion'] = str(cwd / 'motion.json')
         return runtime

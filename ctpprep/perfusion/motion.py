@@ -67,6 +67,34 @@ def displacement(transforms, points):
     return np.linalg.norm(moved - points, axis=-1).mean(axis=1)
 
 
+def has_moved(transforms, points, weights, skip_mm):
+    """Tell whether the head moved in any usable frame.
+
+    Parameters
+    ----------
+    transforms : (T, 4, 4) array
+        Patient RAS coordinates of the reference frame to those of each frame, mm.
+    points : (N, 3) array
+        Points of the head in the pose of the reference frame, mm.
+    weights : (T,) array
+        0 for rejected frames: their transforms do not count.
+    skip_mm : float
+        Mean displacement up to which the head has not moved, mm.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> shift = np.eye(4); shift[0, 3] = 2.0
+    >>> [has_moved([np.eye(4), shift], np.zeros((1, 3)), [1, weight], 0.05) for weight in (0, 1)]
+    [False, True]
+    """
+    usable = np.asarray(weights) > 0
+    return bool((displacement(transforms, points)[usable] > skip_mm).any())
+
+
 def framewise_displacement(transforms, points):
     """Measure how far the head moves from each frame to the next.
 

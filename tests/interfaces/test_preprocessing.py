@@ -272,6 +272,16 @@ def test_one_moved_frame_is_enough_to_resample(dome):
     assert facts['frames_resampled']
 
 
+def test_a_rejected_frame_is_no_reason_to_resample(dome):
+    ctp, affine, times = dome
+    ctp = ctp.copy()
+    ctp[..., 7] = (ctp[..., 7] + np.roll(ctp[..., 7], 3, axis=1)) // 2
+    found, facts = find_and_correct(ctp, affine, times)
+    np.testing.assert_array_equal(np.flatnonzero(frame_weights(found.confounds) == 0), [7])
+    assert not facts['frames_resampled']
+    np.testing.assert_array_equal(_images.load(found.ctp_corrected)[0], ctp)
+
+
 def test_a_blurred_frame_0_is_not_the_reference(dome):
     ctp, affine, times = dome
     ctp = ctp.copy()
