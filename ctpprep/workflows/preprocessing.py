@@ -14,7 +14,7 @@ from ctpprep.interfaces.preprocessing import (
 from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings
 
-# more threads would wait for one another's Python
+# a series has some tens of frames: more threads would gain little
 MOST_THREADS = 8
 
 
