@@ -36,6 +36,7 @@ def write_series(folder, prefix, figures=('maps',)):
             'core', 'local', 'volume', '0.3', volume_ml='45.43', ci_low_ml='40', ci_high_ml='50'
         ),
         volume('hypoperfusion', 'n/a', 'volume', '6.0', volume_ml='130.3'),
+        volume('hypoperfusion', 'n/a', 'volume uncalibrated', '6.0', volume_ml='170.1'),
         volume('mismatch', 'global', 'difference', volume_ml='68.65'),
         volume('mismatch', 'global', 'ratio', value='2.1135'),
         volume('mismatch', 'local', 'ratio', reason='no core to divide by'),
@@ -84,6 +85,7 @@ def test_volumes_and_side_are_told(output_dir):
     assert 'Affected side: right confidence 0.93' in words
     assert 'Core rCBF < 30 % 61.6 mL 45.4 mL (40.0 to 50.0)' in words
     assert 'Tmax > 6 s 130.3 mL' in words
+    assert 'Tmax + offset > 6 s 170.1 mL' in words
     assert '2.11 no core to divide by' in words
 
 

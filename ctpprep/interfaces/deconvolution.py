@@ -150,15 +150,18 @@ class Deconvolve(SimpleInterface):
         raw = _enhancement(ctp, tissue, n_baseline, weights)
         times, pattern = grid.sampling_patterns(np.load(inputs.sample_times))
         curves = self._smooth(raw, tissue, pattern, affine)
-        pattern = np.broadcast_to(pattern, tissue.shape)[tissue]
+        slice_pattern, pattern = pattern, np.broadcast_to(pattern, tissue.shape)[tissue]
         found = {name: np.zeros(len(curves), dtype=np.float32) for name in (*MAPS, 'noise')}
         operators = []
+        offsets = [None] * len(slice_pattern)
         for group in np.unique(pattern):
             mine = pattern == group
             if inputs.denoise == 'lowrank':
                 curves[mine] = denoising.low_rank(curves[mine], inputs.denoise_rank, weights)
             maps_found, operator = self._maps(curves[mine], times[group], weights)
             operators.append(operator)
+            for each in np.flatnonzero(slice_pattern == group):
+                offsets[each] = operator.tmax_offset
             for name in MAPS:
                 found[name][mine] = maps_found[name]
         found['noise'] = denoising.curve_noise(curves, weights, n_baseline)
@@ -171,6 +174,8 @@ class Deconvolve(SimpleInterface):
         facts = {
             'lambda': float(np.mean([each.regularization for each in operators])),
             'tmax_offset_s': float(np.mean([each.tmax_offset for each in operators])),
+            # feet to head; slices whose sampling pattern meets no tissue have none
+            'tmax_offset_s_by_slice': offsets,
             'noise_raw_hu': float(np.median(denoising.curve_noise(raw, weights, n_baseline))),
             'noise_denoised_hu': float(np.median(found['noise'])),
             'n_patterns': len(operators),

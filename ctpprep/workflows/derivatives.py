@@ -51,7 +51,11 @@ VOLUMES = _columns(
     region=('', 'core, hypoperfusion, mismatch, or the quantity that is thresholded'),
     hemisphere=('', 'hemisphere the region is restricted to'),
     normalization=('', 'normalization of CBF or CBV'),
-    measure=('', 'volume; difference of hypoperfusion and core; ratio; index; trial criteria'),
+    measure=(
+        '',
+        'volume; volume by Tmax without its calibration; difference of hypoperfusion and core; '
+        'ratio; index; trial criteria',
+    ),
     threshold=('', 'rCBF as a fraction, or Tmax in s'),
     volume_ml=('mL', 'volume'),
     ci_low_ml=('mL', 'lower limit of the 95 % interval of the volume'),
@@ -268,7 +272,7 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
         Derivative(
             'segmentation', 'volumes', 'seg-perfusion_morph.tsv', 'volumes and their ratios',
             ('hypoperfusion', 'core_global', 'core_local', 'tmax', 'rcbf_global', 'rcbf_local'),
-            (*_LESIONS, 'volumes'), VOLUMES,
+            (*_LESIONS, 'volumes'), VOLUMES, ('normalization', 'deconvolution'),
         ),
         Derivative(
             'quality', 'quality', 'desc-qualitycontrol_ctp.tsv',

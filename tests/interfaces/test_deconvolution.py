@@ -264,3 +264,18 @@ def test_smoothing_stays_among_slices_of_one_sampling_pattern(tmp_path):
     curves = np.repeat(np.broadcast_to(pattern * 10.0, tissue.shape)[tissue][:, None], 3, axis=1)
     smooth = node._smooth(curves, tissue, pattern, affine)
     np.testing.assert_allclose(smooth, curves, atol=1e-4)
+
+
+def test_each_slice_has_the_offset_of_its_times(toy_head, tmp_path, monkeypatch, found, tissue):
+    """Rows run from feet to head; adding them back gives the map before calibration."""
+    monkeypatch.chdir(tmp_path)
+    files = prepare(toy_head, 'RAS', delay_of_slices=1.0)
+    curves = found['RAS'].vessels.curves
+    outputs = deconvolve(files, curves)
+    calibrated = np.array(values(outputs, 'tmax'))
+    facts = json.loads(Path(outputs.deconvolution).read_text())
+    offsets = np.array(facts['tmax_offset_s_by_slice'])
+    assert len(set(offsets[:3])) == len(set(offsets[3:])) == 1
+    raw = values(deconvolve(files, curves, tmax_calibration=False), 'tmax')
+    above = tissue & (calibrated > 0)
+    np.testing.assert_allclose((calibrated + offsets)[above], raw[above], atol=1e-4)

@@ -146,6 +146,6 @@ def test_writer_has_a_port_for_each_row_and_fact_and_writes_each_time(tmp_path):
     writer = init_writer(SERIES, MethodSettings(), run, 'segmentation')
     assert set(writer.interface.names) == {
         'hypoperfusion', 'core_global', 'core_local', 'mismatch_global', 'mismatch_local',
-        'lesions', 'volumes', 'normalization',
+        'lesions', 'volumes', 'normalization', 'deconvolution',
     }  # fmt: skip
     assert writer.overwrite  # outputs that somebody removed come back
