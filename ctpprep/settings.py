@@ -2,8 +2,8 @@
 """Every default of ctpprep, once.
 
 `MethodSettings` holds what changes a number in an output: it goes into the methods text, the
-sidecars and the node hashes. `RunSettings` holds the rest: paths, processes, and frame times given in
-place of the dataset's. Each field
+sidecars and the node hashes. `RunSettings` holds the rest: paths, processes, and what a user
+gives in place of the dataset's times or of a step. Each field
 carries its stage, unit, meaning and source; the command line is made from them.
 
 Examples
@@ -395,7 +395,7 @@ class MethodSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Where and how to run, and the timing that a user gives in place of the dataset's."""
+    """Where and how to run, and what a user gives in place of the dataset's times or of a step."""
 
     bids_dir: Path
     output_dir: Path
@@ -407,6 +407,9 @@ class RunSettings:
     mem_gb: float = 4.0
     frame_interval: float | None = None
     frame_times: Path | None = None
+    brain_mask: Path | None = None
+    aif_file: Path | None = None
+    derivatives: tuple[tuple[str, Path], ...] = ()
     verbosity: int = 0
     run_uuid: str = ''
     write_graph: bool = False

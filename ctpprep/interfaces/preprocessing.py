@@ -220,6 +220,7 @@ class _MakeMasksInputSpec(BaseInterfaceInputSpec):
     csf_hu = traits.Float(mandatory=True, desc='HU')
     vessel_ratio = traits.Float(mandatory=True)
     bone_margin_mm = traits.Float(mandatory=True, desc='mm')
+    supplied_brain_mask = File(exists=True, desc='in place of ours, on any grid of the same space')
 
 
 class _MakeMasksOutputSpec(TraitedSpec):
@@ -249,9 +250,7 @@ class MakeMasks(SimpleInterface):
         seen = bolus.find_missing(ctp, weights) == 0
         average = _fill_air(bolus.baseline(ctp, ctp.shape[3], weights), seen)
         first = _fill_air(bolus.baseline(ctp, 2, weights), seen)
-        brain_mask, inside = brain.brain_masks(
-            average, first, size, bone_hu=self.inputs.bone_hu, csf_hu=self.inputs.csf_hu
-        )
+        brain_mask, inside = self._brain(average, first, affine)
         # bone that motion brings into the outermost voxels must not pass for contrast
         deep = inside & seen & (brain.distance_in_plane(inside, size) > self.inputs.bone_margin_mm)
         curve = bolus.first_pass(ctp, deep, weights)
@@ -276,6 +275,21 @@ class MakeMasks(SimpleInterface):
         path.write_text(json.dumps(facts))
         self._results['bolus'] = str(path)
         return runtime
+
+    def _brain(self, average, first, affine):
+        """Return the brain and what lies inside the skull; a supplied mask counts as both."""
+        size, path = _images.voxel_size_mm(affine), self.inputs.supplied_brain_mask
+        given = _images.load_mask_on(path, first, affine) if path else None
+        try:
+            found, inside = brain.brain_masks(
+                average, first, size, bone_hu=self.inputs.bone_hu, csf_hu=self.inputs.csf_hu
+            )
+        except PerfusionError:
+            if given is None:
+                raise
+            return given, given
+        # the sinuses lie outside the brain: the skull is still worth finding
+        return (found, inside) if given is None else (given, inside | given)
 
     def _save(self, runtime, affine, **images):
         for name, array in images.items():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is written: one row a file."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,12 @@ class Derivative:
     fields: tuple[str, ...] = ()
 
 
+# what a supplied file shaped besides what is made from that
+SHAPED = {
+    'brain_mask': ('brain_mask', 'tissue_mask', 'vessel_mask', 'csf_mask'),
+    'curves': ('curves', 'aif_mask', 'vof_mask'),
+    'aif_mask': ('curves', 'aif_mask', 'vof_mask'),
+}
 _SERIES = ('ctp_corrected',)
 _MASKS = ('grid', 'motion', 'masks')
 _CURVES = ('grid', 'motion', 'masks', 'vessels')
@@ -298,16 +304,22 @@ def derivative_rows(series: CTPSeries, method: MethodSettings, stage: str) -> li
     """
     table = derivatives(method.global_reference)
     paths = {row.name: f'{series.out_subdir}/{series.prefix}_{row.ending}' for row in table}
-    uris = {name: f'bids::{path}' for name, path in paths.items()} | {'ctp': series.uri}
+    uris = {name: f'bids::{path}' for name, path in paths.items()} | {'ctp': series.source.uri}
     if series.ncct is not None:
         depth = series.uri.count('/')
         uris['ncct'] = f'bids:raw:{series.ncct.relative_to(series.path.parents[depth]).as_posix()}'
+    if 'ctp_corrected' in series.supplied:
+        method = replace(method, motion_correction=False)
     rows = []
     for row in table:
         if row.stage != stage:
             continue
         sidecar = {'Description': row.description} | row.metadata
-        sidecar['Sources'] = [uris[source] for source in row.sources]
+        sidecar['Sources'] = [uris[source] for source in row.sources] + [
+            file.uri
+            for piece, file in series.supplied.items()
+            if row.name in SHAPED.get(piece, ())
+        ]
         if 'ctp' in row.sources or 'ctp_corrected' in row.sources:
             sidecar['TimingSource'] = series.timing_source
         if settings := method.stage(*row.settings):

@@ -11,8 +11,10 @@ from ctpprep.interfaces.preprocessing import (
     MakeMasks,
     PrepareSeries,
 )
+from ctpprep.interfaces.supplied import TakeCorrected
 from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings
+from ctpprep.supplied import describe_supplied
 
 # a fixed number, so that results and work folders do not depend on the number of processes
 CHUNKS = 4
@@ -41,19 +43,23 @@ def init_preprocessing_wf(
     workflow = LiterateWorkflow(name=name)
     prepare_series = pe.Node(
         PrepareSeries(
-            ctp=str(series.path),
+            ctp=str(series.source.path),
             sample_times=[list(row) for row in series.sample_times],
             **method.stage('grid'),
         ),
         name='prepare_series',
         mem_gb=2 * mem_gb,
     )
+    ready = 'ctp_corrected' in series.supplied
+    corrector = TakeCorrected if ready else CorrectMotion
     correct_motion = pe.Node(
-        CorrectMotion(motion_reject_similarity=method.motion_reject_similarity),
-        name='correct_motion',
+        corrector(motion_reject_similarity=method.motion_reject_similarity),
+        name='take_corrected' if ready else 'correct_motion',
         mem_gb=2 * mem_gb,
     )
     make_masks = pe.Node(MakeMasks(**method.stage('masks')), name='make_masks', mem_gb=2 * mem_gb)
+    if mask := series.supplied.get('brain_mask'):
+        make_masks.inputs.supplied_brain_mask = str(mask.path)
     outputs = {
         prepare_series: ('sample_times', 'timing'),
         correct_motion: ('ctp_corrected', 'confounds', 'frame_transforms'),
@@ -72,13 +78,13 @@ def init_preprocessing_wf(
                                       ('confounds', 'confounds')]),
         *((node, outputnode, [(port, port) for port in ports]) for node, ports in outputs.items()),
     ])  # fmt: skip
-    if method.motion_correction:
+    if method.motion_correction and not ready:
         estimate_motion = _estimate_motion(len(series.frame_times), method, mem_gb)
         workflow.connect([
             (prepare_series, estimate_motion, [('ctp_working', 'ctp_working')]),
             (estimate_motion, correct_motion, [('transforms', 'transforms')]),
         ])  # fmt: skip
-    workflow.__desc__ = _describe(method)
+    workflow.__desc__ = _describe(series, method)
     return workflow
 
 
@@ -102,9 +108,21 @@ def _estimate_motion(n_frames: int, method: MethodSettings, mem_gb: float) -> pe
     return estimate_motion
 
 
-def _describe(method: MethodSettings) -> str:
+def _describe(series: CTPSeries, method: MethodSettings) -> str:
+    brain = (
+        'The brain is a mask that was supplied.'
+        if 'brain_mask' in series.supplied
+        else f'The brain is the soft tissue inside the ring of bone (> {method.bone_hu:g} HU), with '
+        'sulci and ventricles, without the outer rim of CSF.'
+    )
+    moved = (
+        'The series was supplied motion-corrected; frames whose skull correlated with that of the '
+        f'first by less than {method.motion_reject_similarity:g} were left out.'
+    )
     motion = (
-        'Every frame was registered rigidly to the first one by robust least squares (inverse '
+        moved
+        if 'ctp_corrected' in series.supplied
+        else 'Every frame was registered rigidly to the first one by robust least squares (inverse '
         'compositional [@baker2004]) and frames whose skull still correlated with that of the '
         f'first by less than {method.motion_reject_similarity:g} were left out.'
         if method.motion_correction
@@ -115,9 +133,8 @@ def _describe(method: MethodSettings) -> str:
 
 Voxels were averaged in plane while they stayed within {method.working_in_plane_mm:g} mm, and thin
 slices acquired together to about {method.working_slice_mm:g} mm. {motion} The reference image is
-the mean of the corrected frames before contrast. The brain is the soft tissue inside the ring of
-bone (> {method.bone_hu:g} HU), with sulci and ventricles, without the outer rim of CSF. Voxels
+the mean of the corrected frames before contrast. {brain} Voxels
 that enhance more than {method.vessel_ratio:g} times the median of brain count as vessels, voxels
 below {method.csf_hu:g} HU in the time average as CSF; neither counts as tissue. AIF and VOF are
-looked for at least {method.bone_margin_mm:g} mm off the bone.
+looked for at least {method.bone_margin_mm:g} mm off the bone. {describe_supplied(series)}
 """
