@@ -270,7 +270,11 @@ class MakeMasks(SimpleInterface):
             brain_mask=brain_mask, intracranial_mask=deep, vessel_mask=vessels,
             csf_mask=csf & ~vessels, pure_mask=pure, tissue_mask=tissue,
         )  # fmt: skip
-        facts = {'n_baseline': n_baseline, 'arrival_s': arrival - float(times[0])}
+        facts = {
+            'n_baseline': n_baseline,
+            'arrival_s': arrival - float(times[0]),
+            'scan_duration_s': float(times[-1] - times[0]),
+        }
         path = Path(runtime.cwd) / 'bolus.json'
         path.write_text(json.dumps(facts))
         self._results['bolus'] = str(path)

@@ -56,17 +56,22 @@ class AssessQuality(SimpleInterface):
             table = pd.read_csv(inputs.confounds, sep='\t')
             figures['displacement_max'] = table['displacement'].max()
             figures['frames_rejected'] = (table['weight'] == 0).mean()
-        if inputs.bolus:
-            figures['baseline_frames'] = _read(inputs.bolus)['n_baseline']
+        bolus = _read(inputs.bolus) if inputs.bolus else {}
+        if bolus:
+            figures['baseline_frames'] = bolus['n_baseline']
+            figures['arrival'] = bolus['arrival_s']
         noise = _read(inputs.deconvolution) if inputs.deconvolution else {}
         if noise:
             figures['noise_raw'] = noise['noise_raw_hu']
+            figures['noise_denoised'] = noise['noise_denoised_hu']
         if inputs.curves:
             table = pd.read_csv(inputs.curves, sep='\t')
             if {'vof', 'tissue'} <= set(table):
                 figures |= quality.curve_figures(
                     *(table[name].to_numpy() for name in ('time', 'aif', 'vof', 'tissue')),
                     noise.get('noise_denoised_hu'),
+                    bolus.get('arrival_s'),
+                    bolus.get('scan_duration_s'),
                 )
         return figures
 

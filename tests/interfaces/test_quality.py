@@ -15,7 +15,7 @@ from ctpprep.perfusion.quality import CHECKS
 SHAPE = (10, 10, 12)
 RIGHT = np.zeros(SHAPE, bool)
 RIGHT[5:] = True
-TIMES = np.arange(12) * 2.0
+TIMES = np.arange(30) * 2.0
 SERIES = ('confounds', 'curves', 'bolus', 'deconvolution')
 
 
@@ -42,7 +42,7 @@ def files(tmp_path, monkeypatch):
     curves = {'time': TIMES, 'aif': 200 * bolus, 'vof': 300 * bolus, 'tissue': 10 * bolus}
     pd.DataFrame(curves).to_csv('curves.tsv', sep='\t', index=False)
     facts = {
-        'bolus': {'n_baseline': 3},
+        'bolus': {'n_baseline': 3, 'arrival_s': 6.0, 'scan_duration_s': 58.0},
         'deconvolution': {'noise_raw_hu': 4.0, 'noise_denoised_hu': 1.0},
         'normalization': {
             'reference_share': 0.8, 'side_confidence': 0.6, 'affected_side': 'right'
@@ -72,6 +72,7 @@ def test_figures_of_a_series_that_can_be_counted_by_hand(files):
         'displacement_max': 2.5, 'frames_rejected': 1 / 3, 'noise_raw': 4, 'baseline_frames': 3,
         'contrast_to_noise': 10, 'aif_peak': 200, 'coverage': 80, 'normal_tissue': 0.8,
         'mirror_similarity': 0.8, 'unassessable': 5 / 1000, 'side_confidence': 0.6,
+        'arrival': 6, 'noise_denoised': 1, 'scan_after_peak': 48, 'aif_area': 2 / 3,
         'core_disagreement': 12, 'healthy_side_hypoperfusion': 0,
     }  # fmt: skip
     found = {name: float(row[name]) for name in expected}
