@@ -250,6 +250,15 @@ class MethodSettings:
         low=0.1,
         high=20.0,
     )
+    least_normal_share: float = _setting(
+        0.5,
+        'normalization',
+        'fraction',
+        'share of tissue within --normal-tmax below which early tissue of the unaffected '
+        'hemisphere is the global reference instead; 0 for never',
+        low=0.0,
+        high=1.0,
+    )
     local_clip: float = _setting(
         1.5, 'normalization', 'fraction', 'cap of the contralateral map', RAU, low=0.1, high=10.0
     )

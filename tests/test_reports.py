@@ -195,3 +195,15 @@ def test_authors_are_abbreviated():
     (entry,) = references(['rau2024'])
     assert entry['text'].startswith('Rau A, Reisert M, Taschner CA,')
     assert 'AJNR Am J Neuroradiol 2024;45:277-283.' in entry['text']
+
+
+def test_a_replaced_global_reference_is_said_loudly(output_dir):
+    path = output_dir / 'sub-01' / 'ct' / 'sub-01_desc-global_rcbf.json'
+    path.write_text('{"Reference": "tissue with Tmax <= 4 s"}')
+    words = text_of(report(output_dir))
+    assert 'Global reference: tissue with Tmax <= 4 s' in words
+    assert 'doubtful' not in words
+    path.write_text('{"Reference": "early tissue", "ReferenceReason": "only 3% of <b>tissue</b>"}')
+    words = text_of(report(output_dir))
+    assert 'Global reference: early tissue' in words
+    assert 'The global reference is doubtful and was changed: only 3% of <b>tissue</b>.' in words

@@ -17,6 +17,8 @@ from nipype.interfaces.base import (
 from ctpprep.interfaces import _images
 from ctpprep.perfusion import quality
 
+OTHER = {'left': 'right', 'right': 'left'}
+
 
 class _AssessQualityInputSpec(BaseInterfaceInputSpec):
     confounds = File(exists=True, desc='motion, tsv')
@@ -87,11 +89,13 @@ class AssessQuality(SimpleInterface):
         core = core.set_index('normalization')['volume_ml']
         return {
             'coverage': slices * _images.voxel_size_mm(affine)[2],
-            'normal_tissue': facts['reference_share'],
+            'normal_tissue': facts['normal_share'],
             'mirror_similarity': inputs.similarity,
             'unassessable': unassessable.sum() / tissue.sum(),
             'side_confidence': facts['side_confidence'],
             'core_disagreement': abs(core['global'] - core['local']),
+            'tmax_at_zero': (tmax[tissue] == 0).mean(),
+            'healthy_side_tmax': facts[f'tmax_{OTHER[facts["affected_side"]]}_s'],
             'healthy_side_hypoperfusion': quality.healthy_side_share(
                 tmax, tissue, _images.load(inputs.hemispheres)[0], facts['affected_side'],
                 inputs.hypoperfusion_tmax,

@@ -74,9 +74,15 @@ CHECKS = (
           'change'),
     Check('coverage', 'mm', 'extent of tissue from feet to head', 50.0, 20.0, True,
           'a lesion outside the slab is not seen'),
-    Check('normal_tissue', 'fraction', 'share of tissue in the global reference', 0.5, 0.25, True,
-          'little tissue is normally perfused (heart failure, carotid stenosis?): the global '
-          'reference is doubtful'),
+    Check('normal_tissue', 'fraction', 'share of tissue within the limit of normal Tmax', 0.5, 0.25,
+          True, 'little tissue is normally perfused (heart failure, carotid stenosis, a wrong AIF?):'
+          ' the global reference, and with it the core, is doubtful'),
+    Check('healthy_side_tmax', 's', 'median Tmax of the unaffected hemisphere', 4.0, 6.0, False,
+          'all tissue is late (heart failure, carotid stenosis, an AIF from an early artery?): '
+          'hypoperfusion is over-read'),
+    Check('tmax_at_zero', 'fraction', 'share of tissue whose Tmax is 0', 0.1, 0.3, False,
+          'the AIF comes later than tissue (an artery behind a stenosis?): Tmax and hypoperfusion '
+          'read low'),
     Check('mirror_similarity', 'correlation', 'agreement of brain with its mirrored self', 0.65, 0.5,
           True, 'homologues are uncertain: read the global map'),
     Check('unassessable', 'fraction', 'share of tissue without a homologue to divide by', 0.1, 0.3,

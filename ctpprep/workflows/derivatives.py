@@ -150,6 +150,7 @@ def _relative(which: str, quantity: str) -> tuple[Derivative, ...]:
             f'{upper} relative to the median of the global reference tissue',
             (quantity[1:], 'tmax', 'tissue_mask'), ('normalization',),
             {'Units': '1', 'Reference': which, 'Scale': PERCENT}, ('normalization',),
+            fields=('reference_fields',),
         ),
         Derivative(
             'normalization', f'{quantity}_mirrored', f'desc-contralateral_{quantity}.nii.gz',
@@ -180,7 +181,7 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
     Parameters
     ----------
     global_reference : str
-        What the global maps are relative to; stands in their sidecars.
+        What the global maps are to be relative to; what was used is written over it.
     """
     return (
         Derivative(
