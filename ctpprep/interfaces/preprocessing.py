@@ -95,9 +95,10 @@ def timing_fields(sample_times):
     -------
     dict
         ``VolumeTiming`` where all slices of a frame share their time, else
-        ``SliceAcquisitionTimes`` (frames x slices); s since the first sample.
+        ``SliceAcquisitionTimes`` (frames x slices); s on the clock of the series, as the curves of
+        the vessels: the two can be supplied together.
     """
-    times = np.round(sample_times - sample_times.min(), 4)
+    times = np.round(sample_times, 4)
     if np.ptp(times, axis=0).max() == 0:
         return {'VolumeTiming': times[0].tolist()}
     return {'SliceAcquisitionTimes': times.T.tolist()}

@@ -307,10 +307,10 @@ def test_a_series_without_contrast_is_refused(toy_head):
 # -- times of the working series
 
 
-def test_even_slices_are_timed_as_volumes():
+def test_even_slices_are_timed_as_volumes_on_the_clock_of_the_series():
     ctp = np.zeros((4, 4, 6, 3), np.int16)
     found = prepare(write(ctp, np.diag([2.0, 2, 5, 1])), no_delay([5.0, 7, 10], 6))
-    assert json.loads(Path(found.timing).read_text()) == {'VolumeTiming': [0, 2, 5]}
+    assert json.loads(Path(found.timing).read_text()) == {'VolumeTiming': [5, 7, 10]}
 
 
 def test_slices_of_different_times_are_timed_one_by_one():
@@ -320,7 +320,7 @@ def test_slices_of_different_times_are_timed_one_by_one():
     found = prepare(write(ctp, np.diag([2.0, 2, 5, 1])), samples)
     times = json.loads(Path(found.timing).read_text())
     assert times == {
-        'SliceAcquisitionTimes': [[0, 0, 0.5, 0.5], [2, 2, 2.5, 2.5], [4, 4, 4.5, 4.5]]
+        'SliceAcquisitionTimes': [[5, 5, 5.5, 5.5], [7, 7, 7.5, 7.5], [9, 9, 9.5, 9.5]]
     }
 
 
