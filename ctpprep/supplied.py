@@ -70,7 +70,7 @@ def add_supplied(
     ------
     UsageError
         When an option is wrong: a file or folder that is not there, an option for one series
-        although several are selected, a dataset that holds nothing for any series.
+        although several are selected, a dataset that holds nothing of use.
     """
     roots = _check_options(found, run)
     given = {
@@ -92,10 +92,15 @@ def add_supplied(
                 FailedSeries(series.prefix, series.participant, series.session, str(error))
             )
     for name, root in run.derivatives:
-        if name not in used and any(isinstance(each, CTPSeries) for each in found):
+        if name in used or not any(isinstance(each, CTPSeries) for each in found):
+            continue
+        # a run of some participants may meet a dataset of others
+        if any(next(root.glob(f'sub-*/**/*_{each}'), None) for each in PIECES.values()):
+            logger.info('%s holds nothing for the selected series', name)
+        else:
             endings = ', '.join(f'*_{ending}' for ending in PIECES.values())
             raise UsageError(
-                f'--derivatives {name}={root} holds nothing for the selected series; looked for '
+                f'--derivatives {name}={root} holds nothing that can be supplied; looked for '
                 f'{endings} in sub-<label>/[ses-<label>/] and its folder ct'
             )
     return results
@@ -157,7 +162,8 @@ def read_curves(path: Path) -> dict[str, list[float]]:
         with path.open(encoding='utf-8-sig', newline='') as file:
             rows = list(csv.DictReader(file, delimiter='\t'))
     except (OSError, UnicodeError, csv.Error) as error:
-        raise SeriesError(f'{name} cannot be read as a table ({error})') from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SeriesError(f'{name} cannot be read as a table ({reason})') from error
     held = list(rows[0]) if rows else []
     for column in ('time', 'aif'):
         if column not in held:

@@ -111,6 +111,12 @@ def test_an_option_goes_before_a_dataset(manual):
     assert series.supplied['aif_mask'].path == mask
 
 
+def test_a_dataset_of_other_participants_is_no_mistake(manual):
+    write_image(manual / 'sub-02/ct/sub-02_desc-brain_mask.nii.gz', (4, 4, 3))
+    (series,) = look(manual, participant_label=('01',))
+    assert series.supplied == {}
+
+
 # -- options
 
 
@@ -143,7 +149,7 @@ def test_an_option_for_one_series_refuses_several(manual):
     ({'brain_mask': 'out/sub-01/mask.nii'}, 'is in output_dir'),
     ({'derivatives': 'nothing'}, 'nothing is not a folder'),
     ({'derivatives': 'out'}, 'is output_dir'),
-    ({'derivatives': 'manual'}, 'holds nothing for the selected series'),
+    ({'derivatives': 'manual'}, 'holds nothing that can be supplied'),
 ])  # fmt: skip
 def test_options_that_cannot_be_meant_are_refused(manual, changed, sentence):
     root = manual.parent
