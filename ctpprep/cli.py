@@ -83,8 +83,9 @@ def _complain(message: object, code: int) -> int:
 def run_participants(method: MethodSettings, run: RunSettings) -> int:
     """Process every series; return the exit code."""
     from ctpprep.series import CTPSeries, find_series
+    from ctpprep.supplied import add_supplied, dataset_links
 
-    found = find_series(run)
+    found = add_supplied(find_series(run), run)
     series = [each for each in found if isinstance(each, CTPSeries)]
     for each in found:
         if not isinstance(each, CTPSeries):
@@ -108,7 +109,8 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
         from ctpprep.workflows.base import init_ctpprep_wf
         from ctpprep.workflows.execution import SeriesResult, run_workflow, write_graph
 
-        write_dataset_description(run.output_dir, run.bids_dir, __version__)
+        links = {'raw': run.bids_dir, **dataset_links(run)}
+        write_dataset_description(run.output_dir, links, __version__)
         workflow = init_ctpprep_wf(series, method, run)
         if run.write_graph:
             logger.info('graph: %s', write_graph(workflow, run))
@@ -158,9 +160,16 @@ def write_reports(
     for label in dict.fromkeys(each.participant for each in found):
         mine = [each for each in found if each.participant == label]
         usable = [each for each in mine if isinstance(each, CTPSeries)]
-        methods = init_series_wf(usable[0], method, run).visit_desc() if usable else ''
+        texts = {each.prefix: init_series_wf(each, method, run).visit_desc() for each in usable}
+        methods = next(iter(texts.values()), '')
+        if len(set(texts.values())) > 1:  # what was supplied differs from series to series
+            methods = '\n'.join(f'## {prefix}\n{text}' for prefix, text in texts.items())
         info = describe_run(method) | {
             'Timing': {each.prefix: each.timing_source for each in usable},
+            'Supplied': {
+                each.prefix: ', '.join(file.uri for file in each.supplied.values()) or 'nothing'
+                for each in usable
+            },
             'failed': [
                 {'prefix': each.prefix, 'reason': failed[each.prefix].cause}
                 for each in mine
@@ -244,6 +253,21 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         '--frame-times', type=_folder, metavar='FILE',
         help='text file with the time of each frame in s, instead of what the dataset says',
+    )  # fmt: skip
+
+    add(
+        '-d', '--derivatives', type=_dataset, action='append', default=[], metavar='NAME=PATH',
+        help='dataset that holds brain masks, motion-corrected series or AIFs in place of steps; '
+        'may be repeated, the first that has a file counts',
+    )  # fmt: skip
+    add(
+        '--brain-mask', type=_folder, metavar='FILE',
+        help='mask of the brain (NIfTI), in place of ours; for one series',
+    )  # fmt: skip
+    add(
+        '--aif-file', type=_folder, metavar='FILE',
+        help='AIF as a table (tsv: time in s, aif and perhaps vof in HU above baseline) or as a '
+        'mask of its voxels (NIfTI), in place of ours; for one series',
     )  # fmt: skip
 
     add = parser.add_argument_group('resources').add_argument
@@ -334,6 +358,15 @@ def _folder(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
+def _dataset(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition('=')
+    if not equals or not path or not re.fullmatch(r'[A-Za-z0-9]+', name) or name == 'raw':
+        raise argparse.ArgumentTypeError(
+            f'NAME=PATH is needed, with letters and digits in NAME and not raw, got {text!r}'
+        )
+    return name, _folder(path)
+
+
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'a whole number from 1 on is needed, got {text!r}')
@@ -381,6 +414,9 @@ def read_settings(args: argparse.Namespace) -> tuple[MethodSettings, RunSettings
         mem_gb=args.mem or 0.9 * available_memory_gb(),
         frame_interval=args.frame_interval,
         frame_times=args.frame_times,
+        brain_mask=args.brain_mask,
+        aif_file=args.aif_file,
+        derivatives=tuple(args.derivatives),
         verbosity=args.verbose,
         run_uuid=f'{time.strftime("%Y%m%d-%H%M%S")}_{uuid.uuid4()}',
         write_graph=args.write_graph,

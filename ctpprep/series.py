@@ -6,6 +6,7 @@ used and one `FailedSeries`, with the reason, for each that cannot. Only headers
 read; nothing here loads voxels.
 """
 
+import dataclasses
 import difflib
 import json
 import logging
@@ -29,6 +30,14 @@ MAX_SHEAR_DEG = 1.0
 MAX_TILT_DEG = 40.0
 TIME_UNITS = {'sec': 1.0, 'msec': 1e-3, 'usec': 1e-6}
 PATTERNS = '*_ctp.nii.gz, *_acq-ctp_ct.nii.gz'
+
+
+@dataclass(frozen=True)
+class SuppliedFile:
+    """A file that replaces a step, and its BIDS URI."""
+
+    path: Path
+    uri: str
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,8 @@ class CTPSeries:
         Metadata of the series, inherited values included.
     ncct : Path or None
         Non-contrast CT of the same session.
+    supplied : dict of str to SuppliedFile
+        Files of the user in place of a step, by the name of what the step puts out.
     """
 
     path: Path
@@ -70,11 +81,17 @@ class CTPSeries:
     timing_source: str
     sidecar: dict[str, Any]
     ncct: Path | None = None
+    supplied: dict[str, SuppliedFile] = dataclasses.field(default_factory=dict)
 
     @property
     def workflow_name(self) -> str:
         """Name of the series' workflow, such as 'sub_01_ses_1_wf'."""
         return workflow_name(self.prefix)
+
+    @property
+    def source(self) -> SuppliedFile:
+        """The series that is read: the raw one, or a corrected one that replaces it."""
+        return self.supplied.get('ctp_corrected', SuppliedFile(self.path, self.uri))
 
 
 @dataclass(frozen=True)
@@ -117,7 +134,7 @@ def find_series(run: RunSettings) -> list[CTPSeries | FailedSeries]:
         When the folder, a label or an option is wrong, or when there is no series at all.
     """
     participants = select_participants(run.bids_dir, run.participant_label)
-    command_times = _command_times(run)
+    command_times = read_command_times(run)
     images, sidecars, nccts = _index(run.bids_dir, participants)
     images = _select_sessions(images, run.session_label)
     if not images:
@@ -295,17 +312,11 @@ def _read_series(
             f'{name} is not in the folder of its name, {home.relative_to(run.bids_dir)}'
         )
     try:
-        shape, affine, header_interval = read_header(path)
         sidecar = _read_sidecar(path, sidecars)
-        _check_units(sidecar)
-        frame_times, sample_times, source = read_timing(
-            sidecar, shape[3], shape[2], header_interval, command_times
-        )
+        frame_times, sample_times, source = read_times_of(path, sidecar, command_times)
     except SeriesError as error:
         raise type(error)(f'{name}: {error}') from error
-    if affine[2][2] < 0:  # the third voxel axis points to the feet
-        sample_times = sample_times[::-1]
-    if source == 'pixdim[4]' and header_interval == 1:
+    if source == 'pixdim[4]' and frame_times[1] == 1:
         logger.warning(
             '%s: the frame interval of 1 s stands in the NIfTI header only, where 1 may just be a '
             'filler; give --frame-interval if it is another',
@@ -355,6 +366,33 @@ def _check_units(sidecar: dict[str, Any]) -> None:
         raise SeriesError(f'Units is "{units}"; ctpprep needs Hounsfield units, "HU"')
 
 
+def read_times_of(
+    path: Path, sidecar: dict[str, Any], command_times: tuple[str, Any] | None
+) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...], str]:
+    """Check the file of a 4D series and find its times.
+
+    Parameters
+    ----------
+    path : Path
+    sidecar : dict
+    command_times : tuple, optional
+        As for `read_timing`.
+
+    Returns
+    -------
+    frame_times, sample_times, source : tuple, tuple of tuple, str
+        As of `read_timing`, but slices run from feet to head.
+    """
+    shape, affine, header_interval = read_header(path)
+    _check_units(sidecar)
+    frame_times, sample_times, source = read_timing(
+        sidecar, shape[3], shape[2], header_interval, command_times
+    )
+    if affine[2][2] < 0:  # the third voxel axis points to the feet
+        sample_times = sample_times[::-1]
+    return frame_times, sample_times, source
+
+
 # -- header
 
 
@@ -380,6 +418,24 @@ def read_header(path: Path) -> tuple[tuple[int, ...], list[list[float]], float |
     SeriesError
         When the file is damaged or its geometry cannot be used.
     """
+    image = open_nifti(path)
+    if len(image.shape) != 4:
+        shape = ' x '.join(map(str, image.shape))
+        raise SeriesError(f'{len(image.shape)}D ({shape}); a 4D series (x, y, z, time) is needed')
+    if image.shape[3] < MIN_FRAMES:
+        raise SeriesError(f'{image.shape[3]} frames; at least {MIN_FRAMES} are needed')
+    if image.get_data_dtype().kind not in 'iuf':
+        raise SeriesError(f'voxels of type {image.get_data_dtype()}; real numbers are needed')
+    check_complete(path, image)
+    _check_geometry(image)
+    zoom, unit = image.header['pixdim'][4], image.header.get_xyzt_units()[1]
+    known = zoom > 0 and math.isfinite(zoom) and unit in TIME_UNITS
+    interval = round(float(zoom) * TIME_UNITS[unit], 6) if known else None
+    return image.shape, image.affine.tolist(), interval
+
+
+def open_nifti(path: Path) -> Any:
+    """Open a NIfTI file without reading its voxels, or say why it is none."""
     import nibabel as nb
 
     if path.is_symlink() and not path.exists():
@@ -391,22 +447,10 @@ def read_header(path: Path) -> tuple[tuple[int, ...], list[list[float]], float |
         raise SeriesError(f'not a readable NIfTI file ({reason})') from error
     if not isinstance(image, nb.Nifti1Pair):
         raise SeriesError(f'a {type(image).__name__}; a NIfTI file is needed')
-    if len(image.shape) != 4:
-        shape = ' x '.join(map(str, image.shape))
-        raise SeriesError(f'{len(image.shape)}D ({shape}); a 4D series (x, y, z, time) is needed')
-    if image.shape[3] < MIN_FRAMES:
-        raise SeriesError(f'{image.shape[3]} frames; at least {MIN_FRAMES} are needed')
-    if image.get_data_dtype().kind not in 'iuf':
-        raise SeriesError(f'voxels of type {image.get_data_dtype()}; real numbers are needed')
-    _check_complete(path, image)
-    _check_geometry(image)
-    zoom, unit = image.header['pixdim'][4], image.header.get_xyzt_units()[1]
-    known = zoom > 0 and math.isfinite(zoom) and unit in TIME_UNITS
-    interval = round(float(zoom) * TIME_UNITS[unit], 6) if known else None
-    return image.shape, image.affine.tolist(), interval
+    return image
 
 
-def _check_complete(path: Path, image: Any) -> None:
+def check_complete(path: Path, image: Any) -> None:
     """Compare the length of a file with its header, without unpacking it when it agrees."""
     values = math.prod(image.shape) * image.get_data_dtype().itemsize
     needed = image.dataobj.offset + values
@@ -439,7 +483,7 @@ def _unpacked_length(path: Path) -> int:
     return length
 
 
-def _check_geometry(image: Any) -> None:
+def check_placed(image: Any) -> None:
     """Refuse a header whose voxels cannot be placed in the patient."""
     header = image.header
     if header['sform_code'] == 0 and header['qform_code'] == 0:
@@ -450,6 +494,11 @@ def _check_geometry(image: Any) -> None:
     unit = header.get_xyzt_units()[0]
     if unit not in ('mm', 'unknown'):
         raise SeriesError(f'the header gives lengths in {unit}; mm are needed (xyzt_units)')
+
+
+def _check_geometry(image: Any) -> None:
+    """Refuse voxels that are no axial slices of a plausible size."""
+    check_placed(image)
     columns = image.affine[:3, :3].T.tolist()
     sizes = [math.hypot(*column) for column in columns]
     if not all(0.05 <= size <= 30 for size in sizes):
@@ -476,7 +525,7 @@ def _check_geometry(image: Any) -> None:
 # -- timing
 
 
-def _command_times(run: RunSettings) -> tuple[str, Any] | None:
+def read_command_times(run: RunSettings) -> tuple[str, Any] | None:
     """Read the times given on the command line, checking what holds for every series."""
     if run.frame_times is not None:
         try:

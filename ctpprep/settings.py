@@ -2,8 +2,8 @@
 """Every default of ctpprep, once.
 
 `MethodSettings` holds what changes a number in an output: it goes into the methods text, the
-sidecars and the node hashes. `RunSettings` holds the rest: paths, processes, and frame times given in
-place of the dataset's. Each field
+sidecars and the node hashes. `RunSettings` holds the rest: paths, processes, and what a user
+gives in place of the dataset's times or of a step. Each field
 carries its stage, unit, meaning and source; the command line is made from them.
 
 Examples
@@ -260,6 +260,15 @@ class MethodSettings:
         low=0.1,
         high=20.0,
     )
+    least_normal_share: float = _setting(
+        0.5,
+        'normalization',
+        'fraction',
+        'share of tissue within --normal-tmax below which early tissue of the unaffected '
+        'hemisphere is the global reference instead; 0 for never',
+        low=0.0,
+        high=1.0,
+    )
     local_clip: float = _setting(
         1.5, 'normalization', 'fraction', 'cap of the contralateral map', RAU, low=0.1, high=10.0
     )
@@ -405,7 +414,7 @@ class MethodSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Where and how to run, and the timing that a user gives in place of the dataset's."""
+    """Where and how to run, and what a user gives in place of the dataset's times or of a step."""
 
     bids_dir: Path
     output_dir: Path
@@ -417,6 +426,9 @@ class RunSettings:
     mem_gb: float = 4.0
     frame_interval: float | None = None
     frame_times: Path | None = None
+    brain_mask: Path | None = None
+    aif_file: Path | None = None
+    derivatives: tuple[tuple[str, Path], ...] = ()
     verbosity: int = 0
     run_uuid: str = ''
     write_graph: bool = False

@@ -66,6 +66,34 @@ def error_of(capsys):
     return text
 
 
+# -- supplied files
+
+
+def test_supplied_files_reach_the_series_the_links_and_the_report(dataset, graph):
+    mask = dataset.parent / 'manual' / 'sub-01' / 'sub-01_desc-brain_mask.nii.gz'
+    mask.parent.mkdir(parents=True)
+    nb.Nifti1Image(np.ones((4, 4, 3), np.uint8), np.diag([-2, 2, 5, 1])).to_filename(mask)
+    assert call(dataset, '-d', f'manual={dataset.parent / "manual"}') == 0
+    assert [set(each.supplied) for each in graph.series] == [{'brain_mask'}, set()]
+    out = dataset.parent / 'out'
+    assert '"manual": "../manual"' in (out / 'dataset_description.json').read_text()
+    assert 'bids:manual:sub-01/sub-01_desc-brain_mask.nii.gz' in (out / 'sub-01.html').read_text()
+
+
+@pytest.mark.parametrize('text', ['manual', '=x', 'raw=x', 'a b=x', 'a='])
+def test_a_dataset_needs_a_name_of_its_own(dataset, graph, capsys, text):
+    assert call(dataset, '-d', text) == 2
+    assert 'NAME=PATH is needed' in error_of(capsys)
+
+
+def test_a_file_for_one_series_is_refused_for_two(dataset, graph, capsys):
+    table = dataset.parent / 'aif.tsv'
+    table.write_text('time\taif\n')
+    assert call(dataset, '--aif-file', str(table)) == 1
+    assert '2 are selected (sub-01, sub-02)' in error_of(capsys)
+    assert not (dataset.parent / 'out').exists()
+
+
 # -- results
 
 

@@ -440,6 +440,25 @@ def test_a_deleted_output_folder_comes_back_without_computing_again(site):
     assert (out / 'sub-01.html').stat().st_size > 0.9 * (site.out / 'sub-01.html').stat().st_size
 
 
+def test_what_was_written_once_can_be_supplied_again(site):
+    """Brain, AIF and motion correction are then not ours, but the same."""
+    options = ('--nprocs', '1', '--participant-label', '01', '-d', f'first={site.out}')
+    again = call(site.folder, 'again', *options, work='again_work')
+    assert again.returncode == 0, again.stderr
+    out = site.folder / 'again'
+    for name in ('brain_mask', 'tissue_mask', 'curves'):
+        path = out / 'sub-01' / 'ct' / f'sub-01_{TABLE[name].ending}'
+        if name != 'curves':
+            first = site.out / path.relative_to(out)
+            np.testing.assert_array_equal(*(nb.load(each).dataobj for each in (first, path)))
+        if name != 'tissue_mask':
+            uri = f'bids:first:sub-01/ct/{path.name}'
+            assert uri in sidecar(path)['Sources']
+    links = json.loads((out / 'dataset_description.json').read_text())['DatasetLinks']
+    assert links['first'] == '../first'
+    assert 'supplied' in (out / 'sub-01.html').read_text()
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_voxels_of_one(site):
     options = ('--nprocs', '2', '--participant-label', '01')

@@ -18,7 +18,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / 'ctpprep'
 SPDX = '# SPDX-License-Identifier: Apache-2.0'
 
-LEAVES = {'settings', 'series', 'exceptions'}
+LEAVES = {'settings', 'series', 'supplied', 'exceptions'}
 DRAWERS = {'figures', 'phantom'}  # leaves too: arrays in, figure or head out
 ROOMS = {'perfusion', 'interfaces', 'workflows'}
 DOORS = {'cli', 'reports', 'group'}
@@ -27,7 +27,8 @@ DOORS = {'cli', 'reports', 'group'}
 MAY_IMPORT: dict[str, set[str]] = {
     'exceptions': set(),
     'settings': LEAVES,
-    'series': LEAVES,
+    'series': LEAVES - {'supplied'},
+    'supplied': LEAVES,
     'figures': LEAVES,
     'phantom': LEAVES,
     'perfusion': {'exceptions'},

@@ -36,6 +36,7 @@ def write_series(folder, prefix, figures=('maps',)):
             'core', 'local', 'volume', '0.3', volume_ml='45.43', ci_low_ml='40', ci_high_ml='50'
         ),
         volume('hypoperfusion', 'n/a', 'volume', '6.0', volume_ml='130.3'),
+        volume('hypoperfusion', 'n/a', 'volume uncalibrated', '6.0', volume_ml='170.1'),
         volume('mismatch', 'global', 'difference', volume_ml='68.65'),
         volume('mismatch', 'global', 'ratio', value='2.1135'),
         volume('mismatch', 'local', 'ratio', reason='no core to divide by'),
@@ -84,6 +85,7 @@ def test_volumes_and_side_are_told(output_dir):
     assert 'Affected side: right confidence 0.93' in words
     assert 'Core rCBF < 30 % 61.6 mL 45.4 mL (40.0 to 50.0)' in words
     assert 'Tmax > 6 s 130.3 mL' in words
+    assert 'Tmax + offset > 6 s 170.1 mL' in words
     assert '2.11 no core to divide by' in words
 
 
@@ -193,3 +195,15 @@ def test_authors_are_abbreviated():
     (entry,) = references(['rau2024'])
     assert entry['text'].startswith('Rau A, Reisert M, Taschner CA,')
     assert 'AJNR Am J Neuroradiol 2024;45:277-283.' in entry['text']
+
+
+def test_a_replaced_global_reference_is_said_loudly(output_dir):
+    path = output_dir / 'sub-01' / 'ct' / 'sub-01_desc-global_rcbf.json'
+    path.write_text('{"Reference": "tissue with Tmax <= 4 s"}')
+    words = text_of(report(output_dir))
+    assert 'Global reference: tissue with Tmax <= 4 s' in words
+    assert 'doubtful' not in words
+    path.write_text('{"Reference": "early tissue", "ReferenceReason": "only 3% of <b>tissue</b>"}')
+    words = text_of(report(output_dir))
+    assert 'Global reference: early tissue' in words
+    assert 'The global reference is doubtful and was changed: only 3% of <b>tissue</b>.' in words

@@ -17,6 +17,8 @@ from nibabel.orientations import (
     ornt_transform,
 )
 
+from ctpprep.perfusion import supplied
+
 # ITK counts in LPS, nibabel in RAS
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -53,6 +55,30 @@ def load_mask(path):
     (X, Y, Z) array of bool
     """
     return load(path, dtype=None)[0] > 0
+
+
+def load_mask_on(path, density, affine, resample=supplied.mask_on_grid):
+    """Read a supplied mask on the grid of a series and check that it lies on the head.
+
+    Parameters
+    ----------
+    path : path-like
+    density : (X, Y, Z) array
+        A still image of the series, HU.
+    affine : (4, 4) array
+        Of that image.
+    resample : callable
+        `mask_on_grid`, or `voxels_on_grid` for a few voxels.
+
+    Returns
+    -------
+    (X, Y, Z) array of bool
+    """
+    mask, own = load(path, dtype=None)
+    mask = mask > 0
+    on_grid = resample(mask, own, density.shape, affine)
+    supplied.check_mask(mask, on_grid, density, Path(path).name)
+    return on_grid
 
 
 def voxel_size_mm(affine):

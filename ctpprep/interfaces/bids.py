@@ -177,16 +177,18 @@ class WriteFigures(SimpleInterface):
         return runtime
 
 
-def write_dataset_description(output_dir, bids_dir, version):
+def write_dataset_description(output_dir, links, version):
     """Describe the derivatives dataset.
 
     Parameters
     ----------
-    output_dir, bids_dir : Path
+    output_dir : Path
+    links : dict of str to Path
+        Folders that BIDS URIs point into, by name: ``raw`` and those of supplied files.
     version : str
         Of ctpprep.
     """
-    source = bids_dir / 'dataset_description.json'
+    source = links['raw'] / 'dataset_description.json'
     raw = json.loads(source.read_text()) if source.exists() else {}
     generated = {'Name': 'ctpprep', 'Version': version}
     if container := os.environ.get('CTPPREP_CONTAINER'):
@@ -199,9 +201,11 @@ def write_dataset_description(output_dir, bids_dir, version):
         'BIDSVersion': '1.10.0',
         'DatasetType': 'derivative',
         'GeneratedBy': [generated],
-        'SourceDatasets': [origin],
+        'SourceDatasets': [origin, *({'URL': f'bids:{name}:'} for name in links if name != 'raw')],
         # relative, so that a record that travels tells nothing of this machine
-        'DatasetLinks': {'raw': os.path.relpath(bids_dir, output_dir)},
+        'DatasetLinks': {
+            name: os.path.relpath(folder, output_dir) for name, folder in links.items()
+        },
         'HowToAcknowledge': 'Please cite doi:10.3174/ajnr.A8111 and ctpprep. Research use only.',
     }
     write_json(description, output_dir / 'dataset_description.json')

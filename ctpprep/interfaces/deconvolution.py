@@ -14,9 +14,11 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from ctpprep.exceptions import VesselError
 from ctpprep.interfaces import _images
 from ctpprep.interfaces.preprocessing import frame_weights
-from ctpprep.perfusion import bolus, deconvolution, denoising, grid, maps, vessels
+from ctpprep.perfusion import bolus, deconvolution, denoising, grid, maps, supplied, vessels
+from ctpprep.supplied import read_curves
 
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
 
@@ -30,18 +32,23 @@ class _FindVesselsInputSpec(BaseInterfaceInputSpec):
     tissue_mask = File(exists=True, mandatory=True)
     aif_voxels = traits.Int(mandatory=True)
     aif_scaling = traits.Enum('none', 'vof', mandatory=True)
+    supplied_curves = File(exists=True, desc='time (s), aif and perhaps vof (HU), tsv')
+    supplied_aif_mask = File(exists=True, desc='voxels of the AIF, on any grid of the same space')
 
 
 class _FindVesselsOutputSpec(TraitedSpec):
     curves = File(
         exists=True, desc='time (s), aif, vof, tissue (HU), weight; one row a frame, tsv'
     )
-    aif_mask = File(exists=True)
-    vof_mask = File(exists=True)
+    aif_mask = File(exists=True, desc='empty if the AIF was supplied as a curve')
+    vof_mask = File(exists=True, desc='empty if the VOF was supplied, or if there is none')
 
 
 class FindVessels(SimpleInterface):
-    """Find the AIF and the VOF."""
+    """Find the AIF and the VOF, or take those that a user supplies.
+
+    A supplied AIF does without a VOF: then its column is n/a.
+    """
 
     input_spec = _FindVesselsInputSpec
     output_spec = _FindVesselsOutputSpec
@@ -49,32 +56,93 @@ class FindVessels(SimpleInterface):
     def _run_interface(self, runtime):
         ctp, affine = _images.load(self.inputs.ctp_corrected, dtype=None)
         weights = frame_weights(self.inputs.confounds)
-        n_baseline = json.loads(Path(self.inputs.bolus).read_text())['n_baseline']
+        facts = json.loads(Path(self.inputs.bolus).read_text())
+        n_baseline = facts['n_baseline']
         candidates = _images.load_mask(self.inputs.intracranial_mask)
         tissue = _images.load_mask(self.inputs.tissue_mask)
-        times, pattern = grid.sampling_patterns(np.load(self.inputs.sample_times))
-        pattern = np.broadcast_to(pattern, candidates.shape)[candidates]
+        samples = np.load(self.inputs.sample_times)
+        times, slice_pattern = grid.sampling_patterns(samples)
+        pattern = np.broadcast_to(slice_pattern, candidates.shape)[candidates]
         good = weights > 0
         curves = _enhancement(ctp, candidates, n_baseline, weights)
         noise = float(np.median(denoising.curve_noise(curves, weights, n_baseline)))
         curves = curves[:, good]
         tissue_curves = curves[tissue[candidates]]
         peak = float(np.median(vessels.smooth_in_time(tissue_curves).max(axis=1)))
-        aif = vessels.find_aif(
-            curves, times[:, good], pattern, peak, noise, aif_voxels=self.inputs.aif_voxels
-        )
-        vof = vessels.find_vof(
-            curves, times[:, good], pattern, aif, aif_voxels=self.inputs.aif_voxels
-        )
-        rows = times[pattern[aif.voxels[0]]]
+        search = (curves, times[:, good], pattern)
+        vof, places = None, {}
+        if self.inputs.supplied_curves:
+            aif, vof = self._read_curves(samples, facts['arrival_s'])
+        elif self.inputs.supplied_aif_mask:
+            before = bolus.baseline(ctp, n_baseline, weights)
+            mask = _images.load_mask_on(
+                self.inputs.supplied_aif_mask, before, affine, supplied.voxels_on_grid
+            )
+            aif, places['aif'] = self._average(
+                ctp,
+                mask & np.isfinite(before),
+                n_baseline,
+                weights,
+                times,
+                slice_pattern,
+                (noise, peak),
+            )
+        else:
+            aif = vessels.find_aif(*search, peak, noise, aif_voxels=self.inputs.aif_voxels)
+        if vof is None:
+            vof = self._find_vof(search, aif)
+        if self.inputs.supplied_curves:
+            rows, row_weights, tissue_times = aif.times, 1.0, times.mean(axis=0)
+        else:
+            # a rejected frame has no curve: the table shows the line that the operator assumes
+            rows = next(each for each in times if np.array_equal(each[good], aif.times))
+            row_weights, tissue_times = weights, rows
         table = pd.DataFrame({'time': rows})
-        # a rejected frame has no curve: the table shows the line that the operator assumes
         table['aif'] = np.interp(rows, aif.times, self._scaled(aif, vof))
-        table['vof'] = np.interp(rows, vof.times, vof.curve)
-        table['tissue'] = np.interp(rows, rows[good], tissue_curves.mean(axis=0))
-        table['weight'] = weights
-        self._save(runtime, table, affine, candidates, aif=aif, vof=vof)
+        table['vof'] = np.nan if vof is None else np.interp(rows, vof.times, vof.curve)
+        table['tissue'] = np.interp(rows, tissue_times[good], tissue_curves.mean(axis=0))
+        table['weight'] = row_weights
+        self._save(runtime, table, affine, candidates, places, aif=aif, vof=vof)
         return runtime
+
+    def _read_curves(self, samples, arrival):
+        """Read a supplied AIF, and the VOF beside it if there is one."""
+        path = Path(self.inputs.supplied_curves)
+        table = {name: np.array(values) for name, values in read_curves(path).items()}
+        frames = samples.mean(axis=0)
+        scan = (float(samples.min()), float(samples.max()))
+        supplied.check_aif(
+            table['time'], table['aif'], float(frames[0]) + arrival, scan,
+            float(np.median(np.diff(frames))), path.name,
+        )  # fmt: skip
+        nowhere = np.array([], dtype=int)
+        found = []
+        for name in ('aif', 'vof'):
+            if name in table:
+                cropped, curve = supplied.crop_to_scan(table['time'], table[name], scan)
+                found.append(vessels.Vessel(curve, cropped, nowhere))
+        return found[0], found[1] if len(found) > 1 else None
+
+    def _average(self, ctp, mask, n_baseline, weights, times, slice_pattern, levels):
+        """Average supplied voxels, those of the sampling pattern that holds most of them."""
+        counts = np.bincount(slice_pattern, mask.sum(axis=(0, 1)), minlength=len(times))
+        group = int(np.argmax(counts))
+        mask = mask & (slice_pattern == group)
+        curve = np.nanmean(_enhancement(ctp, mask, n_baseline, weights), axis=0)[weights > 0]
+        supplied.check_rise(
+            curve, *levels, int(mask.sum()), Path(self.inputs.supplied_aif_mask).name
+        )  # fmt: skip
+        return vessels.Vessel(curve, times[group][weights > 0], np.array([], dtype=int)), mask
+
+    def _find_vof(self, search, aif):
+        """Find the VOF; a supplied AIF does without, unless it is to be scaled."""
+        try:
+            return vessels.find_vof(*search, aif, aif_voxels=self.inputs.aif_voxels)
+        except VesselError:
+            given = self.inputs.supplied_curves or self.inputs.supplied_aif_mask
+            if not given or self.inputs.aif_scaling == 'vof':
+                raise
+        return None
 
     def _scaled(self, aif, vof):
         if self.inputs.aif_scaling == 'none':
@@ -82,14 +150,15 @@ class FindVessels(SimpleInterface):
         areas = [np.trapezoid(each.curve, each.times) for each in (aif, vof)]
         return vessels.scale_to_vof(aif.curve, *areas)
 
-    def _save(self, runtime, table, affine, candidates, **found):
+    def _save(self, runtime, table, affine, candidates, places, **found):
         cwd = Path(runtime.cwd)
-        table.to_csv(cwd / 'curves.tsv', sep='\t', index=False, float_format='%.6g')
+        table.to_csv(cwd / 'curves.tsv', sep='\t', index=False, float_format='%.6g', na_rep='n/a')
         self._results['curves'] = str(cwd / 'curves.tsv')
         where = np.argwhere(candidates)
         for name, vessel in found.items():
-            mask = np.zeros(candidates.shape, dtype=bool)
-            mask[tuple(where[vessel.voxels].T)] = True
+            mask = places.get(name, np.zeros(candidates.shape, dtype=bool))
+            if vessel is not None and name not in places:
+                mask[tuple(where[vessel.voxels].T)] = True
             self._results[f'{name}_mask'] = _images.save(
                 mask, affine, cwd / f'{name}_mask.nii', like=self.inputs.ctp_corrected
             )
@@ -150,15 +219,18 @@ class Deconvolve(SimpleInterface):
         raw = _enhancement(ctp, tissue, n_baseline, weights)
         times, pattern = grid.sampling_patterns(np.load(inputs.sample_times))
         curves = self._smooth(raw, tissue, pattern, affine)
-        pattern = np.broadcast_to(pattern, tissue.shape)[tissue]
+        slice_pattern, pattern = pattern, np.broadcast_to(pattern, tissue.shape)[tissue]
         found = {name: np.zeros(len(curves), dtype=np.float32) for name in (*MAPS, 'noise')}
         operators = []
+        offsets = [None] * len(slice_pattern)
         for group in np.unique(pattern):
             mine = pattern == group
             if inputs.denoise == 'lowrank':
                 curves[mine] = denoising.low_rank(curves[mine], inputs.denoise_rank, weights)
             maps_found, operator = self._maps(curves[mine], times[group], weights)
             operators.append(operator)
+            for each in np.flatnonzero(slice_pattern == group):
+                offsets[each] = operator.tmax_offset
             for name in MAPS:
                 found[name][mine] = maps_found[name]
         found['noise'] = denoising.curve_noise(curves, weights, n_baseline)
@@ -171,6 +243,8 @@ class Deconvolve(SimpleInterface):
         facts = {
             'lambda': float(np.mean([each.regularization for each in operators])),
             'tmax_offset_s': float(np.mean([each.tmax_offset for each in operators])),
+            # feet to head; slices whose sampling pattern meets no tissue have none
+            'tmax_offset_s_by_slice': offsets,
             'noise_raw_hu': float(np.median(denoising.curve_noise(raw, weights, n_baseline))),
             'noise_denoised_hu': float(np.median(found['noise'])),
             'n_patterns': len(operators),

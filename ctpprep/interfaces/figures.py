@@ -97,6 +97,8 @@ class PlotSeries(SimpleInterface):
             masks = {name[:3]: images[name] for name in PLACES if name in images}
             places = (masks, images.get('reference'), images.get('brain_mask'), size_mm)
             curves.pop('weight', None)  # no curve
+            # a supplied AIF may do without a VOF
+            curves = {name: curve for name, curve in curves.items() if np.isfinite(curve).any()}
             drawn['curves'] = figures.plot_curves(curves.pop('time'), curves, *places)
         confounds = read_columns(self.inputs.confounds)
         if confounds:

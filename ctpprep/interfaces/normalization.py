@@ -49,12 +49,14 @@ class _NormalizeGlobalInputSpec(BaseInterfaceInputSpec):
     affected_side = traits.Enum('auto', 'left', 'right', 'both', mandatory=True)
     global_reference = traits.Enum('normal-tmax', 'contralateral', mandatory=True)
     normal_tmax = traits.Float(mandatory=True, desc='s')
+    least_normal_share = traits.Float(mandatory=True, desc='fraction')
 
 
 class _NormalizeGlobalOutputSpec(TraitedSpec):
     rcbf_global = File(exists=True, desc='fraction of the reference')
     rcbv_global = File(exists=True, desc='fraction of the reference')
     normalization = File(exists=True, desc='affected side and reference values, json')
+    reference_fields = File(exists=True, desc='sidecar fields that name the reference, json')
 
 
 class NormalizeGlobal(SimpleInterface):
@@ -72,7 +74,7 @@ class NormalizeGlobal(SimpleInterface):
         affected = inputs.affected_side if inputs.affected_side in ('left', 'right') else side.side
         chosen = normalization.reference_tissue(
             tmax, hemispheres, tissue, affected, global_reference=inputs.global_reference,
-            normal_tmax=inputs.normal_tmax,
+            normal_tmax=inputs.normal_tmax, least_normal_share=inputs.least_normal_share,
         )  # fmt: skip
         facts = {
             'affected_side': affected,
@@ -80,15 +82,17 @@ class NormalizeGlobal(SimpleInterface):
             'side_confidence': None if affected == inputs.affected_side else side.confidence,
             'tmax_left_s': side.tmax_left,
             'tmax_right_s': side.tmax_right,
-            'reference': inputs.global_reference,
-            'reference_share': float(chosen.sum() / tissue.sum()),
+            'reference': chosen.rule,
+            'reference_tmax_limit_s': chosen.tmax_limit,
+            'reference_share': float(chosen.mask.sum() / tissue.sum()),
+            'normal_share': chosen.normal_share,
         }
         for name in ('cbf', 'cbv'):
             if not (path := getattr(inputs, name)):
                 continue
             values, _ = _images.load(path)
             relative, facts[f'{name}_reference'] = normalization.normalize_global(
-                values, chosen, tissue
+                values, chosen.mask, tissue
             )
             self._results[f'r{name}_global'] = _images.save(
                 relative, affine, Path(runtime.cwd) / f'r{name}_global.nii', like=path
@@ -96,6 +100,12 @@ class NormalizeGlobal(SimpleInterface):
         path = Path(runtime.cwd) / 'normalization.json'
         path.write_text(json.dumps(facts))
         self._results['normalization'] = str(path)
+        fields = {'Reference': chosen.meaning}
+        if chosen.reason:
+            fields['ReferenceReason'] = chosen.reason
+        path = Path(runtime.cwd) / 'reference_fields.json'
+        path.write_text(json.dumps(fields))
+        self._results['reference_fields'] = str(path)
         return runtime
 
 

@@ -66,7 +66,10 @@ class PrepareSeries(SimpleInterface):
         cwd = Path(runtime.cwd)
         np.save(cwd / 'sample_times.npy', kept)
         self._results['sample_times'] = str(cwd / 'sample_times.npy')
-        (cwd / 'timing.json').write_text(json.dumps(timing_fields(kept)))
+        # files keep the user's voxel order, and so do the times of their slices
+        upwards = nb.aff2axcodes(image.affine)[2] != 'I'
+        fields = timing_fields(kept if upwards else kept[::-1])
+        (cwd / 'timing.json').write_text(json.dumps(fields))
         self._results['timing'] = str(cwd / 'timing.json')
         self._results['factors'] = tuple(int(factor) for factor in factors)
         self._results['ctp_working'] = _images.save(
@@ -125,15 +128,16 @@ def timing_fields(sample_times):
     Parameters
     ----------
     sample_times : (Z, T) array
-        s, feet to head.
+        s, in the order of the slices of the file.
 
     Returns
     -------
     dict
         ``VolumeTiming`` where all slices of a frame share their time, else
-        ``SliceAcquisitionTimes`` (frames x slices); s since the first sample.
+        ``SliceAcquisitionTimes`` (frames x slices); s on the clock of the series, as the curves of
+        the vessels: the two can be supplied together.
     """
-    times = np.round(sample_times - sample_times.min(), 4)
+    times = np.round(sample_times, 4)
     if np.ptp(times, axis=0).max() == 0:
         return {'VolumeTiming': times[0].tolist()}
     return {'SliceAcquisitionTimes': times.T.tolist()}
@@ -294,6 +298,7 @@ class _MakeMasksInputSpec(BaseInterfaceInputSpec):
     csf_hu = traits.Float(mandatory=True, desc='HU')
     vessel_ratio = traits.Float(mandatory=True)
     bone_margin_mm = traits.Float(mandatory=True, desc='mm')
+    supplied_brain_mask = File(exists=True, desc='in place of ours, on any grid of the same space')
 
 
 class _MakeMasksOutputSpec(TraitedSpec):
@@ -323,9 +328,7 @@ class MakeMasks(SimpleInterface):
         seen = bolus.find_missing(ctp, weights) == 0
         average = _fill_air(bolus.baseline(ctp, ctp.shape[3], weights), seen)
         first = _fill_air(bolus.baseline(ctp, 2, weights), seen)
-        brain_mask, inside = brain.brain_masks(
-            average, first, size, bone_hu=self.inputs.bone_hu, csf_hu=self.inputs.csf_hu
-        )
+        brain_mask, inside = self._brain(average, first, affine)
         # bone that motion brings into the outermost voxels must not pass for contrast
         deep = inside & seen & (brain.distance_in_plane(inside, size) > self.inputs.bone_margin_mm)
         curve = bolus.first_pass(ctp, deep, weights)
@@ -345,11 +348,30 @@ class MakeMasks(SimpleInterface):
             brain_mask=brain_mask, intracranial_mask=deep, vessel_mask=vessels,
             csf_mask=csf & ~vessels, pure_mask=pure, tissue_mask=tissue,
         )  # fmt: skip
-        facts = {'n_baseline': n_baseline, 'arrival_s': arrival - float(times[0])}
+        facts = {
+            'n_baseline': n_baseline,
+            'arrival_s': arrival - float(times[0]),
+            'scan_duration_s': float(times[-1] - times[0]),
+        }
         path = Path(runtime.cwd) / 'bolus.json'
         path.write_text(json.dumps(facts))
         self._results['bolus'] = str(path)
         return runtime
+
+    def _brain(self, average, first, affine):
+        """Return the brain and what lies inside the skull; a supplied mask counts as both."""
+        size, path = _images.voxel_size_mm(affine), self.inputs.supplied_brain_mask
+        given = _images.load_mask_on(path, first, affine) if path else None
+        try:
+            found, inside = brain.brain_masks(
+                average, first, size, bone_hu=self.inputs.bone_hu, csf_hu=self.inputs.csf_hu
+            )
+        except PerfusionError:
+            if given is None:
+                raise
+            return given, given
+        # the sinuses lie outside the brain: the skull is still worth finding
+        return (found, inside) if given is None else (given, inside | given)
 
     def _save(self, runtime, affine, **images):
         for name, array in images.items():

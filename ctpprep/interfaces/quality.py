@@ -17,6 +17,8 @@ from nipype.interfaces.base import (
 from ctpprep.interfaces import _images
 from ctpprep.perfusion import quality
 
+OTHER = {'left': 'right', 'right': 'left'}
+
 
 class _AssessQualityInputSpec(BaseInterfaceInputSpec):
     confounds = File(exists=True, desc='motion, tsv')
@@ -56,17 +58,22 @@ class AssessQuality(SimpleInterface):
             table = pd.read_csv(inputs.confounds, sep='\t')
             figures['displacement_max'] = table['displacement'].max()
             figures['frames_rejected'] = (table['weight'] == 0).mean()
-        if inputs.bolus:
-            figures['baseline_frames'] = _read(inputs.bolus)['n_baseline']
+        bolus = _read(inputs.bolus) if inputs.bolus else {}
+        if bolus:
+            figures['baseline_frames'] = bolus['n_baseline']
+            figures['arrival'] = bolus['arrival_s']
         noise = _read(inputs.deconvolution) if inputs.deconvolution else {}
         if noise:
             figures['noise_raw'] = noise['noise_raw_hu']
+            figures['noise_denoised'] = noise['noise_denoised_hu']
         if inputs.curves:
             table = pd.read_csv(inputs.curves, sep='\t')
             if {'vof', 'tissue'} <= set(table):
                 figures |= quality.curve_figures(
                     *(table[name].to_numpy() for name in ('time', 'aif', 'vof', 'tissue')),
                     noise.get('noise_denoised_hu'),
+                    bolus.get('arrival_s'),
+                    bolus.get('scan_duration_s'),
                 )
         return figures
 
@@ -82,11 +89,13 @@ class AssessQuality(SimpleInterface):
         core = core.set_index('normalization')['volume_ml']
         return {
             'coverage': slices * _images.voxel_size_mm(affine)[2],
-            'normal_tissue': facts['reference_share'],
+            'normal_tissue': facts['normal_share'],
             'mirror_similarity': inputs.similarity,
             'unassessable': unassessable.sum() / tissue.sum(),
             'side_confidence': facts['side_confidence'],
             'core_disagreement': abs(core['global'] - core['local']),
+            'tmax_at_zero': (tmax[tissue] == 0).mean(),
+            'healthy_side_tmax': facts[f'tmax_{OTHER[facts["affected_side"]]}_s'],
             'healthy_side_hypoperfusion': quality.healthy_side_share(
                 tmax, tissue, _images.load(inputs.hemispheres)[0], facts['affected_side'],
                 inputs.hypoperfusion_tmax,

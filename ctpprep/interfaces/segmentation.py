@@ -115,6 +115,8 @@ class _MeasureVolumesInputSpec(_LesionInputSpec):
     mismatch_global = File(exists=True, mandatory=True)
     mismatch_local = File(exists=True, mandatory=True)
     rcbv_global = File(exists=True, desc='fraction')
+    deconvolution = File(exists=True, desc='holds the Tmax offset of each slice, json')
+    tmax_calibration = traits.Bool(mandatory=True, desc='whether the offset was subtracted')
     tmax_thresholds = traits.List(traits.Float, mandatory=True, desc='s')
     rcbf_thresholds = traits.List(traits.Float, mandatory=True, desc='fractions')
 
@@ -133,6 +135,10 @@ class MeasureVolumes(SimpleInterface):
         inputs, lesion = self.inputs, _Lesion(self.inputs)
         names = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
         rcbv = _images.load(inputs.rcbv_global)[0] if inputs.rcbv_global else None
+        offsets = None
+        if inputs.deconvolution and inputs.tmax_calibration:
+            facts = json.loads(Path(inputs.deconvolution).read_text())
+            offsets = facts['tmax_offset_s_by_slice']
 
         def threshold_mask(mask, within):
             return segmentation.open_close(
@@ -146,6 +152,7 @@ class MeasureVolumes(SimpleInterface):
             lesion.hemisphere, core_rcbf=inputs.core_rcbf,
             hypoperfusion_tmax=inputs.hypoperfusion_tmax, tmax_thresholds=inputs.tmax_thresholds,
             rcbf_thresholds=inputs.rcbf_thresholds, threshold_mask=threshold_mask,
+            tmax_offsets=offsets,
         )  # fmt: skip
         path = Path(runtime.cwd) / 'volumes.tsv'
         table = pd.DataFrame(rows, columns=list(volumes.COLUMNS))

@@ -9,6 +9,10 @@ from ctpprep.perfusion.symmetry import SIDES
 from ctpprep.perfusion.vessels import curve_features
 
 STATUS = ('pass', 'warn', 'fail')
+# volumes settle this many widths of the VOF after contrast arrives, by a linear model of 59 scans
+# (Kasasbeh et al., Stroke 2016;47:2966, doi:10.1161/STROKEAHA.116.014177); in half of them 33 s
+# of scan were enough, in nine of ten 53 s, in all 69 s, with arrival at about 10 s
+VOF_WIDTHS = 1.6
 
 
 @dataclass(frozen=True)
@@ -41,22 +45,44 @@ CHECKS = (
           'the curves have gaps; look at the motion figure'),
     Check('noise_raw', 'HU', 'noise of a voxel before denoising', 10.0, 20.0, False,
           'low flow reads too high and lesions look ragged'),
+    Check('noise_denoised', 'HU', 'noise of the denoised curves of tissue', 1.0, 2.0, False,
+          'the curve of a core, 1 to 2 HU high, drowns in noise: low flow reads too high'),
     Check('contrast_to_noise', 'ratio', 'peak of the mean tissue curve over denoised noise',
           4.0, 2.0, True, 'the maps are dominated by noise'),
     Check('baseline_frames', 'frames', 'frames before contrast arrives', 3.0, 1.0, True,
           'the baseline is uncertain; start the scan earlier'),
+    Check('arrival', 's', 'arrival of contrast after the start of the scan', 20.0, 30.0, False,
+          'the bolus comes late (heart failure, or a scan started early): what is left of the scan '
+          'may be too short'),
+    Check('scan_after_peak', 's', 'end of the scan after the peak of the AIF', 35.0, 18.0, True,
+          'curves of slow tissue may be cut: core is then over-read, CBV and MTT read low; 60 to '
+          '70 s of scan are advised'),
+    Check('scan_reserve', 's',
+          'end of the scan after arrival plus 1.6 times the width of the VOF', 0.0, -10.0, True,
+          'a bolus this wide needs a longer scan: core is over-read, CBV and MTT read low'),
     Check('vof_end', 'fraction', 'height of the VOF at the end of the scan, relative to its peak',
           0.5, 0.8, False,
-          'the scan ends before the bolus has left: CBV and MTT read low, core may be over-read'),
+          'the scan ends before the bolus has left: core is over-read, CBV and MTT read low'),
+    Check('vof_width', 's', 'full width of the VOF at half of its peak, or up to the scan end',
+          20.0, 30.0, False, 'a wide bolus (low cardiac output?) makes Tmax and MTT uncertain'),
     Check('aif_peak', 'HU', 'peak of the AIF', 80.0, 40.0, True,
           'the bolus is weak or the artery partial-volumed: absolute CBF and CBV read high'),
     Check('aif_width', 's', 'full width of the AIF at half of its peak', 14.0, 20.0, False,
           'a wide bolus (low cardiac output?) makes Tmax and MTT uncertain'),
+    Check('aif_area', 'ratio', 'area of the AIF over that of the VOF', 0.5, 0.2, True,
+          'the artery is partial-volumed: absolute CBF and CBV read high, relative maps do not '
+          'change'),
     Check('coverage', 'mm', 'extent of tissue from feet to head', 50.0, 20.0, True,
           'a lesion outside the slab is not seen'),
-    Check('normal_tissue', 'fraction', 'share of tissue in the global reference', 0.5, 0.25, True,
-          'little tissue is normally perfused (heart failure, carotid stenosis?): the global '
-          'reference is doubtful'),
+    Check('normal_tissue', 'fraction', 'share of tissue within the limit of normal Tmax', 0.5, 0.25,
+          True, 'little tissue is normally perfused (heart failure, carotid stenosis, a wrong AIF?):'
+          ' the global reference, and with it the core, is doubtful'),
+    Check('healthy_side_tmax', 's', 'median Tmax of the unaffected hemisphere', 4.0, 6.0, False,
+          'all tissue is late (heart failure, carotid stenosis, an AIF from an early artery?): '
+          'hypoperfusion is over-read'),
+    Check('tmax_at_zero', 'fraction', 'share of tissue whose Tmax is 0', 0.1, 0.3, False,
+          'the AIF comes later than tissue (an artery behind a stenosis?): Tmax and hypoperfusion '
+          'read low'),
     Check('mirror_similarity', 'correlation', 'agreement of brain with its mirrored self', 0.65, 0.5,
           True, 'homologues are uncertain: read the global map'),
     Check('unassessable', 'fraction', 'share of tissue without a homologue to divide by', 0.1, 0.3,
@@ -90,7 +116,8 @@ def judge(check, figure):
 
     Examples
     --------
-    >>> judge(CHECKS[4], 2.0)[0], judge(CHECKS[4], 8.0)[0]
+    >>> (check,) = (each for each in CHECKS if each.name == 'baseline_frames')
+    >>> judge(check, 2.0)[0], judge(check, 8.0)[0]
     ('warn', 'pass')
     """
     if figure is None or not np.isfinite(figure):
@@ -157,25 +184,43 @@ def healthy_side_share(tmax, tissue_mask, hemisphere, affected, limit):
     return float((tmax[tissue] > limit).mean()) if tissue.any() else float('nan')
 
 
-def curve_figures(times, aif, vof, tissue, noise_denoised):
-    """Measure the vessels' curves.
+def curve_figures(times, aif, vof, tissue, noise_denoised, arrival, duration):
+    """Measure the vessels' curves and whether the scan held the whole bolus.
 
     Parameters
     ----------
     times, aif, vof, tissue : (T,) arrays
-        s and HU.
-    noise_denoised : float
+        s and HU; a VOF of NaN is none.
+    noise_denoised : float or None
         Noise of the denoised tissue curves, HU.
+    arrival, duration : float or None
+        Arrival of contrast and end of the scan after its start, s.
 
     Returns
     -------
     dict
-        Figures named as in `CHECKS`.
+        Figures named as in `CHECKS`; those that need a VOF are absent without one, and so is a
+        reserve that a VOF cut above half of its peak would seem to leave.
     """
-    width = curve_features(np.asarray(aif)[None], times).width[0]
-    return {
-        'aif_peak': float(np.max(aif)),
-        'aif_width': float(width),
-        'vof_end': float(np.mean(vof[-2:]) / np.max(vof)),
+    times = np.asarray(times, dtype=float)
+    artery = curve_features(np.asarray(aif)[None], times)
+    figures = {
+        'aif_peak': float(artery.peak[0]),
+        'aif_width': float(artery.width[0]),
+        'scan_after_peak': float(times[-1] - artery.peak_time[0]),
         'contrast_to_noise': float(np.max(tissue) / noise_denoised) if noise_denoised else None,
     }
+    if np.isfinite(vof).all():
+        vein = curve_features(np.asarray(vof)[None], times)
+        width = float(vein.width[0])
+        figures |= {
+            'vof_end': float(np.mean(vof[-2:]) / np.max(vof)),
+            'vof_width': width,
+            'aif_area': float(np.trapezoid(aif, times) / np.trapezoid(vof, times)),
+        }
+        if arrival is not None:
+            reserve = float(duration - arrival - VOF_WIDTHS * width)
+            # a VOF still above half of its peak is wider than was seen: no reserve can be promised
+            if reserve < 0 or vof[-1] < 0.5 * np.max(vof):
+                figures['scan_reserve'] = reserve
+    return figures

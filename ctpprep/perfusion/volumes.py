@@ -12,6 +12,7 @@ COLUMNS = (
     'region', 'hemisphere', 'normalization', 'measure', 'threshold', 'volume_ml', 'ci_low_ml',
     'ci_high_ml', 'value', 'affected_side', 'side_confidence', 'reason',
 )  # fmt: skip
+IN_ML = ('volume', 'volume uncalibrated', 'difference')
 DEFUSE3 = {'core_ml': 70.0, 'mismatch_ml': 15.0, 'ratio': 1.8}
 
 
@@ -68,9 +69,36 @@ def mismatch_figures(core_ml, hypoperfusion_ml):
     return volume, ratio, bool(profile)
 
 
+def uncalibrated_tmax(tmax, offset_by_slice):
+    """Give calibrated Tmax back the offset that was subtracted from it.
+
+    Calibrated Tmax is cut at 0, so a voxel of 0 may have had any value up to the offset: only
+    thresholds from the offset on see the map as it was before calibration.
+
+    Parameters
+    ----------
+    tmax : (X, Y, Z) array
+        Calibrated, s.
+    offset_by_slice : (Z,) sequence of float or None
+        What was subtracted in each slice, s; None in slices without tissue.
+
+    Returns
+    -------
+    (X, Y, Z) array
+        s.
+
+    Examples
+    --------
+    >>> uncalibrated_tmax(np.full((1, 1, 2), 5.0), [2.0, 2.5])
+    array([[[7. , 7.5]]])
+    """
+    return tmax + np.array([offset or 0.0 for offset in offset_by_slice])
+
+
 def volume_table(
     masks, tmax, rcbf, rcbv_global, within, voxel_size_mm, side, hemisphere_name,
     *, core_rcbf, hypoperfusion_tmax, tmax_thresholds, rcbf_thresholds, threshold_mask,
+    tmax_offsets=None,
 ):  # fmt: skip
     """Tabulate every volume of a series.
 
@@ -97,6 +125,8 @@ def volume_table(
         Thresholds whose volumes are tabulated besides (s, fractions).
     threshold_mask : callable
         ``threshold_mask(mask, within)`` opens and closes a thresholded mask.
+    tmax_offsets : (Z,) sequence of float or None, optional
+        What calibration subtracted from Tmax in each slice, s; absent for uncalibrated Tmax.
 
     Returns
     -------
@@ -108,7 +138,7 @@ def volume_table(
 
     def add(region, normalization, measure, threshold, figure, reason=None):
         # figures without a unit stand in a column of their own
-        column = 'volume_ml' if measure in ('volume', 'difference') else 'value'
+        column = 'volume_ml' if measure in IN_ML else 'value'
         rows.append(
             dict.fromkeys(COLUMNS)
             | {
@@ -148,6 +178,20 @@ def volume_table(
     }
     for level, value in by_tmax.items():
         add('tmax', None, 'volume', level, value, empty(value, f'with Tmax > {level:g} s'))
+    if tmax_offsets is not None:
+        uncalibrated = uncalibrated_tmax(tmax, tmax_offsets)
+        greatest = max(offset for offset in tmax_offsets if offset is not None)
+        for region, level in (
+            ('hypoperfusion', hypoperfusion_tmax), *(('tmax', each) for each in tmax_thresholds)
+        ):  # fmt: skip
+            if level < greatest:
+                add(region, None, 'volume uncalibrated', level, None,
+                    f'below the offset of {greatest:.1f} s, where calibrated Tmax is cut at 0')  # fmt: skip
+                continue
+            mask = threshold_mask(uncalibrated > level, within['global'])
+            value = volume_ml(mask, voxel_size_mm)
+            add(region, None, 'volume uncalibrated', level, value,
+                empty(value, f'with Tmax > {level:g} s'))  # fmt: skip
     for which in ('global', 'local'):
         for level in rcbf_thresholds:
             mask = threshold_mask(rcbf[which] < level, within[which])

@@ -79,6 +79,7 @@ class Section:
 
     prefix: str
     volumes: list[dict[str, str]] = field(default_factory=list)
+    reference: dict[str, str] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
     figures: list[dict[str, str]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
@@ -190,6 +191,10 @@ def collect(output_dir: Path, label: str, failed: list[dict[str, Any]]) -> list[
 
     for path in sorted(folder.rglob('*_seg-perfusion_morph.tsv')):
         section(path.name.removesuffix('_seg-perfusion_morph.tsv')).volumes = read_volumes(path)
+    for path in sorted(folder.rglob('*_desc-global_rcbf.json')):
+        told = json.loads(path.read_text(encoding='utf-8'))
+        reference = {name: told[name] for name in ('Reference', 'ReferenceReason') if name in told}
+        section(path.name.removesuffix('_desc-global_rcbf.json')).reference = reference
     for path in sorted(folder.rglob('*_desc-qualitycontrol_ctp.tsv')):
         section(path.name.removesuffix('_desc-qualitycontrol_ctp.tsv')).checks = read_checks(path)
     words = {what: (title, about) for what, title, about in FIGURES}

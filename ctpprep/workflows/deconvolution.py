@@ -6,6 +6,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from ctpprep.interfaces.deconvolution import Deconvolve, FindVessels
+from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings
 
 INPUTS = (
@@ -16,12 +17,13 @@ MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
 
 
 def init_deconvolution_wf(
-    method: MethodSettings, mem_gb: float, name: str = 'deconvolution_wf'
+    series: CTPSeries, method: MethodSettings, mem_gb: float, name: str = 'deconvolution_wf'
 ) -> LiterateWorkflow:
     """Find AIF and VOF, denoise and deconvolve.
 
     Parameters
     ----------
+    series : CTPSeries
     method : MethodSettings
     mem_gb : float
         Size of the working series, GB.
@@ -38,6 +40,9 @@ def init_deconvolution_wf(
     find_vessels = pe.Node(
         FindVessels(**method.stage('vessels')), name='find_vessels', mem_gb=2 * mem_gb
     )
+    for piece in ('curves', 'aif_mask'):
+        if file := series.supplied.get(piece):
+            setattr(find_vessels.inputs, f'supplied_{piece}', str(file.path))
     deconvolve = pe.Node(
         Deconvolve(**method.stage('denoising', 'deconvolution')),
         name='deconvolve',
@@ -55,11 +60,11 @@ def init_deconvolution_wf(
         (find_vessels, outputnode, [(port, port) for port in vessels]),
         (deconvolve, outputnode, [(port, port) for port in maps]),
     ])  # fmt: skip
-    workflow.__desc__ = _describe(method)
+    workflow.__desc__ = _describe(series, method)
     return workflow
 
 
-def _describe(method: MethodSettings) -> str:
+def _describe(series: CTPSeries, method: MethodSettings) -> str:
     x, _, z = method.denoise_sigma_mm
     smoothing = (
         'smoothed over tissue off vessels and bone (normalized convolution [@wack2014], sigma '
@@ -77,12 +82,22 @@ def _describe(method: MethodSettings) -> str:
         else 'Tmax was not calibrated.'
     )
     scaling = ', its area scaled to that of the VOF' if method.aif_scaling == 'vof' else ''
+    if 'curves' in series.supplied:
+        aif = 'a curve that was supplied'
+    elif 'aif_mask' in series.supplied:
+        aif = 'the mean of voxels that were supplied'
+    else:
+        aif = (
+            f'the mean of up to {method.aif_voxels} voxels whose curves are highest, earliest and '
+            'narrowest'
+        )
+    beside = ' unless it was supplied, too' if 'curves' in series.supplied else ''
     return f"""
 ### Perfusion maps
 
-The arterial input function is the mean of up to {method.aif_voxels} voxels whose curves are highest,
-earliest and narrowest{scaling}; the venous output function that of the voxels with the largest
-area among those that fill later. Tissue curves were {denoising}. They were deconvolved on their
+The arterial input function is {aif}{scaling}; the venous output function is the mean of the voxels
+with the largest area among those that fill later{beside}.
+Tissue curves were {denoising}. They were deconvolved on their
 true sample times by Tikhonov regularization [@calamante2003] (derivative of order
 {method.penalty_order}, lambda {method.lambda_rel:g} of the largest singular value) on a residue
 grid of {method.residue_step:g} s that begins {method.residue_lead:g} s before zero, which makes

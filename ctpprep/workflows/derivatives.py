@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is written: one row a file."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,11 @@ VOLUMES = _columns(
     region=('', 'core, hypoperfusion, mismatch, or the quantity that is thresholded'),
     hemisphere=('', 'hemisphere the region is restricted to'),
     normalization=('', 'normalization of CBF or CBV'),
-    measure=('', 'volume; difference of hypoperfusion and core; ratio; index; trial criteria'),
+    measure=(
+        '',
+        'volume; volume by Tmax without its calibration; difference of hypoperfusion and core; '
+        'ratio; index; trial criteria',
+    ),
     threshold=('', 'rCBF as a fraction, or Tmax in s'),
     volume_ml=('mL', 'volume'),
     ci_low_ml=('mL', 'lower limit of the 95 % interval of the volume'),
@@ -112,6 +116,12 @@ class Derivative:
     fields: tuple[str, ...] = ()
 
 
+# what a supplied file shaped besides what is made from that
+SHAPED = {
+    'brain_mask': ('brain_mask', 'tissue_mask', 'vessel_mask', 'csf_mask'),
+    'curves': ('curves', 'aif_mask', 'vof_mask'),
+    'aif_mask': ('curves', 'aif_mask', 'vof_mask'),
+}
 _SERIES = ('ctp_corrected',)
 _MASKS = ('grid', 'motion', 'masks')
 _CURVES = ('grid', 'motion', 'masks', 'vessels')
@@ -140,6 +150,7 @@ def _relative(which: str, quantity: str) -> tuple[Derivative, ...]:
             f'{upper} relative to the median of the global reference tissue',
             (quantity[1:], 'tmax', 'tissue_mask'), ('normalization',),
             {'Units': '1', 'Reference': which, 'Scale': PERCENT}, ('normalization',),
+            fields=('reference_fields',),
         ),
         Derivative(
             'normalization', f'{quantity}_mirrored', f'desc-contralateral_{quantity}.nii.gz',
@@ -170,7 +181,7 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
     Parameters
     ----------
     global_reference : str
-        What the global maps are relative to; stands in their sidecars.
+        What the global maps are to be relative to; what was used is written over it.
     """
     return (
         Derivative(
@@ -270,7 +281,7 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
         Derivative(
             'segmentation', 'volumes', 'seg-perfusion_morph.tsv', 'volumes and their ratios',
             ('hypoperfusion', 'core_global', 'core_local', 'tmax', 'rcbf_global', 'rcbf_local'),
-            (*_LESIONS, 'volumes'), VOLUMES,
+            (*_LESIONS, 'volumes'), VOLUMES, ('normalization', 'deconvolution'),
         ),
         Derivative(
             'quality', 'quality', 'desc-qualitycontrol_ctp.tsv',
@@ -296,16 +307,22 @@ def derivative_rows(series: CTPSeries, method: MethodSettings, stage: str) -> li
     """
     table = derivatives(method.global_reference)
     paths = {row.name: f'{series.out_subdir}/{series.prefix}_{row.ending}' for row in table}
-    uris = {name: f'bids::{path}' for name, path in paths.items()} | {'ctp': series.uri}
+    uris = {name: f'bids::{path}' for name, path in paths.items()} | {'ctp': series.source.uri}
     if series.ncct is not None:
         depth = series.uri.count('/')
         uris['ncct'] = f'bids:raw:{series.ncct.relative_to(series.path.parents[depth]).as_posix()}'
+    if 'ctp_corrected' in series.supplied:
+        method = replace(method, motion_correction=False)
     rows = []
     for row in table:
         if row.stage != stage:
             continue
         sidecar = {'Description': row.description} | row.metadata
-        sidecar['Sources'] = [uris[source] for source in row.sources]
+        sidecar['Sources'] = [uris[source] for source in row.sources] + [
+            file.uri
+            for piece, file in series.supplied.items()
+            if row.name in SHAPED.get(piece, ())
+        ]
         if 'ctp' in row.sources or 'ctp_corrected' in row.sources:
             sidecar['TimingSource'] = series.timing_source
         if settings := method.stage(*row.settings):

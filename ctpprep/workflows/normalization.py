@@ -7,11 +7,13 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from ctpprep.interfaces.normalization import NormalizeContralateral, NormalizeGlobal
 from ctpprep.interfaces.registration import ApplyMirror
+from ctpprep.perfusion.normalization import EARLY_TMAX
 from ctpprep.settings import MethodSettings
 
 INPUTS = (
     'cbf', 'cbv', 'tmax', 'tissue_mask', 'hemispheres', 'homologue_tissue', 'mirror_to_reference',
 )  # fmt: skip
+FACTS = ('normalization', 'reference_fields')
 QUANTITIES = ('rcbf', 'rcbv')
 
 
@@ -29,7 +31,7 @@ def init_normalization_wf(
     -------
     LiterateWorkflow
         Inputs: those of `INPUTS`. Outputs: ``r*_global``, ``r*_mirrored``, ``r*_local`` for CBF
-        and CBV, ``unassessable_mask``, ``normalization``.
+        and CBV, ``unassessable_mask``, ``normalization``, ``reference_fields``.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(IdentityInterface(list(INPUTS)), name='inputnode')
@@ -38,6 +40,7 @@ def init_normalization_wf(
             affected_side=method.affected_side,
             global_reference=method.global_reference,
             normal_tmax=method.normal_tmax,
+            least_normal_share=method.least_normal_share,
         ),
         name='normalize_global',
     )
@@ -49,7 +52,7 @@ def init_normalization_wf(
     )  # fmt: skip
     fields = [f'{q}_{kind}' for q in QUANTITIES for kind in ('global', 'mirrored', 'local')]
     outputnode = pe.Node(
-        IdentityInterface([*fields, 'unassessable_mask', 'normalization']), name='outputnode'
+        IdentityInterface([*fields, 'unassessable_mask', *FACTS]), name='outputnode'
     )
     workflow.connect([
         (inputnode, normalize_global, [
@@ -58,7 +61,7 @@ def init_normalization_wf(
         (inputnode, apply_mirror, [('mirror_to_reference', 'transform')]),
         (relative, apply_mirror, [('out', 'images')]),
         (apply_mirror, mirrored, [('mirrored', 'inlist')]),
-        (normalize_global, outputnode, [('normalization', 'normalization')]),
+        (normalize_global, outputnode, [(port, port) for port in FACTS]),
     ])  # fmt: skip
     for number, quantity in enumerate(QUANTITIES, start=1):
         node = pe.Node(
@@ -91,11 +94,19 @@ def _describe(method: MethodSettings) -> str:
         if method.global_reference == 'normal-tmax'
         else 'the contralateral hemisphere'
     )
+    instead = (
+        f' Where less than {method.least_normal_share:.0%} of tissue is within that, it is the '
+        'tissue of the unaffected hemisphere whose Tmax exceeds its 10th percentile there by up '
+        f'to {max(method.normal_tmax - EARLY_TMAX, 0):g} s; the sidecars and the volumes of the '
+        'report say where this was so.'
+        if method.global_reference == 'normal-tmax' and method.least_normal_share > 0
+        else ''
+    )
     x, y, z = method.local_sigma_mm
     return f"""
 ### Normalization
 
-Global normalization divides CBF and CBV by their median over {reference}. Local normalization
+Global normalization divides CBF and CBV by their median over {reference}.{instead} Local normalization
 [@rau2024] divides the global map by its value at the contralateral homologue, capped at
 {method.local_clip:.0%} and smoothed over tissue (Gaussian of sigma {x:g} x {y:g} x {z:g} mm in
 patient axes); tissue whose smoothed homologue is below {method.local_floor:.0%} is not assessable.

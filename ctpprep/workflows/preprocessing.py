@@ -11,8 +11,10 @@ from ctpprep.interfaces.preprocessing import (
     MakeMasks,
     PrepareSeries,
 )
+from ctpprep.interfaces.supplied import TakeCorrected
 from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings
+from ctpprep.supplied import describe_supplied
 
 # a series has some tens of frames: more threads would gain little
 MOST_THREADS = 8
@@ -48,23 +50,26 @@ def init_preprocessing_wf(
     threads = min(threads, MOST_THREADS)
     prepare_series = pe.Node(
         PrepareSeries(
-            ctp=str(series.path),
+            ctp=str(series.source.path),
             sample_times=[list(row) for row in series.sample_times],
             **method.stage('grid'),
         ),
         name='prepare_series',
         mem_gb=2 * mem_gb,
     )
+    ready = 'ctp_corrected' in series.supplied
+    corrector = TakeCorrected if ready else CorrectMotion
+    correction = {'motion_reject_similarity': method.motion_reject_similarity}
+    if not ready:
+        correction |= {'motion_skip_mm': method.motion_skip_mm, 'num_threads': threads}
     correct_motion = pe.Node(
-        CorrectMotion(
-            motion_reject_similarity=method.motion_reject_similarity,
-            motion_skip_mm=method.motion_skip_mm,
-            num_threads=threads,
-        ),
-        name='correct_motion',
+        corrector(**correction),
+        name='take_corrected' if ready else 'correct_motion',
         mem_gb=2 * mem_gb,
     )
     make_masks = pe.Node(MakeMasks(**method.stage('masks')), name='make_masks', mem_gb=2 * mem_gb)
+    if mask := series.supplied.get('brain_mask'):
+        make_masks.inputs.supplied_brain_mask = str(mask.path)
     outputs = {
         prepare_series: ('sample_times', 'timing'),
         correct_motion: ('ctp_corrected', 'confounds', 'frame_transforms', 'motion'),
@@ -83,7 +88,7 @@ def init_preprocessing_wf(
                                       ('confounds', 'confounds')]),
         *((node, outputnode, [(port, port) for port in ports]) for node, ports in outputs.items()),
     ])  # fmt: skip
-    if method.motion_correction:
+    if method.motion_correction and not ready:
         estimate_motion = pe.Node(
             EstimateMotion(
                 motion_grid_mm=method.motion_grid_mm,
@@ -100,13 +105,25 @@ def init_preprocessing_wf(
             (estimate_motion, correct_motion, [('transforms', 'transforms'),
                                                ('reference_frame', 'reference_frame')]),
         ])  # fmt: skip
-    workflow.__desc__ = _describe(method)
+    workflow.__desc__ = _describe(series, method)
     return workflow
 
 
-def _describe(method: MethodSettings) -> str:
+def _describe(series: CTPSeries, method: MethodSettings) -> str:
+    brain = (
+        'The brain is a mask that was supplied.'
+        if 'brain_mask' in series.supplied
+        else f'The brain is the soft tissue inside the ring of bone (> {method.bone_hu:g} HU), with '
+        'sulci and ventricles, without the outer rim of CSF.'
+    )
+    moved = (
+        'The series was supplied motion-corrected; frames whose skull correlated with that of the '
+        f'first by less than {method.motion_reject_similarity:g} were left out.'
+    )
     motion = (
-        'Every frame was registered rigidly by robust least squares (inverse compositional '
+        moved
+        if 'ctp_corrected' in series.supplied
+        else 'Every frame was registered rigidly by robust least squares (inverse compositional '
         '[@baker2004]) to the first frame whose skull most others then matched, and frames whose '
         'skull still correlated with that of this reference frame by less than '
         f'{method.motion_reject_similarity:g} were left out. A series in which no frame had moved '
@@ -119,9 +136,8 @@ def _describe(method: MethodSettings) -> str:
 
 Voxels were averaged in plane while they stayed within {method.working_in_plane_mm:g} mm, and thin
 slices acquired together to about {method.working_slice_mm:g} mm. {motion} The reference image is
-the mean of the corrected frames before contrast. The brain is the soft tissue inside the ring of
-bone (> {method.bone_hu:g} HU), with sulci and ventricles, without the outer rim of CSF. Voxels
+the mean of the corrected frames before contrast. {brain} Voxels
 that enhance more than {method.vessel_ratio:g} times the median of brain count as vessels, voxels
 below {method.csf_hu:g} HU in the time average as CSF; neither counts as tissue. AIF and VOF are
-looked for at least {method.bone_margin_mm:g} mm off the bone.
+looked for at least {method.bone_margin_mm:g} mm off the bone. {describe_supplied(series)}
 """

@@ -12,6 +12,7 @@ MAPS = (
     'tmax', 'rcbf_global', 'rcbf_local', 'tissue_mask', 'unassessable_mask', 'hemispheres',
     'normalization',
 )  # fmt: skip
+MEASURED = ('rcbv_global', 'deconvolution')  # read by the volumes alone
 MASKS = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
 
 
@@ -28,15 +29,16 @@ def init_segmentation_wf(
     Returns
     -------
     LiterateWorkflow
-        Inputs: those of `MAPS` and ``rcbv_global``. Outputs: those of `MASKS`, ``lesions`` and
+        Inputs: those of `MAPS` and `MEASURED`. Outputs: those of `MASKS`, ``lesions`` and
         ``volumes``.
     """
     workflow = LiterateWorkflow(name=name)
-    inputnode = pe.Node(IdentityInterface([*MAPS, 'rcbv_global']), name='inputnode')
+    inputnode = pe.Node(IdentityInterface([*MAPS, *MEASURED]), name='inputnode')
     settings = method.stage('segmentation')
     segment_lesions = pe.Node(SegmentLesions(**settings), name='segment_lesions')
     measure_volumes = pe.Node(
         MeasureVolumes(
+            tmax_calibration=method.tmax_calibration,
             tmax_thresholds=list(method.tmax_thresholds),
             rcbf_thresholds=list(method.rcbf_thresholds),
             **settings,
@@ -46,7 +48,7 @@ def init_segmentation_wf(
     outputnode = pe.Node(IdentityInterface([*MASKS, 'lesions', 'volumes']), name='outputnode')
     workflow.connect([
         (inputnode, segment_lesions, [(port, port) for port in MAPS]),
-        (inputnode, measure_volumes, [(port, port) for port in (*MAPS, 'rcbv_global')]),
+        (inputnode, measure_volumes, [(port, port) for port in (*MAPS, *MEASURED)]),
         (segment_lesions, measure_volumes, [(port, port) for port in MASKS]),
         (segment_lesions, outputnode, [(port, port) for port in (*MASKS, 'lesions')]),
         (measure_volumes, outputnode, [('volumes', 'volumes')]),
@@ -55,6 +57,11 @@ def init_segmentation_wf(
         'auto': 'the hemisphere with the greater median Tmax',
         'both': 'both hemispheres',
     }.get(method.affected_side, f'the {method.affected_side} hemisphere, as asked for')
+    uncalibrated = (
+        ' Volumes of Tmax are also given without its calibration.'
+        if method.tmax_calibration
+        else ''
+    )
     workflow.__desc__ = f"""
 ### Segmentation
 
@@ -63,6 +70,6 @@ is tissue with Tmax above {method.hypoperfusion_tmax:g} s; both after morphologi
 ({method.opening_mm:g} mm) and closing ({method.closing_mm:g} mm), restricted to {side} [@rau2024].
 Mismatch is hypoperfusion outside of the core; the table also gives the difference of the volumes,
 their ratio, the hypoperfusion intensity ratio [@olivot2014] and the criteria of DEFUSE 3
-[@albers2018].
+[@albers2018].{uncalibrated}
 """
     return workflow

@@ -177,7 +177,7 @@ def test_dataset_is_described_as_a_derivative_with_a_link_to_its_source(tmp_path
     raw, out = tmp_path / 'raw', tmp_path / 'raw' / 'derivatives' / 'ctpprep'
     raw.mkdir()
     (raw / 'dataset_description.json').write_text('{"Name": "Heads", "DatasetDOI": "doi:1/2"}')
-    write_dataset_description(out, raw, '1.2')
+    write_dataset_description(out, {'raw': raw}, '1.2')
     found = json.loads((out / 'dataset_description.json').read_text())
     assert found['DatasetType'] == 'derivative'
     assert found['GeneratedBy'] == [{'Name': 'ctpprep', 'Version': '1.2'}]
@@ -189,7 +189,7 @@ def test_dataset_is_described_as_a_derivative_with_a_link_to_its_source(tmp_path
 
 def test_a_dataset_without_description_is_described_too(tmp_path):
     (tmp_path / 'raw').mkdir()
-    write_dataset_description(tmp_path / 'out', tmp_path / 'raw', '1.2')
+    write_dataset_description(tmp_path / 'out', {'raw': tmp_path / 'raw'}, '1.2')
     assert (tmp_path / 'out' / 'dataset_description.json').exists()
     assert '**/ct\n' in (tmp_path / 'out' / '.bidsignore').read_text()
 
@@ -197,7 +197,7 @@ def test_a_dataset_without_description_is_described_too(tmp_path):
 def test_container_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv('CTPPREP_CONTAINER', 'ctpprep:1.2')
     (tmp_path / 'raw').mkdir()
-    write_dataset_description(tmp_path / 'out', tmp_path / 'raw', '1.2')
+    write_dataset_description(tmp_path / 'out', {'raw': tmp_path / 'raw'}, '1.2')
     found = json.loads((tmp_path / 'out' / 'dataset_description.json').read_text())
     assert found['GeneratedBy'][0]['Container']['Tag'] == 'ctpprep:1.2'
 
@@ -209,3 +209,12 @@ def test_only_files_of_an_earlier_run_are_removed():
     assert remove_older([Path('old'), Path('new'), Path('never')], 200) == [Path('old')]
     assert Path('new').exists()
     assert not Path('old').exists()
+
+
+def test_datasets_of_supplied_files_are_linked(tmp_path):
+    links = {'raw': tmp_path / 'raw', 'manual': tmp_path / 'hand' / 'made'}
+    links['raw'].mkdir()
+    write_dataset_description(tmp_path / 'out', links, '1.2')
+    found = json.loads((tmp_path / 'out' / 'dataset_description.json').read_text())
+    assert found['DatasetLinks'] == {'raw': '../raw', 'manual': '../hand/made'}
+    assert {'URL': 'bids:manual:'} in found['SourceDatasets']

@@ -12,6 +12,7 @@ import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 from scipy import ndimage
 
+from ctpprep.exceptions import VesselError
 from ctpprep.interfaces import _images
 from ctpprep.interfaces.deconvolution import MAPS, Deconvolve, FindVessels
 from ctpprep.settings import MethodSettings
@@ -29,7 +30,7 @@ def prepare(toy_head, axes, delay_of_slices=0.0):
     samples[3:] += delay_of_slices
     np.save('times.npy', samples)
     pd.DataFrame({'weight': np.ones(len(times))}).to_csv('confounds.tsv', sep='\t', index=False)
-    Path('bolus.json').write_text('{"n_baseline": 3}')
+    Path('bolus.json').write_text('{"n_baseline": 3, "arrival_s": 5.5}')
     mean = ctp[..., :3].mean(axis=-1)
     masks = {'tissue': (mean > 25) & (mean < 60), 'intracranial': (mean > 0) & (mean < 100)}
     # off the ventricles, where a mixture of both would pass for tissue
@@ -48,8 +49,8 @@ def prepare(toy_head, axes, delay_of_slices=0.0):
     }
 
 
-def find_vessels(files, **changed):
-    inputs = MethodSettings(**changed).stage('vessels')
+def find_vessels(files, supplied=None, **changed):
+    inputs = MethodSettings(**changed).stage('vessels') | (supplied or {})
     files = {name: path for name, path in files.items() if name != 'pure_mask'}
     return FindVessels(**files, **inputs).run().outputs
 
@@ -264,3 +265,119 @@ def test_smoothing_stays_among_slices_of_one_sampling_pattern(tmp_path):
     curves = np.repeat(np.broadcast_to(pattern * 10.0, tissue.shape)[tissue][:, None], 3, axis=1)
     smooth = node._smooth(curves, tissue, pattern, affine)
     np.testing.assert_allclose(smooth, curves, atol=1e-4)
+
+
+def test_each_slice_has_the_offset_of_its_times(toy_head, tmp_path, monkeypatch, found, tissue):
+    """Rows run from feet to head; adding them back gives the map before calibration."""
+    monkeypatch.chdir(tmp_path)
+    files = prepare(toy_head, 'RAS', delay_of_slices=1.0)
+    curves = found['RAS'].vessels.curves
+    outputs = deconvolve(files, curves)
+    calibrated = np.array(values(outputs, 'tmax'))
+    facts = json.loads(Path(outputs.deconvolution).read_text())
+    offsets = np.array(facts['tmax_offset_s_by_slice'])
+    assert len(set(offsets[:3])) == len(set(offsets[3:])) == 1
+    raw = values(deconvolve(files, curves, tmax_calibration=False), 'tmax')
+    above = tissue & (calibrated > 0)
+    np.testing.assert_allclose((calibrated + offsets)[above], raw[above], atol=1e-4)
+
+
+# -- supplied
+
+
+def supply_curve(toy_head, **columns):
+    """Write an AIF that goes on beyond the scan, sampled twice as often; return its input."""
+    times = np.arange(-4, 50, 1.0)
+    s = np.clip((times - 5) / 5, 0, None)
+    table = pd.DataFrame({'time': times, 'aif': 300 * (s * np.exp(1 - s)) ** 2} | columns)
+    table.to_csv('my_aif.tsv', sep='\t', index=False)
+    return {'supplied_curves': str(Path('my_aif.tsv').absolute())}
+
+
+def test_a_supplied_curve_is_the_aif_over_the_time_of_the_scan(toy_head, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outputs = find_vessels(prepare(toy_head, 'RAS'), supply_curve(toy_head))
+    table = pd.read_csv(outputs.curves, sep='\t')
+    np.testing.assert_allclose(table['time'], np.arange(0, 35, 1.0))
+    assert table['aif'].max() == 300
+    assert (table['weight'] == 1).all()
+    assert not _images.load_mask(outputs.aif_mask).any()
+    assert (np.argwhere(_images.load_mask(outputs.vof_mask))[:, 1] < 12).all()  # at the back
+    assert 200 < table['vof'].max() < 350
+
+
+def test_flow_follows_the_height_of_a_supplied_curve(found, toy_head, again, tissue):
+    """Twice the AIF is half of the flow: the curve is used, not only shown."""
+    given = supply_curve(toy_head)
+    table = pd.read_csv('my_aif.tsv', sep='\t')
+    first = np.array(values(again(curves=given['supplied_curves']), 'cbf'))
+    table.assign(aif=2 * table['aif']).to_csv('my_aif.tsv', sep='\t', index=False)
+    second = values(again(curves=given['supplied_curves']), 'cbf')
+    np.testing.assert_allclose(first[tissue], 2 * second[tissue], rtol=1e-3, atol=1e-3)
+
+
+def test_a_supplied_vof_is_taken(toy_head, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outputs = find_vessels(prepare(toy_head, 'RAS'), supply_curve(toy_head, vof=77.0))
+    assert (pd.read_csv(outputs.curves, sep='\t')['vof'] == 77).all()
+    assert not _images.load_mask(outputs.vof_mask).any()
+
+
+def without_vein(toy_head):
+    ctp, affine, times = toy_head
+    ctp = ctp.copy()
+    ctp[:, :12] = ctp[:, :12, :, :1]  # nothing enhances at the back
+    return ctp, affine, times
+
+
+def test_a_supplied_aif_does_without_a_vof_but_not_when_it_is_to_be_scaled(
+    toy_head, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    files = prepare(without_vein(toy_head), 'RAS')
+    given = supply_curve(toy_head)
+    outputs = find_vessels(files, given)
+    assert pd.read_csv(outputs.curves, sep='\t')['vof'].isna().all()
+    assert not _images.load_mask(outputs.vof_mask).any()
+    for wrong in ((files, given, 'vof'), (files, None, 'none')):
+        with pytest.raises(VesselError, match='no vein-like curve'):
+            find_vessels(*wrong[:2], aif_scaling=wrong[2])
+
+
+def test_supplied_voxels_on_a_finer_grid_make_the_aif(toy_head, tmp_path, monkeypatch):
+    """A single fine voxel in the left artery stands for the coarse one around it."""
+    monkeypatch.chdir(tmp_path)
+    files = prepare(toy_head, 'RAS')
+    ctp, affine, _ = toy_head
+    fine = affine @ np.diag([0.5, 0.5, 1, 1])
+    fine[:2, 3] -= 1.0
+    artery = np.argwhere(ctp[..., 5] - ctp[..., 0] > 150)[0]
+    mask = np.zeros((88, 104, 6), np.uint8)
+    mask[2 * artery[0] + 1, 2 * artery[1], artery[2]] = 1
+    nb.save(nb.Nifti1Image(mask, fine), 'voxel.nii.gz')
+    outputs = find_vessels(files, {'supplied_aif_mask': str(Path('voxel.nii.gz').absolute())})
+    assert np.argwhere(_images.load_mask(outputs.aif_mask)).tolist() == [artery.tolist()]
+    own = ctp[tuple(artery)] - ctp[tuple(artery)][:3].mean()
+    np.testing.assert_allclose(pd.read_csv(outputs.curves, sep='\t')['aif'], own, atol=1e-3)
+
+
+def test_supplied_voxels_of_two_sampling_patterns_are_not_mixed(toy_head, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = prepare(toy_head, 'RAS', delay_of_slices=1.0)
+    artery = np.zeros(toy_head[0].shape[:3], np.uint8)
+    artery[14:17, 32:35] = 1  # slices 0 to 2 hold the artery, all are marked but slice 5
+    artery[..., 5] = 0
+    artery[15, 33, 3:5] = 0
+    nb.save(nb.Nifti1Image(artery, toy_head[1]), 'both.nii.gz')
+    outputs = find_vessels(files, {'supplied_aif_mask': str(Path('both.nii.gz').absolute())})
+    assert np.unique(np.argwhere(_images.load_mask(outputs.aif_mask))[:, 2]).tolist() == [0, 1, 2]
+    np.testing.assert_allclose(pd.read_csv(outputs.curves, sep='\t')['time'], toy_head[2])
+
+
+def test_supplied_voxels_of_tissue_are_refused_by_name(toy_head, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = prepare(toy_head, 'RAS')
+    nb.save(nb.Nifti1Image(_images.load_mask(files['tissue_mask']).astype(np.uint8), toy_head[1]),
+            'tissue.nii.gz')  # fmt: skip
+    with pytest.raises(VesselError, match=r'tissue.nii.gz: the mean curve of its \d+ voxels'):
+        find_vessels(files, {'supplied_aif_mask': str(Path('tissue.nii.gz').absolute())})

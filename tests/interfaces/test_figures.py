@@ -92,3 +92,10 @@ def test_affected_side_comes_from_the_table_of_volumes(series):
     names = ('tmax', 'hemispheres', 'tissue_mask', 'volumes')
     drawn = draw(**{name: series[name] for name in names})
     assert 'left hemisphere, median 1.0 s (affected side)' in drawn['tmaxhist'].read_text()
+
+
+def test_an_absent_vof_is_not_in_the_legend(series):
+    Path(series['curves']).write_text('time\taif\tvof\n0\t0\tn/a\n1.5\t200\tn/a\n')
+    text = draw(curves=series['curves'])['curves'].read_text()
+    assert 'AIF, ends at' in text
+    assert 'VOF' not in text.replace('AIF, VOF: enhancement', '')

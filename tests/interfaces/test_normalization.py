@@ -52,7 +52,7 @@ def head(**changed):
 
 def normalize_global(files, **changed):
     method = MethodSettings(**changed)
-    names = ('affected_side', 'global_reference', 'normal_tmax')
+    names = ('affected_side', 'global_reference', 'normal_tmax', 'least_normal_share')
     outputs = NormalizeGlobal(**files, **{n: getattr(method, n) for n in names}).run().outputs
     return outputs, json.loads(Path(outputs.normalization).read_text())
 
@@ -128,7 +128,25 @@ def test_cbv_may_be_absent():
 
 def test_no_normal_tissue_is_an_error_that_asks_for_the_aif():
     with pytest.raises(PerfusionError, match=r'0 voxels of tissue with Tmax <= 4 s.*AIF'):
-        normalize_global(head(tmax=np.full(SHAPE, 9.0)))
+        normalize_global(head(tmax=np.full(SHAPE, 9.0)), least_normal_share=0.0)
+
+
+def test_a_replaced_reference_is_told_with_its_reason():
+    outputs, facts = normalize_global(head(tmax=np.where(LEFT, 14.0, 9.0)))
+    assert facts['reference'] == 'early-contralateral'
+    assert (facts['normal_share'], facts['reference_share']) == (0, 0.5)
+    assert facts['reference_tmax_limit_s'] == 12
+    assert facts['cbf_reference'] == 50
+    told = json.loads(Path(outputs.reference_fields).read_text())
+    assert told['Reference'] == 'tissue of the right hemisphere with Tmax <= 12.0 s'
+    assert 'only 0% of tissue' in told['ReferenceReason']
+
+
+def test_a_sound_reference_is_told_without_a_reason():
+    outputs, facts = normalize_global(head())
+    assert facts['reference'] == 'normal-tmax'
+    told = json.loads(Path(outputs.reference_fields).read_text())
+    assert told == {'Reference': 'tissue with Tmax <= 4 s'}
 
 
 # -- contralateral

@@ -12,15 +12,18 @@ import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 from scipy import ndimage
 
-from ctpprep.exceptions import BolusError
+from ctpprep.exceptions import BolusError, PerfusionError
 from ctpprep.interfaces import _images
 from ctpprep.interfaces.preprocessing import (
+    AIR_HU,
     CorrectMotion,
     EstimateMotion,
     MakeMasks,
     PrepareSeries,
     frame_weights,
 )
+from ctpprep.interfaces.supplied import TakeCorrected
+from ctpprep.perfusion import brain
 from ctpprep.phantom import frame_affine
 from ctpprep.settings import MethodSettings
 
@@ -70,10 +73,10 @@ def correct(working, times, transforms=None, reference=0, threads=1):
     ).run().outputs  # fmt: skip
 
 
-def make_masks(corrected, times):
+def make_masks(corrected, times, **supplied):
     return MakeMasks(
         ctp_corrected=corrected.ctp_corrected, confounds=corrected.confounds, sample_times=times,
-        **METHOD.stage('masks'),
+        **METHOD.stage('masks'), **supplied,
     ).run().outputs  # fmt: skip
 
 
@@ -367,12 +370,12 @@ def test_masks_part_the_brain(masked):
 
 
 def test_brain_mask_ends_at_the_bone(masked, toy_head):
-    brain = _images.load_mask(masked['RAS'].brain_mask)
+    brain_mask = _images.load_mask(masked['RAS'].brain_mask)
     bone = (toy_head[0][..., 0] > 500).any(axis=2)
     inside = ndimage.binary_fill_holes(bone) & ~bone
-    for z in range(brain.shape[2]):
-        assert not (brain[..., z] & bone).any()
-        assert brain[..., z].sum() > 0.9 * inside.sum()
+    for z in range(brain_mask.shape[2]):
+        assert not (brain_mask[..., z] & bone).any()
+        assert brain_mask[..., z].sum() > 0.9 * inside.sum()
 
 
 def test_ventricles_are_csf_and_not_tissue(masked):
@@ -411,10 +414,10 @@ def test_a_series_without_contrast_is_refused(toy_head):
 # -- times of the working series
 
 
-def test_even_slices_are_timed_as_volumes():
+def test_even_slices_are_timed_as_volumes_on_the_clock_of_the_series():
     ctp = np.zeros((4, 4, 6, 3), np.int16)
     found = prepare(write(ctp, np.diag([2.0, 2, 5, 1])), no_delay([5.0, 7, 10], 6))
-    assert json.loads(Path(found.timing).read_text()) == {'VolumeTiming': [0, 2, 5]}
+    assert json.loads(Path(found.timing).read_text()) == {'VolumeTiming': [5, 7, 10]}
 
 
 def test_slices_of_different_times_are_timed_one_by_one():
@@ -424,5 +427,94 @@ def test_slices_of_different_times_are_timed_one_by_one():
     found = prepare(write(ctp, np.diag([2.0, 2, 5, 1])), samples)
     times = json.loads(Path(found.timing).read_text())
     assert times == {
-        'SliceAcquisitionTimes': [[0, 0, 0.5, 0.5], [2, 2, 2.5, 2.5], [4, 4, 4.5, 4.5]]
+        'SliceAcquisitionTimes': [[5, 5, 5.5, 5.5], [7, 7, 7.5, 7.5], [9, 9, 9.5, 9.5]]
     }
+
+
+# -- supplied
+
+
+def test_a_supplied_brain_mask_bounds_the_tissue(toy_head):
+    """Also in another voxel order, and with a hole that ours would fill."""
+    ctp, affine, times = toy_head
+    working = prepare(write(ctp, affine), no_delay(times, 6))
+    corrected = correct(working.ctp_working, working.sample_times)
+    own = _images.load_mask(make_masks(corrected, working.sample_times).brain_mask)
+    mask = own.copy()
+    mask[:, 30:40] = False
+    path = write(mask.astype(np.uint8), affine, 'LPI', 'mask.nii.gz')
+    found = make_masks(corrected, working.sample_times, supplied_brain_mask=path)
+    np.testing.assert_array_equal(_images.load_mask(found.brain_mask), mask)
+    tissue = _images.load_mask(found.tissue_mask)
+    assert tissue.any()
+    assert not (tissue & ~mask).any()
+    # the sinus at the back lies outside of the mask's brain but is still looked at
+    assert _images.load_mask(found.intracranial_mask).sum() > 0.5 * own.sum()
+
+
+def test_a_supplied_brain_mask_serves_where_ours_fails(toy_head, monkeypatch):
+    def fail(*args, **kwargs):
+        raise PerfusionError('no skull')
+
+    ctp, affine, times = toy_head
+    working = prepare(write(ctp, affine), no_delay(times, 6))
+    corrected = correct(working.ctp_working, working.sample_times)
+    mask = (ctp[..., 0] > 0) & (ctp[..., 0] < 100)
+    path = write(mask.astype(np.uint8), affine, name='mask.nii.gz')
+    monkeypatch.setattr(brain, 'brain_masks', fail)
+    with pytest.raises(PerfusionError, match='no skull'):
+        make_masks(corrected, working.sample_times)
+    found = make_masks(corrected, working.sample_times, supplied_brain_mask=path)
+    np.testing.assert_array_equal(_images.load_mask(found.brain_mask), mask)
+    assert _images.load_mask(found.tissue_mask).any()
+
+
+def test_a_supplied_brain_mask_of_another_space_is_refused_by_name(toy_head):
+    ctp, affine, times = toy_head
+    working = prepare(write(ctp, affine), no_delay(times, 6))
+    corrected = correct(working.ctp_working, working.sample_times)
+    away = affine.copy()
+    away[0, 3] += 500
+    path = write(np.ones(ctp.shape[:3], np.uint8), away, name='mask.nii.gz')
+    with pytest.raises(PerfusionError, match=r'mask.nii.gz: 0% of its voxels lie on the head'):
+        make_masks(corrected, working.sample_times, supplied_brain_mask=path)
+
+
+@pytest.mark.parametrize('axes', ['RAS', 'LPI'])
+def test_a_supplied_corrected_series_is_taken_with_what_was_not_seen(toy_head, axes):
+    ctp, affine, times = toy_head
+    ctp = ctp.copy()
+    ctp[..., 5, 7] = AIR_HU  # the uppermost slice in one frame
+    working = prepare(write(ctp, affine, axes), no_delay(times, 6))
+    found = TakeCorrected(
+        ctp_working=working.ctp_working, sample_times=working.sample_times,
+        motion_reject_similarity=0.9,
+    ).run().outputs  # fmt: skip
+    voxels, _ = _images.load(found.ctp_corrected)
+    head = (ctp[..., 0] > -200)[..., 5]
+    assert np.isnan(voxels[..., 5, 7][head]).all()
+    assert np.isfinite(voxels[..., :5, :]).all()
+    np.testing.assert_array_equal(voxels[..., :5, :], ctp[..., :5, :])
+    table = pd.read_csv(found.confounds, sep='\t')
+    assert table['displacement'].isna().all()
+    assert (table['weight'] == 1).all()
+
+
+def test_a_frame_of_a_supplied_series_whose_skull_is_elsewhere_gets_no_weight(toy_head):
+    ctp, affine, times = toy_head
+    ctp = ctp.copy()
+    ctp[..., 9] = np.roll(ctp[..., 9], 6, axis=1)
+    working = prepare(write(ctp, affine), no_delay(times, 6))
+    found = TakeCorrected(
+        ctp_working=working.ctp_working, sample_times=working.sample_times,
+        motion_reject_similarity=0.9,
+    ).run().outputs  # fmt: skip
+    assert np.flatnonzero(frame_weights(found.confounds) == 0).tolist() == [9]
+
+
+def test_times_of_slices_are_listed_in_the_order_of_the_file():
+    ctp = np.zeros((4, 4, 2, 3), np.int16)
+    feet_to_head = np.array([[5.0, 7, 9], [5.5, 7.5, 9.5]])
+    found = prepare(write(ctp, np.diag([2.0, 2, -5, 1])), feet_to_head)
+    times = json.loads(Path(found.timing).read_text())
+    assert times == {'SliceAcquisitionTimes': [[5.5, 5], [7.5, 7], [9.5, 9]]}

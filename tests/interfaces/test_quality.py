@@ -15,7 +15,7 @@ from ctpprep.perfusion.quality import CHECKS
 SHAPE = (10, 10, 12)
 RIGHT = np.zeros(SHAPE, bool)
 RIGHT[5:] = True
-TIMES = np.arange(12) * 2.0
+TIMES = np.arange(30) * 2.0
 SERIES = ('confounds', 'curves', 'bolus', 'deconvolution')
 
 
@@ -42,10 +42,11 @@ def files(tmp_path, monkeypatch):
     curves = {'time': TIMES, 'aif': 200 * bolus, 'vof': 300 * bolus, 'tissue': 10 * bolus}
     pd.DataFrame(curves).to_csv('curves.tsv', sep='\t', index=False)
     facts = {
-        'bolus': {'n_baseline': 3},
+        'bolus': {'n_baseline': 3, 'arrival_s': 6.0, 'scan_duration_s': 58.0},
         'deconvolution': {'noise_raw_hu': 4.0, 'noise_denoised_hu': 1.0},
         'normalization': {
-            'reference_share': 0.8, 'side_confidence': 0.6, 'affected_side': 'right'
+            'normal_share': 0.8, 'side_confidence': 0.6, 'affected_side': 'right',
+            'tmax_left_s': 1.0, 'tmax_right_s': 7.0,
         },
     }  # fmt: skip
     for name, content in facts.items():
@@ -72,7 +73,8 @@ def test_figures_of_a_series_that_can_be_counted_by_hand(files):
         'displacement_max': 2.5, 'frames_rejected': 1 / 3, 'noise_raw': 4, 'baseline_frames': 3,
         'contrast_to_noise': 10, 'aif_peak': 200, 'coverage': 80, 'normal_tissue': 0.8,
         'mirror_similarity': 0.8, 'unassessable': 5 / 1000, 'side_confidence': 0.6,
-        'core_disagreement': 12, 'healthy_side_hypoperfusion': 0,
+        'arrival': 6, 'noise_denoised': 1, 'scan_after_peak': 48, 'aif_area': 2 / 3,
+        'healthy_side_tmax': 1, 'tmax_at_zero': 0, 'core_disagreement': 12, 'healthy_side_hypoperfusion': 0,
     }  # fmt: skip
     found = {name: float(row[name]) for name in expected}
     assert found == pytest.approx(expected, abs=1e-4)
@@ -108,3 +110,21 @@ def test_maps_without_their_series_are_graded_too(files):
     assert row['aif_peak'] == 'n/a'
     assert row['coverage_status'] == 'pass'
     assert row['status'] == 'pass'
+
+
+def test_tissue_before_its_artery_is_seen(files):
+    image = nb.load('tmax.nii', mmap=False)
+    voxels = image.get_fdata(dtype=np.float32)
+    voxels[:, :4, :10] = 0
+    nb.save(nb.Nifti1Image(voxels, image.affine), 'tmax.nii')
+    row = assess(files)
+    assert float(row['tmax_at_zero']) == pytest.approx(0.4)
+    assert 'the AIF comes later than tissue' in row['tmax_at_zero_sentence']
+
+
+def test_a_brain_that_is_late_on_its_healthy_side_is_seen(files):
+    facts = json.loads(Path('normalization.json').read_text())
+    Path('normalization.json').write_text(json.dumps(facts | {'tmax_left_s': 5.0}))
+    row = assess(files)
+    assert row['healthy_side_tmax_status'] == 'warn'
+    assert 'all tissue is late' in row['healthy_side_tmax_sentence']

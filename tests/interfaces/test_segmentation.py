@@ -65,11 +65,13 @@ def segment(files, **changed):
     return SegmentLesions(**files, **method.stage('segmentation')).run().outputs
 
 
-def measure(files, **changed):
+def measure(files, deconvolution=None, **changed):
     method = MethodSettings(**changed)
     outputs = segment(files, **changed)
+    if deconvolution:
+        files = files | {'deconvolution': deconvolution}
     found = MeasureVolumes(
-        **files, **{name: getattr(outputs, name) for name in MASKS},
+        **files, tmax_calibration=method.tmax_calibration, **{name: getattr(outputs, name) for name in MASKS},
         tmax_thresholds=list(method.tmax_thresholds),
         rcbf_thresholds=list(method.rcbf_thresholds), **method.stage('segmentation'),
     ).run().outputs  # fmt: skip
@@ -224,7 +226,19 @@ def test_cbv_index_is_the_mean_in_hypoperfusion():
     method = MethodSettings()
     table = MeasureVolumes(
         **files, **{name: getattr(outputs, name) for name in MASKS}, rcbv_global=rcbv,
-        tmax_thresholds=[6.0], rcbf_thresholds=[0.3], **method.stage('segmentation'),
+        tmax_calibration=True, tmax_thresholds=[6.0], rcbf_thresholds=[0.3], **method.stage('segmentation'),
     ).run().outputs.volumes  # fmt: skip
     found = pd.read_csv(table, sep='\t').set_index('measure')
     assert found.loc['CBV index', 'value'] == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(('calibrated', 'expected'), [(True, ['n/a', '6.0', '9.0']), (False, [])])
+def test_uncalibrated_volumes_are_tabulated_where_tmax_was_calibrated(calibrated, expected):
+    Path('offsets.json').write_text(json.dumps({'tmax_offset_s_by_slice': [None] + [2.5] * 7}))
+    offsets = str(Path('offsets.json').absolute())
+    thresholds = {'tmax_thresholds': (1.0, 6.0, 9.0), 'tmax_calibration': calibrated}
+    found = rows(measure(write(), offsets, **thresholds), measure='volume uncalibrated')
+    found = [row for row in found if row['region'] == 'tmax']
+    shown = [row['threshold'] if row['volume_ml'] != 'n/a' else 'n/a' for row in found]
+    assert shown == expected
+    assert all(float(row['volume_ml']) > 0 for row in found[1:])  # 8 s are 10.5 s

@@ -67,13 +67,13 @@ def test_a_reference_without_flow_is_refused():
         normalization.normalize_global(np.zeros(SHAPE), ALL, ALL)
 
 
-def choose(tmax, hemisphere=None, tissue=ALL, affected='left', reference='normal-tmax'):
+def choose(tmax, hemisphere=None, tissue=ALL, affected='left', reference='normal-tmax', least=0.5):
     hemisphere = (
         np.where(np.arange(24)[:, None, None] < 12, 1, 2) if hemisphere is None else hemisphere
     )
     return normalization.reference_tissue(
         tmax, np.broadcast_to(hemisphere, SHAPE), tissue, affected,
-        global_reference=reference, normal_tmax=4.0,
+        global_reference=reference, normal_tmax=4.0, least_normal_share=least,
     )  # fmt: skip
 
 
@@ -82,19 +82,80 @@ def test_normal_tissue_has_a_tmax_up_to_4_s():
     tmax[:5] = 4.001
     tissue = ALL.copy()
     tissue[:, :3] = False
-    np.testing.assert_array_equal(choose(tmax, tissue=tissue), tissue & (tmax <= 4))
+    found = choose(tmax, tissue=tissue)
+    np.testing.assert_array_equal(found.mask, tissue & (tmax <= 4))
+    assert (found.rule, found.meaning) == ('normal-tmax', 'tissue with Tmax <= 4 s')
+    assert found.normal_share == pytest.approx(19 / 24)
+    assert found.reason == ''
 
 
 @pytest.mark.parametrize(('affected', 'healthy'), [('left', slice(12, 24)), ('right', slice(12))])
 def test_contralateral_reference_is_the_healthy_hemisphere(affected, healthy):
-    chosen = choose(np.full(SHAPE, 9.0), affected=affected, reference='contralateral')
+    chosen = choose(np.full(SHAPE, 9.0), affected=affected, reference='contralateral').mask
     assert chosen[healthy].all()
     assert chosen.sum() == chosen[healthy].sum()
 
 
 def test_too_little_normal_tissue_is_refused():
     with pytest.raises(PerfusionError, match='at least 100'):
-        choose(np.full(SHAPE, 9.0))
+        choose(np.full(SHAPE, 9.0), least=0.0)
+
+
+# -- a doubtful reference
+
+
+def late_brain(delay=0.0):
+    """Tmax of 0.8 to 2.8 s on the right, 4 s more on the left; flow falls with it."""
+    own = np.broadcast_to(0.8 + 2 * RNG.random(SHAPE[1:]), SHAPE).copy()
+    flow = 80 - 15 * own
+    own[:12] += 4
+    return own + delay, flow
+
+
+def test_a_delay_of_all_tissue_changes_no_reference():
+    tmax, flow = late_brain()
+    healthy = np.median(flow[choose(tmax).mask])
+    for delay in (3.0, 5.0, 20.0):
+        found = choose(tmax + delay)
+        assert found.rule == 'early-contralateral'
+        assert np.median(flow[found.mask]) == pytest.approx(healthy, rel=0.02)
+    # what happens to lie within 4 s is the best perfused
+    within = choose(tmax + 2.5, least=0.0)
+    assert np.median(flow[within.mask]) > 1.15 * healthy
+
+
+def test_the_replaced_reference_is_early_tissue_of_the_unaffected_side():
+    tmax, _ = late_brain(3.0)
+    tmax[12:, :10] += 4  # another vessel's territory, diseased too
+    for affected, healthy in (('left', slice(12, 24)), ('right', slice(12))):
+        found = choose(tmax, affected=affected)
+        outside = np.ones(SHAPE, bool)
+        outside[healthy] = False
+        assert not found.mask[outside].any()
+        early = np.percentile(tmax[healthy], 10)
+        assert found.tmax_limit == pytest.approx(early + 3)
+        assert tmax[found.mask].max() <= early + 3
+    assert not choose(tmax).mask[12:, :10].any()
+
+
+def test_the_reason_tells_the_share_and_what_is_needed():
+    found = choose(late_brain(10.0)[0])
+    assert 'only 0% of tissue has a Tmax within 4 s, at least 50% are needed' in found.reason
+    assert 'tissue of the right hemisphere with Tmax <= 14.' in found.meaning
+
+
+def test_half_of_the_tissue_is_enough():
+    tmax = np.full(SHAPE, 9.0)
+    tmax[:12] = 1.0
+    assert choose(tmax).rule == 'normal-tmax'
+    tmax[11] = 9.0
+    assert choose(tmax).rule == 'early-contralateral'
+    assert choose(tmax, least=0.4).rule == 'normal-tmax'
+
+
+def test_the_contralateral_reference_is_never_replaced():
+    found = choose(np.full(SHAPE, 9.0), reference='contralateral')
+    assert (found.rule, found.reason) == ('contralateral', '')
 
 
 # -- the Gaussian

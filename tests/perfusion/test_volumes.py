@@ -18,7 +18,7 @@ def threshold_mask(mask, within):
     return segmentation.open_close(mask & within, within, SIZE, opening_mm=2.5, closing_mm=2.5)
 
 
-def make_table(core=True, slow=True, severe=True, rcbv=0.9):
+def make_table(core=True, slow=True, severe=True, rcbv=0.9, offsets=None):
     rcbf, tmax = np.where(TISSUE, 1.0, 0.0), np.where(TISSUE, 1.0, 0.0)
     if slow:
         tmax[6:26, 6:26] = 8.0
@@ -42,7 +42,7 @@ def make_table(core=True, slow=True, severe=True, rcbv=0.9):
         masks, tmax, {'global': rcbf, 'local': rcbf}, rcbv_global,
         {'global': TISSUE, 'local': TISSUE}, SIZE, SIDE, 'left', core_rcbf=0.3,
         hypoperfusion_tmax=6.0, tmax_thresholds=(4.0, 6.0, 8.0, 10.0),
-        rcbf_thresholds=(0.2, 0.3, 0.34, 0.38), threshold_mask=threshold_mask,
+        rcbf_thresholds=(0.2, 0.3, 0.34, 0.38), threshold_mask=threshold_mask, tmax_offsets=offsets,
     )  # fmt: skip
     return rows, masks
 
@@ -168,3 +168,33 @@ def test_what_cannot_be_divided_is_empty_with_a_reason():
 
 def test_what_is_there_needs_no_reason():
     assert pick(make_table()[0], 'core', 'volume', 'global')['reason'] is None
+
+
+# -- without calibration
+
+
+def test_uncalibrated_volume_adds_the_offset_of_each_slice():
+    """8 s pass 10 s only in the slices whose offset is above 2 s."""
+    rows = make_table(severe=False, offsets=[1.0] * 4 + [3.0] * 4)[0]
+    calibrated = pick(rows, 'tmax', 'volume', None, 6.0)['volume_ml']
+    assert pick(rows, 'tmax', 'volume uncalibrated', None, 6.0)['volume_ml'] == calibrated
+    assert pick(rows, 'tmax', 'volume uncalibrated', None, 8.0)['volume_ml'] == calibrated
+    half = pick(rows, 'tmax', 'volume uncalibrated', None, 10.0)['volume_ml']
+    assert half == pytest.approx(calibrated / 2)
+
+
+def test_uncalibrated_hypoperfusion_is_that_of_its_threshold():
+    rows = make_table(offsets=[2.0] * 8)[0]
+    mask = pick(rows, 'hypoperfusion', 'volume uncalibrated')
+    assert mask['threshold'] == 6.0
+    assert mask['volume_ml'] == pick(rows, 'tmax', 'volume uncalibrated', None, 6.0)['volume_ml']
+
+
+def test_below_the_offset_there_is_no_uncalibrated_volume_but_a_reason():
+    row = pick(make_table(offsets=[5.0] * 8)[0], 'tmax', 'volume uncalibrated', None, 4.0)
+    assert row['volume_ml'] is None
+    assert 'offset of 5.0 s' in row['reason']
+
+
+def test_uncalibrated_tmax_has_no_rows_of_its_own():
+    assert not [row for row in make_table()[0] if 'uncalibrated' in row['measure']]

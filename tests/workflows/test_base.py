@@ -68,7 +68,9 @@ def hungry(workflow, names):
         f'{node.fullname}.{port}'
         for node, fed in wired(workflow).items()
         for port in names(node)
-        if port not in fed and not isdefined(getattr(node.inputs, port))
+        if not port.startswith('supplied_')  # a user's, mostly absent
+        and port not in fed
+        and not isdefined(getattr(node.inputs, port))
     ]
 
 

@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """One set of curves serves every map; the text tells which method made them."""
 
+from pathlib import Path
+
 import pytest
 
+from ctpprep.series import CTPSeries, SuppliedFile
 from ctpprep.settings import MethodSettings
 from ctpprep.workflows.deconvolution import MAPS, init_deconvolution_wf
 
+TIMES = (0.0, 1.5)
 
-def build(**changed):
-    return init_deconvolution_wf(MethodSettings(**changed), mem_gb=0.5)
+
+def build(supplied=None, **changed):
+    series = CTPSeries(
+        Path('a.nii'), 'sub-01', '01', None, 'sub-01/ct', '', TIMES, (TIMES,), '', {},
+        supplied=supplied or {},
+    )  # fmt: skip
+    return init_deconvolution_wf(series, MethodSettings(**changed), mem_gb=0.5)
 
 
 def test_the_curves_that_are_shown_are_those_that_are_used():
@@ -42,3 +51,21 @@ def test_methods_text_follows_the_settings(changed, sentence):
 
 def test_smoothing_alone_does_not_claim_a_rank():
     assert 'temporal components' not in build(denoise='smooth').visit_desc()
+
+
+@pytest.mark.parametrize(
+    ('piece', 'sentence'),
+    [
+        ('curves', 'a curve that was supplied'),
+        ('aif_mask', 'the mean of voxels that were supplied'),
+    ],
+)
+def test_a_supplied_aif_reaches_the_search_and_the_text(tmp_path, piece, sentence):
+    path = tmp_path / 'aif'
+    path.touch()
+    workflow = build({piece: SuppliedFile(path, 'bids:x:aif')})
+    inputs = workflow.get_node('find_vessels').inputs
+    assert getattr(inputs, f'supplied_{piece}') == str(path)
+    text = ' '.join(workflow.visit_desc().split())
+    assert f'arterial input function is {sentence}' in text
+    assert 'earliest and narrowest' not in text

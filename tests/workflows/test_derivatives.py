@@ -2,11 +2,12 @@
 """The table of outputs: names, complete sidecars, sources that exist."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ctpprep.series import CTPSeries
+from ctpprep.series import CTPSeries, SuppliedFile
 from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows.derivatives import derivative_rows, derivatives, init_writer
 
@@ -146,6 +147,34 @@ def test_writer_has_a_port_for_each_row_and_fact_and_writes_each_time(tmp_path):
     writer = init_writer(SERIES, MethodSettings(), run, 'segmentation')
     assert set(writer.interface.names) == {
         'hypoperfusion', 'core_global', 'core_local', 'mismatch_global', 'mismatch_local',
-        'lesions', 'volumes', 'normalization',
+        'lesions', 'volumes', 'normalization', 'deconvolution',
     }  # fmt: skip
     assert writer.overwrite  # outputs that somebody removed come back
+
+
+@pytest.mark.parametrize(
+    ('piece', 'stage', 'made_from_it'),
+    [
+        ('brain_mask', 'preprocessing', {'brain_mask', 'tissue_mask', 'vessel_mask', 'csf_mask'}),
+        (
+            'ctp_corrected',
+            'preprocessing',
+            {'reference', 'ctp_corrected', 'frame_transforms', 'confounds'},
+        ),
+        ('curves', 'deconvolution', {'curves', 'aif_mask', 'vof_mask'}),
+        ('aif_mask', 'deconvolution', {'curves', 'aif_mask', 'vof_mask'}),
+    ],
+)
+def test_a_supplied_file_is_a_source_of_what_was_made_from_it(piece, stage, made_from_it):
+    series = replace(SERIES, supplied={piece: SuppliedFile(Path('x'), 'bids:manual:x')})
+    found = derivative_rows(series, MethodSettings(), stage)
+    named = {row['name'] for row in found if 'bids:manual:x' in row['sidecar']['Sources']}
+    assert named == made_from_it
+
+
+def test_a_supplied_corrected_series_takes_the_place_of_the_raw_one():
+    series = replace(SERIES, supplied={'ctp_corrected': SuppliedFile(Path('x'), 'bids:manual:x')})
+    rows = {row['name']: row for row in derivative_rows(series, MethodSettings(), 'preprocessing')}
+    sidecar = rows['ctp_corrected']['sidecar']
+    assert sidecar['Sources'] == ['bids:manual:x']
+    assert sidecar['Settings']['motion_correction'] is False

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ctpprep.series import CTPSeries
+from ctpprep.series import CTPSeries, SuppliedFile
 from ctpprep.settings import MethodSettings
 from ctpprep.workflows.preprocessing import init_preprocessing_wf
 
@@ -58,3 +58,33 @@ def test_memory_is_planned_by_the_size_of_the_series(tmp_path):
 )
 def test_methods_text_follows_the_settings(tmp_path, changed, sentence):
     assert sentence in ' '.join(build(tmp_path, 12, **changed).visit_desc().split())
+
+
+def supply(tmp_path, piece):
+    path, raw = tmp_path / f'{piece}.nii', tmp_path / 'raw.nii'
+    path.touch()
+    raw.touch()
+    times = tuple(float(frame) for frame in range(12))
+    series = CTPSeries(
+        raw, 'sub-01', '01', None, 'sub-01/ct', '', times, (times,) * 3, '', {},
+        supplied={piece: SuppliedFile(path, f'bids:x:{piece}.nii')},
+    )  # fmt: skip
+    return path, init_preprocessing_wf(series, MethodSettings(), mem_gb=0.5)
+
+
+def test_a_supplied_brain_mask_reaches_the_masks_and_the_text(tmp_path):
+    path, workflow = supply(tmp_path, 'brain_mask')
+    assert workflow.get_node('make_masks').inputs.supplied_brain_mask == str(path)
+    text = ' '.join(workflow.visit_desc().split())
+    assert 'The brain is a mask that was supplied' in text
+    assert 'ring of bone' not in text
+    assert '(bids:x:brain_mask.nii)' in text
+
+
+def test_a_supplied_corrected_series_is_read_and_not_corrected_again(tmp_path):
+    path, workflow = supply(tmp_path, 'ctp_corrected')
+    assert workflow.get_node('prepare_series').inputs.ctp == str(path)
+    assert workflow.get_node('estimate_motion') is None
+    text = ' '.join(workflow.visit_desc().split())
+    assert 'supplied motion-corrected' in text
+    assert 'registered rigidly' not in text

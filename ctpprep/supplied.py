@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that a user supplies in place of a step: brain mask, corrected series, AIF.
+
+They come from options for one series (``--brain-mask``, ``--aif-file``) or, for any number of
+series, from derivatives datasets (``-d NAME=PATH``) that hold files of the names of `PIECES`. What
+is checked here needs the header or the table alone; whether a mask lies on the head and an AIF
+covers the bolus is checked where they are used.
+"""
+
+import csv
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+from ctpprep.exceptions import SeriesError, UsageError
+from ctpprep.series import (
+    CTPSeries,
+    FailedSeries,
+    SuppliedFile,
+    check_complete,
+    check_placed,
+    open_nifti,
+    read_command_times,
+    read_times_of,
+)
+from ctpprep.settings import RunSettings
+
+logger = logging.getLogger(__name__)
+
+# what a derivatives dataset may hold of a series, and how its name ends
+PIECES = {
+    'brain_mask': 'desc-brain_mask.nii.gz',
+    'ctp_corrected': 'desc-preproc_ctp.nii.gz',
+    'curves': 'desc-vascular_timeseries.tsv',
+    'aif_mask': 'label-AIF_mask.nii.gz',
+}
+# what each piece is called in texts
+WORDS = {
+    'brain_mask': 'the brain mask',
+    'ctp_corrected': 'the motion-corrected series',
+    'curves': 'the arterial input function',
+    'aif_mask': 'the voxels of the arterial input function',
+}
+AIF = ('curves', 'aif_mask')
+LEAST_SAMPLES = 5
+MISSING = ('n/a', '', 'nan')
+
+
+def add_supplied(
+    found: Sequence[CTPSeries | FailedSeries], run: RunSettings
+) -> list[CTPSeries | FailedSeries]:
+    """Give each series the files that a user supplied for it.
+
+    Parameters
+    ----------
+    found : sequence of CTPSeries and FailedSeries
+        As `find_series` returns them.
+    run : RunSettings
+
+    Returns
+    -------
+    list of CTPSeries and FailedSeries
+        In the same order; a series whose supplied file cannot be used has failed.
+
+    Raises
+    ------
+    UsageError
+        When an option is wrong: a file or folder that is not there, an option for one series
+        although several are selected, a dataset that holds nothing of use.
+    """
+    roots = _check_options(found, run)
+    given = {
+        piece: SuppliedFile(path, _uri(path, option, roots))
+        for piece, option, path in _options(run)
+    }
+    results: list[CTPSeries | FailedSeries] = []
+    used = set()
+    for series in found:
+        if not isinstance(series, CTPSeries):
+            results.append(series)
+            continue
+        pieces = _choose(given, _find_pieces(series, run))
+        used |= {each.uri.split(':')[1] for each in pieces.values()}
+        try:
+            results.append(_apply(series, pieces, run))
+        except SeriesError as error:
+            results.append(
+                FailedSeries(series.prefix, series.participant, series.session, str(error))
+            )
+    for name, root in run.derivatives:
+        if name in used or not any(isinstance(each, CTPSeries) for each in found):
+            continue
+        # a run of some participants may meet a dataset of others
+        if any(next(root.glob(f'sub-*/**/*_{each}'), None) for each in PIECES.values()):
+            logger.info('%s holds nothing for the selected series', name)
+        else:
+            endings = ', '.join(f'*_{ending}' for ending in PIECES.values())
+            raise UsageError(
+                f'--derivatives {name}={root} holds nothing that can be supplied; looked for '
+                f'{endings} in sub-<label>/[ses-<label>/] and its folder ct'
+            )
+    return results
+
+
+def dataset_links(run: RunSettings) -> dict[str, Path]:
+    """Name the folders that the BIDS URIs of supplied files point into.
+
+    Parameters
+    ----------
+    run : RunSettings
+
+    Returns
+    -------
+    dict of str to Path
+    """
+    links = dict(run.derivatives)
+    for _, option, path in _options(run):
+        if _home(path, {'raw': run.bids_dir, **links}) is None:
+            links[option] = path.parent
+    return links
+
+
+def describe_supplied(series: CTPSeries) -> str:
+    """Say in one sentence what a user supplied for a series; '' if nothing.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> file = SuppliedFile(Path('/x/sub-01_desc-brain_mask.nii.gz'), 'bids:manual:mask.nii.gz')
+    >>> describe_supplied(SimpleNamespace(supplied={'brain_mask': file}))
+    'Not made by ctpprep but supplied: the brain mask (bids:manual:mask.nii.gz).'
+    """
+    files = [f'{WORDS[piece]} ({each.uri})' for piece, each in series.supplied.items()]
+    return f'Not made by ctpprep but supplied: {", ".join(files)}.' if files else ''
+
+
+def read_curves(path: Path) -> dict[str, list[float]]:
+    """Read a supplied AIF, and a VOF if there is one.
+
+    Parameters
+    ----------
+    path : Path
+        Table (tsv) with the columns time (s) and aif (HU above baseline); vof is optional and
+        left out if it holds nothing but n/a.
+
+    Returns
+    -------
+    dict of str to list of float
+        ``time``, ``aif`` and perhaps ``vof``.
+
+    Raises
+    ------
+    SeriesError
+        When a column is missing, a cell is no number, or times do not increase.
+    """
+    name = path.name
+    try:
+        with path.open(encoding='utf-8-sig', newline='') as file:
+            rows = list(csv.DictReader(file, delimiter='\t'))
+    except (OSError, UnicodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SeriesError(f'{name} cannot be read as a table ({reason})') from error
+    held = list(rows[0]) if rows else []
+    for column in ('time', 'aif'):
+        if column not in held:
+            shown = ', '.join(map(str, held)) or 'none'
+            raise SeriesError(
+                f'{name} has no column {column} (found: {shown}); a tab-separated table with the '
+                'columns time (s) and aif (HU above baseline) is needed'
+            )
+    curves = {column: _read_column(rows, column, name) for column in ('time', 'aif')}
+    if 'vof' in held and any((row['vof'] or '').lower() not in MISSING for row in rows):
+        curves['vof'] = _read_column(rows, 'vof', name)
+    if len(rows) < LEAST_SAMPLES:
+        raise SeriesError(
+            f'{name} has {len(rows)} rows; at least {LEAST_SAMPLES} samples of the AIF are needed'
+        )
+    for line, (early, late) in enumerate(pairwise(curves['time']), start=3):
+        if late <= early:
+            raise SeriesError(
+                f'{name}: time must increase from row to row, but line {line} has {late:g} s '
+                f'after {early:g} s'
+            )
+    return curves
+
+
+def _read_column(rows: list[dict[str, str]], column: str, name: str) -> list[float]:
+    values = []
+    for line, row in enumerate(rows, start=2):
+        try:
+            value = float(row[column])
+        except (TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise SeriesError(
+                f'{name}: {column} in line {line} is {row[column]!r}; a number is needed'
+            )
+        values.append(value)
+    return values
+
+
+# -- options
+
+
+def _options(run: RunSettings) -> list[tuple[str, str, Path]]:
+    """List piece, option and path of what was given for one series."""
+    options = []
+    if run.brain_mask is not None:
+        options.append(('brain_mask', 'brain-mask', run.brain_mask))
+    if run.aif_file is not None:
+        image = run.aif_file.name.endswith(('.nii', '.nii.gz'))
+        options.append(('aif_mask' if image else 'curves', 'aif-file', run.aif_file))
+    return options
+
+
+def _check_options(found: Sequence[CTPSeries | FailedSeries], run: RunSettings) -> dict[str, Path]:
+    """Refuse options that cannot be meant; give the folders of the BIDS URIs by name."""
+    names = [name for name, _ in run.derivatives]
+    for name, root in run.derivatives:
+        if names.count(name) > 1:
+            raise UsageError(f'--derivatives names {name} twice; each dataset needs its own name')
+        if not root.is_dir():
+            raise UsageError(f'--derivatives {name}={root} is not a folder')
+        if root.resolve() == run.output_dir.resolve():
+            raise UsageError(
+                f'--derivatives {name}={root} is output_dir, whose files this run would replace; '
+                'choose another output_dir'
+            )
+    for _, option, path in _options(run):
+        if not path.is_file():
+            raise UsageError(f'--{option} {path} is not a file')
+        if path.resolve().is_relative_to(run.output_dir.resolve()):
+            raise UsageError(
+                f'--{option} {path} is in output_dir, where this run may replace it; move it'
+            )
+        if len(found) > 1:
+            shown = ', '.join(each.prefix for each in found[:4])
+            raise UsageError(
+                f'--{option} is for one series, but {len(found)} are selected ({shown}'
+                f'{", ..." if len(found) > 4 else ""}); choose one with --participant-label and '
+                '--session-label, or put the files into a dataset for --derivatives'
+            )
+    return {'raw': run.bids_dir, **dataset_links(run)}
+
+
+def _home(path: Path, roots: dict[str, Path]) -> str | None:
+    """Name the dataset that a file lies in."""
+    for name, root in roots.items():
+        if path.resolve().is_relative_to(root.resolve()):
+            return name
+    return None
+
+
+def _uri(path: Path, option: str, roots: dict[str, Path]) -> str:
+    name = _home(path, roots) or option
+    return f'bids:{name}:{path.resolve().relative_to(roots[name].resolve()).as_posix()}'
+
+
+# -- pieces
+
+
+def _find_pieces(series: CTPSeries, run: RunSettings) -> dict[str, SuppliedFile]:
+    """Look for the pieces of a series; the first dataset that has one counts."""
+    home = Path(series.out_subdir).parent
+    pieces: dict[str, SuppliedFile] = {}
+    for piece, ending in PIECES.items():
+        for name, root in run.derivatives:
+            endings = dict.fromkeys((ending, ending.removesuffix('.gz')))
+            candidates = [
+                root / folder / f'{series.prefix}_{each}'
+                for folder in (home / 'ct', home)
+                for each in endings
+            ]
+            for path in (each for each in candidates if each.exists() or each.is_symlink()):
+                uri = f'bids:{name}:{path.relative_to(root).as_posix()}'
+                pieces.setdefault(piece, SuppliedFile(path, uri))
+    return pieces
+
+
+def _choose(
+    given: dict[str, SuppliedFile], pieces: dict[str, SuppliedFile]
+) -> dict[str, SuppliedFile]:
+    """Let options go before datasets, and of an AIF's curve and its voxels the curve."""
+    aif = next((each for source in (given, pieces) for each in AIF if each in source), None)
+    chosen = pieces | given
+    return {name: file for name, file in chosen.items() if name not in AIF or name == aif}
+
+
+def _apply(series: CTPSeries, pieces: dict[str, SuppliedFile], run: RunSettings) -> CTPSeries:
+    """Check the pieces of a series and put them in; a corrected series brings its own times."""
+    for piece, file in pieces.items():
+        logger.info('%s: supplied: %s, %s', series.prefix, WORDS[piece], file.uri)
+        if piece == 'curves':
+            read_curves(file.path)
+        elif piece != 'ctp_corrected':
+            check_mask_header(file.path)
+    series = replace(series, supplied=pieces)
+    if corrected := pieces.get('ctp_corrected'):
+        name = corrected.path.name
+        try:
+            frame_times, sample_times, source = read_times_of(
+                corrected.path, _own_sidecar(corrected.path), read_command_times(run)
+            )
+        except SeriesError as error:
+            raise type(error)(f'{name}: {error}') from error
+        series = replace(
+            series, frame_times=frame_times, sample_times=sample_times,
+            timing_source=f'{source} of {name}',
+        )  # fmt: skip
+    return series
+
+
+def check_mask_header(path: Path) -> None:
+    """Check the header of a supplied mask.
+
+    Parameters
+    ----------
+    path : Path
+        NIfTI file.
+
+    Raises
+    ------
+    SeriesError
+        When the file is damaged, not 3D, or cannot be placed in the patient.
+    """
+    try:
+        image = open_nifti(path)
+        if len(image.shape) != 3:
+            shape = ' x '.join(map(str, image.shape))
+            raise SeriesError(f'{len(image.shape)}D ({shape}); a 3D mask is needed')
+        check_complete(path, image)
+        check_placed(image)
+    except SeriesError as error:
+        raise SeriesError(f'{path.name}: {error}') from error
+
+
+def _own_sidecar(path: Path) -> dict[str, object]:
+    """Read the sidecar of a supplied series; derivatives inherit nothing."""
+    sidecar = path.with_name(path.name.partition('.')[0] + '.json')
+    if not sidecar.exists():
+        return {}
+    try:
+        content = json.loads(sidecar.read_text(encoding='utf-8-sig'))
+    except (OSError, ValueError) as error:
+        raise SeriesError(f'the sidecar {sidecar.name} cannot be read ({error})') from error
+    if not isinstance(content, dict):
+        raise SeriesError(f'the sidecar {sidecar.name} must hold an object, {{"Field": value}}')
+    return content
