@@ -28,6 +28,8 @@ AMUKOTUWA = 'Amukotuwa et al., Stroke 2019;50:2783'
 ALBERS = 'Albers et al. 2018, doi:10.1056/NEJMoa1713973'
 OLIVOT = 'Olivot et al. 2014, doi:10.1161/STROKEAHA.113.003857'
 WACK = 'Wack et al. 2014, doi:10.1186/1471-2342-14-28'
+MENDRIK = 'Mendrik et al., Phys Med Biol 2011;56:3857'
+GOLUB = 'Golub et al. 1979, doi:10.1080/00401706.1979.10489751'
 
 
 @dataclass(frozen=True)
@@ -157,24 +159,52 @@ class MethodSettings:
     )
     # -- denoising
     denoise: str = _setting(
-        'lowrank',
+        'similarity',
         'denoising',
         '',
-        'smoothing over tissue followed by a low-rank model of the curves, smoothing alone, or none',
-        WACK,
-        choices=('lowrank', 'smooth', 'none'),
+        'average over voxels of similar density and curve, smoothing over tissue followed by a low-rank '
+        'model of the curves, smoothing alone, or none',
+        MENDRIK,
+        choices=('similarity', 'lowrank', 'smooth', 'none'),
     )
     denoise_sigma_mm: tuple[float, float, float] = _setting(
         (3.5, 3.5, 3.5),
         'denoising',
         'mm',
-        'sigma of the smoothing over tissue (x, y, z)',
+        'sigma of the smoothing over tissue (x, y, z); with similarity, of the curves compared',
         WACK,
         low=0.0,
         high=10.0,
     )
     denoise_rank: int = _setting(
-        4, 'denoising', '', 'number of temporal components that are kept', low=1, high=50
+        6, 'denoising', '', 'number of temporal components that are kept', low=1, high=50
+    )
+    denoise_reach_mm: tuple[float, float, float] = _setting(
+        (6.0, 6.0, 6.0),
+        'denoising',
+        'mm',
+        'similarity: sigma of the average over similar voxels (x, y, z)',
+        MENDRIK,
+        low=0.0,
+        high=20.0,
+    )
+    denoise_density_hu: float = _setting(
+        3.0,
+        'denoising',
+        'HU',
+        'similarity: difference of density at which a neighbour counts 0.6, beside noise',
+        MENDRIK,
+        low=0.1,
+        high=100.0,
+    )
+    denoise_curve_tolerance: float = _setting(
+        7.0,
+        'denoising',
+        'ratio',
+        'similarity: difference of curves at which a neighbour counts 0.6, over their noise',
+        MENDRIK,
+        low=0.1,
+        high=100.0,
     )
     # -- vessels
     aif_voxels: int = _setting(
@@ -192,6 +222,15 @@ class MethodSettings:
         'scale the area of the AIF to that of the VOF against partial volume (disputed), or not',
         choices=('none', 'vof'),
     )
+    vessel_smoothing_mm: tuple[float, float, float] = _setting(
+        (1.5, 1.5, 3.0),
+        'vessels',
+        'mm',
+        'sigma of the smoothing before vessels are chosen (x, y, z); their curves are smoothed in '
+        'plane only',
+        low=0.0,
+        high=10.0,
+    )
     # -- deconvolution
     hematocrit_factor: float = _setting(
         0.733, 'deconvolution', '', 'k_H = (1 - 0.45) / (1 - 0.25)', FIESELMANN, low=0.1, high=1.5
@@ -208,13 +247,22 @@ class MethodSettings:
         choices=('0', '1', '2'),
     )
     lambda_rel: float = _setting(
-        0.3,
+        0.0,
         'deconvolution',
         '',
-        'regularization weight relative to the largest singular value',
-        CALAMANTE,
-        low=1e-4,
+        'regularization weight relative to the largest singular value; 0 lets generalized '
+        'cross-validation choose it',
+        GOLUB,
+        low=0.0,
         high=10.0,
+    )
+    tmax_lambda_ratio: float = _setting(
+        6.0,
+        'deconvolution',
+        'ratio',
+        'regularization weight for Tmax over that for CBF',
+        low=0.1,
+        high=100.0,
     )
     residue_step: float = _setting(
         0.5, 'deconvolution', 's', 'time step of the residue function', low=0.05, high=3.0
@@ -240,6 +288,12 @@ class MethodSettings:
         'mean transit time of the calibrating residue',
         low=0.5,
         high=20.0,
+    )
+    partial_volume: bool = _setting(
+        True,
+        'deconvolution',
+        '',
+        'divide CBF and CBV by the share of tissue in the voxel, by its density: CSF has no flow',
     )
     # -- normalization
     global_reference: str = _setting(

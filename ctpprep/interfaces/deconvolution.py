@@ -17,7 +17,16 @@ from nipype.interfaces.base import (
 from ctpprep.exceptions import VesselError
 from ctpprep.interfaces import _images
 from ctpprep.interfaces.preprocessing import frame_weights
-from ctpprep.perfusion import bolus, deconvolution, denoising, grid, maps, supplied, vessels
+from ctpprep.perfusion import (
+    bolus,
+    brain,
+    deconvolution,
+    denoising,
+    grid,
+    maps,
+    supplied,
+    vessels,
+)
 from ctpprep.supplied import read_curves
 
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
@@ -32,6 +41,7 @@ class _FindVesselsInputSpec(BaseInterfaceInputSpec):
     tissue_mask = File(exists=True, mandatory=True)
     aif_voxels = traits.Int(mandatory=True)
     aif_scaling = traits.Enum('none', 'vof', mandatory=True)
+    vessel_smoothing_mm = traits.Tuple(*[traits.Float] * 3, mandatory=True, desc='x, y, z, mm')
     supplied_curves = File(exists=True, desc='time (s), aif and perhaps vof (HU), tsv')
     supplied_aif_mask = File(exists=True, desc='voxels of the AIF, on any grid of the same space')
 
@@ -65,11 +75,11 @@ class FindVessels(SimpleInterface):
         pattern = np.broadcast_to(slice_pattern, candidates.shape)[candidates]
         good = weights > 0
         curves = _enhancement(ctp, candidates, n_baseline, weights)
-        noise = float(np.median(denoising.curve_noise(curves, weights, n_baseline)))
-        curves = curves[:, good]
-        tissue_curves = curves[tissue[candidates]]
+        in_plane, smooth = self._smooth(curves, candidates, slice_pattern, affine)
+        noise = float(np.median(denoising.curve_noise(smooth, weights, n_baseline)))
+        tissue_curves = smooth[tissue[candidates]][:, good]
         peak = float(np.median(vessels.smooth_in_time(tissue_curves).max(axis=1)))
-        search = (curves, times[:, good], pattern)
+        search = (in_plane[:, good], smooth[:, good], times[:, good], pattern)
         vof, places = None, {}
         if self.inputs.supplied_curves:
             aif, vof = self._read_curves(samples, facts['arrival_s'])
@@ -104,6 +114,14 @@ class FindVessels(SimpleInterface):
         table['weight'] = row_weights
         self._save(runtime, table, affine, candidates, places, aif=aif, vof=vof)
         return runtime
+
+    def _smooth(self, curves, candidates, slice_pattern, affine):
+        """Smooth the candidates in plane, and in all directions."""
+        sigma = np.asarray(self.inputs.vessel_smoothing_mm) / _images.voxel_size_mm(affine)
+        return [
+            _smooth_by_pattern(curves, candidates, candidates, slice_pattern, each)
+            for each in (sigma * (1, 1, 0), sigma)
+        ]
 
     def _read_curves(self, samples, arrival):
         """Read a supplied AIF, and the VOF beside it if there is one."""
@@ -170,6 +188,19 @@ def _enhancement(ctp, mask, n_baseline, weights):
     return curves - bolus.baseline(curves, n_baseline, weights)[:, None]
 
 
+def _smooth_by_pattern(curves, mask, source, slice_pattern, sigma_voxels):
+    """Smooth among slices of one sampling pattern: other slices were seen at other times."""
+    smooth = np.empty_like(curves)
+    for group in np.unique(slice_pattern):
+        slices = np.flatnonzero(slice_pattern == group)
+        mine = mask & (slice_pattern == group)
+        part = np.s_[..., slices[0] : slices[-1] + 1]
+        smooth[mine[mask]] = denoising.smooth_curves(
+            curves[mine[mask]], mine[part], (source & mine)[part], sigma_voxels
+        )
+    return smooth
+
+
 class _DeconvolveInputSpec(BaseInterfaceInputSpec):
     ctp_corrected = File(exists=True, mandatory=True, desc='series in the pose of frame 0, HU')
     sample_times = File(exists=True, mandatory=True, desc='(slices, frames), s, npy')
@@ -178,17 +209,23 @@ class _DeconvolveInputSpec(BaseInterfaceInputSpec):
     tissue_mask = File(exists=True, mandatory=True, desc='where maps are given')
     pure_mask = File(exists=True, mandatory=True, desc='where denoising takes its curves from')
     curves = File(exists=True, mandatory=True, desc='time (s), aif (HU above baseline), tsv')
-    denoise = traits.Enum('lowrank', 'smooth', 'none', mandatory=True)
+    denoise = traits.Enum('similarity', 'lowrank', 'smooth', 'none', mandatory=True)
     denoise_sigma_mm = traits.Tuple(*[traits.Float] * 3, mandatory=True, desc='x, y, z, mm')
     denoise_rank = traits.Int(mandatory=True)
+    denoise_reach_mm = traits.Tuple(*[traits.Float] * 3, mandatory=True, desc='x, y, z, mm')
+    denoise_density_hu = traits.Float(mandatory=True, desc='HU')
+    denoise_curve_tolerance = traits.Float(mandatory=True, desc='in units of noise')
     penalty_order = traits.Enum('0', '1', '2', mandatory=True)
-    lambda_rel = traits.Float(mandatory=True)
+    lambda_rel = traits.Float(mandatory=True, desc='0: by cross-validation')
+    tmax_lambda_ratio = traits.Float(mandatory=True)
     residue_step = traits.Float(mandatory=True, desc='s')
     residue_lead = traits.Float(mandatory=True, desc='s')
     tmax_calibration = traits.Bool(mandatory=True)
     calibration_mtt = traits.Float(mandatory=True, desc='s')
     hematocrit_factor = traits.Float(mandatory=True)
     tissue_density = traits.Float(mandatory=True, desc='g/mL')
+    partial_volume = traits.Bool(mandatory=True, desc='divide by the share of tissue')
+    num_threads = traits.Int(1, usedefault=True, nohash=True)
 
 
 class _DeconvolveOutputSpec(TraitedSpec):
@@ -198,6 +235,7 @@ class _DeconvolveOutputSpec(TraitedSpec):
     tmax = File(exists=True, desc='s')
     ttp = File(exists=True, desc='s')
     noise = File(exists=True, desc='noise of the denoised curves, HU')
+    tissue_share = File(exists=True, desc='share of tissue in each voxel, fraction')
     deconvolution = File(exists=True, desc='lambda, Tmax offset and noise as measured, json')
 
 
@@ -213,39 +251,38 @@ class Deconvolve(SimpleInterface):
     def _run_interface(self, runtime):
         inputs = self.inputs
         ctp, affine = _images.load(inputs.ctp_corrected, dtype=None)
-        tissue = _images.load_mask(inputs.tissue_mask)
-        weights = frame_weights(inputs.confounds)
-        n_baseline = json.loads(Path(inputs.bolus).read_text())['n_baseline']
-        raw = _enhancement(ctp, tissue, n_baseline, weights)
-        times, pattern = grid.sampling_patterns(np.load(inputs.sample_times))
-        curves = self._smooth(raw, tissue, pattern, affine)
-        slice_pattern, pattern = pattern, np.broadcast_to(pattern, tissue.shape)[tissue]
-        found = {name: np.zeros(len(curves), dtype=np.float32) for name in (*MAPS, 'noise')}
-        operators = []
-        offsets = [None] * len(slice_pattern)
-        for group in np.unique(pattern):
-            mine = pattern == group
-            if inputs.denoise == 'lowrank':
-                curves[mine] = denoising.low_rank(curves[mine], inputs.denoise_rank, weights)
-            maps_found, operator = self._maps(curves[mine], times[group], weights)
-            operators.append(operator)
-            for each in np.flatnonzero(slice_pattern == group):
-                offsets[each] = operator.tmax_offset
-            for name in MAPS:
-                found[name][mine] = maps_found[name]
-        found['noise'] = denoising.curve_noise(curves, weights, n_baseline)
+        self.tissue = _images.load_mask(inputs.tissue_mask)
+        self.pure = _images.load_mask(inputs.pure_mask)
+        self.size = np.asarray(_images.voxel_size_mm(affine))
+        self.weights = frame_weights(inputs.confounds)
+        self.n_baseline = json.loads(Path(inputs.bolus).read_text())['n_baseline']
+        self.times, self.slice_pattern = grid.sampling_patterns(np.load(inputs.sample_times))
+        self.pattern = np.broadcast_to(self.slice_pattern, self.tissue.shape)[self.tissue]
+        self.aif_times, self.aif = self._read_aif()
+        average = np.nan_to_num(bolus.baseline(ctp, ctp.shape[3], self.weights))
+        raw = np.nan_to_num(_enhancement(ctp, self.tissue, self.n_baseline, self.weights))
+        smooth = _smooth_by_pattern(
+            raw, self.tissue, self.pure, self.slice_pattern, inputs.denoise_sigma_mm / self.size
+        )
+        lambda_rel = inputs.lambda_rel or self._choose_lambda(smooth)
+        curves = self._denoise(raw, smooth, average)
+        share = self._tissue_share(average, curves)
+        found, operators, offsets = self._maps(curves, share, lambda_rel)
+        found |= {'noise': self._noise(curves), 'tissue_share': share}
         for name, values in found.items():
-            volume = np.zeros(tissue.shape, dtype=np.float32)
-            volume[tissue] = values
+            volume = np.zeros(self.tissue.shape, dtype=np.float32)
+            volume[self.tissue] = values
             self._results[name] = _images.save(
                 volume, affine, Path(runtime.cwd) / f'{name}.nii', like=inputs.tissue_mask
             )
         facts = {
-            'lambda': float(np.mean([each.regularization for each in operators])),
-            'tmax_offset_s': float(np.mean([each.tmax_offset for each in operators])),
+            'lambda_rel': float(lambda_rel),
+            'lambda': float(np.mean([each.regularization for each, _ in operators])),
+            'lambda_tmax': float(np.mean([each.regularization for _, each in operators])),
+            'tmax_offset_s': float(np.mean([each.tmax_offset for _, each in operators])),
             # feet to head; slices whose sampling pattern meets no tissue have none
             'tmax_offset_s_by_slice': offsets,
-            'noise_raw_hu': float(np.median(denoising.curve_noise(raw, weights, n_baseline))),
+            'noise_raw_hu': float(np.median(self._noise(raw))),
             'noise_denoised_hu': float(np.median(found['noise'])),
             'n_patterns': len(operators),
         }
@@ -254,37 +291,88 @@ class Deconvolve(SimpleInterface):
         self._results['deconvolution'] = str(path)
         return runtime
 
-    def _smooth(self, curves, tissue, pattern, affine):
-        """Smooth among slices of one sampling pattern: other slices were seen at other times."""
-        if self.inputs.denoise == 'none':
-            return curves
-        size = _images.voxel_size_mm(affine)
-        sigma = np.asarray(self.inputs.denoise_sigma_mm) / size
-        pure = _images.load_mask(self.inputs.pure_mask)
-        smooth = np.empty_like(curves)
-        for group in np.unique(pattern):
-            slices = np.flatnonzero(pattern == group)
-            mine = tissue & (pattern == group)
-            part = np.s_[..., slices[0] : slices[-1] + 1]
-            smooth[mine[tissue]] = denoising.smooth_curves(
-                curves[mine[tissue]], mine[part], (pure & mine)[part], sigma
-            )
-        return smooth
-
-    def _maps(self, curves, times, weights):
-        inputs = self.inputs
-        table = pd.read_csv(inputs.curves, sep='\t')
+    def _read_aif(self):
+        table = pd.read_csv(self.inputs.curves, sep='\t')
         if 'weight' in table:
             table = table[table['weight'] > 0]
-        aif_times, aif = table['time'].to_numpy(), table['aif'].to_numpy()
-        operator = deconvolution.deconvolution_operator(
-            aif_times, aif, times, weights, penalty_order=int(inputs.penalty_order),
-            lambda_rel=inputs.lambda_rel, residue_step=inputs.residue_step,
-            residue_lead=inputs.residue_lead, calibration_mtt=inputs.calibration_mtt,
+        return table['time'].to_numpy(), table['aif'].to_numpy()
+
+    def _noise(self, curves):
+        return denoising.curve_noise(curves, self.weights, self.n_baseline)
+
+    def _groups(self):
+        """Yield each sampling pattern that meets tissue: index, its curves, its slices' range."""
+        for group in np.unique(self.pattern):
+            slices = np.flatnonzero(self.slice_pattern == group)
+            yield group, self.pattern == group, np.s_[..., slices[0] : slices[-1] + 1]
+
+    def _denoise(self, raw, smooth, average):
+        """Denoise the curves of each sampling pattern by itself."""
+        inputs = self.inputs
+        if inputs.denoise == 'none':
+            return raw
+        curves = smooth.copy()
+        # noise of the time average, and of the curves that are compared
+        average_noise = np.median(self._noise(raw)) / np.sqrt(np.count_nonzero(self.weights))
+        density_tolerance = float(np.hypot(inputs.denoise_density_hu, 2 * average_noise))
+        tolerance = inputs.denoise_curve_tolerance * float(np.median(self._noise(smooth)))
+        for group, mine, part in self._groups():
+            if inputs.denoise == 'lowrank':
+                curves[mine] = denoising.low_rank(curves[mine], inputs.denoise_rank, self.weights)
+            elif inputs.denoise == 'similarity' and tolerance > 0:
+                within = self.slice_pattern == group
+                curves[mine] = denoising.denoise_by_similarity(
+                    raw[mine], smooth[mine], (self.tissue & within)[part],
+                    (self.pure & within)[part], average[part], self.weights,
+                    inputs.denoise_reach_mm / self.size, rank=inputs.denoise_rank,
+                    tolerance_hu=tolerance, density_tolerance_hu=density_tolerance,
+                    num_threads=inputs.num_threads,
+                )  # fmt: skip
+        return curves
+
+    def _tissue_share(self, average, curves):
+        if not self.inputs.partial_volume:
+            return np.ones(len(curves), dtype=np.float32)
+        density = average.astype(np.float32)
+        density[self.tissue] -= curves[:, self.weights > 0].mean(axis=1)
+        return brain.tissue_share(density, self.tissue, self.pure, self.size)[self.tissue]
+
+    def _choose_lambda(self, smooth):
+        """Cross-validate on smoothed curves: their noise is independent from frame to frame."""
+        scores = sum(
+            deconvolution.cross_validate(
+                smooth[mine], self.aif_times, self.aif, self.times[group], self.weights,
+                penalty_order=int(self.inputs.penalty_order),
+                residue_step=self.inputs.residue_step, residue_lead=self.inputs.residue_lead,
+            )
+            for group, mine, _ in self._groups()
         )  # fmt: skip
-        found = maps.perfusion_maps(
-            np.nan_to_num(curves), times, weights, operator, float(np.trapezoid(aif, aif_times)),
-            hematocrit_factor=inputs.hematocrit_factor, tissue_density=inputs.tissue_density,
-            tmax_offset=operator.tmax_offset if inputs.tmax_calibration else 0.0,
-        )  # fmt: skip
-        return found, operator
+        return deconvolution.choose_lambda(scores)
+
+    def _maps(self, curves, share, lambda_rel):
+        """Deconvolve each sampling pattern; return maps, operators and the offset of each slice."""
+        inputs = self.inputs
+        found = {name: np.zeros(len(curves), dtype=np.float32) for name in MAPS}
+        operators, offsets = [], [None] * len(self.slice_pattern)
+        for group, mine, _ in self._groups():
+            operator, tmax_operator = (
+                deconvolution.deconvolution_operator(
+                    self.aif_times, self.aif, self.times[group], self.weights,
+                    penalty_order=int(inputs.penalty_order), lambda_rel=each,
+                    residue_step=inputs.residue_step, residue_lead=inputs.residue_lead,
+                    calibration_mtt=inputs.calibration_mtt,
+                )
+                for each in (lambda_rel, lambda_rel * inputs.tmax_lambda_ratio)
+            )  # fmt: skip
+            operators.append((operator, tmax_operator))
+            for each in np.flatnonzero(self.slice_pattern == group):
+                offsets[each] = tmax_operator.tmax_offset
+            here = maps.perfusion_maps(
+                curves[mine], self.times[group], self.weights, operator, tmax_operator,
+                float(np.trapezoid(self.aif, self.aif_times)), share[mine],
+                hematocrit_factor=inputs.hematocrit_factor, tissue_density=inputs.tissue_density,
+                tmax_offset=tmax_operator.tmax_offset if inputs.tmax_calibration else 0.0,
+            )  # fmt: skip
+            for name in MAPS:
+                found[name][mine] = here[name]
+        return found, operators, offsets

@@ -50,6 +50,7 @@ class _NormalizeGlobalInputSpec(BaseInterfaceInputSpec):
     global_reference = traits.Enum('normal-tmax', 'contralateral', mandatory=True)
     normal_tmax = traits.Float(mandatory=True, desc='s')
     least_normal_share = traits.Float(mandatory=True, desc='fraction')
+    hypoperfusion_tmax = traits.Float(mandatory=True, desc='s')
 
 
 class _NormalizeGlobalOutputSpec(TraitedSpec):
@@ -70,7 +71,9 @@ class NormalizeGlobal(SimpleInterface):
         tmax, affine = _images.load(inputs.tmax)
         tissue = _images.load_mask(inputs.tissue_mask)
         hemispheres = _images.load(inputs.hemispheres)[0]
-        side = symmetry.affected_side(tmax, hemispheres, tissue)
+        side = symmetry.affected_side(
+            tmax, hemispheres, tissue, hypoperfusion_tmax=inputs.hypoperfusion_tmax
+        )
         affected = inputs.affected_side if inputs.affected_side in ('left', 'right') else side.side
         chosen = normalization.reference_tissue(
             tmax, hemispheres, tissue, affected, global_reference=inputs.global_reference,
@@ -80,6 +83,7 @@ class NormalizeGlobal(SimpleInterface):
             'affected_side': affected,
             # a side that the user names has no confidence of ours
             'side_confidence': None if affected == inputs.affected_side else side.confidence,
+            'side_rule': 'asked for' if affected == inputs.affected_side else side.rule,
             'tmax_left_s': side.tmax_left,
             'tmax_right_s': side.tmax_right,
             'reference': chosen.rule,

@@ -140,10 +140,10 @@ class MeasureVolumes(SimpleInterface):
             facts = json.loads(Path(inputs.deconvolution).read_text())
             offsets = facts['tmax_offset_s_by_slice']
 
-        def threshold_mask(mask, within):
+        def threshold_mask(mask, within, fill=False):
             return segmentation.open_close(
                 mask & within, within, lesion.size, opening_mm=inputs.opening_mm,
-                closing_mm=inputs.closing_mm,
+                closing_mm=inputs.closing_mm, fill=fill,
             )  # fmt: skip
 
         rows = volumes.volume_table(

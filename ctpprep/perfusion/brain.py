@@ -9,11 +9,22 @@ import numpy as np
 from scipy import ndimage
 
 from ctpprep.exceptions import PerfusionError
+from ctpprep.perfusion.denoising import smooth_within, smoothing_weight
 
 # densities of brain, CSF and enhancing vessels at the time average, HU
 SOFT_HU = (-15.0, 110.0)
 # a brain smaller than this share of the head is a failed mask
 LEAST_SHARE = 0.15
+# density of CSF, and of voxels that are nearly all tissue, HU
+CSF_HU, MOSTLY_TISSUE_HU = 5.0, 24.0
+# tissue around a voxel is no lighter or denser than this, HU, whatever the beam hardening
+TISSUE_HU = (26.0, 33.0)
+# lower density than that of the tissue around by this much is still tissue: white beside grey matter
+LIGHTER_HU = 2.0
+# sigma of "around", mm
+AROUND_MM = 5.0
+# a voxel with less tissue is not corrected further: noise would grow without bound
+LEAST_TISSUE = 0.5
 # a voxel and its four neighbours in the slice
 IN_PLANE = ndimage.generate_binary_structure(3, 1) & (np.arange(3) == 1)
 
@@ -227,3 +238,46 @@ def csf_mask(average, brain_mask, voxel_size_mm, csf_hu):
     """
     sigma = [0.8 / voxel_size_mm[0], 0.8 / voxel_size_mm[1], 0]
     return brain_mask & (ndimage.gaussian_filter(average, sigma) < csf_hu)
+
+
+def tissue_share(density, tissue_mask, pure_mask, voxel_size_mm):
+    """Estimate how much of each voxel is tissue, and not CSF, from its density.
+
+    Parameters
+    ----------
+    density : (X, Y, Z) array
+        Density without contrast, HU, of little noise.
+    tissue_mask, pure_mask : (X, Y, Z) arrays of bool
+        As returned by `tissue_masks`.
+    voxel_size_mm : (3,) sequence of float
+
+    Returns
+    -------
+    (X, Y, Z) array of float32
+        ``(HU - 5) / (HU of the tissue around - 2 - 5)`` between 0.5 and 1; 1 outside tissue.
+
+    Notes
+    -----
+    CSF has no flow, so a voxel that is half CSF has half the curve of its tissue. Tissue lighter than
+    its surroundings by more than 2 HU passes for a mixture with CSF: fresh oedema in part (which
+    lowers the surroundings, too), old infarcts in full.
+
+    Examples
+    --------
+    >>> density = np.full((9, 9, 3), 33.0); density[4, 4, 1] = 18.0
+    >>> mask = np.ones(density.shape, bool)
+    >>> share = tissue_share(density, mask, mask, (20, 20, 20))
+    >>> float(share[0, 0, 0]), round(float(share[4, 4, 1]), 2)
+    (1.0, 0.5)
+    """
+    size = np.asarray(voxel_size_mm, dtype=float)
+    smooth = smooth_within(density, tissue_mask, [0.6 / size[0], 0.6 / size[1], 0])
+    mostly = pure_mask & (smooth > MOSTLY_TISSUE_HU)
+    weight = smoothing_weight(mostly, AROUND_MM / size)
+    total = ndimage.gaussian_filter(
+        np.where(mostly, smooth, 0), AROUND_MM / size, mode='constant', truncate=3.0
+    )
+    around = np.divide(total, weight, out=np.full_like(total, TISSUE_HU[0]), where=weight > 1e-3)
+    reference = np.clip(around, *TISSUE_HU) - LIGHTER_HU
+    share = np.clip((smooth - CSF_HU) / (reference - CSF_HU), LEAST_TISSUE, 1.0)
+    return np.where(tissue_mask, share, 1.0).astype(np.float32)

@@ -23,6 +23,15 @@ from scipy import linalg
 
 from ctpprep.perfusion.kinetics import convolve_input, exponential_residue, interpolate_input
 
+# relative lambdas that cross-validation tries
+LAMBDAS = np.geomspace(0.02, 1.0, 40)
+# of the lambda that predicts smoothed curves best: denoising goes on after that, and less is needed
+CROSS_VALIDATED_SHARE = 0.5
+# tissue curves that begin later than this before the last frame are hardly seen
+SEEN_S = 3.0
+# but a maximum is always looked for up to this delay
+LEAST_SEARCH_S = 12.0
+
 
 @dataclass(frozen=True)
 class Operator:
@@ -31,7 +40,8 @@ class Operator:
     Attributes
     ----------
     matrix : (N, T) array
-        `P`: tissue curve (HU) to flow-scaled residue function (1/s).
+        `P`: tissue curve (HU) to flow-scaled residue function (1/s), up to the last time that the
+        scan has seen.
     tau : (N,) array
         Times of the residue function, s.
     regularization : float
@@ -173,7 +183,9 @@ def deconvolution_operator(
     Notes
     -----
     Regularization lowers the peak of `k`, and more so for short transit times; its width delays
-    Tmax by 1-3 s, which `tmax_offset` measures.
+    Tmax by 1-3 s, which `tmax_offset` measures. `k` is solved for the length of the scan, but of a
+    late part the scan has seen no more than the first rise: what stands there is noise, and a maximum
+    is not looked for.
     """
     times = np.asarray(times, dtype=float)
     tau = residue_times(times, residue_step, residue_lead)
@@ -185,11 +197,99 @@ def deconvolution_operator(
     # least squares by QR: the normal equations would square the condition number
     q, r = linalg.qr(stacked, mode='economic')
     matrix = linalg.solve_triangular(r, q[: len(times)].T) * root
+    seen = tau <= last_seen(aif_times, aif, times)
+    matrix, tau = np.ascontiguousarray(matrix[seen]), tau[seen]
     reference = convolve_input(
         aif_times, aif, lambda t: exponential_residue(t, calibration_mtt), times
     )
     offset = residue_peak(reference @ matrix.T, tau)[1]
     return Operator(matrix, tau, float(regularization), float(offset))
+
+
+def last_seen(aif_times, aif, times):
+    """Return up to which delay a scan can tell the maximum of a residue function.
+
+    Parameters
+    ----------
+    aif_times, aif : (M,) arrays
+        s and HU.
+    times : (T,) array
+        Sample times of the tissue, s.
+
+    Returns
+    -------
+    float
+        s: from the peak of the AIF to 3 s before the last frame, but never less than 12 s.
+
+    Examples
+    --------
+    >>> float(last_seen([0, 10, 20], [0, 300, 50], [0, 45]))
+    32.0
+    """
+    peak = np.asarray(aif_times)[np.argmax(aif)]
+    return max(float(np.max(times) - peak) - SEEN_S, LEAST_SEARCH_S)
+
+
+def cross_validate(
+    curves, aif_times, aif, times, weights, *, penalty_order, residue_step, residue_lead
+):
+    r"""Score relative lambdas by generalized cross-validation.
+
+    .. math:: V(\lambda) = \sum \lVert (I - H) c\rVert^2 / \mathrm{tr}(I - H)^2,\quad H = A P
+
+    summed over all curves: what a lambda would predict of a sample that was left out (Golub, Heath
+    and Wahba, Technometrics 1979;21:215, doi:10.1080/00401706.1979.10489751).
+
+    Parameters
+    ----------
+    curves : (V, T) array
+        Tissue curves, HU, whose noise is independent from frame to frame.
+    aif_times, aif, times, weights, penalty_order, residue_step, residue_lead
+        As for `deconvolution_operator`.
+
+    Returns
+    -------
+    (L,) array
+        Score of each of `LAMBDAS`; the least is best. Scores of sampling patterns add up.
+
+    Notes
+    -----
+    One singular value decomposition serves all lambdas. Noise that is correlated in time passes for
+    signal, and lambda comes out too small: do not use low-rank curves.
+    """
+    good = np.asarray(weights) > 0
+    times = np.asarray(times, dtype=float)
+    tau = residue_times(times, residue_step, residue_lead)
+    root = np.sqrt(np.asarray(weights, dtype=float)[good])
+    weighted = root[:, None] * convolution_matrix(aif_times, aif, times[good], tau)
+    penalty = penalty_matrix(len(tau), residue_step, int(penalty_order))
+    left, values, _ = linalg.svd(weighted @ linalg.inv(penalty))
+    squares = np.zeros(len(left))
+    squares[: len(values)] = np.square(values)
+    energy = np.square((np.asarray(curves)[:, good] * root) @ left).sum(axis=0)
+    strength = np.square(LAMBDAS * linalg.norm(weighted, 2))[:, None]
+    missed = strength / (squares + strength)
+    return (np.square(missed) @ energy) / np.square(missed.sum(axis=1))
+
+
+def choose_lambda(scores):
+    """Choose the relative lambda from the scores of cross-validation.
+
+    Parameters
+    ----------
+    scores : (L,) array
+        Of `LAMBDAS`, as from `cross_validate`.
+
+    Returns
+    -------
+    float
+        Half of the lambda of the least score.
+
+    Notes
+    -----
+    Cross-validation sees curves before the last step of denoising, so what it finds is too much.
+    """
+    return CROSS_VALIDATED_SHARE * float(LAMBDAS[np.argmin(scores)])
 
 
 def residue_peak(residue, tau):

@@ -2,15 +2,31 @@
 """Denoising of tissue curves without letting vessels, skull or CSF leak in.
 
 Smoothing over a mask that holds tissue only (normalized convolution; Wack et al., BMC Med Imaging
-2014;14:28, doi:10.1186/1471-2342-14-28), then a low-rank model of the curves: all tissue curves of
-one sampling pattern are combinations of a few temporal components.
+2014;14:28, doi:10.1186/1471-2342-14-28), a low-rank model of the curves (all tissue curves of one
+sampling pattern are combinations of a few temporal components), and an average over voxels of
+similar density and similar curve, which keeps the borders of cortex and lesions (a bilateral filter
+on time profiles; Mendrik et al., Phys Med Biol 2011;56:3857).
 """
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import numpy as np
 from scipy import linalg, ndimage
 
 # smoothing needs this share of its Gaussian within pure tissue
 LEAST_WEIGHT = 0.01
+# the average over similar voxels reaches this many sigma
+REACH = 2.0
+# and needs similar voxels that weigh as much as this share of one
+LEAST_SIMILAR = 0.3
+# a sum has this many parts, added in order, whatever the number of threads
+PARTS = 8
+# components that shape most curves, and those of delay, are averaged afresh in the second pass;
+# the rest carry mostly noise and are averaged again
+FINE_COMPONENTS = 3
+# the second pass compares curves with less noise, the weak components tolerate more
+SECOND_TOLERANCE, WEAK_TOLERANCE, WEAK_DENSITY_TOLERANCE = 0.8, 1.2, 16.0
 
 
 def smooth_within(volume, mask, sigma_voxels, weight=None):
@@ -136,14 +152,200 @@ def low_rank(curves, rank, weights):
     good = np.flatnonzero(np.asarray(weights) > 0)
     if rank >= min(len(good), len(curves)):
         return curves.copy()
-    centre = curves[:, good].mean(axis=0)
+    centre, components = temporal_components(curves[:, good], rank)
     centred = curves[:, good] - centre
-    covariance = (centred.T @ centred).astype(np.float64)
-    last = len(good) - 1
-    _, components = linalg.eigh(covariance, subset_by_index=[last - rank + 1, last])
-    components = components.astype(np.float32)
     kept = curves.copy()
     kept[:, good] = centred @ components @ components.T + centre
+    return kept
+
+
+def temporal_components(curves, rank):
+    """Find the mean curve and the temporal components that explain most of the rest.
+
+    Parameters
+    ----------
+    curves : (V, T) array
+        Tissue curves of one sampling pattern, HU.
+    rank : int
+        Number of components.
+
+    Returns
+    -------
+    centre : (T,) array of float32
+        Mean curve, HU.
+    components : (T, rank) array of float32
+        Orthonormal; the one that explains most comes last.
+    """
+    centre = curves.mean(axis=0)
+    centred = curves - centre
+    covariance = (centred.T @ centred).astype(np.float64)
+    last = len(centre) - 1
+    _, components = linalg.eigh(covariance, subset_by_index=[max(last - rank + 1, 0), last])
+    return centre, components.astype(np.float32)
+
+
+def neighbours(sigma_voxels):
+    """List half of the offsets of a Gaussian's reach, and their weights.
+
+    Parameters
+    ----------
+    sigma_voxels : (3,) sequence of float
+        Sigma along each axis, voxels; 0 leaves an axis alone.
+
+    Returns
+    -------
+    list of ((3,) tuple of int, float)
+        Of each offset and its opposite, one; without the voxel itself.
+
+    Examples
+    --------
+    >>> [offset for offset, _ in neighbours((0.5, 0, 0.5))]
+    [(0, 0, 1), (1, 0, 0)]
+    """
+    reach = [int(np.floor(REACH * sigma)) for sigma in sigma_voxels]
+    found = []
+    for offset in product(*(range(-n, n + 1) for n in reach)):
+        square = sum((d / s) ** 2 for d, s in zip(offset, sigma_voxels, strict=True) if d)
+        if offset > (0, 0, 0) and square <= REACH**2:
+            found.append((offset, np.float32(np.exp(-0.5 * square))))
+    return found
+
+
+def average_similar(values, guides, source, sigma_voxels, num_threads=1):
+    """Average each voxel with its neighbours, those most whose guides are like its own.
+
+    The weight of a neighbour is a Gaussian of its distance times a Gaussian of the difference of
+    the guides.
+
+    Parameters
+    ----------
+    values : (K, X, Y, Z) array
+        What is averaged.
+    guides : (F, X, Y, Z) array
+        What is compared, in units of the difference that is tolerated (one sigma).
+    source : (X, Y, Z) array of bool
+        Voxels that count.
+    sigma_voxels : (3,) sequence of float
+        Sigma along each axis, voxels; the average reaches two sigma.
+    num_threads : int
+        The result is the same for any number.
+
+    Returns
+    -------
+    average : (K, X, Y, Z) array of float32
+        0 where no voxel counts.
+    weight : (X, Y, Z) array of float32
+        Sum of the weights: 1 for a voxel that finds only itself.
+
+    Notes
+    -----
+    Weights are symmetric, so each pair of voxels is compared once.
+    """
+    guides = np.asarray(guides, dtype=np.float32)
+    weight = source.astype(np.float32)
+    values = np.where(source, values, 0).astype(np.float32)
+    offsets = neighbours(sigma_voxels)
+
+    def add_up(part):
+        total, share = np.zeros_like(values), np.zeros_like(weight)
+        for offset, near in part:
+            here, there = _overlap(weight.shape, offset)
+            apart = guides[:, *here] - guides[:, *there]
+            alike = np.exp(-0.5 * np.einsum('fxyz,fxyz->xyz', apart, apart)) * near
+            total[:, *here] += alike * values[:, *there]
+            total[:, *there] += alike * values[:, *here]
+            share[here] += alike * weight[there]
+            share[there] += alike * weight[here]
+        return total, share
+
+    total, share = values.copy(), weight.copy()
+    with ThreadPoolExecutor(num_threads) as pool:
+        for more, more_share in pool.map(add_up, (offsets[i::PARTS] for i in range(PARTS))):
+            total += more
+            share += more_share
+    return np.divide(total, share, out=np.zeros_like(total), where=share > 0), share
+
+
+def _overlap(shape, offset):
+    """Return the slices of the voxels that have a neighbour at an offset, and of those neighbours."""
+    here = tuple(
+        slice(max(0, -d), size - max(0, d)) for size, d in zip(shape, offset, strict=True)
+    )
+    there = tuple(
+        slice(max(0, d), size + min(0, d)) for size, d in zip(shape, offset, strict=True)
+    )
+    return here, there
+
+
+def denoise_by_similarity(
+    curves, smooth, tissue_mask, pure_mask, density, weights, sigma_voxels, *, rank,
+    tolerance_hu, density_tolerance_hu, num_threads=1,
+):  # fmt: skip
+    """Average the temporal components of tissue curves over similar voxels.
+
+    Curves become scores of a few temporal components. Scores are averaged over voxels of similar
+    density and similar (smoothed) curve; then once more, now guided by what the first pass found.
+
+    Parameters
+    ----------
+    curves : (V, T) array
+        Enhancement of the voxels of `tissue_mask` of one sampling pattern, HU, not smoothed.
+    smooth : (V, T) array
+        The same from `smooth_curves`: the first guide, and what a voxel without similar ones gets.
+    tissue_mask, pure_mask : (X, Y, Z) arrays of bool
+        Where curves are wanted, and where they are free of vessels and bone.
+    density : (X, Y, Z) array
+        Time average of the series, HU: it tells grey from white matter and CSF.
+    weights : (T,) array
+        0 for rejected frames, which come back as they were.
+    sigma_voxels : (3,) sequence of float
+        Sigma of the average, voxels.
+    rank : int
+        Number of temporal components.
+    tolerance_hu, density_tolerance_hu : float
+        Difference of scores and of densities at which a neighbour counts ``exp(-1/2)``, HU.
+    num_threads : int
+
+    Returns
+    -------
+    (V, T) array of float32
+        HU.
+
+    Notes
+    -----
+    Fails towards plain smoothing where every voxel looks alike, and towards the smoothed curve where
+    none does. Cost: some hundred shifts of a box around the tissue, for each pass.
+    """
+    good = np.flatnonzero(np.asarray(weights) > 0)
+    box = ndimage.find_objects(tissue_mask.astype(np.uint8))[0]
+    inside, source = tissue_mask[box], pure_mask[box]
+    centre, components = temporal_components(np.asarray(smooth, np.float32)[:, good], rank)
+    components = np.ascontiguousarray(components[:, ::-1])
+
+    def scores(of):
+        volume = np.zeros((components.shape[1], *inside.shape), dtype=np.float32)
+        volume[:, inside] = ((np.asarray(of, np.float32)[:, good] - centre) @ components).T
+        return volume
+
+    def average(values, guide, tolerance, density_tolerance):
+        guides = np.concatenate([density[box][None] / density_tolerance, guide[:2] / tolerance])
+        return average_similar(values, guides, source, sigma_voxels, num_threads)
+
+    noisy, guide = scores(curves), scores(smooth)
+    first, weight = average(noisy, guide, tolerance_hu, density_tolerance_hu)
+    lonely = inside & (weight < LEAST_SIMILAR)
+    first[:, lonely] = guide[:, lonely]
+    fine, _ = average(
+        noisy[:FINE_COMPONENTS], first, SECOND_TOLERANCE * tolerance_hu, density_tolerance_hu
+    )
+    weak, _ = average(
+        first[FINE_COMPONENTS:], first, WEAK_TOLERANCE * tolerance_hu,
+        WEAK_DENSITY_TOLERANCE * density_tolerance_hu,
+    )  # fmt: skip
+    found = np.concatenate([fine, weak])
+    found[:, lonely] = guide[:, lonely]
+    kept = np.array(curves, dtype=np.float32)
+    kept[:, good] = found[:, inside].T @ components.T + centre
     return kept
 
 

@@ -118,8 +118,9 @@ def time_to_peak(curves, times, weights):
 
 
 def perfusion_maps(
-    curves, times, weights, operator, aif_area, *, hematocrit_factor, tissue_density, tmax_offset
-):
+    curves, times, weights, operator, tmax_operator, aif_area, tissue_share,
+    *, hematocrit_factor, tissue_density, tmax_offset,
+):  # fmt: skip
     """Compute the maps of voxels that share a sampling pattern.
 
     Parameters
@@ -130,10 +131,15 @@ def perfusion_maps(
         Sample times, s.
     weights : (T,) array
         Frame weights.
-    operator : Operator
-        Deconvolution for these times.
+    operator, tmax_operator : Operator
+        Deconvolutions for these times: the one whose maximum is CBF, and the one whose maximum lies
+        at Tmax. A time is found with less noise if `k` is smoother, a height with less bias if it is
+        rougher.
     aif_area : float
         Area under the AIF, HU s.
+    tissue_share : (V,) array
+        Share of tissue in each voxel, by which CBF and CBV are divided; ones give the flow of the
+        whole voxel.
     hematocrit_factor, tissue_density : float
         k_H and rho (g/mL).
     tmax_offset : float
@@ -150,13 +156,16 @@ def perfusion_maps(
         for name in ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
     }
     area = trapezoid_weights(times, weights)
-    matrix = operator.matrix.T.astype(np.float32)
+    matrix, tmax_matrix = (each.matrix.T.astype(np.float32) for each in (operator, tmax_operator))
     for start in range(0, len(curves), CHUNK):
         part = slice(start, start + CHUNK)
         chunk = np.asarray(curves[part], dtype=np.float32)
-        height, tmax = residue_peak(chunk @ matrix, operator.tau)
-        maps['cbf'][part] = flow(height, hematocrit_factor, tissue_density)
-        maps['cbv'][part] = blood_volume(chunk @ area, aif_area, hematocrit_factor, tissue_density)
+        share = np.asarray(tissue_share[part], dtype=np.float32)
+        height, _ = residue_peak(chunk @ matrix, operator.tau)
+        _, tmax = residue_peak(chunk @ tmax_matrix, tmax_operator.tau)
+        volume = blood_volume(chunk @ area, aif_area, hematocrit_factor, tissue_density)
+        maps['cbf'][part] = flow(height, hematocrit_factor, tissue_density) / share
+        maps['cbv'][part] = volume / share
         maps['tmax'][part] = np.maximum(tmax - tmax_offset, 0.0)
         maps['ttp'][part] = time_to_peak(chunk, times, weights) - times[0]
     moving = maps['cbf'] > 0

@@ -8,6 +8,7 @@ locally normalized maps.
 import numpy as np
 from scipy import ndimage
 
+from ctpprep.perfusion.brain import fill_in_plane
 from ctpprep.perfusion.symmetry import SIDES
 
 
@@ -38,7 +39,7 @@ def ellipsoid(radius_mm, voxel_size_mm):
     return sum(axis**2 for axis in axes) <= radius_mm**2 + 1e-6
 
 
-def open_close(mask, within, voxel_size_mm, *, opening_mm, closing_mm):
+def open_close(mask, within, voxel_size_mm, *, opening_mm, closing_mm, fill=False):
     """Remove specks by opening, then fill gaps by closing.
 
     Parameters
@@ -49,6 +50,8 @@ def open_close(mask, within, voxel_size_mm, *, opening_mm, closing_mm):
     voxel_size_mm : (3,) sequence of float
     opening_mm, closing_mm : float
         Radii, mm.
+    fill : bool
+        Whether what the result encloses in a slice belongs to it.
 
     Returns
     -------
@@ -60,7 +63,8 @@ def open_close(mask, within, voxel_size_mm, *, opening_mm, closing_mm):
     margin = [(n, n) for n in reach.shape]
     closed = ndimage.binary_closing(np.pad(opened, margin), reach)
     inner = tuple(slice(n, -n) for n in reach.shape)
-    return closed[inner] & within
+    found = closed[inner]
+    return (fill_in_plane(found) if fill else found) & within
 
 
 def _open(mask, element):
@@ -123,6 +127,9 @@ def segment_hypoperfusion(
 ):
     """Segment hypoperfusion: Tmax above a number of seconds.
 
+    Tissue that hypoperfusion encloses in its slice belongs to it: where hardly any contrast arrives,
+    the residue function is noise and its maximum may lie anywhere.
+
     Parameters
     ----------
     tmax : (X, Y, Z) array
@@ -141,7 +148,7 @@ def segment_hypoperfusion(
     """
     return open_close(
         within & (tmax > hypoperfusion_tmax), within, voxel_size_mm,
-        opening_mm=opening_mm, closing_mm=closing_mm,
+        opening_mm=opening_mm, closing_mm=closing_mm, fill=True,
     )  # fmt: skip
 
 

@@ -162,13 +162,17 @@ def smooth_in_time(curves):
     return 0.25 * padded[:, :-2] + 0.5 * padded[:, 1:-1] + 0.25 * padded[:, 2:]
 
 
-def find_aif(curves, times, pattern, tissue_peak, noise, *, aif_voxels):
+def find_aif(curves, smooth, times, pattern, tissue_peak, noise, *, aif_voxels):
     """Find the arterial input function.
 
     Parameters
     ----------
     curves : (V, T) array
         Enhancement of the candidates: voxels inside the skull, usable frames, HU.
+    smooth : (V, T) array
+        The same, smoothed through plane as well: by these the voxels are chosen. A vessel that lies
+        across thick slices keeps its height there when the head moves; one that runs along a slice
+        does not, and would be chosen for standing high before the movement.
     times : (G, T) array
         Sampling patterns, s.
     pattern : (V,) array of int
@@ -176,7 +180,7 @@ def find_aif(curves, times, pattern, tissue_peak, noise, *, aif_voxels):
     tissue_peak : float
         Median peak enhancement of tissue, HU.
     noise : float
-        Noise of a single curve, HU.
+        Noise of a single smooth curve, HU.
     aif_voxels : int
         Number of voxels averaged.
 
@@ -189,14 +193,14 @@ def find_aif(curves, times, pattern, tissue_peak, noise, *, aif_voxels):
     VesselError
         If no curve is artery-like: a tissue curve is never taken instead.
     """
-    features = curve_features(smooth_in_time(curves), times[pattern])
+    features = curve_features(smooth_in_time(smooth), times[pattern])
     least = max(LEAST_SNR * noise, LEAST_OVER_TISSUE * tissue_peak)
     scan_end = times[pattern][:, -1]
     first = times[pattern][:, 0]
     falls = (features.width < 14.0) & (features.peak_time < scan_end - 3)
     # what is bright from the first frame, or in one frame only, is no passing bolus
     falls &= (features.arrival > first) & (features.width > LEAST_WIDTH_S)
-    like = (features.peak > least) & falls & ~step_like(curves)
+    like = (features.peak > least) & falls & ~step_like(smooth)
     if like.sum() < 3:
         raise VesselError(
             f'no artery-like curve: {like.sum()} voxels rise by more than {least:.0f} HU and fall '
@@ -213,15 +217,15 @@ def find_aif(curves, times, pattern, tissue_peak, noise, *, aif_voxels):
         / (1 + 5 * features.roughness),
         0.0,
     )
-    return _average_best(curves, times, pattern, score, aif_voxels)
+    return _average_best(curves, smooth, times, pattern, score, aif_voxels)
 
 
-def find_vof(curves, times, pattern, aif, *, aif_voxels):
+def find_vof(curves, smooth, times, pattern, aif, *, aif_voxels):
     """Find the venous output function: the largest area that fills after the arteries.
 
     Parameters
     ----------
-    curves, times, pattern : arrays
+    curves, smooth, times, pattern : arrays
         As for `find_aif`.
     aif : Vessel
         The arterial input function.
@@ -237,21 +241,22 @@ def find_vof(curves, times, pattern, aif, *, aif_voxels):
     VesselError
         If no large curve follows the AIF.
     """
-    features = curve_features(smooth_in_time(curves), times[pattern])
+    features = curve_features(smooth_in_time(smooth), times[pattern])
     artery = curve_features(smooth_in_time(aif.curve[None]), aif.times)
     after = features.arrival > artery.arrival[0] + 1.5
     # the vein drains what the artery brought: less than a third of its area is tissue
     large = (features.area > artery.area[0] / 3) & (features.peak > artery.peak[0] / 5)
-    like = after & large & ~step_like(curves)
+    like = after & large & ~step_like(smooth)
     if like.sum() < 3:
         raise VesselError(
             f'no vein-like curve: {like.sum()} voxels fill after the artery with a third of its '
             'area, at least 3 are needed'
         )
-    return _average_best(curves, times, pattern, np.where(like, features.area, 0.0), aif_voxels)
+    area = np.where(like, features.area, 0.0)
+    return _average_best(curves, smooth, times, pattern, area, aif_voxels)
 
 
-def _average_best(curves, times, pattern, score, n_voxels):
+def _average_best(curves, smooth, times, pattern, score, n_voxels):
     """Average the best candidates of one sampling pattern that agree with one another."""
     best = [np.sort(score[pattern == group])[-n_voxels:].sum() for group in range(len(times))]
     group = int(np.argmax(best))
@@ -261,7 +266,7 @@ def _average_best(curves, times, pattern, score, n_voxels):
     worthy = score[pool] > 0.5 * score[ranked[0]]
     worthy[:3] = score[pool[:3]] > 0
     pool = pool[worthy]
-    shapes = curves[pool] / np.linalg.norm(curves[pool], axis=1, keepdims=True)
+    shapes = smooth[pool] / np.linalg.norm(smooth[pool], axis=1, keepdims=True)
     agreement = shapes @ np.median(shapes, axis=0)
     voxels = np.sort(pool[np.argsort(agreement, kind='stable')[::-1][:n_voxels]])
     return Vessel(curves[voxels].mean(axis=0), times[group], voxels)

@@ -124,7 +124,7 @@ def volume_table(
     tmax_thresholds, rcbf_thresholds : sequence of float
         Thresholds whose volumes are tabulated besides (s, fractions).
     threshold_mask : callable
-        ``threshold_mask(mask, within)`` opens and closes a thresholded mask.
+        ``threshold_mask(mask, within, fill=False)`` opens and closes a thresholded mask, and fills it.
     tmax_offsets : (Z,) sequence of float or None, optional
         What calibration subtracted from Tmax in each slice, s; absent for uncalibrated Tmax.
 
@@ -173,7 +173,7 @@ def volume_table(
             'no core to divide by' if np.isnan(ratio) else None)  # fmt: skip
         add('defuse3', which, 'criteria', None, float(profile))
     by_tmax = {
-        level: volume_ml(threshold_mask(tmax > level, within['global']), voxel_size_mm)
+        level: volume_ml(threshold_mask(tmax > level, within['global'], fill=True), voxel_size_mm)
         for level in tmax_thresholds
     }
     for level, value in by_tmax.items():
@@ -188,7 +188,7 @@ def volume_table(
                 add(region, None, 'volume uncalibrated', level, None,
                     f'below the offset of {greatest:.1f} s, where calibrated Tmax is cut at 0')  # fmt: skip
                 continue
-            mask = threshold_mask(uncalibrated > level, within['global'])
+            mask = threshold_mask(uncalibrated > level, within['global'], fill=True)
             value = volume_ml(mask, voxel_size_mm)
             add(region, None, 'volume uncalibrated', level, value,
                 empty(value, f'with Tmax > {level:g} s'))  # fmt: skip

@@ -65,7 +65,7 @@ def init_series_wf(
     mem_gb = working_gb(series, method)
     stages = {
         'preprocessing': init_preprocessing_wf(series, method, mem_gb, threads),
-        'deconvolution': init_deconvolution_wf(series, method, mem_gb),
+        'deconvolution': init_deconvolution_wf(series, method, mem_gb, threads),
         'symmetry': init_symmetry_wf(method),
         'normalization': init_normalization_wf(method),
         'segmentation': init_segmentation_wf(method),

@@ -17,7 +17,11 @@ MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
 
 
 def init_deconvolution_wf(
-    series: CTPSeries, method: MethodSettings, mem_gb: float, name: str = 'deconvolution_wf'
+    series: CTPSeries,
+    method: MethodSettings,
+    mem_gb: float,
+    threads: int = 1,
+    name: str = 'deconvolution_wf',
 ) -> LiterateWorkflow:
     """Find AIF and VOF, denoise and deconvolve.
 
@@ -27,13 +31,15 @@ def init_deconvolution_wf(
     method : MethodSettings
     mem_gb : float
         Size of the working series, GB.
+    threads : int
+        Threads of the denoising; they change no voxel.
     name : str
 
     Returns
     -------
     LiterateWorkflow
         Inputs: those of `INPUTS`. Outputs: ``curves`` ``aif_mask`` ``vof_mask`` ``cbf`` ``cbv``
-        ``mtt`` ``tmax`` ``ttp`` ``noise`` ``deconvolution``.
+        ``mtt`` ``tmax`` ``ttp`` ``noise`` ``tissue_share`` ``deconvolution``.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(IdentityInterface(list(INPUTS)), name='inputnode')
@@ -44,12 +50,12 @@ def init_deconvolution_wf(
         if file := series.supplied.get(piece):
             setattr(find_vessels.inputs, f'supplied_{piece}', str(file.path))
     deconvolve = pe.Node(
-        Deconvolve(**method.stage('denoising', 'deconvolution')),
+        Deconvolve(num_threads=threads, **method.stage('denoising', 'deconvolution')),
         name='deconvolve',
         mem_gb=3 * mem_gb,
     )
     vessels = ['curves', 'aif_mask', 'vof_mask']
-    maps = [*MAPS, 'noise', 'deconvolution']
+    maps = [*MAPS, 'noise', 'tissue_share', 'deconvolution']
     outputnode = pe.Node(IdentityInterface(vessels + maps), name='outputnode')
     workflow.connect([
         (inputnode, find_vessels, [(port, port) for port in INPUTS if port != 'pure_mask']),
@@ -70,11 +76,27 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
         'smoothed over tissue off vessels and bone (normalized convolution [@wack2014], sigma '
         f'{x:g} mm in plane and {z:g} mm through plane)'
     )
+    x, _, z = method.denoise_reach_mm
     denoising = {
         'none': 'used without denoising',
         'smooth': smoothing,
         'lowrank': f'{smoothing} and reduced to {method.denoise_rank} temporal components',
+        'similarity': f'reduced to {method.denoise_rank} temporal components, whose scores were '
+        'averaged twice over tissue off vessels and bone, with weights that fall with distance '
+        f'(sigma {x:g} mm in plane and {z:g} mm through plane), with the difference of density '
+        f'({method.denoise_density_hu:g} HU) and with that of the smoothed curves '
+        f'({method.denoise_curve_tolerance:g} times their noise), after [@mendrik2011; @wack2014]',
     }[method.denoise]
+    chosen = (
+        f'lambda {method.lambda_rel:g} of the largest singular value'
+        if method.lambda_rel
+        else 'lambda chosen by generalized cross-validation [@golub1979]'
+    )
+    share = (
+        ' CBF and CBV were divided by the share of tissue in the voxel, estimated from its density.'
+        if method.partial_volume
+        else ''
+    )
     calibration = (
         "From Tmax the operator's own response was subtracted (exponential residue function of "
         f'{method.calibration_mtt:g} s, no delay).'
@@ -99,9 +121,9 @@ The arterial input function is {aif}{scaling}; the venous output function is the
 with the largest area among those that fill later{beside}.
 Tissue curves were {denoising}. They were deconvolved on their
 true sample times by Tikhonov regularization [@calamante2003] (derivative of order
-{method.penalty_order}, lambda {method.lambda_rel:g} of the largest singular value) on a residue
+{method.penalty_order}, {chosen}; {method.tmax_lambda_ratio:g} times as much for Tmax) on a residue
 grid of {method.residue_step:g} s that begins {method.residue_lead:g} s before zero, which makes
 the result insensitive to delay. CBF, CBV, MTT and Tmax follow from the residue function
 [@fieselmann2011; @ostergaard1996] with k_H = {method.hematocrit_factor:g} and
-rho = {method.tissue_density:g} g/mL. {calibration}
+rho = {method.tissue_density:g} g/mL.{share} {calibration}
 """

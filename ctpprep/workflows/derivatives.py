@@ -232,6 +232,11 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
             _MAPS, HU, ('deconvolution',),
         ),
         Derivative(
+            'deconvolution', 'tissue_share', 'label-tissue_probseg.nii.gz',
+            'share of tissue, and not CSF, in each voxel, by its density: CBF and CBV are divided by '
+            'it', _SERIES, _MAPS, {'Units': '1'}, ('deconvolution',),
+        ),
+        Derivative(
             'symmetry', 'reference_mirror', 'space-mirror_ctpref.nii.gz',
             'the reference flipped left-right on its own grid', ('reference',), (),
             HU | {'SpatialReference': 'mirror image of the reference on its own grid'},

@@ -41,6 +41,7 @@ def init_normalization_wf(
             global_reference=method.global_reference,
             normal_tmax=method.normal_tmax,
             least_normal_share=method.least_normal_share,
+            hypoperfusion_tmax=method.hypoperfusion_tmax,
         ),
         name='normalize_global',
     )

@@ -55,7 +55,9 @@ def test_hemispheres_of_a_head_are_the_true_ones(head):
 def sides(left, right):
     tmax = np.concatenate([left, right]).astype(float)
     hemisphere = np.repeat([symmetry.LEFT, symmetry.RIGHT], [len(left), len(right)])
-    return symmetry.affected_side(tmax, hemisphere, np.ones(len(tmax), bool))
+    return symmetry.affected_side(
+        tmax, hemisphere, np.ones(len(tmax), bool), hypoperfusion_tmax=6.0
+    )
 
 
 @pytest.mark.parametrize(('left', 'right', 'side'), [([5, 6, 7], [1, 2, 3], 'left'),
@@ -98,7 +100,9 @@ def test_sides_change_places_when_the_head_is_mirrored():
 def test_only_tissue_votes():
     tmax = np.array([9.0, 1, 2, 3])
     hemisphere = np.array([1, 1, 2, 2])
-    found = symmetry.affected_side(tmax, hemisphere, np.array([False, True, True, True]))
+    found = symmetry.affected_side(
+        tmax, hemisphere, np.array([False, True, True, True]), hypoperfusion_tmax=6.0
+    )
     assert (found.side, found.tmax_left) == ('right', 1)
 
 
