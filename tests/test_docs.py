@@ -116,7 +116,7 @@ def test_rows_of_volumes_are_described():
         dict.fromkeys(masks, mask), 1.0 * mask, both, 1.0 * mask, both, (1, 1, 1),
         AffectedSide('left', 2.0, 1.0, 0.5), 'left', core_rcbf=0.3, hypoperfusion_tmax=6.0,
         tmax_thresholds=(6.0, 10.0), rcbf_thresholds=(0.3,),
-        threshold_mask=lambda mask, within: mask & within, tmax_offsets=(2.0, 2.0),
+        threshold_mask=lambda mask, within, fill=False: mask & within, tmax_offsets=(2.0, 2.0),
     )  # fmt: skip
     made = {(row['region'], row['normalization'] or 'n/a', row['measure']) for row in rows}
     described = {

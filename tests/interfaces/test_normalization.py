@@ -52,7 +52,10 @@ def head(**changed):
 
 def normalize_global(files, **changed):
     method = MethodSettings(**changed)
-    names = ('affected_side', 'global_reference', 'normal_tmax', 'least_normal_share')
+    names = (
+        'affected_side', 'global_reference', 'normal_tmax', 'least_normal_share',
+        'hypoperfusion_tmax',
+    )  # fmt: skip
     outputs = NormalizeGlobal(**files, **{n: getattr(method, n) for n in names}).run().outputs
     return outputs, json.loads(Path(outputs.normalization).read_text())
 

@@ -149,3 +149,35 @@ def test_csf_of_a_head_is_not_tissue(head, found):
     water = head.truth['brain'] & (head.truth['tissue'] < 0.05) & (head.truth['vessel'] == 0)
     assert found.csf[water & found.brain].mean() > 0.8
     assert found.csf[head.truth['tissue'] > 0.95].mean() < 0.02
+
+
+# -- share of tissue
+
+
+def shares(density, mask=None):
+    mask = np.ones(density.shape, bool) if mask is None else mask
+    return brain.tissue_share(density, mask, mask, (1.7, 1.7, 5.0))
+
+
+def test_white_beside_grey_matter_is_all_tissue():
+    density = np.full((20, 20, 4), 37.0)
+    density[10:] = 29.0
+    assert shares(density).min() > 0.94
+
+
+@pytest.mark.parametrize('csf', [0.3, 0.5])
+def test_share_falls_with_csf(csf):
+    density = np.full((20, 20, 4), 35.0)
+    density[9:11, :, :] = csf * 5 + (1 - csf) * 35
+    found = shares(density)
+    assert found[3, 3, 1] == 1
+    assert found[9, 10, 1] == pytest.approx(1 - csf, abs=0.13)
+
+
+def test_share_is_bounded_and_1_outside_tissue():
+    density = np.random.default_rng(0).normal(20, 30, (12, 12, 3))
+    mask = np.random.default_rng(1).random((12, 12, 3)) > 0.3
+    found = shares(density, mask)
+    assert found.min() >= brain.LEAST_TISSUE
+    assert (found[~mask] == 1).all()
+    assert found.max() == 1

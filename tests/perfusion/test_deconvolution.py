@@ -11,9 +11,10 @@ from ctpprep.settings import MethodSettings
 
 TIMES = np.arange(27) * 1.5
 ONES = np.ones(27)
+# about what cross-validation chooses on heads
 DEFAULTS = {
     name: value
-    for name, value in MethodSettings().stage('deconvolution').items()
+    for name, value in MethodSettings(lambda_rel=0.12).stage('deconvolution').items()
     if name in (
         'penalty_order', 'lambda_rel', 'residue_step', 'residue_lead', 'calibration_mtt'
     )
@@ -121,8 +122,9 @@ def test_matrix_agrees_with_least_squares_of_one_voxel(solve, artery, order):
     weights = rng.random(27)
     operator = solve(weights=weights, penalty_order=order)
     curve = rng.normal(0, 10, 27)
-    a = deconvolution.convolution_matrix(TIMES, artery(TIMES), TIMES, operator.tau)
-    penalty = deconvolution.penalty_matrix(len(operator.tau), DEFAULTS['residue_step'], int(order))
+    tau = deconvolution.residue_times(TIMES, DEFAULTS['residue_step'], DEFAULTS['residue_lead'])
+    a = deconvolution.convolution_matrix(TIMES, artery(TIMES), TIMES, tau)
+    penalty = deconvolution.penalty_matrix(len(tau), DEFAULTS['residue_step'], int(order))
     root = np.sqrt(weights)[:, None]
     assert operator.regularization == pytest.approx(
         DEFAULTS['lambda_rel'] * np.linalg.svd(root * a, compute_uv=False)[0]
@@ -130,7 +132,9 @@ def test_matrix_agrees_with_least_squares_of_one_voxel(solve, artery, order):
     stacked = np.vstack([root * a, operator.regularization * penalty])
     wanted = np.concatenate([root[:, 0] * curve, np.zeros(len(penalty))])
     by_hand = np.linalg.lstsq(stacked, wanted, rcond=None)[0]
-    np.testing.assert_allclose(operator.matrix @ curve, by_hand, atol=1e-9)
+    seen = len(operator.tau)
+    np.testing.assert_array_equal(operator.tau, tau[:seen])
+    np.testing.assert_allclose(operator.matrix @ curve, by_hand[:seen], atol=1e-9)
 
 
 def test_convolution_agrees_with_quadrature(artery):
@@ -191,3 +195,47 @@ def test_peaks_of_many_are_those_of_each():
     height, time = deconvolution.residue_peak(residue, tau)
     assert height.shape == time.shape == (4, 5)
     assert (height[2, 3], time[2, 3]) == deconvolution.residue_peak(residue[2, 3], tau)
+
+
+@pytest.mark.parametrize('order', ['0', '1', '2'])
+def test_cross_validation_agrees_with_its_definition(artery, order):
+    rng = np.random.default_rng(0)
+    curves, weights = rng.normal(0, 3, (30, 27)).cumsum(axis=1), ONES.copy()
+    weights[[5, 20]] = 0
+    chosen = {
+        name: DEFAULTS[name] for name in ('residue_step', 'residue_lead')
+    } | {'penalty_order': order}  # fmt: skip
+    scores = deconvolution.cross_validate(curves, TIMES, artery(TIMES), TIMES, weights, **chosen)
+    used = weights > 0
+    tau = deconvolution.residue_times(TIMES, chosen['residue_step'], chosen['residue_lead'])
+    a = deconvolution.convolution_matrix(TIMES, artery(TIMES), TIMES[used], tau)
+    penalty = deconvolution.penalty_matrix(len(tau), chosen['residue_step'], int(order))
+    for index in (0, 17, 39):
+        strength = (deconvolution.LAMBDAS[index] * np.linalg.norm(a, 2)) ** 2
+        hat = a @ np.linalg.solve(a.T @ a + strength * penalty.T @ penalty, a.T)
+        missed = np.eye(used.sum()) - hat
+        by_hand = np.square(curves[:, used] @ missed.T).sum() / np.trace(missed) ** 2
+        assert scores[index] == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_more_noise_chooses_more_regularization(artery, tissue):
+    rng = np.random.default_rng(0)
+    clean = np.stack([tissue(TIMES, cbf, delay=delay) for cbf in (20, 40, 60) for delay in (1, 3)])
+    chosen = [
+        deconvolution.choose_lambda(
+            deconvolution.cross_validate(
+                np.tile(clean, (200, 1)) + rng.normal(0, noise, (1200, 27)), TIMES, artery(TIMES),
+                TIMES, ONES, penalty_order='1', residue_step=0.5, residue_lead=6.0,
+            )
+        )
+        for noise in (0.1, 0.7, 3.0)
+    ]  # fmt: skip
+    assert chosen[0] < chosen[1] < chosen[2]
+
+
+def test_no_maximum_is_looked_for_where_the_scan_has_seen_nothing(solve):
+    """The AIF peaks at 13 s; what rises in the last frames may be anything."""
+    operator = solve()
+    assert operator.tau[-1] == pytest.approx(TIMES[-1] - 13.5 - deconvolution.SEEN_S, abs=1.5)
+    rising = np.r_[np.zeros(25), 5.0, 5.0]
+    assert measure(operator, rising)[1] <= operator.tau[-1]

@@ -124,3 +124,104 @@ def test_tissue_out_of_reach_takes_the_nearest_curve():
     smooth = denoising.smooth_curves(curves, tissue, pure, (1, 0, 0))
     assert smooth[-1, 0] == smooth[5, 0]
     assert smooth.max() < 2
+
+
+# -- average over similar voxels
+
+
+def test_average_over_similar_voxels_agrees_with_the_sum_over_all_pairs():
+    values, guides = RNG.normal(size=(2, *MASK.shape)), RNG.normal(size=(3, *MASK.shape))
+    found, weight = denoising.average_similar(values, guides, MASK, SIGMA)
+    everywhere = np.argwhere(np.ones(MASK.shape, bool))
+    sources = np.argwhere(MASK)
+    for voxel in everywhere[::7]:
+        apart = (sources - voxel) / SIGMA
+        square = (apart**2).sum(axis=1)
+        near = square <= denoising.REACH**2
+        there = tuple(sources[near].T)
+        unlike = ((guides[:, *there] - guides[:, *voxel][:, None]) ** 2).sum(axis=0)
+        share = np.exp(-0.5 * (square[near] + unlike))
+        assert weight[tuple(voxel)] == pytest.approx(share.sum(), rel=1e-4, abs=1e-6)
+        if share.sum() > 1e-3:
+            by_hand = values[:, *there] @ share / share.sum()
+            np.testing.assert_allclose(found[:, *voxel], by_hand, atol=1e-4)
+
+
+def test_number_of_threads_changes_no_voxel():
+    values, guides = RNG.normal(size=(2, 20, 20, 5)), RNG.normal(size=(2, 20, 20, 5))
+    everywhere = np.ones((20, 20, 5), bool)
+    one, three = (
+        denoising.average_similar(values, guides, everywhere, (2, 2, 1), num_threads=n)[0]
+        for n in (1, 3)
+    )
+    np.testing.assert_array_equal(one, three)
+
+
+def two_tissues(noise):
+    """Make curves of two tissues side by side; the second has a tenth of the flow, later."""
+    tissue = np.ones((16, 16, 5), bool)
+    second = (np.arange(16) >= 8)[:, None, None] & tissue
+    times = np.arange(20.0)
+    shapes = np.stack([10 * np.exp(-0.5 * ((times - at) / 3) ** 2) for at in (8.0, 12.0)])
+    shapes[1] /= 10
+    clean = shapes[second[tissue].astype(int)]
+    curves = clean + noise * np.random.default_rng(0).normal(size=clean.shape)
+    return curves.astype(np.float32), clean, tissue
+
+
+def by_similarity(curves, tissue, weights=None, density=None, tolerance=5.0):
+    return denoising.denoise_by_similarity(
+        curves, denoising.smooth_curves(curves, tissue, tissue, (2, 2, 1)), tissue, tissue,
+        np.full(tissue.shape, 35.0) if density is None else density,
+        np.ones(curves.shape[1]) if weights is None else weights, (3.5, 3.5, 1.2), rank=6,
+        tolerance_hu=tolerance, density_tolerance_hu=3.0,
+    )  # fmt: skip
+
+
+def test_similarity_takes_noise_away_and_keeps_the_border_of_a_lesion():
+    curves, clean, tissue = two_tissues(noise=2.0)
+    found = by_similarity(curves, tissue)
+    assert np.std(found - clean) < 0.2 * 2.0
+    # plain smoothing brings the neighbour's curve across
+    edge = np.broadcast_to((np.arange(16) == 8)[:, None, None], tissue.shape)[tissue]
+    smooth = denoising.smooth_curves(curves, tissue, tissue, (2, 2, 1))
+    wrong = [np.abs(each - clean)[edge, 8].mean() for each in (found, smooth)]
+    assert wrong[0] < 0.4 * wrong[1]
+
+
+def test_density_alone_keeps_tissues_apart():
+    curves, clean, tissue = two_tissues(noise=2.0)
+    density = np.full(tissue.shape, 37.0)
+    density[8:] = 29.0
+    edge = np.broadcast_to((np.arange(16) == 8)[:, None, None], tissue.shape)[tissue]
+    told, not_told = (
+        np.abs(by_similarity(curves, tissue, density=each, tolerance=1e3) - clean)[edge, 8].mean()
+        for each in (density, None)
+    )
+    assert told < 0.5 * not_told
+
+
+def test_rejected_frames_pass_through_similarity_and_shape_nothing():
+    curves, _, tissue = two_tissues(noise=1.0)
+    weights = np.ones(20)
+    weights[9] = 0
+    spoilt = curves.copy()
+    spoilt[:, 9] = 500
+    first, second = (by_similarity(each, tissue, weights) for each in (curves, spoilt))
+    np.testing.assert_array_equal(second[:, 9], 500)
+    np.testing.assert_array_equal(np.delete(first, 9, axis=1), np.delete(second, 9, axis=1))
+
+
+def test_a_voxel_unlike_all_others_gets_its_smoothed_curve():
+    curves, _, tissue = two_tissues(noise=0.5)
+    pure = tissue.copy()
+    pure[3:6, 3:6] = False  # no source of its own, and a density that nothing else has
+    density = np.full(tissue.shape, 35.0)
+    density[4, 4, 2] = 300.0
+    smooth = denoising.smooth_curves(curves, tissue, pure, (2, 2, 1))
+    found = denoising.denoise_by_similarity(
+        curves, smooth, tissue, pure, density, np.ones(20), (3.5, 3.5, 1.2), rank=20,
+        tolerance_hu=5.0, density_tolerance_hu=3.0,
+    )  # fmt: skip
+    voxel = np.ravel_multi_index((4, 4, 2), tissue.shape)
+    np.testing.assert_allclose(found[voxel], smooth[voxel], atol=1e-3)

@@ -8,7 +8,7 @@ from ctpprep.perfusion import deconvolution, maps
 from ctpprep.settings import MethodSettings
 
 TIMES = np.arange(40) * 1.5
-STAGE = MethodSettings().stage('deconvolution')
+STAGE = MethodSettings(lambda_rel=0.12).stage('deconvolution')
 CONSTANTS = {name: STAGE[name] for name in ('hematocrit_factor', 'tissue_density')}
 OPERATOR = {
     name: STAGE[name]
@@ -20,13 +20,19 @@ OPERATOR = {
 
 @pytest.fixture
 def compute(artery):
-    def run(curves, weights=None, scale=1.0, times=TIMES):
+    def run(curves, weights=None, scale=1.0, times=TIMES, share=None):
         weights = np.ones(len(times)) if weights is None else weights
         aif = scale * artery(TIMES)
         operator = deconvolution.deconvolution_operator(TIMES, aif, times, weights, **OPERATOR)
+        smoother = deconvolution.deconvolution_operator(
+            TIMES, aif, times, weights,
+            **OPERATOR | {'lambda_rel': OPERATOR['lambda_rel'] * STAGE['tmax_lambda_ratio']},
+        )  # fmt: skip
+        curves = np.atleast_2d(curves)
+        share = np.ones(len(curves)) if share is None else share
         return maps.perfusion_maps(
-            np.atleast_2d(curves), times, weights, operator, np.trapezoid(aif, TIMES),
-            **CONSTANTS, tmax_offset=operator.tmax_offset,
+            curves, times, weights, operator, smoother, np.trapezoid(aif, TIMES), share,
+            **CONSTANTS, tmax_offset=smoother.tmax_offset,
         )  # fmt: skip
 
     return run
@@ -153,3 +159,10 @@ def test_area_agrees_with_the_trapezoid_of_the_usable_frames():
     assert maps.trapezoid_weights(times, weights) @ curve == pytest.approx(
         np.trapezoid(curve[used], times[used])
     )
+
+
+def test_flow_and_volume_are_those_of_the_tissue_in_the_voxel(compute, tissue):
+    whole = compute(tissue(TIMES))
+    half = compute(0.5 * tissue(TIMES), share=np.array([0.5]))
+    for name in whole:
+        np.testing.assert_allclose(half[name], whole[name], rtol=1e-5)

@@ -156,3 +156,18 @@ def test_core_and_mismatch_share_no_voxel_and_hold_all_hypoperfusion():
     found = segmentation.segment_mismatch(slow, core)
     assert not (found & core).any()
     np.testing.assert_array_equal(found | (slow & core), slow)
+
+
+def test_tissue_without_a_bolus_inside_hypoperfusion_belongs_to_it():
+    """In the middle of a core Tmax is noise."""
+    tmax = np.zeros((30, 30, 5))
+    tmax[5:25, 5:25] = 8.0
+    tmax[12:18, 12:18] = 0.0
+    tissue = np.ones(tmax.shape, bool)
+    tissue[14, 14] = False
+    found = segmentation.segment_hypoperfusion(
+        tmax, tissue, (2.0, 2.0, 5.0), hypoperfusion_tmax=6.0, opening_mm=2.5, closing_mm=2.5
+    )
+    assert found[12:18, 12:18].sum() == 36 * 5 - 5
+    assert not found[14, 14].any()
+    assert not found[:4].any()

@@ -134,3 +134,36 @@ def test_voxels_without_homologue_take_the_side_of_their_neighbours():
     found = symmetry.hemispheres(where, homologues, np.ones((8, 4, 3), bool))
     np.testing.assert_array_equal(found[..., 2], found[..., 1])
     assert set(np.unique(found)) == {1, 2}
+
+
+# -- a lesion in less than half of a hemisphere
+
+
+def hemispheres_with(left_slow, right_slow, shift=0.0, n=1000):
+    """Give both hemispheres 1.5 s, the left `shift` more; some of the voxels are slow."""
+    left, right = np.full(n, 1.5 + shift), np.full(n, 1.5)
+    left[:left_slow] = right[:right_slow] = 8.0
+    return sides(left, right)
+
+
+def test_a_lesion_that_leaves_the_median_alone_names_its_side():
+    found = hemispheres_with(left_slow=0, right_slow=100, shift=0.1)
+    assert found.tmax_left > found.tmax_right
+    assert (found.side, found.rule, found.confidence) == ('right', 'hypoperfusion', 1.0)
+
+
+def test_clearly_greater_median_counts_as_in_the_paper():
+    found = hemispheres_with(left_slow=50, right_slow=0, shift=2.0)
+    assert (found.side, found.rule) == ('left', 'median')
+    assert found.confidence > 0.9
+
+
+def test_medians_against_the_hypoperfusion_are_not_trusted():
+    found = hemispheres_with(left_slow=0, right_slow=100, shift=2.0)
+    assert (found.side, found.confidence) == ('left', 0.0)
+
+
+@pytest.mark.parametrize(('left', 'right'), [(0, 5), (60, 100)])
+def test_little_or_two_sided_hypoperfusion_leaves_it_to_the_medians(left, right):
+    found = hemispheres_with(left, right, shift=0.1)
+    assert (found.side, found.rule) == ('left', 'median')

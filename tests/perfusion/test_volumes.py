@@ -14,8 +14,10 @@ TISSUE[4:36, 4:36] = True
 SIDE = AffectedSide('left', 5.0, 1.0, 0.8)
 
 
-def threshold_mask(mask, within):
-    return segmentation.open_close(mask & within, within, SIZE, opening_mm=2.5, closing_mm=2.5)
+def threshold_mask(mask, within, fill=False):
+    return segmentation.open_close(
+        mask & within, within, SIZE, opening_mm=2.5, closing_mm=2.5, fill=fill
+    )
 
 
 def make_table(core=True, slow=True, severe=True, rcbv=0.9, offsets=None):

@@ -30,7 +30,15 @@ def test_the_curves_that_are_shown_are_those_that_are_used():
 
 def test_every_map_is_an_output():
     outputs = build().get_node('outputnode').outputs.copyable_trait_names()
-    assert {*MAPS, 'curves', 'aif_mask', 'vof_mask', 'noise', 'deconvolution'} == set(outputs)
+    assert {
+        *MAPS,
+        'curves',
+        'aif_mask',
+        'vof_mask',
+        'noise',
+        'tissue_share',
+        'deconvolution',
+    } == set(outputs)
 
 
 @pytest.mark.parametrize(

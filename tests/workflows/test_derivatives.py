@@ -33,6 +33,7 @@ FILES = {
     'seg-hemisphere_dseg.nii.gz': None,
     'desc-vascular_timeseries.tsv': None,
     'desc-noise_stat.nii.gz': 'HU',
+    'label-tissue_probseg.nii.gz': '1',
     'cbf.nii.gz': 'mL/100 g/min',
     'cbv.nii.gz': 'mL/100 g',
     'mtt.nii.gz': 's',
