@@ -339,7 +339,7 @@ def time_deconvolution(n_voxels=717_000, n_frames=45, repeats=3):
     settings = MethodSettings()
     given = settings.stage('deconvolution')
     constants = {name: given[name] for name in ('hematocrit_factor', 'tissue_density')}
-    keys = ('penalty_order', 'lambda_rel', 'residue_step', 'residue_lead', 'calibration_mtt')
+    keys = ('penalty_order', 'residue_step', 'residue_lead', 'calibration_mtt')
     times = 1.5 * np.arange(n_frames)
     aif = 300 * np.exp(-(((times - 15) / 4.5) ** 2))
     rng = np.random.default_rng(0)
@@ -348,12 +348,14 @@ def time_deconvolution(n_voxels=717_000, n_frames=45, repeats=3):
     weights = np.ones(n_frames)
     area = float(np.trapezoid(aif, times))
 
-    def make_operator():
+    def make_operator(lambda_rel=0.12):
         return deconvolution.deconvolution_operator(
-            times, aif, times, weights, **{key: given[key] for key in keys}
+            times, aif, times, weights, lambda_rel=lambda_rel, **{key: given[key] for key in keys}
         )
 
     operator = make_operator()
+    smoother = make_operator(0.12 * given['tmax_lambda_ratio'])
+    share = np.ones(n_voxels, dtype=np.float32)
     matrix = operator.matrix.T.astype(np.float32)
 
     def multiply():
@@ -362,8 +364,9 @@ def time_deconvolution(n_voxels=717_000, n_frames=45, repeats=3):
 
     def make_maps():
         maps.perfusion_maps(
-            curves, times, weights, operator, area, tmax_offset=operator.tmax_offset, **constants
-        )
+            curves, times, weights, operator, smoother, area, share,
+            tmax_offset=smoother.tmax_offset, **constants,
+        )  # fmt: skip
 
     with threadpool_limits(1):
         tasks = {'operator': make_operator, 'product': multiply, 'maps': make_maps}

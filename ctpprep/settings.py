@@ -208,7 +208,7 @@ class MethodSettings:
     )
     # -- vessels
     aif_voxels: int = _setting(
-        8,
+        12,
         'vessels',
         'voxels',
         'number of voxels averaged to the AIF (and to the VOF)',
@@ -223,7 +223,7 @@ class MethodSettings:
         choices=('none', 'vof'),
     )
     vessel_smoothing_mm: tuple[float, float, float] = _setting(
-        (1.5, 1.5, 3.0),
+        (1.25, 1.25, 3.0),
         'vessels',
         'mm',
         'sigma of the smoothing before vessels are chosen (x, y, z); their curves are smoothed in '

@@ -15,6 +15,8 @@ from ctpprep.exceptions import VesselError
 EARLY_S = 3.0
 # no bolus passes faster than this
 LEAST_WIDTH_S = 2.5
+# height after the bolus, relative to the peak, by which arteries differ
+TAIL_SPREAD = 0.05
 # an artery-like curve: peak over noise, peak over tissue
 LEAST_SNR = 6.0
 LEAST_OVER_TISSUE = 4.0
@@ -34,6 +36,8 @@ class Features:
         HU s.
     roughness : (V,) array
         Mean absolute second difference relative to the peak.
+    tail : (V,) array
+        Mean of the last fifth of the samples relative to the peak.
     """
 
     peak: np.ndarray
@@ -42,6 +46,7 @@ class Features:
     width: np.ndarray
     area: np.ndarray
     roughness: np.ndarray
+    tail: np.ndarray
 
 
 def curve_features(curves, times):
@@ -79,6 +84,7 @@ def curve_features(curves, times):
         width=fall - rise,
         area=(curves * steps).sum(axis=1),
         roughness=bend / np.maximum(peak, 1e-6),
+        tail=curves[:, -max(1, curves.shape[1] // 5) :].mean(axis=1) / np.maximum(peak, 1e-6),
     )
 
 
@@ -209,11 +215,14 @@ def find_aif(curves, smooth, times, pattern, tissue_peak, noise, *, aif_voxels):
     strong = like & (features.peak >= np.quantile(features.peak[like], 0.5))
     earliest = np.quantile(features.arrival[strong], 0.05)
     late = np.maximum(features.arrival - earliest, 0)
+    early = strong & (late < EARLY_S)
+    # a head that moves lifts or lowers a curve from then on: after the bolus arteries are alike
+    odd = (features.tail - np.median(features.tail[early])) / TAIL_SPREAD
     score = np.where(
         like & (late < EARLY_S),
         features.peak
         / np.maximum(features.width, 0.1)
-        * np.exp(-0.5 * late**2)
+        * np.exp(-0.5 * (late**2 + odd**2))
         / (1 + 5 * features.roughness),
         0.0,
     )
