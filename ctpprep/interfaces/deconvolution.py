@@ -101,6 +101,12 @@ class FindVessels(SimpleInterface):
             aif = vessels.find_aif(*search, peak, noise, aif_voxels=self.inputs.aif_voxels)
         if vof is None:
             vof = self._find_vof(search, aif)
+        aif, vof = (
+            vessels.restore_height(each, curves[:, good])
+            if each is not None and each.voxels.size
+            else each
+            for each in (aif, vof)
+        )
         if self.inputs.supplied_curves:
             rows, row_weights, tissue_times = aif.times, 1.0, times.mean(axis=0)
         else:
