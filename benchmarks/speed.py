@@ -365,7 +365,7 @@ def time_deconvolution(n_voxels=717_000, n_frames=45, repeats=3):
     def make_maps():
         maps.perfusion_maps(
             curves, times, weights, operator, smoother, area, share,
-            tmax_offset=smoother.tmax_offset, **constants,
+            scan_start=0.0, tmax_offset=smoother.tmax_offset, **constants,
         )  # fmt: skip
 
     with threadpool_limits(1):

@@ -250,8 +250,8 @@ class MethodSettings:
         0.0,
         'deconvolution',
         '',
-        'regularization weight relative to the largest singular value; 0 lets generalized '
-        'cross-validation choose it',
+        'regularization weight for CBF relative to the largest singular value; 0 lets '
+        'generalized cross-validation choose it',
         GOLUB,
         low=0.0,
         high=10.0,

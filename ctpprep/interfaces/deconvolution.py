@@ -30,6 +30,8 @@ from ctpprep.perfusion import (
 from ctpprep.supplied import read_curves
 
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
+# curves without noise are told apart by no less than this
+LEAST_TOLERANCE_HU = 0.01
 
 
 class _FindVesselsInputSpec(BaseInterfaceInputSpec):
@@ -270,9 +272,9 @@ class Deconvolve(SimpleInterface):
         smooth = _smooth_by_pattern(
             raw, self.tissue, self.pure, self.slice_pattern, inputs.denoise_sigma_mm / self.size
         )
-        lambda_rel = inputs.lambda_rel or self._choose_lambda(smooth)
         curves = self._denoise(raw, smooth, average)
-        share = self._tissue_share(average, curves)
+        lambda_rel = inputs.lambda_rel or self._choose_lambda(raw, smooth)
+        share = self._tissue_share(average, smooth if inputs.denoise == 'none' else curves)
         found, operators, offsets = self._maps(curves, share, lambda_rel)
         found |= {'noise': self._noise(curves), 'tissue_share': share}
         for name, values in found.items():
@@ -322,10 +324,11 @@ class Deconvolve(SimpleInterface):
         average_noise = np.median(self._noise(raw)) / np.sqrt(np.count_nonzero(self.weights))
         density_tolerance = float(np.hypot(inputs.denoise_density_hu, 2 * average_noise))
         tolerance = inputs.denoise_curve_tolerance * float(np.median(self._noise(smooth)))
+        tolerance = max(tolerance, LEAST_TOLERANCE_HU)
         for group, mine, part in self._groups():
             if inputs.denoise == 'lowrank':
                 curves[mine] = denoising.low_rank(curves[mine], inputs.denoise_rank, self.weights)
-            elif inputs.denoise == 'similarity' and tolerance > 0:
+            elif inputs.denoise == 'similarity':
                 within = self.slice_pattern == group
                 curves[mine] = denoising.denoise_by_similarity(
                     raw[mine], smooth[mine], (self.tissue & within)[part],
@@ -343,17 +346,23 @@ class Deconvolve(SimpleInterface):
         density[self.tissue] -= curves[:, self.weights > 0].mean(axis=1)
         return brain.tissue_share(density, self.tissue, self.pure, self.size)[self.tissue]
 
-    def _choose_lambda(self, smooth):
-        """Cross-validate on smoothed curves: their noise is independent from frame to frame."""
+    def _choose_lambda(self, raw, smooth):
+        """Cross-validate on curves whose noise is independent from frame to frame.
+
+        Low rank and similarity make it dependent; curves before that are validated, and half of
+        what they need is taken, since denoising goes on.
+        """
+        validated = raw if self.inputs.denoise == 'none' else smooth
+        share = 0.5 if self.inputs.denoise in ('lowrank', 'similarity') else 1.0
         scores = sum(
             deconvolution.cross_validate(
-                smooth[mine], self.aif_times, self.aif, self.times[group], self.weights,
+                validated[mine], self.aif_times, self.aif, self.times[group], self.weights,
                 penalty_order=int(self.inputs.penalty_order),
                 residue_step=self.inputs.residue_step, residue_lead=self.inputs.residue_lead,
             )
             for group, mine, _ in self._groups()
         )  # fmt: skip
-        return deconvolution.choose_lambda(scores)
+        return deconvolution.choose_lambda(scores, share)
 
     def _maps(self, curves, share, lambda_rel):
         """Deconvolve each sampling pattern; return maps, operators and the offset of each slice."""
@@ -376,6 +385,7 @@ class Deconvolve(SimpleInterface):
             here = maps.perfusion_maps(
                 curves[mine], self.times[group], self.weights, operator, tmax_operator,
                 float(np.trapezoid(self.aif, self.aif_times)), share[mine],
+                scan_start=float(self.times.min()),
                 hematocrit_factor=inputs.hematocrit_factor, tissue_density=inputs.tissue_density,
                 tmax_offset=tmax_operator.tmax_offset if inputs.tmax_calibration else 0.0,
             )  # fmt: skip

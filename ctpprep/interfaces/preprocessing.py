@@ -327,7 +327,8 @@ class MakeMasks(SimpleInterface):
         size = _images.voxel_size_mm(affine)
         seen = bolus.find_missing(ctp, weights) == 0
         average = _fill_air(bolus.baseline(ctp, ctp.shape[3], weights), seen)
-        first = _fill_air(bolus.baseline(ctp, 2, weights), seen)
+        two_usable = int(np.flatnonzero(weights > 0)[:2].max()) + 1
+        first = _fill_air(bolus.baseline(ctp, two_usable, weights), seen)
         brain_mask, inside = self._brain(average, first, affine)
         # bone that motion brings into the outermost voxels must not pass for contrast
         deep = inside & seen & (brain.distance_in_plane(inside, size) > self.inputs.bone_margin_mm)

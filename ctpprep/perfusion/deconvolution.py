@@ -21,12 +21,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg
 
+from ctpprep.exceptions import PerfusionError
 from ctpprep.perfusion.kinetics import convolve_input, exponential_residue, interpolate_input
 
 # relative lambdas that cross-validation tries
-LAMBDAS = np.geomspace(0.02, 1.0, 40)
-# of the lambda that predicts smoothed curves best: denoising goes on after that, and less is needed
-CROSS_VALIDATED_SHARE = 0.5
+LAMBDAS = np.geomspace(0.005, 2.0, 60)
 # tissue curves that begin later than this before the last frame are hardly seen
 SEEN_S = 3.0
 # but a maximum is always looked for up to this delay
@@ -197,7 +196,7 @@ def deconvolution_operator(
     # least squares by QR: the normal equations would square the condition number
     q, r = linalg.qr(stacked, mode='economic')
     matrix = linalg.solve_triangular(r, q[: len(times)].T) * root
-    seen = tau <= last_seen(aif_times, aif, times)
+    seen = tau <= last_seen(aif_times, aif, times[root > 0])
     matrix, tau = np.ascontiguousarray(matrix[seen]), tau[seen]
     reference = convolve_input(
         aif_times, aif, lambda t: exponential_residue(t, calibration_mtt), times
@@ -214,7 +213,7 @@ def last_seen(aif_times, aif, times):
     aif_times, aif : (M,) arrays
         s and HU.
     times : (T,) array
-        Sample times of the tissue, s.
+        Sample times of the tissue in usable frames, s.
 
     Returns
     -------
@@ -272,24 +271,32 @@ def cross_validate(
     return (np.square(missed) @ energy) / np.square(missed.sum(axis=1))
 
 
-def choose_lambda(scores):
+def choose_lambda(scores, share):
     """Choose the relative lambda from the scores of cross-validation.
 
     Parameters
     ----------
     scores : (L,) array
         Of `LAMBDAS`, as from `cross_validate`.
+    share : float
+        Part of the best lambda that is taken: 1 if the curves that were validated are deconvolved,
+        less if they are denoised further.
 
     Returns
     -------
     float
-        Half of the lambda of the least score.
 
-    Notes
-    -----
-    Cross-validation sees curves before the last step of denoising, so what it finds is too much.
+    Raises
+    ------
+    PerfusionError
+        If no lambda predicts better than another: the curves are empty.
     """
-    return CROSS_VALIDATED_SHARE * float(LAMBDAS[np.argmin(scores)])
+    if not np.ptp(scores) > 0:
+        raise PerfusionError(
+            'deconvolution: the tissue curves are empty, no lambda fits better than another; does '
+            'the series show contrast in tissue?'
+        )
+    return share * float(LAMBDAS[np.argmin(scores)])
 
 
 def residue_peak(residue, tau):

@@ -18,7 +18,7 @@ from scipy import linalg, ndimage
 LEAST_WEIGHT = 0.01
 # the average over similar voxels reaches this many sigma
 REACH = 2.0
-# and needs similar voxels that weigh as much as this share of one
+# and needs similar neighbours that weigh together as much as this share of the voxel itself
 LEAST_SIMILAR = 0.3
 # a sum has this many parts, added in order, whatever the number of threads
 PARTS = 8
@@ -244,7 +244,12 @@ def average_similar(values, guides, source, sigma_voxels, num_threads=1):
     guides = np.asarray(guides, dtype=np.float32)
     weight = source.astype(np.float32)
     values = np.where(source, values, 0).astype(np.float32)
-    offsets = neighbours(sigma_voxels)
+    # a neighbour that is farther away than the box is wide does not exist
+    offsets = [
+        (offset, near)
+        for offset, near in neighbours(sigma_voxels)
+        if all(abs(d) < size for d, size in zip(offset, weight.shape, strict=True))
+    ]
 
     def add_up(part):
         total, share = np.zeros_like(values), np.zeros_like(weight)
@@ -313,8 +318,9 @@ def denoise_by_similarity(
 
     Notes
     -----
-    Fails towards plain smoothing where every voxel looks alike, and towards the smoothed curve where
-    none does. Cost: some hundred shifts of a box around the tissue, for each pass.
+    Fails towards plain smoothing where every voxel looks alike. A voxel that looks like no other gets
+    its smoothed curve, reduced to the components; with a reach of 0 all do. Cost: some hundred shifts
+    of a box around the tissue, for each pass.
     """
     good = np.flatnonzero(np.asarray(weights) > 0)
     box = ndimage.find_objects(tissue_mask.astype(np.uint8))[0]
@@ -333,7 +339,8 @@ def denoise_by_similarity(
 
     noisy, guide = scores(curves), scores(smooth)
     first, weight = average(noisy, guide, tolerance_hu, density_tolerance_hu)
-    lonely = inside & (weight < LEAST_SIMILAR)
+    # its own weight does not make a voxel less lonely
+    lonely = inside & (weight - source < LEAST_SIMILAR)
     first[:, lonely] = guide[:, lonely]
     fine, _ = average(
         noisy[:FINE_COMPONENTS], first, SECOND_TOLERANCE * tolerance_hu, density_tolerance_hu
@@ -364,9 +371,12 @@ def curve_noise(curves, weights, n_baseline):
     Returns
     -------
     (V,) array of float32
-        Standard deviation, HU; 0 with fewer than two usable baseline frames.
+        Standard deviation, HU. With fewer than two usable baseline frames it comes from the
+        differences of neighbouring frames (their median, which the bolus hardly moves).
     """
-    use = np.flatnonzero(np.asarray(weights)[:n_baseline] > 0)
+    weights = np.asarray(weights)
+    use = np.flatnonzero(weights[:n_baseline] > 0)
     if len(use) < 2:
-        return np.zeros(len(curves), dtype=np.float32)
+        steps = np.abs(np.diff(curves[:, weights > 0], axis=1))
+        return (1.4826 / np.sqrt(2) * np.median(steps, axis=1)).astype(np.float32)
     return curves[:, use].std(axis=1, ddof=1).astype(np.float32)

@@ -119,7 +119,7 @@ def time_to_peak(curves, times, weights):
 
 def perfusion_maps(
     curves, times, weights, operator, tmax_operator, aif_area, tissue_share,
-    *, hematocrit_factor, tissue_density, tmax_offset,
+    *, scan_start, hematocrit_factor, tissue_density, tmax_offset,
 ):  # fmt: skip
     """Compute the maps of voxels that share a sampling pattern.
 
@@ -140,6 +140,8 @@ def perfusion_maps(
     tissue_share : (V,) array
         Share of tissue in each voxel, by which CBF and CBV are divided; ones give the flow of the
         whole voxel.
+    scan_start : float
+        Start of the scan, from which TTP counts, s.
     hematocrit_factor, tissue_density : float
         k_H and rho (g/mL).
     tmax_offset : float
@@ -167,7 +169,7 @@ def perfusion_maps(
         maps['cbf'][part] = flow(height, hematocrit_factor, tissue_density) / share
         maps['cbv'][part] = volume / share
         maps['tmax'][part] = np.maximum(tmax - tmax_offset, 0.0)
-        maps['ttp'][part] = time_to_peak(chunk, times, weights) - times[0]
+        maps['ttp'][part] = time_to_peak(chunk, times, weights) - scan_start
     moving = maps['cbf'] > 0
     maps['mtt'][moving] = 60.0 * maps['cbv'][moving] / maps['cbf'][moving]
     return maps

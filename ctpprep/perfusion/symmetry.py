@@ -13,6 +13,11 @@ LEFT, RIGHT = 1, 2
 # densities of brain and CSF
 SOFT_TISSUE_HU = (0.0, 60.0)
 SIDES = {'left': LEFT, 'right': RIGHT}
+# medians that differ by less tell nothing: so much lies between healthy hemispheres, s
+CLEAR_S = 0.5
+# hypoperfusion that covers this share of the tissue of a hemisphere, and is so many times as large
+# as on the other side, names the side
+LEAST_SLOW_SHARE, TIMES_LARGER = 0.01, 2.0
 
 
 def mirror(volume):
@@ -125,13 +130,6 @@ def mirror_similarity(reference, homologue_reference, both, voxel_size_mm):
     return float(np.corrcoef(densities)[0, 1])
 
 
-# medians that differ by less tell nothing: so much lies between healthy hemispheres, s
-CLEAR_S = 0.5
-# hypoperfusion that covers this share of the tissue of a hemisphere, and is so many times as large
-# as on the other side, names the side
-LEAST_SHARE, TIMES_LARGER = 0.01, 2.0
-
-
 @dataclass(frozen=True)
 class AffectedSide:
     """Which hemisphere is affected, by which rule, and how sure that is.
@@ -194,7 +192,8 @@ def affected_side(tmax, hemisphere, tissue_mask, *, hypoperfusion_tmax):
     slow = {name: np.count_nonzero(each > hypoperfusion_tmax) for name, each in both.items()}
     more, less = sorted(slow, key=slow.__getitem__, reverse=True)
     telling = (
-        slow[more] >= LEAST_SHARE * both[more].size and slow[more] >= TIMES_LARGER * slow[less]
+        slow[more] >= LEAST_SLOW_SHARE * both[more].size
+        and slow[more] >= TIMES_LARGER * slow[less]
     )
     if telling and abs(medians['left'] - medians['right']) < CLEAR_S:
         sure = (slow[more] - slow[less]) / (slow[more] + slow[less])

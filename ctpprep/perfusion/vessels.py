@@ -215,11 +215,15 @@ def find_aif(curves, smooth, times, pattern, tissue_peak, noise, *, aif_voxels):
     strong = like & (features.peak >= np.quantile(features.peak[like], 0.5))
     earliest = np.quantile(features.arrival[strong], 0.05)
     late = np.maximum(features.arrival - earliest, 0)
-    early = strong & (late < EARLY_S)
+    early = like & (late < EARLY_S)
     # a head that moves lifts or lowers a curve from then on: after the bolus arteries are alike
     odd = (features.tail - np.median(features.tail[early])) / TAIL_SPREAD
+    # in a short scan what is left of the bolus would tell arrival, not motion
+    passed = np.median(features.peak_time[early]) + 1.5 * np.median(features.width[early])
+    n_tail = max(1, times.shape[1] // 5)
+    odd = odd if times[:, -n_tail].min() > passed else np.zeros_like(odd)
     score = np.where(
-        like & (late < EARLY_S),
+        early,
         features.peak
         / np.maximum(features.width, 0.1)
         * np.exp(-0.5 * (late**2 + odd**2))

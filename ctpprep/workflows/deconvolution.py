@@ -82,7 +82,7 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
         'smooth': smoothing,
         'lowrank': f'{smoothing} and reduced to {method.denoise_rank} temporal components',
         'similarity': f'reduced to {method.denoise_rank} temporal components, whose scores were '
-        'averaged twice over tissue off vessels and bone, with weights that fall with distance '
+        'averaged in two passes over tissue off vessels and bone, with weights that fall with distance '
         f'(sigma {x:g} mm in plane and {z:g} mm through plane), with the difference of density '
         f'({method.denoise_density_hu:g} HU) and with that of the smoothed curves '
         f'({method.denoise_curve_tolerance:g} times their noise), after [@mendrik2011; @wack2014]',

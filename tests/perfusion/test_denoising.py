@@ -102,8 +102,11 @@ def test_noise_is_that_of_the_frames_before_contrast(tissue):
     assert np.sqrt(np.mean(found**2)) == pytest.approx(4, rel=0.02)
 
 
-def test_noise_of_one_usable_frame_is_0():
-    assert not denoising.curve_noise(RNG.normal(size=(5, 8)), [1, 0, 0, 1, 1, 1, 1, 1], 3).any()
+def test_rejected_frames_are_no_baseline_of_the_noise():
+    curves = RNG.normal(size=(400, 8))
+    curves[:, 1:3] += 100
+    found = denoising.curve_noise(curves, [1, 0, 0, 1, 1, 1, 1, 1], 3)
+    assert np.median(found) == pytest.approx(1.0, rel=0.2)
 
 
 def test_impure_tissue_takes_the_curves_of_its_neighbours():
@@ -225,3 +228,33 @@ def test_a_voxel_unlike_all_others_gets_its_smoothed_curve():
     )  # fmt: skip
     voxel = np.ravel_multi_index((4, 4, 2), tissue.shape)
     np.testing.assert_allclose(found[voxel], smooth[voxel], atol=1e-3)
+
+
+@pytest.mark.parametrize('shape', [(4, 4, 1), (5, 3, 2), (16, 16, 3)])
+def test_a_box_smaller_than_the_reach_is_averaged_all_the_same(shape):
+    everywhere = np.ones(shape, bool)
+    found, weight = denoising.average_similar(
+        np.full((1, *shape), 7.0), np.zeros((1, *shape)), everywhere, (3.5, 3.5, 2.1)
+    )
+    np.testing.assert_allclose(found, 7.0, rtol=1e-5)
+    assert weight.min() > 1
+
+
+def test_a_source_that_looks_like_no_other_gets_its_smoothed_curve():
+    curves, _, tissue = two_tissues(noise=0.5)
+    density = np.full(tissue.shape, 35.0)
+    density[4, 4, 2] = 300.0
+    smooth = denoising.smooth_curves(curves, tissue, tissue, (2, 2, 1))
+    found = denoising.denoise_by_similarity(
+        curves, smooth, tissue, tissue, density, np.ones(20), (3.5, 3.5, 1.2), rank=20,
+        tolerance_hu=5.0, density_tolerance_hu=3.0,
+    )  # fmt: skip
+    voxel = np.ravel_multi_index((4, 4, 2), tissue.shape)
+    np.testing.assert_allclose(found[voxel], smooth[voxel], atol=1e-3)
+
+
+def test_noise_is_told_with_a_single_baseline_frame_too():
+    noise = np.random.default_rng(0).normal(0, 3.0, (400, 30)).astype(np.float32)
+    bolus = 10 * np.exp(-0.5 * ((np.arange(30) - 8.0) / 3) ** 2)
+    found = np.median(denoising.curve_noise(noise + bolus, np.ones(30), 1))
+    assert found == pytest.approx(3.0, rel=0.2)

@@ -141,3 +141,21 @@ def test_an_artery_that_fades_when_the_head_moves_is_not_chosen(candidates):
     aif = vessels.find_aif(curves, smooth, TIMES, pattern, 10.0, 1.5, aif_voxels=5)
     assert set(aif.voxels) <= set(range(4, 12))
     np.testing.assert_allclose(aif.curve, curves[aif.voxels].mean(axis=0))
+
+
+def test_a_curve_that_stays_up_after_the_bolus_is_not_chosen(candidates):
+    """Bone that motion brought in stands in some curves from then on."""
+    curves, pattern = candidates()
+    curves[:5, TIMES.shape[1] // 3 :] += 60
+    assert not set(find_aif(curves, pattern).voxels) & set(range(5))
+
+
+def test_a_short_scan_does_not_turn_down_the_earliest_arteries(artery):
+    """While the bolus passes, what is left of it tells arrival, not motion."""
+    times = np.arange(14)[None] * 1.5
+    rng = np.random.default_rng(0)
+    proximal = np.tile(artery(times[0], peak=400, arrival=6), (12, 1))
+    distal = np.tile(artery(times[0], peak=250, arrival=8), (40, 1))
+    curves = np.concatenate([proximal, distal]) + rng.normal(0, 1.0, (52, 14))
+    aif = vessels.find_aif(curves, curves, times, np.zeros(52, int), 10.0, 1.0, aif_voxels=8)
+    assert set(aif.voxels) <= set(range(12))
