@@ -104,7 +104,7 @@ class FindVessels(SimpleInterface):
         if vof is None:
             vof = self._find_vof(search, aif)
         aif, vof = (
-            vessels.restore_height(each, curves[:, good])
+            vessels.restore_height(each, curves[pattern == pattern[each.voxels[0]]][:, good])
             if each is not None and each.voxels.size
             else each
             for each in (aif, vof)

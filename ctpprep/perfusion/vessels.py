@@ -17,6 +17,8 @@ EARLY_S = 3.0
 LEAST_WIDTH_S = 2.5
 # height after the bolus, relative to the peak, by which arteries differ
 TAIL_SPREAD = 0.05
+# correlation of a curve with the shape of a vessel that lends it its height
+LEAST_ALIKE = 0.95
 # an artery-like curve: peak over noise, peak over tissue
 LEAST_SNR = 6.0
 LEAST_OVER_TISSUE = 4.0
@@ -286,33 +288,41 @@ def _average_best(curves, smooth, times, pattern, score, n_voxels):
 
 
 def restore_height(vessel, curves):
-    """Give a vessel's curve the height that its voxels have without smoothing.
+    """Give a vessel's curve the height that vessels of its shape have without smoothing.
 
-    Smoothing takes noise from the shape, and spreads the vessel over its neighbours: its curve gets
-    lower, and flow and volume read too high.
+    Smoothing takes noise from the shape, and spreads the vessel over its neighbours; and the voxels
+    with the truest shape are not those with the least partial volume. A low AIF makes flow and
+    volume read too high.
 
     Parameters
     ----------
     vessel : Vessel
         With the curve of smoothed candidates.
     curves : (V, T) array
-        Candidates that are not smoothed, HU.
+        Candidates of the same sampling pattern that are not smoothed, HU.
 
     Returns
     -------
     Vessel
-        The same shape, scaled so that it fits the mean of its voxels best (least squares).
+        The same shape, as high as the mean of as many voxels as it has: those which the shape fits
+        (r >= 0.95) with the greatest height. Without so many its own height stays.
 
     Examples
     --------
     >>> low = Vessel(np.array([0.0, 2, 1]), np.arange(3.0), np.array([1]))
-    >>> restore_height(low, np.array([[9.0, 9, 9], [0, 8, 4]])).curve
+    >>> restore_height(low, np.array([[9.0, 9, 9], [0, 4, 2], [0, 8, 4]])).curve
     array([0., 8., 4.])
     """
-    mean = np.asarray(curves)[vessel.voxels].mean(axis=0)
-    return replace(
-        vessel, curve=vessel.curve * (mean @ vessel.curve / (vessel.curve @ vessel.curve))
-    )
+    curves = np.asarray(curves, dtype=float)
+    shape = vessel.curve - vessel.curve.mean()
+    centred = curves - curves.mean(axis=1, keepdims=True)
+    product = centred @ shape
+    alike = product >= LEAST_ALIKE * np.linalg.norm(shape) * np.linalg.norm(centred, axis=1)
+    alike &= product > 0
+    if alike.sum() < max(1, len(vessel.voxels)):
+        return vessel
+    heights = np.sort(product[alike] / (shape @ shape))
+    return replace(vessel, curve=vessel.curve * heights[-max(1, len(vessel.voxels)) :].mean())
 
 
 def scale_to_vof(aif, aif_area, vof_area):

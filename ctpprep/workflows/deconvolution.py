@@ -111,7 +111,7 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
     else:
         aif = (
             f'the mean of up to {method.aif_voxels} voxels whose curves are highest, earliest and '
-            'narrowest'
+            'narrowest, as high as the strongest voxels of that shape'
         )
     beside = ' unless it was supplied, too' if 'curves' in series.supplied else ''
     return f"""
