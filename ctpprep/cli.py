@@ -7,6 +7,7 @@ when it is needed, after the environment has been set that it reads.
 
 import argparse
 import contextlib
+import csv
 import dataclasses
 import difflib
 import importlib.metadata
@@ -122,7 +123,8 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
                 results.append(SeriesResult(each.prefix, False, each.reason))
         results.sort(key=lambda result: result.prefix)
         write_reports(found, results, method, run)
-        logger.info('\n%s\noutputs: %s', tabulate(results), run.output_dir)
+        told = with_quality(results, run.output_dir)
+        logger.info('\n%s\noutputs: %s', tabulate(told), run.output_dir)
     return 0 if all(result.succeeded for result in results) else 1
 
 
@@ -201,6 +203,25 @@ def run_group(run: RunSettings) -> int:
     written = collect_tables(run)
     logger.info('written: %s', ', '.join(str(path) for path in written))
     return 0
+
+
+def with_quality(results: Sequence['SeriesResult'], output_dir: Path) -> list['SeriesResult']:
+    """Say of each finished series what quality control doubts: its maps may be there and wrong."""
+    told = []
+    for result in results:
+        tables = sorted(output_dir.rglob(f'{result.prefix}_desc-qualitycontrol_ctp.tsv'))
+        if result.succeeded and tables:
+            with tables[0].open(newline='') as file:
+                row = next(csv.DictReader(file, delimiter='\t'), {})
+            doubts = [
+                f'{name.removesuffix("_status")} {grade}'
+                for name, grade in row.items()
+                if name.endswith('_status') and grade in ('warn', 'fail')
+            ]
+            if doubts:
+                result = dataclasses.replace(result, cause=f'quality: {", ".join(doubts)}')
+        told.append(result)
+    return told
 
 
 def tabulate(results: Sequence['SeriesResult']) -> str:

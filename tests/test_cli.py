@@ -103,6 +103,19 @@ def test_all_series_succeed(dataset, graph, capsys):
     assert 'sub-01  ok' in capsys.readouterr().out
 
 
+def test_doubtful_quality_stands_beside_ok(dataset, graph, capsys):
+    folder = dataset.parent / 'out' / 'sub-01' / 'ct'
+    folder.mkdir(parents=True)
+    (folder / 'sub-01_desc-qualitycontrol_ctp.tsv').write_text(
+        'status\taif_peak\taif_peak_status\tcoverage_status\tvof_end_status\n'
+        'fail\t30\tfail\tpass\twarn\n'
+    )
+    assert call(dataset) == 0
+    said = capsys.readouterr().out
+    assert 'sub-01  ok      quality: aif_peak fail, vof_end warn' in said
+    assert said.count('quality:') == 1
+
+
 def test_one_failed_series_shows_in_table_and_exit_code(dataset, graph, capsys):
     graph.failures['sub-02'] = ('no contrast arrives', Path('/out/crash.txt'))
     assert call(dataset) == 1
