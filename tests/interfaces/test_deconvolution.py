@@ -15,6 +15,7 @@ from scipy import ndimage
 from ctpprep.exceptions import VesselError
 from ctpprep.interfaces import _images
 from ctpprep.interfaces.deconvolution import MAPS, Deconvolve, FindVessels, _smooth_by_pattern
+from ctpprep.phantom import PhantomSettings, make_phantom
 from ctpprep.settings import MethodSettings
 
 SLOW_RIGHT = slice(24, None)  # first voxel axis runs to the right
@@ -375,3 +376,57 @@ def test_supplied_voxels_of_tissue_are_refused_by_name(toy_head, tmp_path, monke
             'tissue.nii.gz')  # fmt: skip
     with pytest.raises(VesselError, match=r'tissue.nii.gz: the mean curve of its \d+ voxels'):
         find_vessels(files, {'supplied_aif_mask': str(Path('tissue.nii.gz').absolute())})
+
+
+# -- slices of different times
+
+
+@pytest.fixture(scope='module')
+def scanned(tmp_path_factory):
+    """Scan one head evenly, on a toggling table and in jog mode; deconvolve with the true AIF."""
+
+    def scan(timing):
+        folder = tmp_path_factory.mktemp(timing)
+        head = make_phantom(
+            PhantomSettings(
+                seed=5, matrix=64, voxel_size_mm=(3.44, 3.44, 5.0), n_slices=8, motion_mm=0.0,
+                lesion='large', timing=timing, orientation='RAS', noise_hu=2.0,
+            )
+        )  # fmt: skip
+        nb.save(nb.Nifti1Image(head.ctp.astype(np.float32), head.affine), folder / 'ctp.nii')
+        np.save(folder / 'times.npy', head.sample_times)
+        weights = pd.DataFrame({'weight': np.ones(head.ctp.shape[3])})
+        weights.to_csv(folder / 'confounds.tsv', sep='\t', index=False)
+        (folder / 'bolus.json').write_text('{"n_baseline": 5, "arrival_s": 8.0}')
+        tissue = (head.truth['tissue'] > 0.8) & (head.truth['vessel'] < 0.01) & head.truth['brain']
+        for name in ('tissue', 'pure'):
+            _images.save(tissue, head.affine, folder / f'{name}.nii', like=folder / 'ctp.nii')
+        rows = head.sample_times[0]
+        aif = np.interp(rows, head.times_fine, head.aif)
+        pd.DataFrame({'time': rows, 'aif': aif}).to_csv(
+            folder / 'curves.tsv', sep='\t', index=False
+        )
+        files = {
+            'ctp_corrected': 'ctp.nii', 'sample_times': 'times.npy', 'confounds': 'confounds.tsv',
+            'bolus': 'bolus.json', 'tissue_mask': 'tissue.nii', 'pure_mask': 'pure.nii',
+        }  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            outputs = deconvolve(
+                {name: str(folder / path) for name, path in files.items()},
+                str(folder / 'curves.tsv'),
+            )
+        return {name: values(outputs, name)[tissue] for name in ('cbf', 'tmax')}, tissue
+
+    return {timing: scan(timing) for timing in ('even', 'toggling', 'jog')}
+
+
+@pytest.mark.parametrize('timing', ['toggling', 'jog'])
+def test_a_moving_table_gives_the_maps_of_a_still_one(scanned, timing):
+    """Half of the slices are scanned 0.75 s later: neither half may show it."""
+    (even, tissue), (moved, _) = scanned['even'], scanned[timing]
+    upper = np.broadcast_to(np.arange(8) >= 4, tissue.shape)[tissue]
+    for half in (upper, ~upper):
+        assert abs(np.median((moved['tmax'] - even['tmax'])[half])) < 0.2
+        assert np.median((moved['cbf'] / even['cbf'])[half]) == pytest.approx(1, abs=0.04)
+    assert np.corrcoef(moved['cbf'], even['cbf'])[0, 1] > 0.95
