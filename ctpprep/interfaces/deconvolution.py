@@ -35,7 +35,7 @@ LEAST_TOLERANCE_HU = 0.01
 
 
 class _FindVesselsInputSpec(BaseInterfaceInputSpec):
-    ctp_corrected = File(exists=True, mandatory=True, desc='series in the pose of frame 0, HU')
+    ctp_corrected = File(exists=True, mandatory=True, desc='corrected series, HU')
     sample_times = File(exists=True, mandatory=True, desc='(slices, frames), s, npy')
     confounds = File(exists=True, mandatory=True, desc='holds the weight of each frame, tsv')
     bolus = File(exists=True, mandatory=True, desc='arrival and baseline frames, json')
@@ -210,7 +210,7 @@ def _smooth_by_pattern(curves, mask, source, slice_pattern, sigma_voxels):
 
 
 class _DeconvolveInputSpec(BaseInterfaceInputSpec):
-    ctp_corrected = File(exists=True, mandatory=True, desc='series in the pose of frame 0, HU')
+    ctp_corrected = File(exists=True, mandatory=True, desc='corrected series, HU')
     sample_times = File(exists=True, mandatory=True, desc='(slices, frames), s, npy')
     confounds = File(exists=True, mandatory=True, desc='holds the weight of each frame, tsv')
     bolus = File(exists=True, mandatory=True, desc='arrival and baseline frames, json')

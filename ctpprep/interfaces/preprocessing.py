@@ -19,12 +19,10 @@ from nipype.interfaces.base import (
 
 from ctpprep.exceptions import PerfusionError
 from ctpprep.interfaces import _images
-from ctpprep.perfusion import bolus, brain, grid, motion, symmetry
+from ctpprep.perfusion import bolus, brain, grid, motion, supplied, symmetry
 
 # scanners pad what lies outside the reconstruction with large negative numbers
 AIR_HU = -1024.0
-# densities above this are head, for the comparison of skulls
-HEAD_HU = -200.0
 # voxels of the raw series that are read at once: 16 MB as float32
 SLAB_VOXELS = 2**22
 
@@ -190,7 +188,7 @@ class EstimateMotion(SimpleInterface):
 
             def compare(reference, others):
                 first = ctp[..., reference]
-                head = first > HEAD_HU
+                head = first > supplied.HEAD_HU
 
                 def similarity(frame):
                     moved = motion.resample_frame(
@@ -245,7 +243,7 @@ class CorrectMotion(SimpleInterface):
         found = np.tile(np.eye(4), (n_frames, 1, 1))
         if self.inputs.transforms:
             found = np.load(self.inputs.transforms)
-        head = ctp[..., reference] > HEAD_HU
+        head = ctp[..., reference] > supplied.HEAD_HU
         points = symmetry.world_coordinates(head.shape, affine)[head][::97]
         corrected = np.empty(ctp.shape, dtype=np.float32, order='F')
 

@@ -16,8 +16,7 @@ from nipype.interfaces.base import (
 
 from ctpprep.interfaces import _images
 from ctpprep.perfusion import quality
-
-OTHER = {'left': 'right', 'right': 'left'}
+from ctpprep.perfusion.symmetry import OTHER_SIDE
 
 
 class _AssessQualityInputSpec(BaseInterfaceInputSpec):
@@ -95,7 +94,7 @@ class AssessQuality(SimpleInterface):
             'side_confidence': facts['side_confidence'],
             'core_disagreement': abs(core['global'] - core['local']),
             'tmax_at_zero': (tmax[tissue] == 0).mean(),
-            'healthy_side_tmax': facts[f'tmax_{OTHER[facts["affected_side"]]}_s'],
+            'healthy_side_tmax': facts[f'tmax_{OTHER_SIDE[facts["affected_side"]]}_s'],
             'healthy_side_hypoperfusion': quality.healthy_side_share(
                 tmax, tissue, _images.load(inputs.hemispheres)[0], facts['affected_side'],
                 inputs.hypoperfusion_tmax,

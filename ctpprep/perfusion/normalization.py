@@ -11,7 +11,7 @@ import numpy as np
 from scipy import fft
 
 from ctpprep.exceptions import PerfusionError
-from ctpprep.perfusion.symmetry import SIDES
+from ctpprep.perfusion.symmetry import OTHER_SIDE, SIDES
 
 # fewer voxels than this are no reference
 LEAST_VOXELS = 100
@@ -83,7 +83,7 @@ def reference_tissue(
     PerfusionError
         If fewer than 100 voxels qualify.
     """
-    other = {'left': 'right', 'right': 'left'}[affected]
+    other = OTHER_SIDE[affected]
     healthy = tissue_mask & (hemisphere == SIDES[other])
     normal = tissue_mask & (tmax <= normal_tmax)
     share = float(normal.sum() / max(tissue_mask.sum(), 1))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctpprep.perfusion.symmetry import SIDES
+from ctpprep.perfusion.symmetry import OTHER_SIDE, SIDES
 from ctpprep.perfusion.vessels import curve_features
 
 STATUS = ('pass', 'warn', 'fail')
@@ -179,7 +179,7 @@ def healthy_side_share(tmax, tissue_mask, hemisphere, affected, limit):
     float
         Share of the tissue of the other hemisphere above the limit.
     """
-    other = {'left': 'right', 'right': 'left'}[affected]
+    other = OTHER_SIDE[affected]
     tissue = tissue_mask & (hemisphere == SIDES[other])
     return float((tmax[tissue] > limit).mean()) if tissue.any() else float('nan')
 

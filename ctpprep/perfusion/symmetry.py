@@ -13,6 +13,7 @@ LEFT, RIGHT = 1, 2
 # densities of brain and CSF
 SOFT_TISSUE_HU = (0.0, 60.0)
 SIDES = {'left': LEFT, 'right': RIGHT}
+OTHER_SIDE = {'left': 'right', 'right': 'left'}
 # medians that differ by less tell nothing: so much lies between healthy hemispheres, s
 CLEAR_S = 0.5
 # hypoperfusion that covers this share of the tissue of a hemisphere, and is so many times as large

@@ -215,10 +215,11 @@ def test_rejected_frames_pass_through_similarity_and_shape_nothing():
     np.testing.assert_array_equal(np.delete(first, 9, axis=1), np.delete(second, 9, axis=1))
 
 
-def test_a_voxel_unlike_all_others_gets_its_smoothed_curve():
+@pytest.mark.parametrize('source', [False, True])
+def test_a_voxel_unlike_all_others_gets_its_smoothed_curve(source):
     curves, _, tissue = two_tissues(noise=0.5)
     pure = tissue.copy()
-    pure[3:6, 3:6] = False  # no source of its own, and a density that nothing else has
+    pure[3:6, 3:6] = source
     density = np.full(tissue.shape, 35.0)
     density[4, 4, 2] = 300.0
     smooth = denoising.smooth_curves(curves, tissue, pure, (2, 2, 1))
@@ -238,19 +239,6 @@ def test_a_box_smaller_than_the_reach_is_averaged_all_the_same(shape):
     )
     np.testing.assert_allclose(found, 7.0, rtol=1e-5)
     assert weight.min() > 1
-
-
-def test_a_source_that_looks_like_no_other_gets_its_smoothed_curve():
-    curves, _, tissue = two_tissues(noise=0.5)
-    density = np.full(tissue.shape, 35.0)
-    density[4, 4, 2] = 300.0
-    smooth = denoising.smooth_curves(curves, tissue, tissue, (2, 2, 1))
-    found = denoising.denoise_by_similarity(
-        curves, smooth, tissue, tissue, density, np.ones(20), (3.5, 3.5, 1.2), rank=20,
-        tolerance_hu=5.0, density_tolerance_hu=3.0,
-    )  # fmt: skip
-    voxel = np.ravel_multi_index((4, 4, 2), tissue.shape)
-    np.testing.assert_allclose(found[voxel], smooth[voxel], atol=1e-3)
 
 
 def test_noise_is_told_with_a_single_baseline_frame_too():
