@@ -7,18 +7,33 @@ read; nothing here loads voxels.
 """
 
 import dataclasses
-import difflib
-import json
 import logging
 import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ctpprep.dataset import (
+    DatasetIndex,
+    FailedSeries,
+    SuppliedFile,
+    check_complete,
+    check_geometry,
+    check_name,
+    entities,
+    fail,
+    listed,
+    open_nifti,
+    read_sidecar,
+    refuse_twins,
+    select_participants,
+    select_sessions,
+    workflow_name,
+)
 from ctpprep.exceptions import SeriesError, TimingError, UsageError
 from ctpprep.settings import RunSettings
 
@@ -26,18 +41,8 @@ logger = logging.getLogger(__name__)
 
 MIN_FRAMES = 10
 INTERVAL_RANGE = (0.1, 10.0)  # s; the protocols in use take a frame every 0.5 to 4 s
-MAX_SHEAR_DEG = 1.0
-MAX_TILT_DEG = 40.0
 TIME_UNITS = {'sec': 1.0, 'msec': 1e-3, 'usec': 1e-6}
 PATTERNS = '*_ctp.nii.gz, *_acq-ctp_ct.nii.gz'
-
-
-@dataclass(frozen=True)
-class SuppliedFile:
-    """A file that replaces a step, and its BIDS URI."""
-
-    path: Path
-    uri: str
 
 
 @dataclass(frozen=True)
@@ -94,27 +99,6 @@ class CTPSeries:
         return self.supplied.get('ctp_corrected', SuppliedFile(self.path, self.uri))
 
 
-@dataclass(frozen=True)
-class FailedSeries:
-    """A series that cannot be processed, and why."""
-
-    prefix: str
-    participant: str
-    session: str | None
-    reason: str
-
-
-def workflow_name(prefix: str) -> str:
-    """Name a workflow after a series or a participant.
-
-    Examples
-    --------
-    >>> workflow_name('sub-01_ses-1')
-    'sub_01_ses_1_wf'
-    """
-    return prefix.replace('-', '_').replace('+', '_plus_') + '_wf'
-
-
 def find_series(run: RunSettings) -> list[CTPSeries | FailedSeries]:
     """Find and validate the CT perfusion series of a dataset.
 
@@ -135,22 +119,20 @@ def find_series(run: RunSettings) -> list[CTPSeries | FailedSeries]:
     """
     participants = select_participants(run.bids_dir, run.participant_label)
     command_times = read_command_times(run)
-    images, sidecars, nccts = _index(run.bids_dir, participants)
-    images = _select_sessions(images, run.session_label)
+    index = DatasetIndex(run.bids_dir, participants)
+    images = select_sessions(_series_images(index), run.session_label)
     if not images:
         raise UsageError(
-            f'no CT perfusion series in {run.bids_dir} for {_listed(participants, "sub-")}; '
+            f'no CT perfusion series in {run.bids_dir} for {listed(participants, "sub-")}; '
             f'looked for {PATTERNS} in sub-<label>/[ses-<label>/] and its folders ct and perf'
         )
     found: list[CTPSeries | FailedSeries] = []
     for prefix, paths in _by_prefix(images).items():
         try:
-            _refuse_twins(paths, run.bids_dir)
-            found.append(_read_series(prefix, paths[0], run, sidecars, nccts, command_times))
+            refuse_twins(paths, run.bids_dir)
+            found.append(_read_series(prefix, paths[0], index, command_times))
         except SeriesError as error:
-            session = _entities(paths[0]).get('ses')
-            participant = paths[0].relative_to(run.bids_dir).parts[0].removeprefix('sub-')
-            found.append(FailedSeries(prefix, participant, session, str(error)))
+            found.append(fail(prefix, paths[0], run.bids_dir, error))
     having = {each.participant for each in found}
     for label in sorted(set(participants) - having):
         if run.participant_label:
@@ -167,108 +149,9 @@ def find_series(run: RunSettings) -> list[CTPSeries | FailedSeries]:
     return found
 
 
-def select_participants(bids_dir: Path, wanted: Sequence[str] = ()) -> list[str]:
-    """List the participants of a dataset, or check the wanted ones against them.
-
-    Parameters
-    ----------
-    bids_dir : Path
-        Root of the dataset.
-    wanted : sequence of str
-        Labels with or without 'sub-'; empty for all.
-
-    Returns
-    -------
-    list of str
-        Labels without 'sub-', sorted.
-
-    Raises
-    ------
-    UsageError
-        When the folder holds no participants, or not the wanted ones.
-    """
-    if not bids_dir.is_dir():
-        raise UsageError(f'the dataset {bids_dir} is not a folder')
-    labels = sorted(each.name[4:] for each in bids_dir.glob('sub-*') if each.is_dir())
-    if not labels:
-        inner = next(iter(sorted(bids_dir.glob('*/sub-*'))), None)
-        hint = f'; did you mean {inner.parent}?' if inner else ''
-        raise UsageError(f'no participants (folders sub-<label>) in {bids_dir}{hint}')
-    if not wanted:
-        return labels
-    return _match_labels([each.removeprefix('sub-') for each in wanted], labels, 'sub-', bids_dir)
-
-
-def _match_labels(wanted: list[str], known: list[str], key: str, where: Any) -> list[str]:
-    for label in wanted:
-        if label not in known:
-            near = difflib.get_close_matches(label, known, n=3, cutoff=0.4)
-            has = f'it has {_listed(known, key)}' if known else f'it has no {key}<label>'
-            hint = f'did you mean {_listed(near, key)}?' if near else has
-            raise UsageError(f'{key}{label} is not in {where}; {hint}')
-    return sorted(set(wanted))
-
-
-def _listed(labels: Sequence[str], key: str) -> str:
-    shown = ', '.join(f'{key}{label}' for label in labels[:5])
-    return shown + (f' and {len(labels) - 5} more' if len(labels) > 5 else '')
-
-
-def _index(
-    bids_dir: Path, participants: list[str]
-) -> tuple[list[Path], dict[Path, list[Path]], dict[Path, list[Path]]]:
-    """Find series with pybids, and by their folder the sidecars and NCCTs that may belong."""
-    from bids.layout import BIDSLayout, BIDSLayoutIndexer
-
-    # Looking at the wanted participants only is what makes a large dataset quick. Metadata are
-    # read in `_read_sidecar`: pybids would stop at the first bad JSON file of any series.
-    wanted = '|'.join(re.escape(label) for label in participants)
-    ignore = [re.compile(rf'^/(?!sub-(?:{wanted})(?:/|$)|[^/]*\.json$)')]
-    layout = BIDSLayout(
-        str(bids_dir),
-        validate=False,
-        config=str(Path(__file__).parent / 'resources' / 'bids_ctp.json'),
-        indexer=BIDSLayoutIndexer(ignore=ignore, index_metadata=False),
-    )
-
-    def get(**filters: Any) -> list[Path]:
-        # pybids writes the root its own way; ours may hold links and '..'
-        names = layout.get(return_type='filename', **filters)
-        found = {bids_dir / Path(each).relative_to(str(layout.root)) for each in names}
-        return sorted(found, key=lambda path: (path.name, path))
-
-    nifti = ['.nii.gz', '.nii']
-    images = get(suffix='ctp', extension=nifti)
-    images += get(suffix='ct', acquisition='ctp', extension=nifti)
-    images = [path for path in images if not {'space', 'desc'} & _entities(path).keys()]
-    sidecars, nccts = defaultdict(list), defaultdict(list)
-    for path in get(extension='.json'):
-        sidecars[path.parent].append(path)
-    for path in get(suffix='ncct', extension=nifti):
-        nccts[_session_dir(path, bids_dir)].append(path)
-    return images, sidecars, nccts
-
-
-def _session_dir(path: Path, bids_dir: Path) -> Path:
-    """Return the folder of the session, or of the participant without sessions, of a file."""
-    labels = _entities(path)
-    home = bids_dir / f'sub-{labels.get("sub", "")}'
-    return home / f'ses-{labels["ses"]}' if 'ses' in labels else home
-
-
-def _entities(path: Path) -> dict[str, str]:
-    """Split a file name, as in {'sub': '01', 'run': '2', 'suffix': 'ctp'}."""
-    *pairs, suffix = path.name.partition('.')[0].split('_')
-    return {**{k: v for k, _, v in (pair.partition('-') for pair in pairs)}, 'suffix': suffix}
-
-
-def _select_sessions(images: list[Path], wanted: Sequence[str]) -> list[Path]:
-    if not wanted or not images:
-        return images
-    known = sorted({_entities(path)['ses'] for path in images if 'ses' in _entities(path)})
-    labels = [each.removeprefix('ses-') for each in wanted]
-    labels = _match_labels(labels, known, 'ses-', 'the chosen participants')
-    return [path for path in images if _entities(path).get('ses') in labels]
+def _series_images(index: DatasetIndex) -> list[Path]:
+    images = index.images(suffix='ctp') + index.images(suffix='ct', acquisition='ctp')
+    return [path for path in images if not {'space', 'desc'} & entities(path).keys()]
 
 
 def _by_prefix(images: list[Path]) -> dict[str, list[Path]]:
@@ -276,43 +159,20 @@ def _by_prefix(images: list[Path]) -> dict[str, list[Path]]:
     groups = defaultdict(list)
     for path in images:
         prefix = path.name.partition('.')[0].rpartition('_')[0]
-        if _entities(path)['suffix'] == 'ct':
+        if entities(path)['suffix'] == 'ct':
             prefix = prefix.replace('_acq-ctp', '', 1)
         groups[prefix].append(path)
     return dict(sorted(groups.items()))
 
 
-def _refuse_twins(paths: list[Path], bids_dir: Path) -> None:
-    if len(paths) > 1:
-        names = ' and '.join(str(path.relative_to(bids_dir)) for path in paths)
-        raise SeriesError(
-            f'{names} would write the same outputs; remove one or tell them apart with run-<index>'
-        )
-
-
 def _read_series(
-    prefix: str,
-    path: Path,
-    run: RunSettings,
-    sidecars: dict[Path, list[Path]],
-    nccts: dict[Path, list[Path]],
-    command_times: tuple[str, Any] | None,
+    prefix: str, path: Path, index: DatasetIndex, command_times: tuple[str, Any] | None
 ) -> CTPSeries:
     """Read and validate one series; the file's name leads every message."""
-    name = path.relative_to(run.bids_dir)
-    if not re.fullmatch(r'sub-[a-zA-Z0-9+]+(_[a-z]+-[a-zA-Z0-9+]+)*', prefix):
-        raise SeriesError(
-            f'{name} is not named as in BIDS; sub-<label>[_ses-<label>][_run-<index>]_ctp is '
-            'needed, with letters and digits in the labels'
-        )
-    labels = _entities(path)
-    home = _session_dir(path, run.bids_dir)
-    if home not in path.parents:
-        raise SeriesError(
-            f'{name} is not in the folder of its name, {home.relative_to(run.bids_dir)}'
-        )
+    home = check_name(prefix, path, index.bids_dir)
+    name, labels = path.relative_to(index.bids_dir), entities(path)
     try:
-        sidecar = _read_sidecar(path, sidecars)
+        sidecar = read_sidecar(path, index.sidecars)
         frame_times, sample_times, source = read_times_of(path, sidecar, command_times)
     except SeriesError as error:
         raise type(error)(f'{name}: {error}') from error
@@ -322,14 +182,14 @@ def _read_series(
             'filler; give --frame-interval if it is another',
             name,
         )
-    same_session = nccts.get(home, [])
+    same_session = index.of_session(home, suffix='ncct')
     same_name = [each for each in same_session if each.name.startswith(f'{prefix}_ncct')]
     return CTPSeries(
         path=path,
         prefix=prefix,
         participant=labels['sub'],
         session=labels.get('ses'),
-        out_subdir=(home.relative_to(run.bids_dir) / 'ct').as_posix(),
+        out_subdir=(home.relative_to(index.bids_dir) / 'ct').as_posix(),
         uri=f'bids:raw:{name.as_posix()}',
         frame_times=frame_times,
         sample_times=sample_times,
@@ -337,27 +197,6 @@ def _read_series(
         sidecar=sidecar,
         ncct=next(iter(same_name + same_session), None),
     )
-
-
-def _read_sidecar(path: Path, sidecars: dict[Path, list[Path]]) -> dict[str, Any]:
-    """Merge the sidecars that apply to an image; the nearest and most specific wins."""
-    own = _entities(path).items()
-    applying = [
-        each
-        for folder in path.parents
-        for each in sidecars.get(folder, [])
-        if _entities(each).items() <= own
-    ]
-    merged: dict[str, Any] = {}
-    for each in sorted(applying, key=lambda one: (len(one.parts), len(_entities(one)))):
-        try:
-            content = json.loads(each.read_text(encoding='utf-8-sig'))
-        except (OSError, ValueError) as error:
-            raise SeriesError(f'the sidecar {each.name} cannot be read ({error})') from error
-        if not isinstance(content, dict):
-            raise SeriesError(f'the sidecar {each.name} must hold an object, {{"Field": value}}')
-        merged |= content
-    return merged
 
 
 def _check_units(sidecar: dict[str, Any]) -> None:
@@ -427,99 +266,11 @@ def read_header(path: Path) -> tuple[tuple[int, ...], list[list[float]], float |
     if image.get_data_dtype().kind not in 'iuf':
         raise SeriesError(f'voxels of type {image.get_data_dtype()}; real numbers are needed')
     check_complete(path, image)
-    _check_geometry(image)
+    check_geometry(image)
     zoom, unit = image.header['pixdim'][4], image.header.get_xyzt_units()[1]
     known = zoom > 0 and math.isfinite(zoom) and unit in TIME_UNITS
     interval = round(float(zoom) * TIME_UNITS[unit], 6) if known else None
     return image.shape, image.affine.tolist(), interval
-
-
-def open_nifti(path: Path) -> Any:
-    """Open a NIfTI file without reading its voxels, or say why it is none."""
-    import nibabel as nb
-
-    if path.is_symlink() and not path.exists():
-        raise SeriesError('its content is not here (broken link); fetch it, e.g. `datalad get`')
-    try:
-        image = nb.load(path)
-    except Exception as error:  # nibabel lets errors of gzip, zlib and struct through
-        reason = str(error).replace(str(path), path.name)
-        raise SeriesError(f'not a readable NIfTI file ({reason})') from error
-    if not isinstance(image, nb.Nifti1Pair):
-        raise SeriesError(f'a {type(image).__name__}; a NIfTI file is needed')
-    return image
-
-
-def check_complete(path: Path, image: Any) -> None:
-    """Compare the length of a file with its header, without unpacking it when it agrees."""
-    values = math.prod(image.shape) * image.get_data_dtype().itemsize
-    needed = image.dataobj.offset + values
-    length = path.stat().st_size
-    if path.name.endswith('.gz'):
-        with path.open('rb') as stream:
-            stream.seek(-4, 2)  # a gzip file ends with the length of its content modulo 2^32
-            if int.from_bytes(stream.read(), 'little') == needed % 2**32:
-                return
-        length = _unpacked_length(path)
-    if length < needed:
-        raise SeriesError(
-            f'the file is cut off ({length} bytes, the header announces {needed}); '
-            'copy or convert it again'
-        )
-
-
-def _unpacked_length(path: Path) -> int:
-    """Count the bytes that can be unpacked; files of several gzip members end up here, too."""
-    import gzip
-    import zlib
-
-    length = 0
-    with gzip.open(path) as stream:
-        try:
-            while block := stream.read(2**22):
-                length += len(block)
-        except (EOFError, OSError, zlib.error):
-            pass
-    return length
-
-
-def check_placed(image: Any) -> None:
-    """Refuse a header whose voxels cannot be placed in the patient."""
-    header = image.header
-    if header['sform_code'] == 0 and header['qform_code'] == 0:
-        raise SeriesError(
-            'the header gives no orientation (sform_code and qform_code are 0), left and right '
-            'cannot be told; convert the DICOM files again'
-        )
-    unit = header.get_xyzt_units()[0]
-    if unit not in ('mm', 'unknown'):
-        raise SeriesError(f'the header gives lengths in {unit}; mm are needed (xyzt_units)')
-
-
-def _check_geometry(image: Any) -> None:
-    """Refuse voxels that are no axial slices of a plausible size."""
-    check_placed(image)
-    columns = image.affine[:3, :3].T.tolist()
-    sizes = [math.hypot(*column) for column in columns]
-    if not all(0.05 <= size <= 30 for size in sizes):
-        shown = ' x '.join(f'{size:g}' for size in sizes)
-        raise SeriesError(f'voxels of {shown} mm; 0.05 to 30 mm are plausible')
-    axes = [[v / size for v in column] for column, size in zip(columns, sizes, strict=True)]
-    cosines = [
-        abs(sum(u * v for u, v in zip(*pair, strict=True))) for pair in combinations(axes, 2)
-    ]
-    shear = math.degrees(math.asin(min(1.0, max(cosines))))
-    if shear > MAX_SHEAR_DEG:
-        raise SeriesError(
-            f'the affine is sheared by {shear:.1f} degrees (gantry tilt); resample the series to '
-            'an orthogonal grid, e.g. with nilearn.image.resample_img'
-        )
-    tilt = math.degrees(math.acos(min(1.0, abs(axes[2][2]))))
-    if tilt > MAX_TILT_DEG:
-        raise SeriesError(
-            f'the third voxel axis is {tilt:.0f} degrees away from the head-foot axis; axial '
-            f'slices (at most {MAX_TILT_DEG:g} degrees) are needed'
-        )
 
 
 # -- timing

@@ -16,17 +16,15 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from ctpprep.exceptions import SeriesError, UsageError
-from ctpprep.series import (
-    CTPSeries,
+from ctpprep.dataset import (
     FailedSeries,
     SuppliedFile,
     check_complete,
     check_placed,
     open_nifti,
-    read_command_times,
-    read_times_of,
 )
+from ctpprep.exceptions import SeriesError, UsageError
+from ctpprep.series import CTPSeries, read_command_times, read_times_of
 from ctpprep.settings import RunSettings
 
 logger = logging.getLogger(__name__)

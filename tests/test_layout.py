@@ -18,7 +18,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / 'ctpprep'
 SPDX = '# SPDX-License-Identifier: Apache-2.0'
 
-LEAVES = {'settings', 'series', 'supplied', 'exceptions'}
+LEAVES = {'settings', 'dataset', 'series', 'supplied', 'exceptions'}
 DRAWERS = {'figures', 'phantom'}  # leaves too: arrays in, figure or head out
 ROOMS = {'perfusion', 'interfaces', 'workflows'}
 DOORS = {'cli', 'reports', 'group'}
@@ -27,6 +27,7 @@ DOORS = {'cli', 'reports', 'group'}
 MAY_IMPORT: dict[str, set[str]] = {
     'exceptions': set(),
     'settings': LEAVES,
+    'dataset': {'exceptions'},
     'series': LEAVES - {'supplied'},
     'supplied': LEAVES,
     'figures': LEAVES,

@@ -8,8 +8,9 @@ import nibabel as nb
 import numpy as np
 import pytest
 
+from ctpprep.dataset import FailedSeries
 from ctpprep.exceptions import SeriesError, TimingError, UsageError
-from ctpprep.series import CTPSeries, FailedSeries, find_series, read_header, read_timing
+from ctpprep.series import CTPSeries, find_series, read_header, read_timing
 from ctpprep.settings import RunSettings
 
 EVEN = {'RepetitionTime': 1.5}

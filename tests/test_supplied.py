@@ -7,8 +7,9 @@ import nibabel as nb
 import numpy as np
 import pytest
 
+from ctpprep.dataset import FailedSeries
 from ctpprep.exceptions import SeriesError, UsageError
-from ctpprep.series import FailedSeries, find_series
+from ctpprep.series import find_series
 from ctpprep.settings import RunSettings
 from ctpprep.supplied import add_supplied, dataset_links, read_curves
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from ctpprep.series import CTPSeries, workflow_name
+from ctpprep.dataset import workflow_name
+from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows.coregistration import init_coregistration_wf
 from ctpprep.workflows.deconvolution import init_deconvolution_wf
@@ -73,7 +74,7 @@ def init_series_wf(
     }
     if series.ncct is not None:
         stages['coregistration'] = init_coregistration_wf(series, method)
-    # a port is fed by the stage that puts out a quantity of its name
+    # a port is fed by the stage that puts out a quantity of its name; without one it stays empty
     makers = {
         quantity: stage
         for name, stage in stages.items()
@@ -83,11 +84,13 @@ def init_series_wf(
         if (inputnode := stage.get_node('inputnode')) is None:
             continue
         for port in inputnode.inputs.copyable_trait_names():
-            workflow.connect(makers[port], f'outputnode.{port}', stage, f'inputnode.{port}')
+            if port in makers:
+                workflow.connect(makers[port], f'outputnode.{port}', stage, f'inputnode.{port}')
     for name in stages:
         writer = init_writer(series, method, run, name)
         for port in writer.interface.names:
-            workflow.connect(makers[port], f'outputnode.{port}', writer, port)
+            if port in makers:
+                workflow.connect(makers[port], f'outputnode.{port}', writer, port)
     return workflow
 
 

@@ -17,7 +17,8 @@ from nipype.pipeline.engine import Node, Workflow
 from nipype.pipeline.plugins.linear import LinearPlugin
 
 from ctpprep import __version__, exceptions
-from ctpprep.series import CTPSeries, workflow_name
+from ctpprep.dataset import workflow_name
+from ctpprep.series import CTPSeries
 from ctpprep.settings import RunSettings
 from ctpprep.workflows._processes import SturdyMultiProcPlugin
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ctpprep.series import CTPSeries, SuppliedFile
+from ctpprep.dataset import SuppliedFile
+from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings
 from ctpprep.workflows.deconvolution import MAPS, init_deconvolution_wf
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ctpprep.series import CTPSeries, SuppliedFile
+from ctpprep.dataset import SuppliedFile
+from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows.derivatives import derivative_rows, derivatives, init_writer
 

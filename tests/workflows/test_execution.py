@@ -13,7 +13,8 @@ import pytest
 from nipype.interfaces.utility import Function, IdentityInterface
 from nipype.pipeline.engine import MapNode, Node, Workflow
 
-from ctpprep.series import CTPSeries, workflow_name
+from ctpprep.dataset import workflow_name
+from ctpprep.series import CTPSeries
 from ctpprep.settings import RunSettings
 from ctpprep.workflows.execution import owners, run_workflow
 

@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A BIDS dataset: participants, files by their names, sidecars, and what headers must hold."""
+
+import difflib
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from ctpprep.exceptions import SeriesError, UsageError
+
+MAX_SHEAR_DEG = 1.0
+MAX_TILT_DEG = 40.0
+NIFTI = ('.nii.gz', '.nii')
+
+
+@dataclass(frozen=True)
+class SuppliedFile:
+    """A file that replaces a step, and its BIDS URI."""
+
+    path: Path
+    uri: str
+
+
+@dataclass(frozen=True)
+class FailedSeries:
+    """A series that cannot be processed, and why."""
+
+    prefix: str
+    participant: str
+    session: str | None
+    reason: str
+
+
+def workflow_name(prefix: str) -> str:
+    """Name a workflow after a series or a participant.
+
+    Examples
+    --------
+    >>> workflow_name('sub-01_ses-1')
+    'sub_01_ses_1_wf'
+    """
+    return prefix.replace('-', '_').replace('+', '_plus_') + '_wf'
+
+
+def select_participants(bids_dir: Path, wanted: Sequence[str] = ()) -> list[str]:
+    """List the participants of a dataset, or check the wanted ones against them.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Root of the dataset.
+    wanted : sequence of str
+        Labels with or without 'sub-'; empty for all.
+
+    Returns
+    -------
+    list of str
+        Labels without 'sub-', sorted.
+
+    Raises
+    ------
+    UsageError
+        When the folder holds no participants, or not the wanted ones.
+    """
+    if not bids_dir.is_dir():
+        raise UsageError(f'the dataset {bids_dir} is not a folder')
+    labels = sorted(each.name[4:] for each in bids_dir.glob('sub-*') if each.is_dir())
+    if not labels:
+        inner = next(iter(sorted(bids_dir.glob('*/sub-*'))), None)
+        hint = f'; did you mean {inner.parent}?' if inner else ''
+        raise UsageError(f'no participants (folders sub-<label>) in {bids_dir}{hint}')
+    if not wanted:
+        return labels
+    return match_labels([each.removeprefix('sub-') for each in wanted], labels, 'sub-', bids_dir)
+
+
+def match_labels(wanted: list[str], known: list[str], key: str, where: Any) -> list[str]:
+    """Check wanted labels against known ones; the error names the nearest."""
+    for label in wanted:
+        if label not in known:
+            near = difflib.get_close_matches(label, known, n=3, cutoff=0.4)
+            has = f'it has {listed(known, key)}' if known else f'it has no {key}<label>'
+            hint = f'did you mean {listed(near, key)}?' if near else has
+            raise UsageError(f'{key}{label} is not in {where}; {hint}')
+    return sorted(set(wanted))
+
+
+def listed(labels: Sequence[str], key: str) -> str:
+    """Write the first labels with their key, and how many more there are."""
+    shown = ', '.join(f'{key}{label}' for label in labels[:5])
+    return shown + (f' and {len(labels) - 5} more' if len(labels) > 5 else '')
+
+
+class DatasetIndex:
+    """The files of some participants by their names; the dataset is looked through once.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Root of the dataset.
+    participants : sequence of str
+        Labels without 'sub-'.
+
+    Attributes
+    ----------
+    bids_dir : Path
+    sidecars : dict of Path to list of Path
+        JSON files by their folder.
+    """
+
+    def __init__(self, bids_dir: Path, participants: Sequence[str]) -> None:
+        from bids.layout import BIDSLayout, BIDSLayoutIndexer
+
+        # Looking at the wanted participants only is what makes a large dataset quick. Metadata
+        # are read in `read_sidecar`: pybids would stop at the first bad JSON file of any series.
+        wanted = '|'.join(re.escape(label) for label in participants)
+        ignore = [re.compile(rf'^/(?!sub-(?:{wanted})(?:/|$)|[^/]*\.json$)')]
+        self.bids_dir = bids_dir
+        self._layout = BIDSLayout(
+            str(bids_dir),
+            validate=False,
+            config=str(Path(__file__).parent / 'resources' / 'bids_ctp.json'),
+            indexer=BIDSLayoutIndexer(ignore=ignore, index_metadata=False),
+        )
+        self.sidecars: dict[Path, list[Path]] = defaultdict(list)
+        for path in self._get(extension='.json'):
+            self.sidecars[path.parent].append(path)
+
+    def images(self, **labels: Any) -> list[Path]:
+        """List the NIfTI files whose names hold some labels, in the order of their names.
+
+        Parameters
+        ----------
+        **labels
+            As pybids names them, such as ``suffix='ctp'``.
+
+        Returns
+        -------
+        list of Path
+        """
+        return self._get(extension=list(NIFTI), **labels)
+
+    def of_session(self, home: Path, **labels: Any) -> list[Path]:
+        """List the NIfTI files of a session, a folder as `session_dir` returns it."""
+        return [each for each in self.images(**labels) if session_dir(each, self.bids_dir) == home]
+
+    def _get(self, **filters: Any) -> list[Path]:
+        # pybids writes the root its own way; ours may hold links and '..'
+        root = str(self._layout.root)
+        names = self._layout.get(return_type='filename', **filters)
+        found = {self.bids_dir / Path(each).relative_to(root) for each in names}
+        return sorted(found, key=lambda path: (path.name, path))
+
+
+def session_dir(path: Path, bids_dir: Path) -> Path:
+    """Return the folder of the session, or of the participant without sessions, of a file."""
+    labels = entities(path)
+    home = bids_dir / f'sub-{labels.get("sub", "")}'
+    return home / f'ses-{labels["ses"]}' if 'ses' in labels else home
+
+
+def entities(path: Path) -> dict[str, str]:
+    """Split a file name, as in {'sub': '01', 'run': '2', 'suffix': 'ctp'}."""
+    *pairs, suffix = path.name.partition('.')[0].split('_')
+    return {**{k: v for k, _, v in (pair.partition('-') for pair in pairs)}, 'suffix': suffix}
+
+
+def check_name(prefix: str, path: Path, bids_dir: Path) -> Path:
+    """Refuse a file whose name or folder is not that of BIDS; return the folder of its session."""
+    name = path.relative_to(bids_dir)
+    if not re.fullmatch(r'sub-[a-zA-Z0-9+]+(_[a-z]+-[a-zA-Z0-9+]+)*', prefix):
+        raise SeriesError(
+            f'{name} is not named as in BIDS; sub-<label>[_ses-<label>][_run-<index>]_'
+            f'{entities(path)["suffix"]} is needed, with letters and digits in the labels'
+        )
+    home = session_dir(path, bids_dir)
+    if home not in path.parents:
+        raise SeriesError(f'{name} is not in the folder of its name, {home.relative_to(bids_dir)}')
+    return home
+
+
+def fail(prefix: str, path: Path, bids_dir: Path, error: Exception) -> FailedSeries:
+    """Say why the series of a file cannot be processed."""
+    participant = path.relative_to(bids_dir).parts[0].removeprefix('sub-')
+    return FailedSeries(prefix, participant, entities(path).get('ses'), str(error))
+
+
+def select_sessions(images: list[Path], wanted: Sequence[str]) -> list[Path]:
+    """Keep the images of the wanted sessions, or all of them if none is named."""
+    if not wanted or not images:
+        return images
+    known = sorted({entities(path)['ses'] for path in images if 'ses' in entities(path)})
+    labels = [each.removeprefix('ses-') for each in wanted]
+    labels = match_labels(labels, known, 'ses-', 'the chosen participants')
+    return [path for path in images if entities(path).get('ses') in labels]
+
+
+def refuse_twins(paths: Sequence[Path], bids_dir: Path) -> None:
+    """Refuse several files where one is meant."""
+    if len(paths) > 1:
+        names = ' and '.join(str(path.relative_to(bids_dir)) for path in paths)
+        raise SeriesError(
+            f'{names} would write the same outputs; remove one or tell them apart with run-<index>'
+        )
+
+
+def read_sidecar(path: Path, sidecars: dict[Path, list[Path]]) -> dict[str, Any]:
+    """Merge the sidecars that apply to an image; the nearest and most specific wins."""
+    own = entities(path).items()
+    applying = [
+        each
+        for folder in path.parents
+        for each in sidecars.get(folder, [])
+        if entities(each).items() <= own
+    ]
+    merged: dict[str, Any] = {}
+    for each in sorted(applying, key=lambda one: (len(one.parts), len(entities(one)))):
+        try:
+            content = json.loads(each.read_text(encoding='utf-8-sig'))
+        except (OSError, ValueError) as error:
+            raise SeriesError(f'the sidecar {each.name} cannot be read ({error})') from error
+        if not isinstance(content, dict):
+            raise SeriesError(f'the sidecar {each.name} must hold an object, {{"Field": value}}')
+        merged |= content
+    return merged
+
+
+def open_nifti(path: Path) -> Any:
+    """Open a NIfTI file without reading its voxels, or say why it is none."""
+    import nibabel as nb
+
+    if path.is_symlink() and not path.exists():
+        raise SeriesError('its content is not here (broken link); fetch it, e.g. `datalad get`')
+    try:
+        image = nb.load(path)
+    except Exception as error:  # nibabel lets errors of gzip, zlib and struct through
+        reason = str(error).replace(str(path), path.name)
+        raise SeriesError(f'not a readable NIfTI file ({reason})') from error
+    if not isinstance(image, nb.Nifti1Pair):
+        raise SeriesError(f'a {type(image).__name__}; a NIfTI file is needed')
+    return image
+
+
+def check_complete(path: Path, image: Any) -> None:
+    """Compare the length of a file with its header, without unpacking it when it agrees."""
+    values = math.prod(image.shape) * image.get_data_dtype().itemsize
+    needed = image.dataobj.offset + values
+    length = path.stat().st_size
+    if path.name.endswith('.gz'):
+        with path.open('rb') as stream:
+            stream.seek(-4, 2)  # a gzip file ends with the length of its content modulo 2^32
+            if int.from_bytes(stream.read(), 'little') == needed % 2**32:
+                return
+        length = _unpacked_length(path)
+    if length < needed:
+        raise SeriesError(
+            f'the file is cut off ({length} bytes, the header announces {needed}); '
+            'copy or convert it again'
+        )
+
+
+def _unpacked_length(path: Path) -> int:
+    """Count the bytes that can be unpacked; files of several gzip members end up here, too."""
+    import gzip
+    import zlib
+
+    length = 0
+    with gzip.open(path) as stream:
+        try:
+            while block := stream.read(2**22):
+                length += len(block)
+        except (EOFError, OSError, zlib.error):
+            pass
+    return length
+
+
+def check_placed(image: Any) -> None:
+    """Refuse a header whose voxels cannot be placed in the patient."""
+    header = image.header
+    if header['sform_code'] == 0 and header['qform_code'] == 0:
+        raise SeriesError(
+            'the header gives no orientation (sform_code and qform_code are 0), left and right '
+            'cannot be told; convert the DICOM files again'
+        )
+    unit = header.get_xyzt_units()[0]
+    if unit not in ('mm', 'unknown'):
+        raise SeriesError(f'the header gives lengths in {unit}; mm are needed (xyzt_units)')
+
+
+def check_geometry(image: Any) -> None:
+    """Refuse voxels that are no axial slices of a plausible size."""
+    check_placed(image)
+    columns = image.affine[:3, :3].T.tolist()
+    sizes = [math.hypot(*column) for column in columns]
+    if not all(0.05 <= size <= 30 for size in sizes):
+        shown = ' x '.join(f'{size:g}' for size in sizes)
+        raise SeriesError(f'voxels of {shown} mm; 0.05 to 30 mm are plausible')
+    axes = [[v / size for v in column] for column, size in zip(columns, sizes, strict=True)]
+    cosines = [
+        abs(sum(u * v for u, v in zip(*pair, strict=True))) for pair in combinations(axes, 2)
+    ]
+    shear = math.degrees(math.asin(min(1.0, max(cosines))))
+    if shear > MAX_SHEAR_DEG:
+        raise SeriesError(
+            f'the affine is sheared by {shear:.1f} degrees (gantry tilt); resample the series to '
+            'an orthogonal grid, e.g. with nilearn.image.resample_img'
+        )
+    tilt = math.degrees(math.acos(min(1.0, abs(axes[2][2]))))
+    if tilt > MAX_TILT_DEG:
+        raise SeriesError(
+            f'the third voxel axis is {tilt:.0f} degrees away from the head-foot axis; axial '
+            f'slices (at most {MAX_TILT_DEG:g} degrees) are needed'
+        )
