@@ -10,8 +10,7 @@
     │   └── TimingError       no acquisition time can be had for the frames
     └── PerfusionError        the data: a stage has no sound result for this series
         ├── BolusError        no contrast arrives
-        ├── VesselError       no artery-like curve
-        └── RegistrationError a registration failed its own check
+        └── VesselError       no artery-like curve
 
 A message says what was wrong, what was found, what is needed and what to do.
 """
@@ -43,7 +42,3 @@ class BolusError(PerfusionError):
 
 class VesselError(PerfusionError):
     """No artery-like (or vein-like) curve exists in the series."""
-
-
-class RegistrationError(PerfusionError):
-    """A registration failed its own check and its result is withheld."""

@@ -360,6 +360,24 @@ class MethodSettings:
         low=-100.0,
         high=300.0,
     )
+    mirror_least_similarity: float = _setting(
+        0.5,
+        'symmetry',
+        '',
+        'correlation of brain and mirrored brain below which the mirror registration has failed '
+        'and local maps are withheld',
+        low=-1.0,
+        high=1.0,
+    )
+    mirror_most_folding: float = _setting(
+        0.05,
+        'symmetry',
+        '',
+        'share of the brain in which the mirror registration may fold or change volume fivefold; '
+        'above it local maps are withheld',
+        low=0.0,
+        high=1.0,
+    )
     random_seed: int = _setting(
         20240277, 'symmetry', '', 'seed of the registrations', low=0, high=2**31 - 1
     )

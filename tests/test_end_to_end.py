@@ -467,6 +467,79 @@ def test_two_processes_give_the_voxels_of_one(site):
     assert same_files(site.out, site.folder / 'other') == []
 
 
+# -- a mirror registration that is not trusted
+
+
+@pytest.fixture(scope='module')
+def withheld(site):
+    """Run again into a folder that holds local maps, with a limit that nothing reaches.
+
+    The work folder is that of the first run, so these tests come last of those that use it.
+    """
+    out = site.folder / 'withheld'
+    shutil.copytree(site.out, out)
+    options = ('--participant-label', '01', '--mirror-least-similarity', '1')
+    again = call(site.folder, 'withheld', '--nprocs', '1', *options)
+    assert again.returncode == 0, again.stderr
+    return SimpleNamespace(out=out, run=again, folder=out / 'sub-01' / 'ct')
+
+
+NEEDS_HOMOLOGUES = (
+    'mirror_to_reference', 'reference_to_mirror', 'rcbf_mirrored', 'rcbf_local', 'rcbv_mirrored',
+    'rcbv_local', 'unassessable_mask', 'core_local', 'mismatch_local',
+)  # fmt: skip
+
+
+def test_no_local_map_stays_from_an_earlier_run(withheld, site):
+    names = {path.name for path in withheld.folder.iterdir()}
+    before = {path.name for path in (site.out / 'sub-01' / 'ct').iterdir()}
+    gone = {f'sub-01_{TABLE[name].ending.split(".")[0]}' for name in NEEDS_HOMOLOGUES}
+    assert {name.split('.')[0] for name in before - names} == gone
+    assert not names - before
+
+
+def test_withheld_files_are_no_sources(withheld):
+    roots = {'bids::': withheld.out, 'bids:raw:': withheld.out.parent / 'raw'}
+    for path in withheld.folder.glob('*.json'):
+        for uri in json.loads(path.read_text()).get('Sources', ()):
+            root = next(start for start in roots if uri.startswith(start))
+            assert (roots[root] / uri.removeprefix(root)).is_file(), f'{path.name}: {uri}'
+
+
+def test_withheld_volumes_keep_their_rows_and_tell_why(withheld, where):
+    tables = [
+        pd.read_csv(folder, sep='\t', keep_default_na=False)
+        for folder in (where('volumes'), withheld.folder / where('volumes').name)
+    ]
+    key = ['region', 'normalization', 'measure', 'threshold']
+    assert tables[0][key].to_numpy().tolist() == tables[1][key].to_numpy().tolist()
+    local = tables[1][tables[1]['normalization'] == 'local']
+    assert set(local['volume_ml']) == set(local['value']) == {'n/a'}
+    assert all(reason.startswith('withheld: ') for reason in local['reason'])
+
+
+def test_affected_side_is_known_without_homologues(withheld, where):
+    told = sidecar(withheld.folder / where('hemispheres').name)['Measured']
+    assert told['withheld']
+    assert len(told['hemisphere_plane']['normal']) == 3
+    table = pd.read_csv(withheld.folder / where('volumes').name, sep='\t')
+    assert set(table['affected_side']) == {'right'}
+
+
+def test_global_lesions_are_labelled_alone(withheld, where):
+    labels = nb.load(withheld.folder / where('lesions').name).get_fdata()
+    assert set(np.unique(labels)) == {0, 2, 4}
+
+
+def test_quality_and_report_tell_of_the_withheld_maps(withheld, where):
+    table = pd.read_csv(withheld.folder / where('quality').name, sep='\t', keep_default_na=False)
+    (row,) = table.to_dict('records')
+    assert row['mirror_similarity_status'] == row['status'] == 'fail'
+    assert row['unassessable_status'] == row['core_disagreement_status'] == 'n/a'
+    assert 'mirror_similarity fail' in withheld.run.stdout
+    assert 'Local maps were withheld' in (withheld.out / 'sub-01.html').read_text()
+
+
 # -- wrong commands
 
 

@@ -89,6 +89,23 @@ def test_volumes_and_side_are_told(output_dir):
     assert '2.11 no core to divide by' in words
 
 
+def test_withheld_local_maps_are_told_with_the_reason(output_dir):
+    path = output_dir / 'sub-01' / 'ct' / 'sub-01_seg-perfusion_morph.tsv'
+    rows = [
+        '\t'.join(COLUMNS),
+        volume('core', 'global', 'volume', '0.3', volume_ml='61.65'),
+        volume('core', 'local', 'volume', '0.3', reason='withheld: the brain is not alike'),
+        volume('defuse3', 'global', 'criteria', value='1'),
+        volume('defuse3', 'local', 'criteria', reason='withheld: the brain is not alike'),
+    ]
+    path.write_text('\n'.join(rows) + '\n')
+    words = text_of(report(output_dir))
+    assert 'Local maps were withheld: the brain is not alike.' in words
+    assert words.index('were withheld') < words.index('Hypoperfusion Tmax')
+    assert 'Core rCBF < 30 % 61.6 mL withheld' in words
+    assert 'ratio ≥ 1.8 met withheld' in words
+
+
 def test_both_warnings_and_the_intended_use_are_told(output_dir):
     words = text_of(report(output_dir))
     assert 'The 30 % threshold is not validated for local maps.' in words

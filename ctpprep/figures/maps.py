@@ -51,8 +51,8 @@ def plot_rcbf(
     ----------
     mosaic : Mosaic
     rcbf, core : dict of str to (X, Y, Z) array
-        Keys 'global' and 'local'; rCBF as fractions, NaN where there is no value. A core may
-        be missing.
+        Keys 'global' and 'local', or 'global' alone; rCBF as fractions, NaN where there is no
+        value. A core may be missing.
     hypoperfusion : (X, Y, Z) array of bool, optional
     reference : (X, Y, Z) array
         HU.
@@ -70,7 +70,7 @@ def plot_rcbf(
         outlines.append((hypoperfusion, COLOURS['hypoperfusion']))
         legend[f'hypoperfusion (Tmax > {hypoperfusion_tmax:g} s)'] = COLOURS['hypoperfusion']
     rows = []
-    for name in ('global', 'local'):
+    for name in rcbf:
         own = [(core[name], COLOURS['core'])] if name in core else []
         window = WINDOWS[f'rcbf_{name}']
         rows.append(Row(rcbf[name], window, brain_mask, outlines=(*outlines, *own)))

@@ -84,7 +84,9 @@ class WriteDerivatives(SimpleInterface):
     Parameters
     ----------
     names : sequence of str
-        Input ports: the file of each row, and the JSON files whose facts go into sidecars.
+        Input ports: the file of each row, those it was made from, and the JSON files whose facts
+        go into sidecars. A row whose port has no file is not written, and what an earlier run
+        wrote of it is removed.
     """
 
     input_spec = _WriteDerivativesInputSpec
@@ -99,9 +101,11 @@ class WriteDerivatives(SimpleInterface):
         written = []
         for row in self.inputs.rows:
             source = getattr(self.inputs, row['name'])
-            if not isdefined(source):
-                continue
             path = Path(self.inputs.output_dir) / row['path']
+            if not isdefined(source):
+                for stale in with_sidecars(path):
+                    stale.unlink(missing_ok=True)
+                continue
             if path.name.endswith('.nii.gz'):
                 _write_image(source, path)
             else:
@@ -121,6 +125,13 @@ class WriteDerivatives(SimpleInterface):
     def _sidecar(self, row):
         """Complete a sidecar with what was measured while running."""
         sidecar = dict(row['sidecar'])
+        absent = {
+            uri
+            for name, uri in row['made_from'].items()
+            if not isdefined(getattr(self.inputs, name))
+        }
+        if absent:
+            sidecar['Sources'] = [uri for uri in sidecar['Sources'] if uri not in absent]
         measured = {}
         for name in row['facts']:
             if isdefined(path := getattr(self.inputs, name)):
@@ -129,6 +140,26 @@ class WriteDerivatives(SimpleInterface):
             if isdefined(path := getattr(self.inputs, name)):
                 sidecar |= json.loads(Path(path).read_text())
         return sidecar | ({'Measured': measured} if measured else {})
+
+
+def with_sidecars(path):
+    """List a written file, its JSON sidecar and its table of labels, whether they are there or not.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    list of Path
+
+    Examples
+    --------
+    >>> [each.name for each in with_sidecars(Path('seg-hemisphere_dseg.nii.gz'))]
+    ['seg-hemisphere_dseg.nii.gz', 'seg-hemisphere_dseg.json', 'seg-hemisphere_dseg.tsv']
+    """
+    stem = Path(str(path).removesuffix('.gz')).with_suffix('')
+    return list(dict.fromkeys([path, stem.with_suffix('.json'), stem.with_suffix('.tsv')]))
 
 
 def remove_older(paths, since):
@@ -154,6 +185,7 @@ def remove_older(paths, since):
 
 class _WriteFiguresInputSpec(BaseInterfaceInputSpec):
     figures = traits.List(File(exists=True), mandatory=True)
+    prefix = traits.Str(mandatory=True, desc='of the series, as sub-01_ses-1')
     folder = traits.Str(mandatory=True)
 
 
@@ -162,7 +194,7 @@ class _WriteFiguresOutputSpec(TraitedSpec):
 
 
 class WriteFigures(SimpleInterface):
-    """Copy the figures of a series to the participant's folder."""
+    """Copy the figures of a series to the participant's folder, in place of earlier ones."""
 
     input_spec = _WriteFiguresInputSpec
     output_spec = _WriteFiguresOutputSpec
@@ -173,6 +205,9 @@ class WriteFigures(SimpleInterface):
             path = Path(self.inputs.folder) / Path(figure).name
             put_in_place(lambda partial, figure=figure: shutil.copyfile(figure, partial), path)
             written.append(str(path))
+        for path in Path(self.inputs.folder).glob(f'{self.inputs.prefix}_desc-*_ctp.svg'):
+            if str(path) not in written:  # of an earlier run
+                path.unlink()
         self._results['written'] = written
         return runtime
 

@@ -153,8 +153,12 @@ def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax):
     maps = {name: _valued(images, name) for name in MAPS[:4] if name in images}
     if maps:
         drawn['maps'] = figures.plot_maps(mosaic, maps, brain)
-    if {'rcbf_global', 'rcbf_local', 'reference'} <= images.keys():
-        rcbf = {name: _valued(images, f'rcbf_{name}') for name in ('global', 'local')}
+    if {'rcbf_global', 'reference'} <= images.keys():
+        rcbf = {
+            name: _valued(images, f'rcbf_{name}')
+            for name in ('global', 'local')
+            if f'rcbf_{name}' in images
+        }
         drawn['rcbf'] = figures.plot_rcbf(
             mosaic, rcbf, core, hypoperfusion, reference, brain, *thresholds
         )

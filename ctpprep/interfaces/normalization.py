@@ -115,8 +115,8 @@ class NormalizeGlobal(SimpleInterface):
 
 class _NormalizeContralateralInputSpec(BaseInterfaceInputSpec):
     relative = File(exists=True, mandatory=True, desc='globally normalized map, fraction')
-    mirrored = File(exists=True, mandatory=True, desc='the same at the homologues, fraction')
-    homologue_tissue = File(exists=True, mandatory=True, desc='share of tissue there')
+    mirrored = File(exists=True, desc='the same at the homologues, fraction; none if withheld')
+    homologue_tissue = File(exists=True, desc='share of tissue there')
     tissue_mask = File(exists=True, mandatory=True)
     local_clip = traits.Float(mandatory=True, desc='fraction')
     local_sigma_mm = traits.Tuple(*[traits.Float] * 3, mandatory=True, desc='x, y, z, mm')
@@ -130,13 +130,18 @@ class _NormalizeContralateralOutputSpec(TraitedSpec):
 
 
 class NormalizeContralateral(SimpleInterface):
-    """Clip, smooth, divide: each voxel relative to its contralateral homologue."""
+    """Clip, smooth, divide: each voxel relative to its contralateral homologue.
+
+    Gives nothing without a map at the homologues.
+    """
 
     input_spec = _NormalizeContralateralInputSpec
     output_spec = _NormalizeContralateralOutputSpec
 
     def _run_interface(self, runtime):
         inputs = self.inputs
+        if not inputs.mirrored:
+            return runtime
         relative, affine = _images.load(inputs.relative)
         mirrored, _ = _images.load(inputs.mirrored)
         share, _ = _images.load(inputs.homologue_tissue)

@@ -25,13 +25,15 @@ class _AssessQualityInputSpec(BaseInterfaceInputSpec):
     bolus = File(exists=True, desc='arrival and baseline frames, json')
     deconvolution = File(exists=True, desc='noise, json')
     normalization = File(exists=True, mandatory=True, desc='affected side, json')
-    similarity = traits.Float(mandatory=True, desc='of brain with its mirrored self')
+    symmetry = File(exists=True, mandatory=True, desc='similarity and folding of the mirror, json')
     tmax = File(exists=True, mandatory=True, desc='s')
     tissue_mask = File(exists=True, mandatory=True)
-    unassessable_mask = File(exists=True, mandatory=True)
+    unassessable_mask = File(exists=True, desc='none if local maps were withheld')
     hemispheres = File(exists=True, mandatory=True)
     volumes = File(exists=True, mandatory=True, desc='tsv')
     hypoperfusion_tmax = traits.Float(mandatory=True, desc='s')
+    mirror_least_similarity = traits.Float(mandatory=True, desc='correlation')
+    mirror_most_folding = traits.Float(mandatory=True, desc='fraction')
 
 
 class _AssessQualityOutputSpec(TraitedSpec):
@@ -45,7 +47,10 @@ class AssessQuality(SimpleInterface):
     output_spec = _AssessQualityOutputSpec
 
     def _run_interface(self, runtime):
-        row = quality.grade(self._series_figures() | self._map_figures())
+        checks = quality.checks_of(
+            self.inputs.mirror_least_similarity, self.inputs.mirror_most_folding
+        )
+        row = quality.grade(self._series_figures() | self._map_figures(), checks)
         path = Path(runtime.cwd) / 'quality.tsv'
         pd.DataFrame([row]).to_csv(path, sep='\t', index=False, na_rep='n/a')
         self._results['quality'] = str(path)
@@ -80,8 +85,7 @@ class AssessQuality(SimpleInterface):
         inputs = self.inputs
         tmax, affine = _images.load(inputs.tmax)
         tissue = _images.load_mask(inputs.tissue_mask)
-        unassessable = _images.load_mask(inputs.unassessable_mask)
-        facts = _read(inputs.normalization)
+        facts, mirrored = _read(inputs.normalization), _read(inputs.symmetry)
         slices = np.count_nonzero(tissue.any(axis=(0, 1)))
         table = pd.read_csv(inputs.volumes, sep='\t')
         core = table[(table['region'] == 'core') & (table['measure'] == 'volume')]
@@ -89,8 +93,9 @@ class AssessQuality(SimpleInterface):
         return {
             'coverage': slices * _images.voxel_size_mm(affine)[2],
             'normal_tissue': facts['normal_share'],
-            'mirror_similarity': inputs.similarity,
-            'unassessable': unassessable.sum() / tissue.sum(),
+            'mirror_similarity': mirrored['mirror_similarity'],
+            'mirror_folding': mirrored['mirror_folding'],
+            'unassessable': self._unassessable(tissue),
             'side_confidence': facts['side_confidence'],
             'core_disagreement': abs(core['global'] - core['local']),
             'tmax_at_zero': (tmax[tissue] == 0).mean(),
@@ -100,6 +105,12 @@ class AssessQuality(SimpleInterface):
                 inputs.hypoperfusion_tmax,
             ),
         }  # fmt: skip
+
+    def _unassessable(self, tissue):
+        """Measure the share of tissue without a local value; None if there is no local map."""
+        if not self.inputs.unassessable_mask:
+            return None
+        return _images.load_mask(self.inputs.unassessable_mask).sum() / tissue.sum()
 
 
 def _read(path):

@@ -5,6 +5,8 @@ The only module that calls antspyx. Every registration runs with a fixed seed on
 that the same input gives the same voxels whatever runs beside it.
 """
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,9 @@ from nipype.interfaces.base import (
 from ctpprep.interfaces import _images
 from ctpprep.perfusion import grid, symmetry
 
-# coordinate that stands for "outside the slab": ANTs takes no NaN
+# what stands for "outside the slab": ANTs takes no NaN
 FAR_MM = 1e6
+AIR_HU = -1000.0
 
 
 def to_ants(array, affine):
@@ -66,78 +69,147 @@ def _register(fixed, moving, seed, **options):
     return ants.registration(fixed, moving, outprefix=str(prefix), verbose=False, **options)
 
 
+@dataclass
+class _Mirrored:
+    """What a mirror registration found, and how good that is."""
+
+    homologues: np.ndarray
+    homologue_reference: np.ndarray
+    similarity: float
+    folding: float
+
+
 class _RegisterMirrorInputSpec(BaseInterfaceInputSpec):
     reference = File(exists=True, mandatory=True, desc='reference image, HU')
     reference_mirror = File(exists=True, mandatory=True, desc='the same, flipped left-right')
     brain_mask = File(exists=True, mandatory=True)
     mirror_grid_mm = traits.Float(mandatory=True, desc='in-plane voxel size, mm')
     mirror_window_hu = traits.Tuple(traits.Float, traits.Float, mandatory=True)
+    mirror_least_similarity = traits.Float(mandatory=True, desc='correlation')
+    mirror_most_folding = traits.Float(mandatory=True, desc='fraction of the brain')
     random_seed = traits.Int(mandatory=True)
 
 
 class _RegisterMirrorOutputSpec(TraitedSpec):
-    mirror_to_reference = File(exists=True, desc='composite transform, h5')
-    reference_to_mirror = File(exists=True, desc='its inverse, h5')
+    mirror_to_reference = File(exists=True, desc='composite transform, h5; only if it is trusted')
+    reference_to_mirror = File(exists=True, desc='its inverse, h5; only if it is trusted')
+    homologues = File(exists=True, desc='patient coordinates of each homologue, mm RAS, 4D')
+    homologue_reference = File(exists=True, desc='mirrored reference image, brought home')
+    symmetry = File(exists=True, desc='similarity, folding, and why maps are withheld, json')
 
 
 class RegisterMirror(SimpleInterface):
-    """Bring the mirrored reference image home by symmetric normalization (SyN).
+    """Bring the mirrored reference image home by symmetric normalization (SyN), and judge it.
 
     Only the brain is seen, at the densities of soft tissue, on a coarse grid: skull and vessels
-    cannot drag the warp, and the smoothing that follows makes a finer one pointless.
+    cannot drag the warp, and the smoothing that follows makes a finer one pointless. Without a
+    registration that can be trusted there are no transforms, and so no local maps downstream;
+    homologues and mirrored image show what was found all the same.
     """
 
     input_spec = _RegisterMirrorInputSpec
     output_spec = _RegisterMirrorOutputSpec
 
     def _run_interface(self, runtime):
-        reference, affine = _images.load(self.inputs.reference)
-        mirrored, _ = _images.load(self.inputs.reference_mirror)
-        brain = _images.load_mask(self.inputs.brain_mask)
-        window = self.inputs.mirror_window_hu
+        inputs, cwd = self.inputs, Path(runtime.cwd)
+        self._reference, self._affine = _images.load(inputs.reference)
+        self._brain = _images.load_mask(inputs.brain_mask)
+        mirrored, _ = _images.load(inputs.reference_mirror)
+        window = inputs.mirror_window_hu
         fixed, moving = (
-            _windowed(np.where(mask, image, window[0]), affine, window, self.inputs.mirror_grid_mm)
-            for image, mask in ((reference, brain), (mirrored, symmetry.mirror(brain)))
-        )
+            _windowed(np.where(mask, image, window[0]), self._affine, window, inputs.mirror_grid_mm)
+            for image, mask in (
+                (self._reference, self._brain), (mirrored, symmetry.mirror(self._brain)),
+            )
+        )  # fmt: skip
         result = _register(
-            fixed, moving, self.inputs.random_seed, type_of_transform='SyN',
+            fixed, moving, inputs.random_seed, type_of_transform='SyN',
             aff_metric='mattes', aff_random_sampling_rate=0.2, syn_metric='mattes',
             syn_sampling=32, reg_iterations=(40, 20, 10), write_composite_transform=True,
         )  # fmt: skip
-        for name, key in (
-            ('mirror_to_reference', 'fwdtransforms'),
-            ('reference_to_mirror', 'invtransforms'),
-        ):
-            written = Path(result[key])
-            self._results[name] = str(written.rename(written.with_name(f'{name}.h5')))
+        found = self._measure(result['fwdtransforms'])
+        limits = {
+            'least_similarity': inputs.mirror_least_similarity,
+            'most_folding': inputs.mirror_most_folding,
+        }
+        reason = symmetry.withheld_reason(found.similarity, found.folding, **limits)
+        facts = {
+            'mirror_similarity': found.similarity,
+            'mirror_folding': found.folding,
+            'withheld': reason,
+        }
+        if reason:
+            coordinates = symmetry.world_coordinates(self._brain.shape, self._affine)
+            point, normal = symmetry.symmetry_plane(coordinates, found.homologues, self._brain)
+            facts['hemisphere_plane'] = {
+                'point_mm': np.round(point, 2).tolist(), 'normal': np.round(normal, 4).tolist()
+            }  # fmt: skip
+        else:
+            for name, key in (
+                ('mirror_to_reference', 'fwdtransforms'),
+                ('reference_to_mirror', 'invtransforms'),
+            ):
+                written = Path(result[key])
+                self._results[name] = str(written.rename(written.with_name(f'{name}.h5')))
+        path = cwd / 'symmetry.json'
+        path.write_text(json.dumps(facts))
+        self._results['symmetry'] = str(path)
+        for name in ('homologues', 'homologue_reference'):
+            array, path = getattr(found, name), cwd / f'{name}.nii'
+            self._results[name] = _images.save(array, self._affine, path, like=inputs.reference)
         return runtime
+
+    def _measure(self, transform):
+        """Find homologues by a transform, and how well brain meets mirrored brain."""
+        brain, affine = self._brain, self._affine
+
+        def home(array, outside=0.0):
+            return apply_transform(symmetry.mirror(array), affine, transform, outside)
+
+        # the warped coordinates of the mirrored grid are the homologues' own coordinates
+        coordinates = symmetry.world_coordinates(brain.shape, affine)
+        homologues = np.stack([home(coordinates[..., i], FAR_MM) for i in range(3)], axis=-1)
+        homologues[(homologues > FAR_MM / 2).any(axis=-1)] = np.nan
+        homologue_reference = home(self._reference, AIR_HU)
+        both = brain & (home(brain.astype(np.float32)) > 0.5)
+        similarity = symmetry.mirror_similarity(
+            self._reference, homologue_reference, both, _images.voxel_size_mm(affine)
+        )
+        folding = symmetry.folding(homologues, affine, brain)
+        return _Mirrored(homologues, homologue_reference, similarity, folding)
 
 
 class _ApplyMirrorInputSpec(BaseInterfaceInputSpec):
-    images = traits.List(File(exists=True), mandatory=True, desc='images that are flipped')
-    transform = File(exists=True, mandatory=True, desc='mirror to reference, h5')
+    rcbf_global = File(exists=True, desc='fraction')
+    rcbv_global = File(exists=True, desc='fraction')
+    transform = File(exists=True, desc='mirror to reference, h5; none if it was withheld')
 
 
 class _ApplyMirrorOutputSpec(TraitedSpec):
-    mirrored = traits.List(File(exists=True), desc='each image at the homologue of each voxel')
+    rcbf_mirrored = File(exists=True, desc='the map at the homologue of each voxel')
+    rcbv_mirrored = File(exists=True, desc='the map at the homologue of each voxel')
 
 
 class ApplyMirror(SimpleInterface):
-    """Flip images left-right and bring them home: every voxel meets its homologue."""
+    """Flip maps left-right and bring them home: every voxel meets its homologue.
+
+    Gives nothing without a transform.
+    """
 
     input_spec = _ApplyMirrorInputSpec
     output_spec = _ApplyMirrorOutputSpec
 
     def _run_interface(self, runtime):
-        mirrored = []
-        for path in self.inputs.images:
+        for quantity in ('rcbf', 'rcbv'):
+            path = getattr(self.inputs, f'{quantity}_global')
+            if not (path and self.inputs.transform):
+                continue
             array, affine = _images.load(path)
             home = apply_transform(symmetry.mirror(array), affine, self.inputs.transform)
-            name = Path(path).name.split('.')[0]
-            mirrored.append(
-                _images.save(home, affine, Path(runtime.cwd) / f'{name}_mirrored.nii', like=path)
+            name = f'{quantity}_mirrored'
+            self._results[name] = _images.save(
+                home, affine, Path(runtime.cwd) / f'{name}.nii', like=path
             )
-        self._results['mirrored'] = mirrored
         return runtime
 
 
@@ -168,51 +240,50 @@ def apply_transform(array, affine, transform, outside=0.0):
 
 
 class _FindHomologuesInputSpec(BaseInterfaceInputSpec):
-    reference = File(exists=True, mandatory=True)
     brain_mask = File(exists=True, mandatory=True)
     tissue_mask = File(exists=True, mandatory=True)
-    transform = File(exists=True, mandatory=True, desc='mirror to reference, h5')
+    homologues = File(exists=True, mandatory=True, desc='patient coordinates, mm RAS, 4D')
+    transform = File(exists=True, desc='mirror to reference, h5; none if it was withheld')
+    symmetry = File(exists=True, mandatory=True, desc='holds the plane to use then, json')
 
 
 class _FindHomologuesOutputSpec(TraitedSpec):
     hemispheres = File(exists=True, desc='1 left, 2 right')
-    homologues = File(exists=True, desc='patient coordinates of each homologue, mm RAS, 4D')
     homologue_tissue = File(exists=True, desc='share of tissue at the homologue, fraction')
-    homologue_reference = File(exists=True, desc='mirrored reference image, brought home')
-    similarity = traits.Float(desc='of brain with its mirrored self, correlation')
 
 
 class FindHomologues(SimpleInterface):
-    """Find where each voxel's homologue lies, and from that its hemisphere."""
+    """Find each voxel's hemisphere from where its homologue lies, and whether that is tissue.
+
+    Without a transform that can be trusted, a plane divides the hemispheres.
+    """
 
     input_spec = _FindHomologuesInputSpec
     output_spec = _FindHomologuesOutputSpec
 
     def _run_interface(self, runtime):
-        like, cwd = self.inputs.reference, Path(runtime.cwd)
-        reference, affine = _images.load(like)
+        like, cwd = self.inputs.tissue_mask, Path(runtime.cwd)
+        homologues, affine = _images.load(self.inputs.homologues)
         tissue = _images.load_mask(self.inputs.tissue_mask)
         brain = _images.load_mask(self.inputs.brain_mask)
-        coordinates = symmetry.world_coordinates(reference.shape, affine)
-
-        def home(array, outside):
-            return apply_transform(symmetry.mirror(array), affine, self.inputs.transform, outside)
-
-        # the warped coordinates of the mirrored grid are the homologues' own coordinates
-        homologues = np.stack([home(coordinates[..., i], FAR_MM) for i in range(3)], axis=-1)
-        homologues[(homologues > FAR_MM / 2).any(axis=-1)] = np.nan
-        images = {
-            'hemispheres': symmetry.hemispheres(coordinates, homologues, brain),
-            'homologues': homologues,
-            'homologue_tissue': home(tissue.astype(np.float32), 0.0),
-            'homologue_reference': home(reference, -1000.0),
-        }
+        coordinates = symmetry.world_coordinates(brain.shape, affine)
+        if self.inputs.transform:
+            share = apply_transform(
+                symmetry.mirror(tissue.astype(np.float32)), affine, self.inputs.transform
+            )
+            images = {
+                'hemispheres': symmetry.hemispheres(coordinates, homologues, brain),
+                'homologue_tissue': share,
+            }
+        else:
+            plane = json.loads(Path(self.inputs.symmetry).read_text())['hemisphere_plane']
+            images = {
+                'hemispheres': symmetry.hemispheres_by_plane(
+                    coordinates, plane['point_mm'], plane['normal'], brain
+                )
+            }
         for name, array in images.items():
             self._results[name] = _images.save(array, affine, cwd / f'{name}.nii', like=like)
-        both = brain & (home(brain.astype(np.float32), 0.0) > 0.5)
-        self._results['similarity'] = symmetry.mirror_similarity(
-            reference, images['homologue_reference'], both, _images.voxel_size_mm(affine)
-        )
         return runtime
 
 

@@ -30,9 +30,9 @@ LESIONS = {
 class _LesionInputSpec(BaseInterfaceInputSpec):
     tmax = File(exists=True, mandatory=True, desc='s')
     rcbf_global = File(exists=True, mandatory=True, desc='fraction')
-    rcbf_local = File(exists=True, mandatory=True, desc='fraction')
+    rcbf_local = File(exists=True, desc='fraction; none if it was withheld')
     tissue_mask = File(exists=True, mandatory=True)
-    unassessable_mask = File(exists=True, mandatory=True, desc='no homologue to divide by')
+    unassessable_mask = File(exists=True, desc='no homologue to divide by')
     hemispheres = File(exists=True, mandatory=True, desc='1 left, 2 right')
     normalization = File(exists=True, mandatory=True, desc='holds the affected side, json')
     affected_side = traits.Enum('auto', 'left', 'right', 'both', mandatory=True)
@@ -49,7 +49,9 @@ class _Lesion:
         self.tmax, self.affine = _images.load(inputs.tmax)
         self.size = _images.voxel_size_mm(self.affine)
         self.rcbf = {
-            which: _images.load(getattr(inputs, f'rcbf_{which}'))[0] for which in NORMALIZATIONS
+            which: _images.load(path)[0]
+            for which in NORMALIZATIONS
+            if (path := getattr(inputs, f'rcbf_{which}'))
         }
         facts = json.loads(Path(inputs.normalization).read_text())
         self.side = symmetry.AffectedSide(
@@ -61,8 +63,9 @@ class _Lesion:
             _images.load_mask(inputs.tissue_mask), _images.load(inputs.hemispheres)[0],
             self.hemisphere,
         )  # fmt: skip
-        unassessable = _images.load_mask(inputs.unassessable_mask)
-        self.within = {'global': tissue, 'local': tissue & ~unassessable}
+        self.within = {'global': tissue}
+        if 'local' in self.rcbf:
+            self.within['local'] = tissue & ~_images.load_mask(inputs.unassessable_mask)
 
 
 class _SegmentLesionsOutputSpec(TraitedSpec):
@@ -75,7 +78,10 @@ class _SegmentLesionsOutputSpec(TraitedSpec):
 
 
 class SegmentLesions(SimpleInterface):
-    """Threshold, open, close: core by both normalizations, hypoperfusion, mismatch."""
+    """Threshold, open, close: core by both normalizations, hypoperfusion, mismatch.
+
+    Without a local map there are no local masks; the labels are then those of the global core.
+    """
 
     input_spec = _LesionInputSpec
     output_spec = _SegmentLesionsOutputSpec
@@ -89,7 +95,7 @@ class SegmentLesions(SimpleInterface):
                 hypoperfusion_tmax=self.inputs.hypoperfusion_tmax, **radii,
             )
         }  # fmt: skip
-        for which in NORMALIZATIONS:
+        for which in lesion.rcbf:
             masks[f'core_{which}'] = segmentation.segment_core(
                 lesion.rcbf[which], lesion.within[which], lesion.size,
                 core_rcbf=self.inputs.core_rcbf, **radii,
@@ -97,7 +103,8 @@ class SegmentLesions(SimpleInterface):
             masks[f'mismatch_{which}'] = segmentation.segment_mismatch(
                 masks['hypoperfusion'], masks[f'core_{which}']
             )
-        first, second = masks['core_global'], masks['core_local']
+        first = masks['core_global']
+        second = masks.get('core_local', np.zeros_like(first))
         masks['lesions'] = np.select(
             [first & second, first, second, masks['hypoperfusion']], list(LESIONS), 0
         ).astype(np.uint8)
@@ -110,10 +117,11 @@ class SegmentLesions(SimpleInterface):
 
 class _MeasureVolumesInputSpec(_LesionInputSpec):
     core_global = File(exists=True, mandatory=True)
-    core_local = File(exists=True, mandatory=True)
+    core_local = File(exists=True)
     hypoperfusion = File(exists=True, mandatory=True)
     mismatch_global = File(exists=True, mandatory=True)
-    mismatch_local = File(exists=True, mandatory=True)
+    mismatch_local = File(exists=True)
+    symmetry = File(exists=True, desc='holds why local maps were withheld, json')
     rcbv_global = File(exists=True, desc='fraction')
     deconvolution = File(exists=True, desc='holds the Tmax offset of each slice, json')
     tmax_calibration = traits.Bool(mandatory=True, desc='whether the offset was subtracted')
@@ -140,6 +148,10 @@ class MeasureVolumes(SimpleInterface):
             facts = json.loads(Path(inputs.deconvolution).read_text())
             offsets = facts['tmax_offset_s_by_slice']
 
+        withheld = (
+            json.loads(Path(inputs.symmetry).read_text())['withheld'] if inputs.symmetry else ''
+        )
+
         def threshold_mask(mask, within, fill=False):
             return segmentation.open_close(
                 mask & within, within, lesion.size, opening_mm=inputs.opening_mm,
@@ -147,12 +159,12 @@ class MeasureVolumes(SimpleInterface):
             )  # fmt: skip
 
         rows = volumes.volume_table(
-            {name: _images.load_mask(getattr(inputs, name)) for name in names},
+            {name: _images.load_mask(path) for name in names if (path := getattr(inputs, name))},
             lesion.tmax, lesion.rcbf, rcbv, lesion.within, lesion.size, lesion.side,
             lesion.hemisphere, core_rcbf=inputs.core_rcbf,
             hypoperfusion_tmax=inputs.hypoperfusion_tmax, tmax_thresholds=inputs.tmax_thresholds,
             rcbf_thresholds=inputs.rcbf_thresholds, threshold_mask=threshold_mask,
-            tmax_offsets=offsets,
+            tmax_offsets=offsets, withheld=withheld,
         )  # fmt: skip
         path = Path(runtime.cwd) / 'volumes.tsv'
         table = pd.DataFrame(rows, columns=list(volumes.COLUMNS))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Automated quality control: numbers, limits and sentences."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -85,6 +85,9 @@ CHECKS = (
           'read low'),
     Check('mirror_similarity', 'correlation', 'agreement of brain with its mirrored self', 0.65, 0.5,
           True, 'homologues are uncertain: read the global map'),
+    Check('mirror_folding', 'fraction',
+          'share of the brain in which the mirror registration folds or changes volume fivefold',
+          0.01, 0.05, False, 'homologues are uncertain: read the global map'),
     Check('unassessable', 'fraction', 'share of tissue without a homologue to divide by', 0.1, 0.3,
           False, 'the local map is incomplete: read the global map there'),
     Check('healthy_side_hypoperfusion', 'fraction',
@@ -97,6 +100,26 @@ CHECKS = (
           'global and local core disagree: look at both maps, think of microangiopathy and of old '
           'infarcts'),
 )  # fmt: skip
+
+
+def checks_of(mirror_least_similarity, mirror_most_folding):
+    """List the checks with the limits at which local maps are withheld as those of failure.
+
+    Parameters
+    ----------
+    mirror_least_similarity, mirror_most_folding : float
+
+    Returns
+    -------
+    tuple of Check
+    """
+    limits = {'mirror_similarity': mirror_least_similarity, 'mirror_folding': mirror_most_folding}
+    return tuple(
+        replace(check, fail=limit, warn=(max if check.low_is_bad else min)(check.warn, limit))
+        if (limit := limits.get(check.name)) is not None
+        else check
+        for check in CHECKS
+    )
 
 
 def judge(check, figure):
@@ -135,13 +158,14 @@ def judge(check, figure):
     return status, f'{shown} ({way} {limit:g} expected); {check.advice}'
 
 
-def grade(figures):
+def grade(figures, checks=CHECKS):
     """Grade all figures as one row.
 
     Parameters
     ----------
     figures : dict
         Name of a check to its figure; checks without one are 'n/a'.
+    checks : sequence of Check, optional
 
     Returns
     -------
@@ -150,7 +174,7 @@ def grade(figures):
         worst of them.
     """
     row, worst = {}, 0
-    for check in CHECKS:
+    for check in checks:
         figure = figures.get(check.name)
         status, sentence = judge(check, figure)
         row[check.name] = None if status == 'n/a' else float(figure)

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ctpprep.exceptions import RegistrationError
 from ctpprep.perfusion.denoising import smooth_within
 
 LEFT, RIGHT = 1, 2
 # densities of brain and CSF
 SOFT_TISSUE_HU = (0.0, 60.0)
+# fewer voxels of brain in both images are no overlap
+LEAST_OVERLAP = 100
+# no pair of hemispheres differs by more than this factor in local volume
+MOST_VOLUME_CHANGE = 5.0
 SIDES = {'left': LEFT, 'right': RIGHT}
 OTHER_SIDE = {'left': 'right', 'right': 'left'}
 # medians that differ by less tell nothing: so much lies between healthy hemispheres, s
@@ -94,6 +97,54 @@ def hemispheres(coordinates, homologues, brain_mask):
     return np.where(brain_mask, np.where(right, RIGHT, LEFT), 0).astype(np.uint8)
 
 
+def symmetry_plane(coordinates, homologues, brain_mask):
+    """Find the plane that lies between voxels and their homologues.
+
+    Parameters
+    ----------
+    coordinates, homologues : (X, Y, Z, 3) arrays
+        Patient coordinates of the voxels and of their homologues, mm RAS; NaN where unknown.
+    brain_mask : (X, Y, Z) array of bool
+
+    Returns
+    -------
+    point, normal : (3,) arrays
+        A point of the plane, mm, and its unit normal, to the right. Without homologues the plane
+        through the middle of the brain that divides left and right of the patient.
+    """
+    known = brain_mask & np.isfinite(homologues).all(axis=-1)
+    if not known.any():
+        return coordinates[brain_mask].mean(axis=0, dtype=float), np.array([1.0, 0.0, 0.0])
+    here, there = (each[known].astype(np.float64) for each in (coordinates, homologues))
+    # voxels and homologues lie across the plane from one another, on either side of it
+    _, axes = np.linalg.eigh((here - there).T @ (here - there))
+    normal = axes[:, -1] * np.sign(axes[0, -1] or 1.0)
+    middle = (here + there) / 2
+    return middle.mean(axis=0) + normal * np.median(
+        (middle - middle.mean(axis=0)) @ normal
+    ), normal
+
+
+def hemispheres_by_plane(coordinates, point, normal, brain_mask):
+    """Divide the brain by a plane, where homologues cannot be trusted.
+
+    Parameters
+    ----------
+    coordinates : (X, Y, Z, 3) array
+        Patient coordinates of the voxels, mm RAS.
+    point, normal : (3,) sequences of float
+        Of the plane; the normal shows to the right.
+    brain_mask : (X, Y, Z) array of bool
+
+    Returns
+    -------
+    (X, Y, Z) array of uint8
+        1 left, 2 right, 0 outside the brain.
+    """
+    right = (coordinates - np.asarray(point)) @ np.asarray(normal) >= 0
+    return np.where(brain_mask, np.where(right, RIGHT, LEFT), 0).astype(np.uint8)
+
+
 def mirror_similarity(reference, homologue_reference, both, voxel_size_mm):
     """Correlate the brain with its mirrored self.
 
@@ -111,24 +162,113 @@ def mirror_similarity(reference, homologue_reference, both, voxel_size_mm):
     Returns
     -------
     float
-        Pearson correlation.
-
-    Raises
-    ------
-    RegistrationError
-        If the brains overlap in fewer than 100 voxels.
+        Pearson correlation; 0 if the brains overlap in fewer than 100 voxels.
     """
-    if both.sum() < 100:
-        raise RegistrationError(
-            f'mirror registration: brain and mirrored brain overlap in {both.sum()} voxels, at '
-            'least 100 are needed'
-        )
+    if both.sum() < LEAST_OVERLAP:
+        return 0.0
     sigma = (2.0 / voxel_size_mm[0], 2.0 / voxel_size_mm[1], 0.0)
     densities = [
         smooth_within(np.clip(image, *SOFT_TISSUE_HU), both, sigma)[both]
         for image in (reference, homologue_reference)
     ]
     return float(np.corrcoef(densities)[0, 1])
+
+
+def volume_change(homologues, affine):
+    """Compute by how much the mirror registration stretches each voxel: the Jacobian determinant.
+
+    Parameters
+    ----------
+    homologues : (X, Y, Z, 3) array
+        Patient coordinates of each voxel's homologue, mm RAS; NaN where they are unknown.
+    affine : (4, 4) array
+
+    Returns
+    -------
+    (X, Y, Z) array
+        Volume at the homologue over volume of the voxel, by central differences; 1 for a rigid
+        mirror, 0 or less where the map folds over itself, NaN where a neighbour is unknown.
+
+    Examples
+    --------
+    >>> where = world_coordinates((4, 4, 4), np.diag([2, 2, 5, 1]))
+    >>> volume_change(where * (-1, 0.5, 1), np.diag([2, 2, 5, 1]))[1, 1, 1]
+    np.float64(0.5)
+    """
+    columns = [
+        np.gradient(homologues, axis=axis)
+        if homologues.shape[axis] > 1
+        else np.broadcast_to(affine[:3, axis], homologues.shape)  # one voxel has no slope
+        for axis in range(3)
+    ]
+    jacobian = np.stack(columns, axis=-1).astype(np.float64)
+    volume = np.linalg.det(np.asarray(affine, dtype=float)[:3, :3])
+    with np.errstate(invalid='ignore'):  # where a neighbour is unknown
+        # a mirror turns right hands into left ones: its determinant is negative
+        return -np.linalg.det(jacobian) / volume
+
+
+def folding(homologues, affine, mask):
+    """Measure the share of a mask in which the mirror registration is no map of a brain.
+
+    That is where it folds over itself, or changes volume by more than a factor of 5.
+
+    Parameters
+    ----------
+    homologues : (X, Y, Z, 3) array
+        Patient coordinates of each voxel's homologue, mm RAS; NaN where they are unknown.
+    affine : (4, 4) array
+    mask : (X, Y, Z) array of bool
+
+    Returns
+    -------
+    float
+        Share of the voxels whose homologue is known; 1 if there is none.
+    """
+    change = volume_change(homologues, affine)[mask]
+    change = change[np.isfinite(change)]
+    if not change.size:
+        return 1.0
+    return float(1 - np.mean((change > 1 / MOST_VOLUME_CHANGE) & (change < MOST_VOLUME_CHANGE)))
+
+
+def withheld_reason(similarity, folded, *, least_similarity, most_folding):
+    """Judge a mirror registration.
+
+    Parameters
+    ----------
+    similarity : float or None
+        Of brain and mirrored brain, correlation; None if there is no registration.
+    folded : float or None
+        Share of the brain that `folding` finds.
+    least_similarity, most_folding : float
+        Limits.
+
+    Returns
+    -------
+    str
+        Why the local maps are withheld; empty if the registration is trusted.
+
+    Examples
+    --------
+    >>> withheld_reason(0.8, 0.0, least_similarity=0.6, most_folding=0.05)
+    ''
+    >>> withheld_reason(0.31, 0.0, least_similarity=0.6, most_folding=0.05)
+    'withheld: the mirrored brain does not match the brain (correlation 0.31, at least 0.6 needed)'
+    """
+    if similarity is None:
+        return 'withheld: the mirrored brain could not be registered to the brain'
+    if similarity < least_similarity:
+        return (
+            f'withheld: the mirrored brain does not match the brain (correlation {similarity:.2f}, '
+            f'at least {least_similarity:g} needed)'
+        )
+    if folded > most_folding:
+        return (
+            f'withheld: the mirror registration folds over itself or tears in {folded:.1%} of the '
+            f'brain (at most {most_folding:.1%} allowed)'
+        )
+    return ''
 
 
 @dataclass(frozen=True)

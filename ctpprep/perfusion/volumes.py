@@ -98,7 +98,7 @@ def uncalibrated_tmax(tmax, offset_by_slice):
 def volume_table(
     masks, tmax, rcbf, rcbv_global, within, voxel_size_mm, side, hemisphere_name,
     *, core_rcbf, hypoperfusion_tmax, tmax_thresholds, rcbf_thresholds, threshold_mask,
-    tmax_offsets=None,
+    tmax_offsets=None, withheld='',
 ):  # fmt: skip
     """Tabulate every volume of a series.
 
@@ -110,7 +110,7 @@ def volume_table(
     tmax : (X, Y, Z) array
         s.
     rcbf : dict of (X, Y, Z) arrays
-        ``global`` and ``local``, fractions.
+        ``global`` and ``local``, fractions; a local map that was withheld is absent, with its masks.
     rcbv_global : (X, Y, Z) array or None
         Fraction, for the CBV index.
     within : dict of (X, Y, Z) arrays of bool
@@ -127,12 +127,14 @@ def volume_table(
         ``threshold_mask(mask, within, fill=False)`` opens and closes a thresholded mask, and fills it.
     tmax_offsets : (Z,) sequence of float or None, optional
         What calibration subtracted from Tmax in each slice, s; absent for uncalibrated Tmax.
+    withheld : str, optional
+        Why there is no local map.
 
     Returns
     -------
     list of dict
         Rows with the keys of `COLUMNS`; what does not apply is None. Empty regions are rows of 0
-        with the reason.
+        with the reason. Without a local map its rows are there, without figures and with the reason.
     """
     rows = []
 
@@ -162,6 +164,14 @@ def volume_table(
     add('hypoperfusion', None, 'volume', hypoperfusion_tmax, size['hypoperfusion'],
         empty(size['hypoperfusion'], slow))  # fmt: skip
     for which in ('global', 'local'):
+        if which not in rcbf:
+            for region, measure, level in (
+                ('core', 'volume', core_rcbf), ('mismatch', 'volume', None),
+                ('mismatch', 'difference', None), ('mismatch', 'ratio', None),
+                ('defuse3', 'criteria', None),
+            ):  # fmt: skip
+                add(region, which, measure, level, None, withheld)
+            continue
         core = size[f'core_{which}']
         low = f'with {which} rCBF < {core_rcbf:.0%}'
         add('core', which, 'volume', core_rcbf, core, empty(core, low))
@@ -194,6 +204,9 @@ def volume_table(
                 empty(value, f'with Tmax > {level:g} s'))  # fmt: skip
     for which in ('global', 'local'):
         for level in rcbf_thresholds:
+            if which not in rcbf:
+                add('rcbf', which, 'volume', level, None, withheld)
+                continue
             mask = threshold_mask(rcbf[which] < level, within[which])
             value = volume_ml(mask, voxel_size_mm)
             add('rcbf', which, 'volume', level, value, empty(value, f'with rCBF < {level:.0%}'))

@@ -55,6 +55,8 @@ FIGURES = (
     ('motion', 'Head motion', 'Against the first frame; shaded frames were not used.'),
 )
 STATUS = {'pass': ('✓', 'passed'), 'warn': ('!', 'caution'), 'fail': ('✕', 'failed')}
+# how the volume table begins the reason of figures that a failed mirror registration withholds
+WITHHELD = 'withheld: '
 MISSING = (None, '', 'n/a', 'nan', 'None')
 VOLUME_COLUMNS = (
     'region', 'hemisphere', 'normalization', 'measure', 'threshold', 'volume_ml', 'ci_low_ml',
@@ -104,6 +106,12 @@ class Section:
     def confidence(self) -> str:
         """Confidence of the affected side."""
         return next((row['side_confidence'] for row in self.volumes if row['side_confidence']), '')
+
+    @property
+    def withheld(self) -> str:
+        """Why the local maps were withheld, '' if they were not."""
+        reason = self.find('core', 'local', 'volume').get('reason', '')
+        return reason.removeprefix(WITHHELD) if reason.startswith(WITHHELD) else ''
 
     def find(self, region: str, normalization: str, measure: str) -> dict[str, str]:
         """Find a row of the volume table; empty if it is not there."""
@@ -295,7 +303,8 @@ def number(text: Any, digits: int = 3) -> str:
 def millilitres(row: dict[str, str]) -> str:
     """Write the volume of a row, with its interval if there is one, or why it has none."""
     if not row or not row['volume_ml']:
-        return row.get('reason') or '–'
+        reason = row.get('reason') or '–'
+        return 'withheld' if reason.startswith(WITHHELD) else reason
     text = f'{float(row["volume_ml"]):.1f} mL'
     if row['ci_low_ml'] and row['ci_high_ml']:
         text += f' ({float(row["ci_low_ml"]):.1f} to {float(row["ci_high_ml"]):.1f})'

@@ -7,9 +7,9 @@ from typing import Any
 
 from nipype.pipeline import engine as pe
 
-from ctpprep.interfaces.bids import WriteDerivatives
+from ctpprep.interfaces.bids import WriteDerivatives, with_sidecars
 from ctpprep.interfaces.segmentation import LESIONS
-from ctpprep.perfusion.quality import CHECKS
+from ctpprep.perfusion.quality import checks_of
 from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings, RunSettings
 
@@ -65,16 +65,6 @@ VOLUMES = _columns(
     side_confidence=('', '0 chance, 1 every voxel of the affected side has the longer Tmax'),
     reason=('', 'why a volume is 0 or a figure is missing'),
 )
-QUALITY = {'status': {'Description': 'worst grade of all checks: pass, warn or fail'}} | {
-    check.name: {
-        'Description': check.meaning,
-        'Units': check.unit,
-        'Warn': check.warn,
-        'Fail': check.fail,
-        'LowIsBad': check.low_is_bad,
-    }
-    for check in CHECKS
-}
 
 
 @dataclass(frozen=True)
@@ -156,14 +146,14 @@ def _relative(which: str, quantity: str) -> tuple[Derivative, ...]:
             'normalization', f'{quantity}_mirrored', f'desc-contralateral_{quantity}.nii.gz',
             f'globally normalized {upper} at the contralateral homologue of each voxel, before '
             'clip and smoothing', (f'{quantity}_global', 'mirror_to_reference'), _LOCAL,
-            {'Units': '1', 'Scale': PERCENT},
+            {'Units': '1', 'Scale': PERCENT}, ('symmetry',),
         ),
         Derivative(
             'normalization', f'{quantity}_local', f'desc-local_{quantity}.nii.gz',
             f'globally normalized {upper} divided by its clipped and smoothed contralateral '
             'homologue; hides the state of the healthy hemisphere',
             (f'{quantity}_global', f'{quantity}_mirrored'), _LOCAL,
-            {'Units': '1', 'Reference': 'contralateral homologue', 'Scale': PERCENT},
+            {'Units': '1', 'Reference': 'contralateral homologue', 'Scale': PERCENT}, ('symmetry',),
         ),
     )  # fmt: skip
 
@@ -244,16 +234,18 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
         Derivative(
             'symmetry', 'mirror_to_reference', 'from-mirror_to-ctpref_mode-image_xfm.h5',
             'applied with ANTs to space-mirror_ctpref it gives the homologue of each voxel',
-            ('reference', 'reference_mirror'), ('symmetry',),
+            ('reference', 'reference_mirror'), ('symmetry',), {}, ('symmetry',),
         ),
         Derivative(
             'symmetry', 'reference_to_mirror', 'from-ctpref_to-mirror_mode-image_xfm.h5',
             'inverse of from-mirror_to-ctpref', ('reference', 'reference_mirror'), ('symmetry',),
+            {}, ('symmetry',),
         ),
         Derivative(
             'symmetry', 'hemispheres', 'seg-hemisphere_dseg.nii.gz',
-            'hemispheres by the side of each voxel against its homologue',
-            ('reference', 'mirror_to_reference'), ('symmetry',), {}, (), SIDES,
+            'hemispheres by the side of each voxel against its homologue; by a plane where the '
+            'mirror registration failed',
+            ('reference', 'mirror_to_reference'), ('symmetry',), {}, ('symmetry',), SIDES,
         ),
         Derivative(
             'coregistration', 'reference_to_ncct', 'from-ctpref_to-NCCT_mode-image_xfm.txt',
@@ -286,14 +278,29 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
         Derivative(
             'segmentation', 'volumes', 'seg-perfusion_morph.tsv', 'volumes and their ratios',
             ('hypoperfusion', 'core_global', 'core_local', 'tmax', 'rcbf_global', 'rcbf_local'),
-            (*_LESIONS, 'volumes'), VOLUMES, ('normalization', 'deconvolution'),
+            (*_LESIONS, 'volumes'), VOLUMES, ('normalization', 'deconvolution', 'symmetry'),
         ),
         Derivative(
             'quality', 'quality', 'desc-qualitycontrol_ctp.tsv',
             'automated quality control: for every check its figure, grade and sentence',
-            ('ctp',), (), QUALITY,
+            ('ctp',), (), {'status': {'Description': 'worst grade of all checks: pass, warn or fail'}},
         ),
     )  # fmt: skip
+
+
+def _limits(method: MethodSettings) -> dict[str, Any]:
+    """Describe the columns of quality control."""
+    checks = checks_of(method.mirror_least_similarity, method.mirror_most_folding)
+    return {
+        check.name: {
+            'Description': check.meaning,
+            'Units': check.unit,
+            'Warn': check.warn,
+            'Fail': check.fail,
+            'LowIsBad': check.low_is_bad,
+        }
+        for check in checks
+    }
 
 
 def derivative_rows(series: CTPSeries, method: MethodSettings, stage: str) -> list[dict[str, Any]]:
@@ -308,7 +315,8 @@ def derivative_rows(series: CTPSeries, method: MethodSettings, stage: str) -> li
     Returns
     -------
     list of dict
-        ``name``, ``path`` below the output folder, ``sidecar``, ``facts`` and ``labels``.
+        ``name``, ``path`` below the output folder, ``sidecar``, ``made_from`` (URI of each source
+        that is a file of ours, by port), ``facts`` and ``labels``.
     """
     table = derivatives(method.global_reference)
     paths = {row.name: f'{series.out_subdir}/{series.prefix}_{row.ending}' for row in table}
@@ -328,6 +336,8 @@ def derivative_rows(series: CTPSeries, method: MethodSettings, stage: str) -> li
             for piece, file in series.supplied.items()
             if row.name in SHAPED.get(piece, ())
         ]
+        if row.name == 'quality':
+            sidecar |= _limits(method)
         if 'ctp' in row.sources or 'ctp_corrected' in row.sources:
             sidecar['TimingSource'] = series.timing_source
         if settings := method.stage(*row.settings):
@@ -337,6 +347,7 @@ def derivative_rows(series: CTPSeries, method: MethodSettings, stage: str) -> li
                 'name': row.name,
                 'path': paths[row.name],
                 'sidecar': sidecar,
+                'made_from': {source: uris[source] for source in row.sources if source in paths},
                 'facts': list(row.facts),
                 'fields': list(row.fields),
                 'labels': row.labels or {},
@@ -364,8 +375,7 @@ def written_paths(series: CTPSeries, method: MethodSettings, output_dir: Path) -
     ]
     paths = []
     for path in stems:
-        stem = Path(str(path).removesuffix('.gz')).with_suffix('')
-        paths += [path, stem.with_suffix('.json'), stem.with_suffix('.tsv')]
+        paths += with_sidecars(path)
     figures = output_dir / f'sub-{series.participant}' / 'figures'
     paths += figures.glob(f'{series.prefix}_desc-*_ctp.svg')
     return list(dict.fromkeys(paths))
@@ -376,13 +386,14 @@ def init_writer(
 ) -> pe.Node:
     """Make the node that writes the files of a stage.
 
-    Its input ports are the names of the rows and of the facts that their sidecars take.
+    Its input ports are the names of the rows, of what they were made from, and of the facts that
+    their sidecars take.
     """
     rows = derivative_rows(series, method, stage)
     names = list(
         dict.fromkeys(
             [row['name'] for row in rows]
-            + [f for row in rows for f in (*row['facts'], *row['fields'])]
+            + [f for row in rows for f in (*row['made_from'], *row['facts'], *row['fields'])]
         )
     )
     writer = WriteDerivatives(names=names, rows=rows, output_dir=str(run.output_dir))

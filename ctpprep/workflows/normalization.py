@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Global and contralateral normalization of CBF and CBV."""
 
-from nipype.interfaces.utility import IdentityInterface, Merge, Split
+from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
@@ -31,7 +31,8 @@ def init_normalization_wf(
     -------
     LiterateWorkflow
         Inputs: those of `INPUTS`. Outputs: ``r*_global``, ``r*_mirrored``, ``r*_local`` for CBF
-        and CBV, ``unassessable_mask``, ``normalization``, ``reference_fields``.
+        and CBV, ``unassessable_mask``, ``normalization``, ``reference_fields``. Without a
+        transform there are global maps alone.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(IdentityInterface(list(INPUTS)), name='inputnode')
@@ -45,12 +46,7 @@ def init_normalization_wf(
         ),
         name='normalize_global',
     )
-    relative = pe.Node(Merge(len(QUANTITIES)), name='relative', run_without_submitting=True)
     apply_mirror = pe.Node(ApplyMirror(), name='apply_mirror', mem_gb=0.7)
-    mirrored = pe.Node(
-        Split(splits=[1] * len(QUANTITIES), squeeze=True), name='mirrored',
-        run_without_submitting=True,
-    )  # fmt: skip
     fields = [f'{q}_{kind}' for q in QUANTITIES for kind in ('global', 'mirrored', 'local')]
     outputnode = pe.Node(
         IdentityInterface([*fields, 'unassessable_mask', *FACTS]), name='outputnode'
@@ -60,11 +56,10 @@ def init_normalization_wf(
             (port, port) for port in ('cbf', 'cbv', 'tmax', 'tissue_mask', 'hemispheres')
         ]),
         (inputnode, apply_mirror, [('mirror_to_reference', 'transform')]),
-        (relative, apply_mirror, [('out', 'images')]),
-        (apply_mirror, mirrored, [('mirrored', 'inlist')]),
+        (normalize_global, apply_mirror, [(f'{q}_global', f'{q}_global') for q in QUANTITIES]),
         (normalize_global, outputnode, [(port, port) for port in FACTS]),
     ])  # fmt: skip
-    for number, quantity in enumerate(QUANTITIES, start=1):
+    for quantity in QUANTITIES:
         node = pe.Node(
             NormalizeContralateral(
                 local_clip=method.local_clip,
@@ -74,9 +69,8 @@ def init_normalization_wf(
             name=f'normalize_contralateral_{quantity}',
         )
         workflow.connect([
-            (normalize_global, relative, [(f'{quantity}_global', f'in{number}')]),
             (normalize_global, node, [(f'{quantity}_global', 'relative')]),
-            (mirrored, node, [(f'out{number}', 'mirrored')]),
+            (apply_mirror, node, [(f'{quantity}_mirrored', 'mirrored')]),
             (inputnode, node, [('homologue_tissue', 'homologue_tissue'),
                                ('tissue_mask', 'tissue_mask')]),
             (normalize_global, outputnode, [(f'{quantity}_global', f'{quantity}_global')]),

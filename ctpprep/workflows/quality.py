@@ -12,7 +12,7 @@ from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings, RunSettings
 
 CHECKED = (
-    'confounds', 'curves', 'bolus', 'deconvolution', 'normalization', 'similarity', 'tmax',
+    'confounds', 'curves', 'bolus', 'deconvolution', 'normalization', 'symmetry', 'tmax',
     'tissue_mask', 'unassessable_mask', 'hemispheres', 'volumes',
 )  # fmt: skip
 DRAWN = (
@@ -44,7 +44,12 @@ def init_quality_wf(
     ports = list(dict.fromkeys((*CHECKED, *DRAWN)))
     inputnode = pe.Node(IdentityInterface(ports), name='inputnode')
     assess_quality = pe.Node(
-        AssessQuality(hypoperfusion_tmax=method.hypoperfusion_tmax), name='assess_quality'
+        AssessQuality(
+            hypoperfusion_tmax=method.hypoperfusion_tmax,
+            mirror_least_similarity=method.mirror_least_similarity,
+            mirror_most_folding=method.mirror_most_folding,
+        ),
+        name='assess_quality',
     )
     plot_series = pe.Node(
         PlotSeries(
@@ -56,7 +61,10 @@ def init_quality_wf(
         mem_gb=0.7,
     )
     write_figures = pe.Node(
-        WriteFigures(folder=str(run.output_dir / f'sub-{series.participant}' / 'figures')),
+        WriteFigures(
+            prefix=series.prefix,
+            folder=str(run.output_dir / f'sub-{series.participant}' / 'figures'),
+        ),
         name='write_figures',
         overwrite=True,
     )

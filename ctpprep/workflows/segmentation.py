@@ -12,7 +12,7 @@ MAPS = (
     'tmax', 'rcbf_global', 'rcbf_local', 'tissue_mask', 'unassessable_mask', 'hemispheres',
     'normalization',
 )  # fmt: skip
-MEASURED = ('rcbv_global', 'deconvolution')  # read by the volumes alone
+MEASURED = ('rcbv_global', 'deconvolution', 'symmetry')  # read by the volumes alone
 MASKS = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
 
 
@@ -30,7 +30,7 @@ def init_segmentation_wf(
     -------
     LiterateWorkflow
         Inputs: those of `MAPS` and `MEASURED`. Outputs: those of `MASKS`, ``lesions`` and
-        ``volumes``.
+        ``volumes``; the local masks only with a local map.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(IdentityInterface([*MAPS, *MEASURED]), name='inputnode')

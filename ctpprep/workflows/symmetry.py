@@ -22,8 +22,8 @@ def init_symmetry_wf(method: MethodSettings, name: str = 'symmetry_wf') -> Liter
     -------
     LiterateWorkflow
         Inputs: ``reference`` ``brain_mask`` ``tissue_mask``. Outputs: ``reference_mirror``
-        ``mirror_to_reference`` ``reference_to_mirror`` ``similarity`` ``hemispheres``
-        ``homologue_tissue`` ``homologue_reference``.
+        ``homologue_reference`` ``symmetry`` ``hemispheres``, and where the registration can be
+        trusted ``mirror_to_reference`` ``reference_to_mirror`` ``homologue_tissue``.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(
@@ -34,8 +34,8 @@ def init_symmetry_wf(method: MethodSettings, name: str = 'symmetry_wf') -> Liter
         RegisterMirror(**method.stage('symmetry')), name='register_mirror', mem_gb=1.0
     )
     find_homologues = pe.Node(FindHomologues(), name='find_homologues', mem_gb=0.7)
-    registered = ['mirror_to_reference', 'reference_to_mirror']
-    found = ['hemispheres', 'homologue_tissue', 'homologue_reference', 'similarity']
+    registered = ['mirror_to_reference', 'reference_to_mirror', 'homologue_reference', 'symmetry']
+    found = ['hemispheres', 'homologue_tissue']
     outputnode = pe.Node(
         IdentityInterface(['reference_mirror', *registered, *found]), name='outputnode'
     )
@@ -43,9 +43,11 @@ def init_symmetry_wf(method: MethodSettings, name: str = 'symmetry_wf') -> Liter
         (inputnode, mirror_image, [('reference', 'reference')]),
         (inputnode, register_mirror, [('reference', 'reference'), ('brain_mask', 'brain_mask')]),
         (mirror_image, register_mirror, [('reference_mirror', 'reference_mirror')]),
-        (inputnode, find_homologues, [('reference', 'reference'), ('brain_mask', 'brain_mask'),
+        (inputnode, find_homologues, [('brain_mask', 'brain_mask'),
                                       ('tissue_mask', 'tissue_mask')]),
-        (register_mirror, find_homologues, [('mirror_to_reference', 'transform')]),
+        (register_mirror, find_homologues, [('mirror_to_reference', 'transform'),
+                                            ('homologues', 'homologues'),
+                                            ('symmetry', 'symmetry')]),
         (mirror_image, outputnode, [('reference_mirror', 'reference_mirror')]),
         (register_mirror, outputnode, [(port, port) for port in registered]),
         (find_homologues, outputnode, [(port, port) for port in found]),
@@ -57,6 +59,8 @@ def init_symmetry_wf(method: MethodSettings, name: str = 'symmetry_wf') -> Liter
 The reference image was flipped left-right and brought home by symmetric diffeomorphic registration
 (ANTs SyN, mutual information [@avants2008; @tustison2021]) of the brain at {low:g} to {high:g} HU
 on a grid of {method.mirror_grid_mm:g} mm. The transform gives each voxel its contralateral
-homologue; the hemispheres meet where a voxel is its own homologue.
+homologue; the hemispheres meet where a voxel is its own homologue. A registration failed if brain
+and mirrored brain correlated by less than {method.mirror_least_similarity:g}, or if it folded over
+itself in more than {method.mirror_most_folding:.1%} of the brain; local maps were then withheld.
 """
     return workflow

@@ -27,13 +27,14 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 def row(name, ending, **changed):
     return {
         'name': name, 'path': f'sub-1/ct/sub-1_{ending}', 'sidecar': {'Description': name},
-        'facts': [], 'fields': [], 'labels': {},
+        'made_from': {}, 'facts': [], 'fields': [], 'labels': {},
     } | changed  # fmt: skip
 
 
 def write(rows, **sources):
     """Run the writer; give the folder of its files."""
-    names = {each['name'] for each in rows} | {fact for each in rows for fact in each['facts']}
+    names = {each['name'] for each in rows}
+    names |= {port for each in rows for port in (*each['facts'], *each['made_from'])}
     writer = WriteDerivatives(
         names=sorted(names), rows=rows, output_dir=str(Path('out').absolute())
     )
@@ -162,12 +163,44 @@ def test_what_was_not_made_is_not_written():
     assert sorted(path.name for path in folder.iterdir()) == ['sub-1_t.json', 'sub-1_t.tsv']
 
 
+def test_what_is_not_made_any_more_is_removed():
+    source = image(np.ones((2, 2, 2), np.uint8), 'seg.nii')
+    rows = [row('seg', 'seg-x_dseg.nii.gz', labels={1: 'left'})]
+    folder = write(rows, seg=source)
+    (folder / 'sub-1_seg-y_dseg.tsv').write_text('of another row')
+    write(rows)
+    assert [path.name for path in folder.iterdir()] == ['sub-1_seg-y_dseg.tsv']
+
+
+def test_a_source_that_was_not_made_is_not_named():
+    Path('t.tsv').write_text('x\n')
+    sources = {'here': 'bids::here', 'absent': 'bids::absent'}
+    told = {'Sources': ['bids:raw:a', *sources.values()]}
+    folder = write([row('t', 't.tsv', sidecar=told, made_from=sources)], t='t.tsv', here='t.tsv')
+    sidecar = json.loads((folder / 'sub-1_t.json').read_text())
+    assert sidecar['Sources'] == ['bids:raw:a', 'bids::here']
+
+
 def test_figures_go_to_the_folder_of_the_participant():
-    Path('a.svg').write_text('<svg/>')
-    figures = [str(Path('a.svg').absolute())]
-    written = WriteFigures(figures=figures, folder=str(Path('out/sub-1/figures').absolute())).run()
-    assert written.outputs.written == [str(Path('out/sub-1/figures/a.svg').absolute())]
-    assert Path('out/sub-1/figures/a.svg').read_text() == '<svg/>'
+    name, folder = 'sub-1_desc-a_ctp.svg', Path('out/sub-1/figures').absolute()
+    Path(name).write_text('<svg/>')
+    figures = [str(Path(name).absolute())]
+    written = WriteFigures(figures=figures, prefix='sub-1', folder=str(folder)).run()
+    assert written.outputs.written == [str(folder / name)]
+    assert (folder / name).read_text() == '<svg/>'
+
+
+def test_figures_of_an_earlier_run_make_way():
+    folder = Path('figures').absolute()
+    folder.mkdir()
+    for name in ('sub-1_desc-b', 'sub-1_run-2_desc-b'):
+        (folder / f'{name}_ctp.svg').write_text('old')
+    Path('sub-1_desc-a_ctp.svg').write_text('<svg/>')
+    figures = [str(Path('sub-1_desc-a_ctp.svg').absolute())]
+    WriteFigures(figures=figures, prefix='sub-1', folder=str(folder)).run()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        'sub-1_desc-a_ctp.svg', 'sub-1_run-2_desc-b_ctp.svg',
+    ]  # fmt: skip
 
 
 # -- dataset

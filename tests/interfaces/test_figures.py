@@ -66,7 +66,7 @@ def test_everything_given_is_drawn(series):
         ('curves', 'curves'),
         ('confounds', 'motion'),
         ('homologue_reference', 'mirror'),
-        ('rcbf_local', 'rcbf'),
+        ('rcbf_global', 'rcbf'),
         ('hypoperfusion', 'lesions'),
         ('hemispheres', 'tmaxhist'),
     ],
@@ -80,6 +80,16 @@ def test_a_missing_file_leaves_its_figure_out_and_the_others_in(
     drawn = draw(**series)
     assert figure not in drawn
     assert 'masks' in drawn
+
+
+def test_a_withheld_local_map_leaves_the_global_one_alone(series):
+    for name in ('rcbf_local', 'core_local', 'unassessable_mask'):
+        series.pop(name, None)
+    drawn = draw(**series)
+    assert drawn.keys() == {
+        'maps', 'rcbf', 'lesions', 'curves', 'motion', 'masks', 'mirror', 'tmaxhist',
+    }  # fmt: skip
+    assert 'local' not in drawn['rcbf'].read_text()
 
 
 def test_an_empty_brain_mask_leaves_out_what_needs_it(series):

@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nb
 import numpy as np
 import pytest
+from nipype.interfaces.base import isdefined
 
 from ctpprep.exceptions import PerfusionError
 from ctpprep.interfaces import _images
@@ -153,6 +154,19 @@ def test_a_sound_reference_is_told_without_a_reason():
 
 
 # -- contralateral
+
+
+def test_without_a_mirrored_map_there_is_no_local_one():
+    method = MethodSettings()
+    files = {
+        name: path for name, path in relative().items() if name in ('relative', 'tissue_mask')
+    }
+    outputs = NormalizeContralateral(
+        **files, local_clip=method.local_clip, local_sigma_mm=method.local_sigma_mm,
+        local_floor=method.local_floor,
+    ).run().outputs  # fmt: skip
+    assert not isdefined(outputs.local)
+    assert not isdefined(outputs.unassessable_mask)
 
 
 def relative(**changed):

@@ -48,6 +48,7 @@ def files(tmp_path, monkeypatch):
             'normal_share': 0.8, 'side_confidence': 0.6, 'affected_side': 'right',
             'tmax_left_s': 1.0, 'tmax_right_s': 7.0,
         },
+        'symmetry': {'mirror_similarity': 0.8, 'mirror_folding': 0.002, 'withheld': ''},
     }  # fmt: skip
     for name, content in facts.items():
         Path(f'{name}.json').write_text(json.dumps(content))
@@ -61,7 +62,9 @@ def files(tmp_path, monkeypatch):
 
 
 def assess(files, **changed):
-    given = {'similarity': 0.8, 'hypoperfusion_tmax': 6.0} | changed
+    given = {
+        'hypoperfusion_tmax': 6.0, 'mirror_least_similarity': 0.5, 'mirror_most_folding': 0.05
+    } | changed  # fmt: skip
     path = AssessQuality(**files, **given).run().outputs.quality
     (row,) = pd.read_csv(path, sep='\t', keep_default_na=False).to_dict('records')
     return row
@@ -72,7 +75,7 @@ def test_figures_of_a_series_that_can_be_counted_by_hand(files):
     expected = {
         'displacement_max': 2.5, 'frames_rejected': 1 / 3, 'noise_raw': 4, 'baseline_frames': 3,
         'contrast_to_noise': 10, 'aif_peak': 200, 'coverage': 80, 'normal_tissue': 0.8,
-        'mirror_similarity': 0.8, 'unassessable': 5 / 1000, 'side_confidence': 0.6,
+        'mirror_similarity': 0.8, 'mirror_folding': 0.002, 'unassessable': 5 / 1000, 'side_confidence': 0.6,
         'arrival': 6, 'noise_denoised': 1, 'scan_after_peak': 48, 'aif_area': 2 / 3,
         'healthy_side_tmax': 1, 'tmax_at_zero': 0, 'core_disagreement': 12, 'healthy_side_hypoperfusion': 0,
     }  # fmt: skip
@@ -92,7 +95,32 @@ def test_the_worst_grade_is_that_of_the_series(files):
     table = pd.read_csv('confounds.tsv', sep='\t').assign(weight=1)
     table.to_csv('confounds.tsv', sep='\t', index=False)
     assert assess(files)['status'] == 'pass'
-    assert assess(files, similarity=0.5)['status'] == 'warn'
+    Path('symmetry.json').write_text('{"mirror_similarity": 0.5, "mirror_folding": 0}')
+    assert assess(files)['status'] == 'warn'
+
+
+@pytest.mark.parametrize(
+    ('limit', 'check'),
+    [
+        ({'mirror_least_similarity': 0.81}, 'mirror_similarity'),
+        ({'mirror_most_folding': 0.001}, 'mirror_folding'),
+    ],
+)
+def test_the_limits_that_withhold_local_maps_are_those_of_failure(files, limit, check):
+    row = assess(files, **limit)
+    assert row[f'{check}_status'] == 'fail'
+    assert 'read the global map' in row[f'{check}_sentence']
+
+
+def test_figures_of_withheld_maps_are_not_available(files):
+    Path('volumes.tsv').write_text(
+        'region\tnormalization\tmeasure\tvolume_ml\n'
+        'core\tglobal\tvolume\t30\ncore\tlocal\tvolume\tn/a\n'
+    )
+    del files['unassessable_mask']
+    row = assess(files)
+    assert row['unassessable_status'] == row['core_disagreement_status'] == 'n/a'
+    assert row['coverage_status'] == 'pass'
 
 
 def test_hypoperfusion_of_the_other_side_is_seen(files):

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registrations recover what was planted, in the coordinates of the patient."""
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel as nb
 import numpy as np
 import pytest
+from nipype.interfaces.base import isdefined
 from scipy import ndimage
 
 from ctpprep.interfaces import _images, preprocessing, registration
 from ctpprep.perfusion import symmetry
 from ctpprep.phantom import frame_affine
+from ctpprep.settings import MethodSettings
 
 SHAPE, SIZE = (60, 70, 12), (3.0, 3.0, 6.0)
 AFFINE = np.diag([*SIZE, 1.0])
@@ -147,7 +151,7 @@ def test_motion_of_2_mm_and_2_degrees_is_found(draw, affine, file_affine):
 # -- mirror
 
 
-def mirror(draw, pose):
+def mirror(draw, pose, **changed):
     """Register the mirrored head; give the truth beside what was found."""
     reference, brain = draw(pose)
     inputs = {
@@ -155,17 +159,21 @@ def mirror(draw, pose):
         'brain_mask': write(brain, AFFINE, 'brain', LPS_FILE),
     }
     flipped = write(symmetry.mirror(reference), AFFINE, 'flipped', LPS_FILE)
+    settings = MethodSettings(random_seed=SEED, **changed).stage('symmetry')
     outputs = registration.RegisterMirror(
-        reference_mirror=flipped, mirror_grid_mm=3.4, mirror_window_hu=(0.0, 60.0),
-        random_seed=SEED, **inputs,
+        reference_mirror=flipped, **settings, **inputs
     ).run().outputs  # fmt: skip
+    given = {'brain_mask': inputs['brain_mask'], 'tissue_mask': inputs['brain_mask']}
+    if isdefined(outputs.mirror_to_reference):
+        given['transform'] = outputs.mirror_to_reference
     found = registration.FindHomologues(
-        tissue_mask=inputs['brain_mask'], transform=outputs.mirror_to_reference, **inputs
+        homologues=outputs.homologues, symmetry=outputs.symmetry, **given
     ).run().outputs  # fmt: skip
     where = symmetry.world_coordinates(SHAPE, AFFINE)
     in_head = nb.affines.apply_affine(np.linalg.inv(pose), where)
-    homologues, _ = _images.load(found.homologues)
+    homologues, _ = _images.load(outputs.homologues)
     return SimpleNamespace(
+        facts=json.loads(Path(outputs.symmetry).read_text()),
         outputs=outputs, found=found, brain=brain, where=where, in_head=in_head,
         homologues=homologues, seen=brain & np.isfinite(homologues).all(axis=-1),
         truth=nb.affines.apply_affine(pose, in_head * (-1, 1, 1)),
@@ -183,7 +191,9 @@ def tilted(draw, tmp_path_factory):
 def test_homologues_lie_where_the_other_side_is(tilted):
     apart = np.linalg.norm(tilted.homologues - tilted.truth, axis=-1)[tilted.seen]
     assert tilted.seen.sum() > 0.9 * tilted.brain.sum()
-    assert tilted.found.similarity > 0.7
+    assert tilted.facts['mirror_similarity'] > 0.7
+    assert tilted.facts['mirror_folding'] < 0.001
+    assert tilted.facts['withheld'] == ''
     assert np.median(apart) < 3.0
     assert np.percentile(apart, 90) < 6.0
 
@@ -199,8 +209,8 @@ def test_hemispheres_follow_the_tilted_head(tilted):
 def test_mirrored_map_holds_the_value_of_the_other_side(tilted):
     path = write(tilted.where[..., 0], AFFINE, 'x', LPS_FILE)
     applied = registration.ApplyMirror(
-        images=[path], transform=tilted.outputs.mirror_to_reference
-    ).run().outputs.mirrored[0]  # fmt: skip
+        rcbv_global=path, transform=tilted.outputs.mirror_to_reference
+    ).run().outputs.rcbv_mirrored  # fmt: skip
     np.testing.assert_allclose(
         _images.load(applied)[0][tilted.seen], tilted.homologues[..., 0][tilted.seen], atol=1e-3
     )
@@ -220,6 +230,26 @@ def test_the_inverse_brings_a_homologue_back(tilted):
     back = registration.apply_transform(there, AFFINE, tilted.outputs.mirror_to_reference)
     inner = ndimage.binary_erosion(tilted.brain, iterations=3)
     assert np.abs(back - y)[inner].mean() < 0.5
+
+
+def test_a_registration_that_is_not_trusted_gives_no_transform(draw):
+    withheld = mirror(draw, TILTED, mirror_least_similarity=1.0)
+    outputs = withheld.outputs
+    assert withheld.facts['withheld'].startswith('withheld: the mirrored brain does not match')
+    assert not isdefined(outputs.mirror_to_reference)
+    assert not isdefined(outputs.reference_to_mirror)
+    assert not isdefined(withheld.found.homologue_tissue)
+    # a plane divides this head, which is symmetric, as well
+    hemispheres = _images.load(withheld.found.hemispheres)[0]
+    clear = withheld.brain & (np.abs(withheld.in_head[..., 0]) > 3)
+    expected = np.where(withheld.in_head[..., 0] > 0, symmetry.RIGHT, symmetry.LEFT)
+    assert (hemispheres == expected)[clear].mean() > 0.99
+
+
+def test_nothing_is_mirrored_without_a_transform(draw):
+    path = write(draw()[0], AFFINE, 'rcbf', LPS_FILE)
+    outputs = registration.ApplyMirror(rcbf_global=path).run().outputs
+    assert not isdefined(outputs.rcbf_mirrored)
 
 
 def test_two_registrations_are_identical(draw, tilted, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import nibabel as nb
 import numpy as np
 import pandas as pd
 import pytest
+from nipype.interfaces.base import isdefined
 
 from ctpprep.interfaces import _images
 from ctpprep.interfaces.segmentation import MeasureVolumes, SegmentLesions
@@ -168,7 +169,46 @@ def test_labels_tell_which_normalization_saw_the_core():
     np.testing.assert_array_equal(_images.load(found.lesions)[0], expected)
 
 
+def write_withheld():
+    files = {
+        name: path
+        for name, path in write().items()
+        if name not in ('rcbf_local', 'unassessable_mask')
+    }
+    Path('symmetry.json').write_text('{"withheld": "withheld: no likeness"}')
+    return files
+
+
+def test_without_a_local_map_the_labels_are_those_of_the_global_one():
+    found = segment(write_withheld(), opening_mm=0.0, closing_mm=0.0)
+    assert not isdefined(found.core_local)
+    assert not isdefined(found.mismatch_local)
+    np.testing.assert_array_equal(
+        _images.load(found.lesions)[0], np.select([CORE, SLOW], [2, 4], 0)
+    )
+
+
 # -- volumes
+
+
+def test_withheld_volumes_are_rows_with_the_reason_and_no_figure():
+    files = write_withheld()
+    outputs = segment(files)
+    method = MethodSettings()
+    table = MeasureVolumes(
+        **files, symmetry='symmetry.json', tmax_calibration=False,
+        **{n: path for n in MASKS if isdefined(path := getattr(outputs, n))},
+        tmax_thresholds=list(method.tmax_thresholds),
+        rcbf_thresholds=list(method.rcbf_thresholds), **method.stage('segmentation'),
+    ).run().outputs.volumes  # fmt: skip
+    table = pd.read_csv(table, sep='\t', keep_default_na=False)
+    key = ['region', 'normalization', 'measure', 'threshold']
+    complete = measure(write()).table
+    assert table[key].to_numpy().tolist() == complete[key].to_numpy().tolist()
+    local = table['normalization'] == 'local'
+    assert set(table[local]['reason']) == {'withheld: no likeness'}
+    assert set(table[local]['volume_ml']) == set(table[local]['value']) == {'n/a'}
+    pd.testing.assert_frame_equal(table[~local], complete[~local])
 
 
 def test_volumes_are_those_of_the_masks():

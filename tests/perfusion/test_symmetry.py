@@ -5,7 +5,6 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from ctpprep.exceptions import RegistrationError
 from ctpprep.perfusion import symmetry
 
 RNG = np.random.default_rng(0)
@@ -120,11 +119,100 @@ def test_noise_hardly_lowers_the_similarity():
     assert symmetry.mirror_similarity(image, noisy, both, (2, 2, 5)) > 0.9
 
 
-def test_brains_that_do_not_overlap_are_refused():
-    with pytest.raises(RegistrationError, match='overlap in 0 voxels'):
-        symmetry.mirror_similarity(
-            np.zeros((5, 5, 5)), np.zeros((5, 5, 5)), np.zeros((5, 5, 5), bool), (2, 2, 5)
-        )
+def test_brains_that_do_not_overlap_have_nothing_in_common():
+    zero = np.zeros((5, 5, 5))
+    assert symmetry.mirror_similarity(zero, zero, zero > 0, (2, 2, 5)) == 0
+
+
+# -- folding
+
+
+def tilted_mirror(shape=(20, 20, 6)):
+    """Mirror a grid across a plane that is tilted in every direction."""
+    where = symmetry.world_coordinates(shape, OBLIQUE)
+    normal = np.array([0.96, 0.2, -0.196])
+    normal /= np.linalg.norm(normal)
+    middle = where.reshape(-1, 3).mean(axis=0)
+    return where, where - 2 * ((where - middle) @ normal)[..., None] * normal, middle, normal
+
+
+def test_a_tilted_mirror_neither_folds_nor_stretches():
+    _, homologues, _, _ = tilted_mirror()
+    np.testing.assert_allclose(symmetry.volume_change(homologues, OBLIQUE), 1, rtol=1e-3)
+    assert symmetry.folding(homologues, OBLIQUE, np.ones(homologues.shape[:3], bool)) == 0
+
+
+def test_a_stretch_changes_volume_by_its_factor():
+    where = symmetry.world_coordinates((8, 8, 8), np.diag([2.0, 2, 5, 1]))
+    change = symmetry.volume_change(where * (-2, 1.5, 1), np.diag([2.0, 2, 5, 1]))
+    np.testing.assert_allclose(change, 3, rtol=1e-5)
+
+
+def test_where_a_field_goes_back_on_itself_it_is_folded():
+    where = symmetry.world_coordinates((20, 8, 4), np.diag([2.0, 2, 5, 1]))
+    homologues = where * (-1, 1, 1)
+    homologues[8:12, ..., 0] *= -1
+    mask = np.ones(where.shape[:3], bool)
+    assert 0.1 < symmetry.folding(homologues, np.diag([2.0, 2, 5, 1]), mask) < 0.4
+    mask[6:14] = False
+    assert symmetry.folding(homologues, np.diag([2.0, 2, 5, 1]), mask) == 0
+
+
+def test_a_mirror_that_does_not_mirror_is_folded_everywhere():
+    where = symmetry.world_coordinates((8, 8, 4), OBLIQUE)
+    assert symmetry.folding(where, OBLIQUE, np.ones((8, 8, 4), bool)) == 1
+
+
+def test_only_known_homologues_count_for_folding():
+    _, homologues, _, _ = tilted_mirror()
+    homologues[10:] = np.nan
+    mask = np.ones(homologues.shape[:3], bool)
+    assert symmetry.folding(homologues, OBLIQUE, mask) == 0
+    homologues[:] = np.nan
+    assert symmetry.folding(homologues, OBLIQUE, mask) == 1
+
+
+def test_a_slab_of_one_slice_has_no_folds_across_slices():
+    where = symmetry.world_coordinates((8, 8, 1), OBLIQUE)
+    turned = where - 2 * where[..., :1] * (1, 0, 0)
+    change = symmetry.volume_change(turned, np.diag([1.7, 1.7, 5, 1]))
+    assert np.isfinite(change).all()
+
+
+def test_a_poor_likeness_and_a_folded_map_are_each_a_reason():
+    limits = {'least_similarity': 0.6, 'most_folding': 0.02}
+    assert symmetry.withheld_reason(0.6, 0.02, **limits) == ''
+    assert 'correlation 0.59' in symmetry.withheld_reason(0.59, 0.0, **limits)
+    assert '3.0% of the brain' in symmetry.withheld_reason(0.9, 0.03, **limits)
+    assert 'could not be registered' in symmetry.withheld_reason(None, None, **limits)
+
+
+# -- the plane between hemispheres
+
+
+def test_plane_lies_between_voxels_and_their_homologues():
+    where, homologues, middle, normal = tilted_mirror()
+    homologues[:3] = np.nan
+    mask = np.ones(where.shape[:3], bool)
+    point, found = symmetry.symmetry_plane(where, homologues, mask)
+    np.testing.assert_allclose(found, normal, atol=1e-4)
+    assert (point - middle) @ normal == pytest.approx(0, abs=0.05)
+
+
+def test_plane_divides_like_homologues_do():
+    where, homologues, middle, normal = tilted_mirror()
+    mask = np.abs((where - middle) @ normal) > 0.01
+    by_plane = symmetry.hemispheres_by_plane(where, middle, normal, mask)
+    np.testing.assert_array_equal(by_plane, symmetry.hemispheres(where, homologues, mask))
+
+
+def test_without_homologues_the_plane_goes_through_the_middle_of_the_brain():
+    where = symmetry.world_coordinates((9, 5, 3), np.diag([2.0, 2, 5, 1]))
+    brain = np.zeros((9, 5, 3), bool)
+    brain[2:7] = True
+    point, normal = symmetry.symmetry_plane(where, np.full(where.shape, np.nan), brain)
+    np.testing.assert_array_equal(normal, [1, 0, 0])
+    assert point[0] == pytest.approx(8)
 
 
 def test_voxels_without_homologue_take_the_side_of_their_neighbours():

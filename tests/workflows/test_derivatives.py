@@ -144,12 +144,13 @@ def test_labels_are_explained(rows):
     assert set(rows['seg-perfusion_dseg.nii.gz']['labels']) == {1, 2, 3, 4}
 
 
-def test_writer_has_a_port_for_each_row_and_fact_and_writes_each_time(tmp_path):
+def test_writer_has_a_port_for_each_row_source_and_fact_and_writes_each_time(tmp_path):
     run = RunSettings(tmp_path, tmp_path / 'out', tmp_path / 'work')
     writer = init_writer(SERIES, MethodSettings(), run, 'segmentation')
     assert set(writer.interface.names) == {
         'hypoperfusion', 'core_global', 'core_local', 'mismatch_global', 'mismatch_local',
-        'lesions', 'volumes', 'normalization', 'deconvolution',
+        'lesions', 'volumes', 'normalization', 'deconvolution', 'symmetry',
+        'tmax', 'rcbf_global', 'rcbf_local',
     }  # fmt: skip
     assert writer.overwrite  # outputs that somebody removed come back
 

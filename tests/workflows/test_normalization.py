@@ -17,14 +17,13 @@ def connections(workflow, first, second):
     return dict(edge['connect'])
 
 
-@pytest.mark.parametrize(('quantity', 'place'), [('rcbf', 1), ('rcbv', 2)])
-def test_a_quantity_meets_its_own_mirror_image(workflow, quantity, place):
-    """Both are mirrored in one node as a list: their places must not be exchanged."""
+@pytest.mark.parametrize('quantity', ['rcbf', 'rcbv'])
+def test_a_quantity_meets_its_own_mirror_image(workflow, quantity):
+    """Both are mirrored in one node: they must not be exchanged."""
     node = f'normalize_contralateral_{quantity}'
-    assert connections(workflow, 'normalize_global', 'relative')[f'{quantity}_global'] == (
-        f'in{place}'
-    )
-    assert connections(workflow, 'mirrored', node) == {f'out{place}': 'mirrored'}
+    name = f'{quantity}_global'
+    assert connections(workflow, 'normalize_global', 'apply_mirror')[name] == name
+    assert connections(workflow, 'apply_mirror', node) == {f'{quantity}_mirrored': 'mirrored'}
     assert connections(workflow, 'normalize_global', node) == {f'{quantity}_global': 'relative'}
     outputs = connections(workflow, node, 'outputnode')
     assert outputs['local'] == f'{quantity}_local'

@@ -19,12 +19,18 @@ def test_what_was_flipped_is_what_is_registered():
 
 def test_homologues_come_from_the_transform_that_brings_the_mirror_home():
     workflow = init_symmetry_wf(MethodSettings())
-    assert connections(workflow, 'register_mirror', 'find_homologues') == {
-        'mirror_to_reference': 'transform'
-    }
+    edge = connections(workflow, 'register_mirror', 'find_homologues')
+    assert edge['mirror_to_reference'] == 'transform'
 
 
 def test_methods_text_follows_the_settings():
     method = MethodSettings(mirror_grid_mm=5.0, mirror_window_hu=(-5.0, 80.0))
     text = ' '.join(init_symmetry_wf(method).visit_desc().split())
     assert '-5 to 80 HU on a grid of 5 mm' in text
+
+
+def test_methods_text_tells_when_local_maps_are_withheld():
+    method = MethodSettings(mirror_least_similarity=0.71, mirror_most_folding=0.023)
+    text = ' '.join(init_symmetry_wf(method).visit_desc().split())
+    assert 'less than 0.71' in text
+    assert 'more than 2.3%' in text
