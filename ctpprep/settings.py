@@ -423,6 +423,42 @@ class MethodSettings:
     closing_mm: float = _setting(
         2.5, 'segmentation', 'mm', 'radius of the morphological closing', RAU, low=0.0, high=20.0
     )
+    least_lesion_ml: float = _setting(
+        1.0,
+        'segmentation',
+        'mL',
+        'connected lesions below this are removed as specks; 0 keeps them',
+        low=0.0,
+        high=100.0,
+    )
+    rim_mm: float = _setting(
+        5.0,
+        'segmentation',
+        'mm',
+        'depth of the border of brain and slab along which a lesion is removed as a rim; 0 keeps '
+        'rims',
+        low=0.0,
+        high=20.0,
+    )
+    rim_deep_share: float = _setting(
+        0.1,
+        'segmentation',
+        'fraction',
+        'share of a lesion deeper than --rim-mm from which it is no rim',
+        low=0.0,
+        high=1.0,
+    )
+    slab_end_ml: float = _setting(
+        5.0,
+        'segmentation',
+        'mL',
+        'volume from which a lesion of the end slices alone is no rim',
+        low=0.0,
+        high=1000.0,
+    )
+    core_within_hypoperfusion: bool = _setting(
+        False, 'segmentation', '', 'restrict core to hypoperfusion; not so in the paper', RAU
+    )
     affected_side: str = _setting(
         'auto',
         'segmentation',

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ctpprep import cli, group
-from ctpprep.perfusion import volumes
+from ctpprep.perfusion import segmentation, volumes
 from ctpprep.perfusion.quality import CHECKS
 from ctpprep.perfusion.symmetry import AffectedSide
 from ctpprep.settings import MethodSettings
@@ -110,13 +110,15 @@ def test_columns_of_volumes_are_described():
 
 def test_rows_of_volumes_are_described():
     mask = np.ones((2, 2, 2), bool)
+    lesion = segmentation.Lesion(mask, mask, mask, mask)
     both = dict.fromkeys(('global', 'local'), mask)
     masks = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
     rows = volumes.volume_table(
-        dict.fromkeys(masks, mask), 1.0 * mask, both, 1.0 * mask, both, (1, 1, 1),
+        dict.fromkeys(masks, mask), dict.fromkeys(masks, volumes.cleaning_ml(lesion, mask, (1, 1, 1))),
+        1.0 * mask, both, 1.0 * mask, both, (1, 1, 1),
         AffectedSide('left', 2.0, 1.0, 0.5), 'left', core_rcbf=0.3, hypoperfusion_tmax=6.0,
         tmax_thresholds=(6.0, 10.0), rcbf_thresholds=(0.3,),
-        threshold_mask=lambda mask, within, fill=False: mask & within, tmax_offsets=(2.0, 2.0),
+        segment=lambda candidate, within, of_flow: lesion, tmax_offsets=(2.0, 2.0),
     )  # fmt: skip
     made = {(row['region'], row['normalization'] or 'n/a', row['measure']) for row in rows}
     described = {

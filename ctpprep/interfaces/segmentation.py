@@ -18,6 +18,7 @@ from ctpprep.interfaces import _images
 from ctpprep.perfusion import segmentation, symmetry, volumes
 
 NORMALIZATIONS = ('global', 'local')
+CLEANING = ('opening_mm', 'closing_mm', 'least_lesion_ml', 'rim_deep_share', 'slab_end_ml')
 # labels of the combined segmentation
 LESIONS = {
     1: 'core by both normalizations',
@@ -40,9 +41,14 @@ class _LesionInputSpec(BaseInterfaceInputSpec):
     hypoperfusion_tmax = traits.Float(mandatory=True, desc='s')
     opening_mm = traits.Float(mandatory=True, desc='mm')
     closing_mm = traits.Float(mandatory=True, desc='mm')
+    least_lesion_ml = traits.Float(mandatory=True, desc='mL')
+    rim_mm = traits.Float(mandatory=True, desc='mm')
+    rim_deep_share = traits.Float(mandatory=True, desc='fraction')
+    slab_end_ml = traits.Float(mandatory=True, desc='mL')
+    core_within_hypoperfusion = traits.Bool(mandatory=True)
 
 
-class _Lesion:
+class _Maps:
     """What segmentation and volumes read alike."""
 
     def __init__(self, inputs):
@@ -59,13 +65,15 @@ class _Lesion:
             facts['side_confidence'],
         )  # fmt: skip
         self.hemisphere = 'both' if inputs.affected_side == 'both' else self.side.side
+        both = _images.load_mask(inputs.tissue_mask)
+        self.border = segmentation.find_border(both, self.size, inputs.rim_mm)
         tissue = segmentation.within_side(
-            _images.load_mask(inputs.tissue_mask), _images.load(inputs.hemispheres)[0],
-            self.hemisphere,
-        )  # fmt: skip
+            both, _images.load(inputs.hemispheres)[0], self.hemisphere
+        )
         self.within = {'global': tissue}
         if 'local' in self.rcbf:
             self.within['local'] = tissue & ~_images.load_mask(inputs.unassessable_mask)
+        self.cleaning = {name: getattr(inputs, name) for name in CLEANING}
 
 
 class _SegmentLesionsOutputSpec(TraitedSpec):
@@ -75,10 +83,11 @@ class _SegmentLesionsOutputSpec(TraitedSpec):
     mismatch_global = File(exists=True)
     mismatch_local = File(exists=True)
     lesions = File(exists=True, desc='labels of `LESIONS`')
+    cleaning = File(exists=True, desc='what was removed from each lesion, json')
 
 
 class SegmentLesions(SimpleInterface):
-    """Threshold, open, close: core by both normalizations, hypoperfusion, mismatch.
+    """Threshold, open, close, clean: core by both normalizations, hypoperfusion, mismatch.
 
     Without a local map there are no local masks; the labels are then those of the global core.
     """
@@ -87,21 +96,24 @@ class SegmentLesions(SimpleInterface):
     output_spec = _SegmentLesionsOutputSpec
 
     def _run_interface(self, runtime):
-        lesion = _Lesion(self.inputs)
-        radii = {name: getattr(self.inputs, name) for name in ('opening_mm', 'closing_mm')}
-        masks = {
+        maps = _Maps(self.inputs)
+        found = {
             'hypoperfusion': segmentation.segment_hypoperfusion(
-                lesion.tmax, lesion.within['global'], lesion.size,
-                hypoperfusion_tmax=self.inputs.hypoperfusion_tmax, **radii,
+                maps.tmax, maps.within['global'], maps.size, maps.border,
+                hypoperfusion_tmax=self.inputs.hypoperfusion_tmax, **maps.cleaning,
             )
         }  # fmt: skip
-        for which in lesion.rcbf:
-            masks[f'core_{which}'] = segmentation.segment_core(
-                lesion.rcbf[which], lesion.within[which], lesion.size,
-                core_rcbf=self.inputs.core_rcbf, **radii,
+        hypoperfusion = found['hypoperfusion'].mask
+        for which in maps.rcbf:
+            found[f'core_{which}'] = segmentation.segment_core(
+                maps.rcbf[which], maps.within[which], maps.size, maps.border,
+                core_rcbf=self.inputs.core_rcbf, hypoperfusion=hypoperfusion,
+                core_within_hypoperfusion=self.inputs.core_within_hypoperfusion, **maps.cleaning,
             )  # fmt: skip
+        masks = {name: lesion.mask for name, lesion in found.items()}
+        for which in maps.rcbf:
             masks[f'mismatch_{which}'] = segmentation.segment_mismatch(
-                masks['hypoperfusion'], masks[f'core_{which}']
+                hypoperfusion, masks[f'core_{which}']
             )
         first = masks['core_global']
         second = masks.get('core_local', np.zeros_like(first))
@@ -110,8 +122,15 @@ class SegmentLesions(SimpleInterface):
         ).astype(np.uint8)
         for name, mask in masks.items():
             self._results[name] = _images.save(
-                mask, lesion.affine, Path(runtime.cwd) / f'{name}.nii', like=self.inputs.tmax
+                mask, maps.affine, Path(runtime.cwd) / f'{name}.nii', like=self.inputs.tmax
             )
+        path = Path(runtime.cwd) / 'cleaning.json'
+        facts = {
+            name: volumes.cleaning_ml(lesion, hypoperfusion, maps.size)
+            for name, lesion in found.items()
+        }
+        path.write_text(json.dumps(facts))
+        self._results['cleaning'] = str(path)
         return runtime
 
 
@@ -121,6 +140,7 @@ class _MeasureVolumesInputSpec(_LesionInputSpec):
     hypoperfusion = File(exists=True, mandatory=True)
     mismatch_global = File(exists=True, mandatory=True)
     mismatch_local = File(exists=True)
+    cleaning = File(exists=True, mandatory=True, desc='what was removed from each lesion, json')
     symmetry = File(exists=True, desc='holds why local maps were withheld, json')
     rcbv_global = File(exists=True, desc='fraction')
     deconvolution = File(exists=True, desc='holds the Tmax offset of each slice, json')
@@ -140,7 +160,7 @@ class MeasureVolumes(SimpleInterface):
     output_spec = _MeasureVolumesOutputSpec
 
     def _run_interface(self, runtime):
-        inputs, lesion = self.inputs, _Lesion(self.inputs)
+        inputs, maps = self.inputs, _Maps(self.inputs)
         names = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
         rcbv = _images.load(inputs.rcbv_global)[0] if inputs.rcbv_global else None
         offsets = None
@@ -151,20 +171,23 @@ class MeasureVolumes(SimpleInterface):
         withheld = (
             json.loads(Path(inputs.symmetry).read_text())['withheld'] if inputs.symmetry else ''
         )
+        masks = {
+            name: _images.load_mask(path) for name in names if (path := getattr(inputs, name))
+        }
 
-        def threshold_mask(mask, within, fill=False):
-            return segmentation.open_close(
-                mask & within, within, lesion.size, opening_mm=inputs.opening_mm,
-                closing_mm=inputs.closing_mm, fill=fill,
+        def segment(candidate, within, of_flow):
+            return segmentation.segment(
+                candidate, within, maps.size, maps.border, fill=not of_flow,
+                hypoperfusion=masks['hypoperfusion'],
+                restrict=of_flow and inputs.core_within_hypoperfusion, **maps.cleaning,
             )  # fmt: skip
 
         rows = volumes.volume_table(
-            {name: _images.load_mask(path) for name in names if (path := getattr(inputs, name))},
-            lesion.tmax, lesion.rcbf, rcbv, lesion.within, lesion.size, lesion.side,
-            lesion.hemisphere, core_rcbf=inputs.core_rcbf,
+            masks, json.loads(Path(inputs.cleaning).read_text()), maps.tmax, maps.rcbf, rcbv,
+            maps.within, maps.size, maps.side, maps.hemisphere, core_rcbf=inputs.core_rcbf,
             hypoperfusion_tmax=inputs.hypoperfusion_tmax, tmax_thresholds=inputs.tmax_thresholds,
-            rcbf_thresholds=inputs.rcbf_thresholds, threshold_mask=threshold_mask,
-            tmax_offsets=offsets, withheld=withheld,
+            rcbf_thresholds=inputs.rcbf_thresholds, segment=segment, tmax_offsets=offsets,
+            withheld=withheld,
         )  # fmt: skip
         path = Path(runtime.cwd) / 'volumes.tsv'
         table = pd.DataFrame(rows, columns=list(volumes.COLUMNS))

@@ -155,12 +155,24 @@ def brain_masks(average, baseline, voxel_size_mm, *, bone_hu, csf_hu, sulcus_mm=
     parenchyma = inside & (smooth > csf_hu) & (smooth < SOFT_HU[1])
     # specks and shreds of meninges come off, the cortex stays whole
     parenchyma = largest(ndimage.binary_opening(parenchyma, IN_PLANE))
-    closed = _close_in_plane(parenchyma, voxel_size_mm, sulcus_mm)
+    closed = close_in_plane(parenchyma, voxel_size_mm, sulcus_mm)
     return fill_in_plane(closed) & inside, inside
 
 
-def _close_in_plane(mask, voxel_size_mm, radius_mm):
-    """Close a mask with a disc in each slice, by distances (exact for any voxel size)."""
+def close_in_plane(mask, voxel_size_mm, radius_mm):
+    """Close a mask with a disc in each slice, by distances (exact for any voxel size).
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) array of bool
+    voxel_size_mm : (3,) sequence of float
+    radius_mm : float
+        mm.
+
+    Returns
+    -------
+    (X, Y, Z) array of bool
+    """
     closed = np.zeros_like(mask)
     margin = [(int(np.ceil(radius_mm / size)) + 1,) * 2 for size in voxel_size_mm[:2]]
     inner = tuple(slice(low, -high) for low, high in margin)

@@ -12,7 +12,10 @@ COLUMNS = (
     'region', 'hemisphere', 'normalization', 'measure', 'threshold', 'volume_ml', 'ci_low_ml',
     'ci_high_ml', 'value', 'affected_side', 'side_confidence', 'reason',
 )  # fmt: skip
-IN_ML = ('volume', 'volume uncalibrated', 'difference')
+CORE = (
+    'volume', 'volume unrestricted', 'volume within hypoperfusion', 'removed specks', 'removed rims'
+)  # fmt: skip
+IN_ML = (*CORE, 'volume uncalibrated', 'difference')
 DEFUSE3 = {'core_ml': 70.0, 'mismatch_ml': 15.0, 'ratio': 1.8}
 
 
@@ -35,6 +38,29 @@ def volume_ml(mask, voxel_size_mm):
     4.0
     """
     return float(np.count_nonzero(mask) * np.prod(np.asarray(voxel_size_mm, dtype=float)) / 1000)
+
+
+def cleaning_ml(lesion, hypoperfusion, voxel_size_mm):
+    """Measure what was removed from a lesion, and where it lies.
+
+    Parameters
+    ----------
+    lesion : Lesion
+    hypoperfusion : (X, Y, Z) array of bool
+    voxel_size_mm : (3,) sequence of float
+
+    Returns
+    -------
+    dict
+        ``specks``, ``rims``, ``unrestricted`` and ``within_hypoperfusion``, mL.
+    """
+    parts = {
+        'specks': lesion.specks,
+        'rims': lesion.rims,
+        'unrestricted': lesion.unrestricted,
+        'within_hypoperfusion': lesion.unrestricted & hypoperfusion,
+    }
+    return {name: volume_ml(part, voxel_size_mm) for name, part in parts.items()}
 
 
 def mismatch_figures(core_ml, hypoperfusion_ml):
@@ -96,9 +122,9 @@ def uncalibrated_tmax(tmax, offset_by_slice):
 
 
 def volume_table(
-    masks, tmax, rcbf, rcbv_global, within, voxel_size_mm, side, hemisphere_name,
-    *, core_rcbf, hypoperfusion_tmax, tmax_thresholds, rcbf_thresholds, threshold_mask,
-    tmax_offsets=None, withheld='',
+    masks, cleaning, tmax, rcbf, rcbv_global, within, voxel_size_mm, side, hemisphere_name,
+    *, core_rcbf, hypoperfusion_tmax, tmax_thresholds, rcbf_thresholds, segment, tmax_offsets=None,
+    withheld='',
 ):  # fmt: skip
     """Tabulate every volume of a series.
 
@@ -107,6 +133,8 @@ def volume_table(
     masks : dict of (X, Y, Z) arrays of bool
         ``core_global``, ``core_local``, ``hypoperfusion``, ``mismatch_global``,
         ``mismatch_local``.
+    cleaning : dict of dict
+        `cleaning_ml` of ``hypoperfusion``, ``core_global`` and ``core_local``.
     tmax : (X, Y, Z) array
         s.
     rcbf : dict of (X, Y, Z) arrays
@@ -123,8 +151,9 @@ def volume_table(
         Thresholds of the masks.
     tmax_thresholds, rcbf_thresholds : sequence of float
         Thresholds whose volumes are tabulated besides (s, fractions).
-    threshold_mask : callable
-        ``threshold_mask(mask, within, fill=False)`` opens and closes a thresholded mask, and fills it.
+    segment : callable
+        ``segment(candidate, within, of_flow)`` makes a `Lesion` of what passes a threshold of flow or,
+        filled, of Tmax.
     tmax_offsets : (Z,) sequence of float or None, optional
         What calibration subtracted from Tmax in each slice, s; absent for uncalibrated Tmax.
     withheld : str, optional
@@ -156,25 +185,47 @@ def volume_table(
             }
         )
 
-    def empty(value, what):
-        return f'no tissue {what} after opening and closing' if value == 0 else None
+    def empty(value, what, removed=None):
+        return _why_empty(what, removed or {}) if value == 0 else None
+
+    def add_thresholded(region, which, measure, level, candidate, what):
+        flow = region == 'rcbf'
+        lesion = segment(candidate, within[which or 'global'], flow)
+        value = volume_ml(lesion.mask, voxel_size_mm)
+        removed = cleaning_ml(lesion, masks['hypoperfusion'], voxel_size_mm)
+        add(region, which, measure, level, value, empty(value, what, removed))
+        return value
+
+    def add_cleaning(region, which, level, removed, what):
+        for kind in ('specks', 'rims'):
+            add(region, which, f'removed {kind}', level, removed[kind],
+                None if removed[kind] else f'no {kind} {what}')  # fmt: skip
 
     size = {name: volume_ml(mask, voxel_size_mm) for name, mask in masks.items()}
     slow = f'with Tmax > {hypoperfusion_tmax:g} s'
     add('hypoperfusion', None, 'volume', hypoperfusion_tmax, size['hypoperfusion'],
-        empty(size['hypoperfusion'], slow))  # fmt: skip
+        empty(size['hypoperfusion'], slow, cleaning['hypoperfusion']))  # fmt: skip
+    add_cleaning('hypoperfusion', None, hypoperfusion_tmax, cleaning['hypoperfusion'], slow)
     for which in ('global', 'local'):
         if which not in rcbf:
-            for region, measure, level in (
-                ('core', 'volume', core_rcbf), ('mismatch', 'volume', None),
-                ('mismatch', 'difference', None), ('mismatch', 'ratio', None),
-                ('defuse3', 'criteria', None),
+            for measure in CORE:
+                add('core', which, measure, core_rcbf, None, withheld)
+            for region, measure in (
+                ('mismatch', 'volume'), ('mismatch', 'difference'), ('mismatch', 'ratio'),
+                ('defuse3', 'criteria'),
             ):  # fmt: skip
-                add(region, which, measure, level, None, withheld)
+                add(region, which, measure, None, None, withheld)
             continue
         core = size[f'core_{which}']
         low = f'with {which} rCBF < {core_rcbf:.0%}'
-        add('core', which, 'volume', core_rcbf, core, empty(core, low))
+        removed = cleaning[f'core_{which}']
+        add('core', which, 'volume', core_rcbf, core, empty(core, low, removed))
+        add('core', which, 'volume unrestricted', core_rcbf, removed['unrestricted'],
+            empty(removed['unrestricted'], low, removed))  # fmt: skip
+        add('core', which, 'volume within hypoperfusion', core_rcbf,
+            removed['within_hypoperfusion'],
+            empty(removed['within_hypoperfusion'], low, removed))  # fmt: skip
+        add_cleaning('core', which, core_rcbf, removed, low)
         overlap = size[f'mismatch_{which}']
         add('mismatch', which, 'volume', None, overlap, empty(overlap, f'{slow} outside the core'))
         volume, ratio, profile = mismatch_figures(core, size['hypoperfusion'])
@@ -183,11 +234,11 @@ def volume_table(
             'no core to divide by' if np.isnan(ratio) else None)  # fmt: skip
         add('defuse3', which, 'criteria', None, float(profile))
     by_tmax = {
-        level: volume_ml(threshold_mask(tmax > level, within['global'], fill=True), voxel_size_mm)
+        level: add_thresholded(
+            'tmax', None, 'volume', level, tmax > level, f'with Tmax > {level:g} s'
+        )
         for level in tmax_thresholds
     }
-    for level, value in by_tmax.items():
-        add('tmax', None, 'volume', level, value, empty(value, f'with Tmax > {level:g} s'))
     if tmax_offsets is not None:
         uncalibrated = uncalibrated_tmax(tmax, tmax_offsets)
         greatest = max(offset for offset in tmax_offsets if offset is not None)
@@ -198,18 +249,18 @@ def volume_table(
                 add(region, None, 'volume uncalibrated', level, None,
                     f'below the offset of {greatest:.1f} s, where calibrated Tmax is cut at 0')  # fmt: skip
                 continue
-            mask = threshold_mask(uncalibrated > level, within['global'], fill=True)
-            value = volume_ml(mask, voxel_size_mm)
-            add(region, None, 'volume uncalibrated', level, value,
-                empty(value, f'with Tmax > {level:g} s'))  # fmt: skip
+            add_thresholded(
+                region, None, 'volume uncalibrated', level, uncalibrated > level,
+                f'with Tmax > {level:g} s',
+            )  # fmt: skip
     for which in ('global', 'local'):
         for level in rcbf_thresholds:
             if which not in rcbf:
                 add('rcbf', which, 'volume', level, None, withheld)
                 continue
-            mask = threshold_mask(rcbf[which] < level, within[which])
-            value = volume_ml(mask, voxel_size_mm)
-            add('rcbf', which, 'volume', level, value, empty(value, f'with rCBF < {level:.0%}'))
+            add_thresholded(
+                'rcbf', which, 'volume', level, rcbf[which] < level, f'with rCBF < {level:.0%}'
+            )
     severe, all_slow = by_tmax.get(10.0), by_tmax.get(6.0)
     if severe is not None and all_slow is not None:
         add('hypoperfusion', None, 'intensity ratio', None,
@@ -221,3 +272,12 @@ def volume_table(
         add('hypoperfusion', 'global', 'CBV index', None, index,
             None if slow_tissue.any() else 'no hypoperfusion to average over')  # fmt: skip
     return rows
+
+
+def _why_empty(what, removed):
+    """Tell why nothing is left of a lesion."""
+    if removed.get('unrestricted'):
+        return f'no tissue {what} lies within hypoperfusion'
+    taken = [f'{removed[kind]:.1f} mL of {kind}' for kind in ('specks', 'rims') if removed.get(kind)]
+    after = f' and removal of {" and ".join(taken)}' if taken else ''
+    return f'no tissue {what} after opening and closing{after}'

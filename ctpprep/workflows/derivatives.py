@@ -53,7 +53,8 @@ VOLUMES = _columns(
     normalization=('', 'normalization of CBF or CBV'),
     measure=(
         '',
-        'volume; volume by Tmax without its calibration; difference of hypoperfusion and core; '
+        'volume; volume before restriction to hypoperfusion, and within it; volume removed as specks '
+        'and rims; volume by Tmax without its calibration; difference of hypoperfusion and core; '
         'ratio; index; trial criteria',
     ),
     threshold=('', 'rCBF as a fraction, or Tmax in s'),

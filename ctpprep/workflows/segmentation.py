@@ -49,7 +49,7 @@ def init_segmentation_wf(
     workflow.connect([
         (inputnode, segment_lesions, [(port, port) for port in MAPS]),
         (inputnode, measure_volumes, [(port, port) for port in (*MAPS, *MEASURED)]),
-        (segment_lesions, measure_volumes, [(port, port) for port in MASKS]),
+        (segment_lesions, measure_volumes, [(port, port) for port in (*MASKS, 'cleaning')]),
         (segment_lesions, outputnode, [(port, port) for port in (*MASKS, 'lesions')]),
         (measure_volumes, outputnode, [('volumes', 'volumes')]),
     ])  # fmt: skip
@@ -62,12 +62,30 @@ def init_segmentation_wf(
         if method.tmax_calibration
         else ''
     )
+    cleaned = (
+        f' Connected lesions below {method.least_lesion_ml:g} mL were removed.'
+        if method.least_lesion_ml
+        else ''
+    )
+    if method.rim_mm:
+        cleaned += (
+            f' So were lesions of which less than {method.rim_deep_share:.0%} lies deeper than '
+            f'{method.rim_mm:g} mm below the surface of the brain or the ends of the slab, unless they '
+            f'meet hypoperfusion or {method.slab_end_ml:g} mL of them lie in the end slices.'
+        )
+    restricted = (
+        'Core is restricted to hypoperfusion, unlike in the paper; the table gives its volume before '
+        'that, too.'
+        if method.core_within_hypoperfusion
+        else 'Core is not restricted to hypoperfusion; the table gives the part of it that is.'
+    )
     workflow.__desc__ = f"""
 ### Segmentation
 
 Core is tissue with relative CBF below {method.core_rcbf:.0%}, by each normalization; hypoperfusion
 is tissue with Tmax above {method.hypoperfusion_tmax:g} s; both after morphological opening
-({method.opening_mm:g} mm) and closing ({method.closing_mm:g} mm), restricted to {side} [@rau2024].
+({method.opening_mm:g} mm) and closing ({method.closing_mm:g} mm), restricted to {side} [@rau2024].{cleaned}
+{restricted}
 Mismatch is hypoperfusion outside of the core; the table also gives the difference of the volumes,
 their ratio, the hypoperfusion intensity ratio [@olivot2014] and the criteria of DEFUSE 3
 [@albers2018].{uncalibrated}

@@ -72,7 +72,8 @@ def measure(files, deconvolution=None, **changed):
     if deconvolution:
         files = files | {'deconvolution': deconvolution}
     found = MeasureVolumes(
-        **files, tmax_calibration=method.tmax_calibration, **{name: getattr(outputs, name) for name in MASKS},
+        **files, tmax_calibration=method.tmax_calibration, cleaning=outputs.cleaning,
+        **{name: getattr(outputs, name) for name in MASKS},
         tmax_thresholds=list(method.tmax_thresholds),
         rcbf_thresholds=list(method.rcbf_thresholds), **method.stage('segmentation'),
     ).run().outputs  # fmt: skip
@@ -197,7 +198,7 @@ def test_withheld_volumes_are_rows_with_the_reason_and_no_figure():
     method = MethodSettings()
     table = MeasureVolumes(
         **files, symmetry='symmetry.json', tmax_calibration=False,
-        **{n: path for n in MASKS if isdefined(path := getattr(outputs, n))},
+        **{n: path for n in (*MASKS, 'cleaning') if isdefined(path := getattr(outputs, n))},
         tmax_thresholds=list(method.tmax_thresholds),
         rcbf_thresholds=list(method.rcbf_thresholds), **method.stage('segmentation'),
     ).run().outputs.volumes  # fmt: skip
@@ -265,7 +266,7 @@ def test_cbv_index_is_the_mean_in_hypoperfusion():
     rcbv = _images.save(np.where(inside, 0.7, 1.0), AFFINE, 'rcbv.nii', like='like.nii')
     method = MethodSettings()
     table = MeasureVolumes(
-        **files, **{name: getattr(outputs, name) for name in MASKS}, rcbv_global=rcbv,
+        **files, **{name: getattr(outputs, name) for name in (*MASKS, 'cleaning')}, rcbv_global=rcbv,
         tmax_calibration=True, tmax_thresholds=[6.0], rcbf_thresholds=[0.3], **method.stage('segmentation'),
     ).run().outputs.volumes  # fmt: skip
     found = pd.read_csv(table, sep='\t').set_index('measure')

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Thresholds, opening and closing."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -11,6 +13,9 @@ SIZE = (2.0, 2.0, 5.0)
 SHAPE = (30, 30, 6)
 ALL = np.ones(SHAPE, bool)
 RADII = {'opening_mm': 2.5, 'closing_mm': 2.5}
+NO_BORDER = segmentation.Border(~ALL, ~ALL)
+KEEP = RADII | {'least_lesion_ml': 0.0, 'rim_deep_share': 0.1, 'slab_end_ml': 5.0}
+CORE = KEEP | {'core_rcbf': 0.3, 'hypoperfusion': ~ALL, 'core_within_hypoperfusion': False}
 
 
 def block():
@@ -110,7 +115,7 @@ def test_core_is_tissue_strictly_below_the_threshold():
     relative = np.ones(SHAPE)
     relative[block()] = 0.299
     relative[20:26, 8:20, 1:5] = 0.3
-    found = segmentation.segment_core(relative, ALL, SIZE, core_rcbf=0.3, **RADII)
+    found = segmentation.segment_core(relative, ALL, SIZE, NO_BORDER, **CORE).mask
     assert found[9:19, 9:19, 1:5].all()
     assert not found[20:].any()
 
@@ -119,23 +124,25 @@ def test_hypoperfusion_is_tissue_strictly_above_the_threshold():
     tmax = np.full(SHAPE, 2.0)
     tmax[block()] = 6.01
     tmax[20:26, 8:20, 1:5] = 6.0
-    found = segmentation.segment_hypoperfusion(tmax, ALL, SIZE, hypoperfusion_tmax=6.0, **RADII)
+    found = segmentation.segment_hypoperfusion(
+        tmax, ALL, SIZE, NO_BORDER, hypoperfusion_tmax=6.0, **KEEP
+    ).mask
     assert found[9:19, 9:19, 1:5].all()
     assert not found[20:].any()
 
 
 def test_the_zeros_outside_tissue_are_no_core():
     relative = np.where(block(), 1.0, 0.0)
-    found = segmentation.segment_core(relative, block(), SIZE, core_rcbf=0.3, **RADII)
+    found = segmentation.segment_core(relative, block(), SIZE, NO_BORDER, **CORE).mask
     assert not found.any()
 
 
 def test_nan_is_neither_core_nor_hypoperfusion():
     values = np.full(SHAPE, np.nan)
-    assert not segmentation.segment_core(values, ALL, SIZE, core_rcbf=0.3, **RADII).any()
+    assert not segmentation.segment_core(values, ALL, SIZE, NO_BORDER, **CORE).mask.any()
     assert not segmentation.segment_hypoperfusion(
-        values, ALL, SIZE, hypoperfusion_tmax=6.0, **RADII
-    ).any()
+        values, ALL, SIZE, NO_BORDER, hypoperfusion_tmax=6.0, **KEEP
+    ).mask.any()
 
 
 def test_an_empty_mask_stays_empty():
@@ -165,9 +172,145 @@ def test_tissue_without_a_bolus_inside_hypoperfusion_belongs_to_it():
     tmax[12:18, 12:18] = 0.0
     tissue = np.ones(tmax.shape, bool)
     tissue[14, 14] = False
+    border = segmentation.find_border(tissue, SIZE, 0.0)
     found = segmentation.segment_hypoperfusion(
-        tmax, tissue, (2.0, 2.0, 5.0), hypoperfusion_tmax=6.0, opening_mm=2.5, closing_mm=2.5
-    )
+        tmax, tissue, SIZE, border, hypoperfusion_tmax=6.0, **KEEP
+    ).mask
     assert found[12:18, 12:18].sum() == 36 * 5 - 5
     assert not found[14, 14].any()
     assert not found[:4].any()
+
+
+# -- specks and rims: a round brain of 60 mm with a ventricle, ten slices of 5 mm
+
+X, Y = (2.0 * (axis - 19.5) for axis in np.indices((40, 40)))
+DISC = np.hypot(X, Y) < 30
+BRAIN = np.repeat((DISC & (np.hypot(X, Y) > 4))[..., None], 10, axis=2)
+DEPTH = np.repeat((30 - np.hypot(X, Y))[..., None], 10, axis=2)
+WEDGE = BRAIN & ((np.abs(Y) < 12) & (X < 0))[..., None]
+BORDER = segmentation.find_border(BRAIN, SIZE, 5.0)
+CLEAN = KEEP | {'least_lesion_ml': 1.0}
+
+
+def slices(*which):
+    return np.broadcast_to(np.isin(np.arange(10), which), BRAIN.shape)
+
+
+def clean(candidate, hypoperfusion=None, **changed):
+    return segmentation.segment(
+        candidate, BRAIN, SIZE, BORDER, hypoperfusion=hypoperfusion, **(CLEAN | changed)
+    )
+
+
+def test_border_is_the_outer_surface_and_the_ends_of_the_slab():
+    np.testing.assert_array_equal(BRAIN & BORDER.ends, BRAIN & slices(0, 9))
+    assert BORDER.surface[BRAIN & (DEPTH < 3)].all()
+    assert not BORDER.surface[DEPTH > 7].any()
+
+
+def test_bone_below_is_surface_and_a_ventricle_is_not():
+    cut = BRAIN.copy()
+    cut[:12, :, :5] = False
+    border = segmentation.find_border(cut, SIZE, 5.0)
+    assert border.surface[5:12, 18:22, 5].all()
+    assert not border.surface[8:12, 18:22, 6:9].any()
+    assert not BORDER.surface[15:25, 15:25].any()
+
+
+@pytest.mark.parametrize('count', [1, 2, 4])
+def test_a_thin_slab_has_no_ends(count):
+    assert not segmentation.find_border(BRAIN[..., :count], SIZE, 5.0).ends.any()
+
+
+def test_slices_of_twice_the_rim_are_no_rim():
+    border = segmentation.find_border(BRAIN, (2.0, 2.0, 10.0), 5.0)
+    assert not border.ends.any()
+
+
+def test_no_rim_no_border():
+    border = segmentation.find_border(BRAIN, SIZE, 0.0)
+    assert not (border.surface | border.ends).any()
+
+
+def test_a_speck_is_removed_and_told():
+    lesion, speck = WEDGE & slices(3, 4, 5) & (DEPTH > 5), np.zeros(BRAIN.shape, bool)
+    speck[25:31, 18:23, 4] = True  # 0.6 mL
+    found = clean(lesion | speck, opening_mm=0.0)
+    np.testing.assert_array_equal(found.specks, speck)
+    assert found.mask.any()
+    assert not (found.mask & speck).any()
+    assert clean(lesion | speck, opening_mm=0.0, least_lesion_ml=0.0).mask[speck].all()
+
+
+def test_pieces_that_share_a_corner_are_one_lesion():
+    mask = np.zeros(BRAIN.shape, bool)
+    mask[24:29, 12:17, 4] = mask[29:34, 17:22, 5] = True  # 0.5 mL each
+    found = clean(mask, opening_mm=0.0, closing_mm=0.0)
+    assert found.mask.sum() == mask.sum()
+
+
+@pytest.mark.parametrize('opening', [0.0, 2.5])
+@pytest.mark.parametrize('voxels', [1, 2])
+def test_a_rim_along_the_surface_is_removed_and_told(voxels, opening):
+    rim = BRAIN & (DEPTH < 2 * voxels)
+    found = clean(rim, opening_mm=opening)
+    assert not found.mask.any()
+    assert opening > 0 or (found.rims | found.specks)[rim].all()
+
+
+def test_an_infarct_of_the_cortex_is_no_rim():
+    infarct = WEDGE & (DEPTH < 12) & slices(3, 4, 5)
+    assert clean(infarct).mask[infarct].mean() > 0.9
+
+
+def test_a_ribbon_of_cortex_within_hypoperfusion_is_no_rim():
+    ribbon = WEDGE & (DEPTH < 4) & slices(2, 3, 4, 5, 6)
+    slow = WEDGE & (DEPTH < 25) & slices(1, 2, 3, 4, 5, 6, 7)
+    assert not clean(ribbon, opening_mm=0.0).mask.any()
+    assert clean(ribbon, slow, opening_mm=0.0).mask.any()
+
+
+def test_what_lies_in_an_end_slice_alone_is_a_rim():
+    alone = WEDGE & slices(0)
+    found = clean(alone)
+    assert found.rims.any()
+    assert not found.mask.any()
+
+
+def test_a_lesion_that_the_slab_cuts_is_kept():
+    cut = WEDGE & slices(0, 1)
+    np.testing.assert_array_equal(clean(cut, opening_mm=0.0).mask, cut & BRAIN)
+
+
+def test_a_large_lesion_of_the_end_slice_is_kept():
+    large = BRAIN & slices(9)
+    assert clean(large).mask.any()
+    assert clean(large, slab_end_ml=100.0).rims.any()
+
+
+def test_a_lesion_only_grows_with_its_threshold():
+    flow = ndimage.gaussian_filter(np.random.default_rng(3).normal(size=BRAIN.shape), (3, 3, 1.5))
+    levels = np.quantile(flow[BRAIN], np.linspace(0.02, 0.5, 12))
+    found = [clean(flow < level).mask for level in levels]
+    assert 0 < found[0].sum() < found[-1].sum()
+    assert all(not (small & ~large).any() for small, large in pairwise(found))
+
+
+def test_a_crop_gives_the_same_lesion():
+    candidate = WEDGE & (DEPTH < 12) & slices(3, 4, 5)
+    box = (slice(2, 25), slice(8, 34), slice(0, 9))
+    border = segmentation.Border(BORDER.surface[box], BORDER.ends[box])
+    cropped = segmentation.segment(candidate[box], BRAIN[box], SIZE, border, **CLEAN)
+    np.testing.assert_array_equal(cropped.mask, clean(candidate).mask[box])
+
+
+@pytest.mark.parametrize('restricted', [False, True])
+def test_core_ends_where_hypoperfusion_ends_if_asked_for(restricted):
+    core, slow = WEDGE & (DEPTH < 20) & slices(3, 4, 5), WEDGE & slices(4, 5, 6)
+    settings = {'core_rcbf': 0.3, 'core_within_hypoperfusion': restricted, 'hypoperfusion': slow}
+    found = segmentation.segment_core(
+        np.where(core, 0.1, 1.0), BRAIN, SIZE, BORDER, **CLEAN, **settings
+    )
+    assert found.unrestricted[core & ~slow].any()
+    assert found.mask[core & ~slow].any() == (not restricted)
+    assert found.mask[core & slow].any()

@@ -14,13 +14,11 @@ TISSUE[4:36, 4:36] = True
 SIDE = AffectedSide('left', 5.0, 1.0, 0.8)
 
 
-def threshold_mask(mask, within, fill=False):
-    return segmentation.open_close(
-        mask & within, within, SIZE, opening_mm=2.5, closing_mm=2.5, fill=fill
-    )
+BORDER = segmentation.find_border(TISSUE, SIZE, 5.0)
 
 
-def make_table(core=True, slow=True, severe=True, rcbv=0.9, offsets=None):
+def make_table(core=True, slow=True, severe=True, rcbv=0.9, offsets=None, second=0,
+               restrict=False):  # fmt: skip
     rcbf, tmax = np.where(TISSUE, 1.0, 0.0), np.where(TISSUE, 1.0, 0.0)
     if slow:
         tmax[6:26, 6:26] = 8.0
@@ -28,23 +26,43 @@ def make_table(core=True, slow=True, severe=True, rcbv=0.9, offsets=None):
         tmax[6:16, 6:26] = 11.0
     if core:
         rcbf[8:14, 8:14] = 0.1
-    size, low = {'core_rcbf': 0.3}, {'opening_mm': 2.5, 'closing_mm': 2.5}
-    masks = {
-        'hypoperfusion': segmentation.segment_hypoperfusion(
-            tmax, TISSUE, SIZE, hypoperfusion_tmax=6.0, **low
-        )
-    }
+    # a second core, of which the hypoperfusion ends at 26
+    rcbf[32 - second : 32, 32 - second : 32, 3:5] = 0.1
+    cleaning = {
+        'opening_mm': 2.5, 'closing_mm': 2.5, 'least_lesion_ml': 1.0, 'rim_deep_share': 0.1,
+        'slab_end_ml': 5.0,
+    }  # fmt: skip
+    hypoperfusion = segmentation.segment_hypoperfusion(
+        tmax, TISSUE, SIZE, BORDER, hypoperfusion_tmax=6.0, **cleaning
+    )
+    found = {'hypoperfusion': hypoperfusion}
     for which in ('global', 'local'):
-        masks[f'core_{which}'] = segmentation.segment_core(rcbf, TISSUE, SIZE, **size, **low)
+        found[f'core_{which}'] = segmentation.segment_core(
+            rcbf, TISSUE, SIZE, BORDER, core_rcbf=0.3, hypoperfusion=hypoperfusion.mask,
+            core_within_hypoperfusion=restrict, **cleaning,
+        )  # fmt: skip
+    masks = {name: lesion.mask for name, lesion in found.items()}
+    for which in ('global', 'local'):
         masks[f'mismatch_{which}'] = segmentation.segment_mismatch(
             masks['hypoperfusion'], masks[f'core_{which}']
         )
+
+    def segment(candidate, within, of_flow):
+        return segmentation.segment(
+            candidate, within, SIZE, BORDER, fill=not of_flow, hypoperfusion=hypoperfusion.mask,
+            restrict=of_flow and restrict, **cleaning,
+        )  # fmt: skip
+
+    removed = {
+        name: volumes.cleaning_ml(lesion, hypoperfusion.mask, SIZE)
+        for name, lesion in found.items()
+    }
     rcbv_global = None if rcbv is None else np.full(SHAPE, rcbv)
     rows = volumes.volume_table(
-        masks, tmax, {'global': rcbf, 'local': rcbf}, rcbv_global,
+        masks, removed, tmax, {'global': rcbf, 'local': rcbf}, rcbv_global,
         {'global': TISSUE, 'local': TISSUE}, SIZE, SIDE, 'left', core_rcbf=0.3,
         hypoperfusion_tmax=6.0, tmax_thresholds=(4.0, 6.0, 8.0, 10.0),
-        rcbf_thresholds=(0.2, 0.3, 0.34, 0.38), threshold_mask=threshold_mask, tmax_offsets=offsets,
+        rcbf_thresholds=(0.2, 0.3, 0.34, 0.38), segment=segment, tmax_offsets=offsets,
     )  # fmt: skip
     return rows, masks
 
@@ -170,6 +188,39 @@ def test_what_cannot_be_divided_is_empty_with_a_reason():
 
 def test_what_is_there_needs_no_reason():
     assert pick(make_table()[0], 'core', 'volume', 'global')['reason'] is None
+
+
+# -- what was removed, and what is restricted
+
+
+def test_what_was_removed_stands_in_the_table():
+    rows = make_table(core=False, second=4)[0]
+    row = pick(rows, 'core', 'removed specks', 'global')
+    assert row['volume_ml'] == pytest.approx(0.48)
+    assert row['reason'] is None
+    for region in ('core', 'rcbf'):
+        empty = pick(rows, region, 'volume', 'global', 0.3)
+        assert empty['volume_ml'] == 0
+        assert '0.5 mL of specks' in empty['reason']
+    assert pick(rows, 'core', 'removed rims', 'global')['reason'].startswith('no rims')
+
+
+@pytest.mark.parametrize('restrict', [False, True])
+def test_core_is_tabulated_with_and_without_restriction(restrict):
+    rows, masks = make_table(restrict=restrict, second=10)
+    whole = pick(rows, 'core', 'volume unrestricted', 'global')['volume_ml']
+    inside = pick(rows, 'core', 'volume within hypoperfusion', 'global')['volume_ml']
+    assert 0 < inside < whole
+    written = pick(rows, 'core', 'volume', 'global')['volume_ml']
+    assert written == (inside if restrict else whole)
+    assert written == pytest.approx(volumes.volume_ml(masks['core_global'], SIZE))
+    assert pick(rows, 'rcbf', 'volume', 'global', 0.3)['volume_ml'] == written
+
+
+def test_core_that_restriction_takes_away_says_so():
+    row = pick(make_table(restrict=True, slow=False, severe=False)[0], 'core', 'volume', 'local')
+    assert row['volume_ml'] == 0
+    assert 'within hypoperfusion' in row['reason']
 
 
 # -- without calibration

@@ -13,7 +13,10 @@ def test_masks_that_are_measured_are_those_that_are_written():
         workflow.get_node, ('segment_lesions', 'measure_volumes', 'outputnode')
     )
     same = [(name, name) for name in MASKS]
-    assert workflow._graph.get_edge_data(segment, measure)['connect'] == same
+    assert workflow._graph.get_edge_data(segment, measure)['connect'] == [
+        *same,
+        ('cleaning', 'cleaning'),
+    ]
     assert workflow._graph.get_edge_data(segment, output)['connect'] == [
         *same,
         ('lesions', 'lesions'),
@@ -29,6 +32,9 @@ def test_masks_that_are_measured_are_those_that_are_written():
         ({'core_rcbf': 0.38}, 'below 38%'),
         ({'hypoperfusion_tmax': 4.0}, 'Tmax above 4 s'),
         ({'opening_mm': 1.0, 'closing_mm': 3.0}, 'opening (1 mm) and closing (3 mm)'),
+        ({'least_lesion_ml': 2.0}, 'lesions below 2 mL were removed'),
+        ({'rim_mm': 4.0}, 'deeper than 4 mm'),
+        ({'core_within_hypoperfusion': True}, 'Core is restricted to hypoperfusion'),
     ],
 )
 def test_methods_text_follows_the_settings(changed, sentence):
