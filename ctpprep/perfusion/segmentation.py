@@ -183,7 +183,14 @@ def find_border(tissue_mask, voxel_size_mm, rim_mm):
 
 
 def find_artefacts(
-    mask, border, voxel_size_mm, *, least_lesion_ml, rim_deep_share, slab_end_ml, hypoperfusion=None
+    mask,
+    border,
+    voxel_size_mm,
+    *,
+    least_lesion_ml,
+    rim_deep_share,
+    slab_end_ml,
+    hypoperfusion=None,
 ):
     """Find the specks and rims of a mask, by connected component.
 
@@ -327,9 +334,7 @@ def segment_hypoperfusion(tmax, within, voxel_size_mm, border, *, hypoperfusion_
     -------
     Lesion
     """
-    return segment(
-        tmax > hypoperfusion_tmax, within, voxel_size_mm, border, fill=True, **cleaning
-    )
+    return segment(tmax > hypoperfusion_tmax, within, voxel_size_mm, border, fill=True, **cleaning)
 
 
 def segment_mismatch(hypoperfusion, core):

@@ -278,6 +278,8 @@ def _why_empty(what, removed):
     """Tell why nothing is left of a lesion."""
     if removed.get('unrestricted'):
         return f'no tissue {what} lies within hypoperfusion'
-    taken = [f'{removed[kind]:.1f} mL of {kind}' for kind in ('specks', 'rims') if removed.get(kind)]
+    taken = [
+        f'{removed[kind]:.1f} mL of {kind}' for kind in ('specks', 'rims') if removed.get(kind)
+    ]
     after = f' and removal of {" and ".join(taken)}' if taken else ''
     return f'no tissue {what} after opening and closing{after}'

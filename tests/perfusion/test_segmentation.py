@@ -252,8 +252,7 @@ def test_pieces_that_share_a_corner_are_one_lesion():
 @pytest.mark.parametrize('opening', [0.0, 2.5])
 @pytest.mark.parametrize('voxels', [1, 2])
 def test_a_rim_along_the_surface_is_removed_and_told(voxels, opening):
-    depth = 2.0 * voxels
-    rim = BRAIN & (DEPTH < depth)
+    rim = BRAIN & (2 * voxels > DEPTH)
     found = clean(rim, opening_mm=opening)
     assert not found.mask.any()
     assert opening > 0 or (found.rims | found.specks)[rim].all()
