@@ -26,7 +26,7 @@ from pathlib import Path
 
 from ctpprep import __version__
 from ctpprep.exceptions import CtpprepError, UsageError
-from ctpprep.settings import About, MethodSettings, RunSettings
+from ctpprep.settings import ENTRIES, About, MethodSettings, RunSettings
 
 if typing.TYPE_CHECKING:
     from ctpprep.workflows.execution import SeriesResult
@@ -34,6 +34,8 @@ if typing.TYPE_CHECKING:
 logger = logging.getLogger('ctpprep')
 
 LEVELS = ('participant', 'group')
+# stages that maps made elsewhere do not go through
+SERIES_STAGES = ('grid', 'motion', 'vessels', 'denoising', 'deconvolution', 'coregistration')
 INTERRUPTED = 130  # as shells report SIGINT
 
 
@@ -83,13 +85,14 @@ def _complain(message: object, code: int) -> int:
 
 def run_participants(method: MethodSettings, run: RunSettings) -> int:
     """Process every series; return the exit code."""
-    from ctpprep.series import CTPSeries, find_series
+    from ctpprep.dataset import FailedSeries
+    from ctpprep.series import find_series
     from ctpprep.supplied import add_supplied, dataset_links
 
     found = add_supplied(find_series(run), run)
-    series = [each for each in found if isinstance(each, CTPSeries)]
+    series = [each for each in found if not isinstance(each, FailedSeries)]
     for each in found:
-        if not isinstance(each, CTPSeries):
+        if isinstance(each, FailedSeries):
             _complain(each.reason, 1)
     if not series:
         return 1
@@ -110,7 +113,7 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
         from ctpprep.workflows.base import init_ctpprep_wf
         from ctpprep.workflows.execution import SeriesResult, run_workflow, write_graph
 
-        links = {'raw': run.bids_dir, **dataset_links(run)}
+        links = {'raw': run.bids_dir, **dataset_links(run, series)}
         write_dataset_description(run.output_dir, links, __version__)
         workflow = init_ctpprep_wf(series, method, run)
         if run.write_graph:
@@ -119,10 +122,11 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
         results = run_workflow(workflow, series, run)
         remove_stale(series, results, method, run, began)
         for each in found:
-            if not isinstance(each, CTPSeries):
+            if isinstance(each, FailedSeries):
                 results.append(SeriesResult(each.prefix, False, each.reason))
         results.sort(key=lambda result: result.prefix)
         write_reports(found, results, method, run)
+        tell_entries(series, results, run.output_dir)
         told = with_quality(results, run.output_dir)
         logger.info('\n%s\noutputs: %s', tabulate(told), run.output_dir)
     return 0 if all(result.succeeded for result in results) else 1
@@ -154,20 +158,27 @@ def write_reports(
     run: RunSettings,
 ) -> None:
     """Write the page of every participant, also of one whose series failed."""
+    from ctpprep.dataset import FailedSeries
+    from ctpprep.ready_maps import ReadyMaps
     from ctpprep.reports import build_report
-    from ctpprep.series import CTPSeries
     from ctpprep.workflows.base import init_series_wf
 
     failed = {each.prefix: each for each in results if not each.succeeded}
     for label in dict.fromkeys(each.participant for each in found):
         mine = [each for each in found if each.participant == label]
-        usable = [each for each in mine if isinstance(each, CTPSeries)]
+        usable = [each for each in mine if not isinstance(each, FailedSeries)]
         texts = {each.prefix: init_series_wf(each, method, run).visit_desc() for each in usable}
         methods = next(iter(texts.values()), '')
         if len(set(texts.values())) > 1:  # what was supplied differs from series to series
             methods = '\n'.join(f'## {prefix}\n{text}' for prefix, text in texts.items())
-        info = describe_run(method) | {
-            'Timing': {each.prefix: each.timing_source for each in usable},
+        maps_only = all(isinstance(each, ReadyMaps) for each in usable)
+        info = describe_run(method, SERIES_STAGES if maps_only else ()) | {
+            'Timing': {
+                each.prefix: 'maps made elsewhere'
+                if isinstance(each, ReadyMaps)
+                else each.timing_source
+                for each in usable
+            },
             'Supplied': {
                 each.prefix: ', '.join(file.uri for file in each.supplied.values()) or 'nothing'
                 for each in usable
@@ -181,11 +192,12 @@ def write_reports(
         logger.info('report: %s', build_report(run.output_dir, label, methods, info))
 
 
-def describe_run(method: MethodSettings) -> dict[str, typing.Any]:
+def describe_run(method: MethodSettings, not_run: tuple[str, ...] = ()) -> dict[str, typing.Any]:
     """Tell software and settings; nothing of the machine, since the record travels."""
     stages = dict.fromkeys(
         each.metadata['about'].stage for each in dataclasses.fields(MethodSettings)
     )
+    stages = dict.fromkeys(each for each in stages if each not in not_run)
     packages = ('nipype', 'niworkflows', 'antspyx', 'nibabel', 'numpy', 'scipy', 'pybids')
     return {
         'version': __version__,
@@ -203,6 +215,21 @@ def run_group(run: RunSettings) -> int:
     written = collect_tables(run)
     logger.info('written: %s', ', '.join(str(path) for path in written))
     return 0
+
+
+def tell_entries(
+    series: Sequence[typing.Any], results: Sequence['SeriesResult'], output_dir: Path
+) -> None:
+    """Say of maps made elsewhere which units were read or assumed, and whence masks and CT are."""
+    from ctpprep.ready_maps import ReadyMaps
+    from ctpprep.reports.page import read_notes
+
+    ok = {each.prefix for each in results if each.succeeded}
+    for each in series:
+        if isinstance(each, ReadyMaps) and each.prefix in ok:
+            sidecar = output_dir / each.out_subdir / f'{each.prefix}_tmax.json'
+            for note in read_notes(sidecar):
+                logger.info('%s: %s', each.prefix, note)
 
 
 def with_quality(results: Sequence['SeriesResult'], output_dir: Path) -> list['SeriesResult']:
@@ -266,6 +293,11 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         '--session-label', '--session-id', nargs='+', default=(), metavar='LABEL',
         help='sessions to process, with or without ses- (default: all)',
+    )  # fmt: skip
+    add(
+        '--entry', type=_choice(ENTRIES), default='auto', metavar=f'{{{",".join(ENTRIES)}}}',
+        help='what to process: CT perfusion series, maps made elsewhere, or maps where a session '
+        'has no series (default: auto)',
     )  # fmt: skip
     add(
         '--frame-interval', type=float, metavar='S',
@@ -438,6 +470,7 @@ def read_settings(args: argparse.Namespace) -> tuple[MethodSettings, RunSettings
         brain_mask=args.brain_mask,
         aif_file=args.aif_file,
         derivatives=tuple(args.derivatives),
+        entry=args.entry,
         verbosity=args.verbose,
         run_uuid=f'{time.strftime("%Y%m%d-%H%M%S")}_{uuid.uuid4()}',
         write_graph=args.write_graph,

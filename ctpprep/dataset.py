@@ -293,6 +293,32 @@ def check_placed(image: Any) -> None:
         raise SeriesError(f'the header gives lengths in {unit}; mm are needed (xyzt_units)')
 
 
+def check_volume(path: Path, what: str) -> None:
+    """Check the header of a 3D image, such as a mask that a user supplies.
+
+    Parameters
+    ----------
+    path : Path
+        NIfTI file.
+    what : str
+        What is needed, such as 'mask'.
+
+    Raises
+    ------
+    SeriesError
+        When the file is damaged, not 3D, or cannot be placed in the patient.
+    """
+    try:
+        image = open_nifti(path)
+        if len(image.shape) != 3:
+            shape = ' x '.join(map(str, image.shape))
+            raise SeriesError(f'{len(image.shape)}D ({shape}); a 3D {what} is needed')
+        check_complete(path, image)
+        check_placed(image)
+    except SeriesError as error:
+        raise SeriesError(f'{path.name}: {error}') from error
+
+
 def check_geometry(image: Any) -> None:
     """Refuse voxels that are no axial slices of a plausible size."""
     check_placed(image)

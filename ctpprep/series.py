@@ -32,9 +32,12 @@ from ctpprep.dataset import (
     refuse_twins,
     select_participants,
     select_sessions,
+    session_dir,
     workflow_name,
 )
 from ctpprep.exceptions import SeriesError, TimingError, UsageError
+from ctpprep.ready_maps import PATTERNS as MAP_PATTERNS
+from ctpprep.ready_maps import ReadyMaps, find_maps, map_images
 from ctpprep.settings import RunSettings
 
 logger = logging.getLogger(__name__)
@@ -99,8 +102,15 @@ class CTPSeries:
         return self.supplied.get('ctp_corrected', SuppliedFile(self.path, self.uri))
 
 
-def find_series(run: RunSettings) -> list[CTPSeries | FailedSeries]:
-    """Find and validate the CT perfusion series of a dataset.
+# what can be processed
+Series = CTPSeries | ReadyMaps
+
+
+def find_series(run: RunSettings) -> list[Series | FailedSeries]:
+    """Find and validate the CT perfusion series of a dataset, and maps made elsewhere.
+
+    A session with a series is processed from it. Perfusion maps count where there is no series, or
+    where `RunSettings.entry` asks for them.
 
     Parameters
     ----------
@@ -109,7 +119,7 @@ def find_series(run: RunSettings) -> list[CTPSeries | FailedSeries]:
 
     Returns
     -------
-    list of CTPSeries and FailedSeries
+    list of CTPSeries, ReadyMaps and FailedSeries
         In the order of their names. A wanted participant without any series counts as failed.
 
     Raises
@@ -120,19 +130,32 @@ def find_series(run: RunSettings) -> list[CTPSeries | FailedSeries]:
     participants = select_participants(run.bids_dir, run.participant_label)
     command_times = read_command_times(run)
     index = DatasetIndex(run.bids_dir, participants)
-    images = select_sessions(_series_images(index), run.session_label)
-    if not images:
-        raise UsageError(
-            f'no CT perfusion series in {run.bids_dir} for {listed(participants, "sub-")}; '
-            f'looked for {PATTERNS} in sub-<label>/[ses-<label>/] and its folders ct and perf'
-        )
-    found: list[CTPSeries | FailedSeries] = []
+    images = _series_images(index) if run.entry != 'maps' else []
+    maps = map_images(index) if run.entry != 'series' else []
+    chosen = select_sessions(images + maps, run.session_label)
+    images = [path for path in images if path in chosen]
+    having_series = {session_dir(path, run.bids_dir) for path in images}
+    having_maps = {session_dir(path, run.bids_dir) for path in chosen if path not in images}
+    for home in sorted(having_series & having_maps):
+        logger.info(
+            '%s has a series and perfusion maps: the series is processed; --entry maps takes the '
+            'maps', home.relative_to(run.bids_dir),
+        )  # fmt: skip
+    found: list[Series | FailedSeries] = []
     for prefix, paths in _by_prefix(images).items():
         try:
             refuse_twins(paths, run.bids_dir)
             found.append(_read_series(prefix, paths[0], index, command_times))
         except SeriesError as error:
             found.append(fail(prefix, paths[0], run.bids_dir, error))
+    found += find_maps(index, sorted(having_maps - having_series))
+    if not found:
+        raise UsageError(
+            f'no CT perfusion series in {run.bids_dir} for {listed(participants, "sub-")}; '
+            f'looked for {PATTERNS} in sub-<label>/[ses-<label>/] and its folders ct and perf, '
+            f'and for maps made elsewhere ({MAP_PATTERNS})'
+        )
+    found.sort(key=lambda each: each.prefix)
     having = {each.participant for each in found}
     for label in sorted(set(participants) - having):
         if run.participant_label:
@@ -141,7 +164,8 @@ def find_series(run: RunSettings) -> list[CTPSeries | FailedSeries]:
                     f'sub-{label}',
                     label,
                     None,
-                    f'sub-{label} has no CT perfusion series ({PATTERNS})',
+                    f'sub-{label} has no CT perfusion series ({PATTERNS}) and no maps '
+                    f'({MAP_PATTERNS})',
                 )
             )
         else:

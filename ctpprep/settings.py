@@ -520,6 +520,10 @@ class MethodSettings:
         }
 
 
+# what is taken of a dataset: series where there are some and else maps, or one of both alone
+ENTRIES = ('auto', 'series', 'maps')
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """Where and how to run, and what a user gives in place of the dataset's times or of a step."""
@@ -537,6 +541,7 @@ class RunSettings:
     brain_mask: Path | None = None
     aif_file: Path | None = None
     derivatives: tuple[tuple[str, Path], ...] = ()
+    entry: str = 'auto'
     verbosity: int = 0
     run_uuid: str = ''
     write_graph: bool = False

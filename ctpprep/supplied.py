@@ -16,15 +16,10 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from ctpprep.dataset import (
-    FailedSeries,
-    SuppliedFile,
-    check_complete,
-    check_placed,
-    open_nifti,
-)
+from ctpprep.dataset import FailedSeries, SuppliedFile, check_volume
 from ctpprep.exceptions import SeriesError, UsageError
-from ctpprep.series import CTPSeries, read_command_times, read_times_of
+from ctpprep.ready_maps import MASKS, REFERENCES, ReadyMaps, add_companions, beside
+from ctpprep.series import CTPSeries, Series, read_command_times, read_times_of
 from ctpprep.settings import RunSettings
 
 logger = logging.getLogger(__name__)
@@ -44,24 +39,27 @@ WORDS = {
     'aif_mask': 'the voxels of the arterial input function',
 }
 AIF = ('curves', 'aif_mask')
+# what goes with maps made elsewhere
+MAP_PIECES = (*MASKS.values(), *(each for names in REFERENCES.values() for each in names))
+BESIDE = 'rawdata'  # name in BIDS URIs of the raw data beside a folder `derivatives`
 LEAST_SAMPLES = 5
 MISSING = ('n/a', '', 'nan')
 
 
 def add_supplied(
-    found: Sequence[CTPSeries | FailedSeries], run: RunSettings
-) -> list[CTPSeries | FailedSeries]:
+    found: Sequence[Series | FailedSeries], run: RunSettings
+) -> list[Series | FailedSeries]:
     """Give each series the files that a user supplied for it.
 
     Parameters
     ----------
-    found : sequence of CTPSeries and FailedSeries
+    found : sequence of CTPSeries, ReadyMaps and FailedSeries
         As `find_series` returns them.
     run : RunSettings
 
     Returns
     -------
-    list of CTPSeries and FailedSeries
+    list of CTPSeries, ReadyMaps and FailedSeries
         In the same order; a series whose supplied file cannot be used has failed.
 
     Raises
@@ -75,28 +73,36 @@ def add_supplied(
         piece: SuppliedFile(path, _uri(path, option, roots))
         for piece, option, path in _options(run)
     }
-    results: list[CTPSeries | FailedSeries] = []
+    results: list[Series | FailedSeries] = []
     used = set()
     for series in found:
-        if not isinstance(series, CTPSeries):
+        if isinstance(series, FailedSeries):
             results.append(series)
             continue
-        pieces = _choose(given, _find_pieces(series, run))
-        used |= {each.uri.split(':')[1] for each in pieces.values()}
         try:
+            if isinstance(series, ReadyMaps):
+                results.append(maps := _complete(series, given, run))
+                used |= {each.uri.split(':')[1] for each in maps.supplied.values()}
+                continue
+            pieces = _choose(given, _find_pieces(series, run))
+            used |= {each.uri.split(':')[1] for each in pieces.values()}
             results.append(_apply(series, pieces, run))
         except SeriesError as error:
             results.append(
                 FailedSeries(series.prefix, series.participant, series.session, str(error))
             )
     for name, root in run.derivatives:
-        if name in used or not any(isinstance(each, CTPSeries) for each in found):
+        if name in used or all(isinstance(each, FailedSeries) for each in found):
             continue
+        wanted = list(PIECES.values()) if any(isinstance(x, CTPSeries) for x in found) else []
+        if any(isinstance(each, ReadyMaps) for each in found):
+            wanted += [f'{each}.nii.gz' for each in MAP_PIECES]
+        wanted = list(dict.fromkeys(wanted))
         # a run of some participants may meet a dataset of others
-        if any(next(root.glob(f'sub-*/**/*_{each}'), None) for each in PIECES.values()):
+        if any(next(root.glob(f'sub-*/**/*_{each}'), None) for each in wanted):
             logger.info('%s holds nothing for the selected series', name)
         else:
-            endings = ', '.join(f'*_{ending}' for ending in PIECES.values())
+            endings = ', '.join(f'*_{ending}' for ending in wanted)
             raise UsageError(
                 f'--derivatives {name}={root} holds nothing that can be supplied; looked for '
                 f'{endings} in sub-<label>/[ses-<label>/] and its folder ct'
@@ -104,12 +110,16 @@ def add_supplied(
     return results
 
 
-def dataset_links(run: RunSettings) -> dict[str, Path]:
+def dataset_links(
+    run: RunSettings, found: Sequence[Series | FailedSeries] = ()
+) -> dict[str, Path]:
     """Name the folders that the BIDS URIs of supplied files point into.
 
     Parameters
     ----------
     run : RunSettings
+    found : sequence of CTPSeries, ReadyMaps and FailedSeries
+        With what was supplied: whether the raw data beside the maps were read.
 
     Returns
     -------
@@ -119,6 +129,9 @@ def dataset_links(run: RunSettings) -> dict[str, Path]:
     for _, option, path in _options(run):
         if _home(path, {'raw': run.bids_dir, **links}) is None:
             links[option] = path.parent
+    maps = [each for each in found if isinstance(each, ReadyMaps)]
+    if any(f'bids:{BESIDE}:' in f.uri for each in maps for f in each.supplied.values()):
+        links.update(_beside(run))
     return links
 
 
@@ -215,7 +228,7 @@ def _options(run: RunSettings) -> list[tuple[str, str, Path]]:
     return options
 
 
-def _check_options(found: Sequence[CTPSeries | FailedSeries], run: RunSettings) -> dict[str, Path]:
+def _check_options(found: Sequence[Series | FailedSeries], run: RunSettings) -> dict[str, Path]:
     """Refuse options that cannot be meant; give the folders of the BIDS URIs by name."""
     names = [name for name, _ in run.derivatives]
     for name, root in run.derivatives:
@@ -288,6 +301,31 @@ def _choose(
     return {name: file for name, file in chosen.items() if name not in AIF or name == aif}
 
 
+def _beside(run: RunSettings) -> list[tuple[str, Path]]:
+    """Name the raw data beside the maps, unless a user's dataset has that name."""
+    folder = beside(run.bids_dir)
+    taken = BESIDE in dict(run.derivatives)
+    return [(BESIDE, folder)] if folder is not None and not taken else []
+
+
+def _complete(maps: ReadyMaps, given: dict[str, SuppliedFile], run: RunSettings) -> ReadyMaps:
+    """Add to maps the masks and the image of densities that go with them, and check these."""
+    if 'brain_mask' in given:
+        maps = replace(maps, masks={'brain_mask': given['brain_mask']})
+    if given.keys() - {'brain_mask'}:
+        raise SeriesError(
+            f'{maps.prefix}: --aif-file needs a series, but there are maps made elsewhere only'
+        )
+    maps = add_companions(maps, [*run.derivatives, ('raw', run.bids_dir), *_beside(run)])
+    for name, file in maps.masks.items():
+        logger.info('%s: supplied: %s, %s', maps.prefix, name.replace('_', ' '), file.uri)
+        check_volume(file.path, 'mask')
+    if maps.reference is not None:
+        logger.info('%s: reference image: %s', maps.prefix, maps.reference.uri)
+        check_volume(maps.reference.path, 'image')
+    return maps
+
+
 def _apply(series: CTPSeries, pieces: dict[str, SuppliedFile], run: RunSettings) -> CTPSeries:
     """Check the pieces of a series and put them in; a corrected series brings its own times."""
     for piece, file in pieces.items():
@@ -295,7 +333,7 @@ def _apply(series: CTPSeries, pieces: dict[str, SuppliedFile], run: RunSettings)
         if piece == 'curves':
             read_curves(file.path)
         elif piece != 'ctp_corrected':
-            check_mask_header(file.path)
+            check_volume(file.path, 'mask')
     series = replace(series, supplied=pieces)
     if corrected := pieces.get('ctp_corrected'):
         name = corrected.path.name
@@ -310,30 +348,6 @@ def _apply(series: CTPSeries, pieces: dict[str, SuppliedFile], run: RunSettings)
             timing_source=f'{source} of {name}',
         )  # fmt: skip
     return series
-
-
-def check_mask_header(path: Path) -> None:
-    """Check the header of a supplied mask.
-
-    Parameters
-    ----------
-    path : Path
-        NIfTI file.
-
-    Raises
-    ------
-    SeriesError
-        When the file is damaged, not 3D, or cannot be placed in the patient.
-    """
-    try:
-        image = open_nifti(path)
-        if len(image.shape) != 3:
-            shape = ' x '.join(map(str, image.shape))
-            raise SeriesError(f'{len(image.shape)}D ({shape}); a 3D mask is needed')
-        check_complete(path, image)
-        check_placed(image)
-    except SeriesError as error:
-        raise SeriesError(f'{path.name}: {error}') from error
 
 
 def _own_sidecar(path: Path) -> dict[str, object]:

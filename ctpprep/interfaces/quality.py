@@ -31,6 +31,7 @@ class _AssessQualityInputSpec(BaseInterfaceInputSpec):
     unassessable_mask = File(exists=True, desc='none if local maps were withheld')
     hemispheres = File(exists=True, mandatory=True)
     volumes = File(exists=True, mandatory=True, desc='tsv')
+    entry = File(exists=True, desc='of maps made elsewhere: which image was mirrored, json')
     hypoperfusion_tmax = traits.Float(mandatory=True, desc='s')
     mirror_least_similarity = traits.Float(mandatory=True, desc='correlation')
     mirror_most_folding = traits.Float(mandatory=True, desc='fraction')
@@ -93,6 +94,7 @@ class AssessQuality(SimpleInterface):
         return {
             'coverage': slices * _images.voxel_size_mm(affine)[2],
             'normal_tissue': facts['normal_share'],
+            'reference_density': self._reference_density(),
             'mirror_similarity': mirrored['mirror_similarity'],
             'mirror_folding': mirrored['mirror_folding'],
             'unassessable': self._unassessable(tissue),
@@ -111,6 +113,12 @@ class AssessQuality(SimpleInterface):
         if not self.inputs.unassessable_mask:
             return None
         return _images.load_mask(self.inputs.unassessable_mask).sum() / tissue.sum()
+
+    def _reference_density(self):
+        """Tell whether the mirrored image is one of densities (1) or a perfusion map (0)."""
+        if not self.inputs.entry:
+            return 1.0
+        return float(_read(self.inputs.entry)['reference_image_from'] in ('ctpref', 'ncct'))
 
 
 def _read(path):

@@ -83,6 +83,10 @@ CHECKS = (
     Check('tmax_at_zero', 'fraction', 'share of tissue whose Tmax is 0', 0.1, 0.3, False,
           'the AIF comes later than tissue (an artery behind a stenosis?): Tmax and hypoperfusion '
           'read low'),
+    Check('reference_density', 'fraction',
+          'the mirrored image is a CT (1), or a perfusion map in its stead (0)', 1.0, 0.0, True,
+          'lesions are in the image that is registered: look at the mirror figure, and prefer the '
+          'global map'),
     Check('mirror_similarity', 'correlation', 'agreement of brain with its mirrored self', 0.65, 0.5,
           True, 'homologues are uncertain: read the global map'),
     Check('mirror_folding', 'fraction',

@@ -82,6 +82,7 @@ class Section:
     prefix: str
     volumes: list[dict[str, str]] = field(default_factory=list)
     reference: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     figures: list[dict[str, str]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
@@ -203,6 +204,8 @@ def collect(output_dir: Path, label: str, failed: list[dict[str, Any]]) -> list[
         told = json.loads(path.read_text(encoding='utf-8'))
         reference = {name: told[name] for name in ('Reference', 'ReferenceReason') if name in told}
         section(path.name.removesuffix('_desc-global_rcbf.json')).reference = reference
+    for path in sorted(folder.rglob('*_tmax.json')):
+        section(path.name.removesuffix('_tmax.json')).notes = read_notes(path)
     for path in sorted(folder.rglob('*_desc-qualitycontrol_ctp.tsv')):
         section(path.name.removesuffix('_desc-qualitycontrol_ctp.tsv')).checks = read_checks(path)
     words = {what: (title, about) for what, title, about in FIGURES}
@@ -213,6 +216,11 @@ def collect(output_dir: Path, label: str, failed: list[dict[str, Any]]) -> list[
     for each in failed:
         section(str(each.get('prefix', f'sub-{label}'))).failures.append(each)
     return [sections[prefix] for prefix in sorted(sections)]
+
+
+def read_notes(path: Path) -> list[str]:
+    """Read what the sidecar of Tmax tells of maps made elsewhere; nothing of our own."""
+    return list(json.loads(path.read_text(encoding='utf-8')).get('EntryNotes', []))
 
 
 def find_figures(folder: Path) -> list[tuple[str, str, Path]]:

@@ -2,11 +2,13 @@
 """The whole graph: every series through every stage."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from ctpprep.dataset import workflow_name
-from ctpprep.series import CTPSeries
+from ctpprep.ready_maps import ReadyMaps
+from ctpprep.series import CTPSeries, Series
 from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows.coregistration import init_coregistration_wf
 from ctpprep.workflows.deconvolution import init_deconvolution_wf
@@ -14,18 +16,19 @@ from ctpprep.workflows.derivatives import init_writer
 from ctpprep.workflows.normalization import init_normalization_wf
 from ctpprep.workflows.preprocessing import init_preprocessing_wf
 from ctpprep.workflows.quality import init_quality_wf
+from ctpprep.workflows.ready_maps import init_ready_maps_wf
 from ctpprep.workflows.segmentation import init_segmentation_wf
 from ctpprep.workflows.symmetry import init_symmetry_wf
 
 
 def init_ctpprep_wf(
-    series: Sequence[CTPSeries], method: MethodSettings, run: RunSettings
+    series: Sequence[Series], method: MethodSettings, run: RunSettings
 ) -> LiterateWorkflow:
     """Build the graph of all series.
 
     Parameters
     ----------
-    series : sequence of CTPSeries
+    series : sequence of CTPSeries and ReadyMaps
     method : MethodSettings
     run : RunSettings
 
@@ -46,13 +49,16 @@ def init_ctpprep_wf(
 
 
 def init_series_wf(
-    series: CTPSeries, method: MethodSettings, run: RunSettings, threads: int = 1
+    series: Series, method: MethodSettings, run: RunSettings, threads: int = 1
 ) -> LiterateWorkflow:
     """Build the graph of one series: its stages share ports of the same names.
 
+    A raw series and maps made elsewhere enter at different stages and end in the same ports: nothing
+    further on knows which it was.
+
     Parameters
     ----------
-    series : CTPSeries
+    series : CTPSeries or ReadyMaps
     method : MethodSettings
     run : RunSettings
     threads : int
@@ -63,16 +69,25 @@ def init_series_wf(
     LiterateWorkflow
     """
     workflow = LiterateWorkflow(name=series.workflow_name)
-    mem_gb = working_gb(series, method)
-    stages = {
-        'preprocessing': init_preprocessing_wf(series, method, mem_gb, threads),
-        'deconvolution': init_deconvolution_wf(series, method, mem_gb, threads),
+    quantities: tuple[str, ...] = ('rcbf', 'rcbv')
+    if isinstance(series, ReadyMaps):
+        stages = {'ready_maps': init_ready_maps_wf(series, method)}
+        quantities = quantities if 'cbv' in series.maps else ('rcbf',)
+        # whose Tmax it is, is not known: there is none without calibration
+        method = replace(method, tmax_calibration=False)
+    else:
+        mem_gb = working_gb(series, method)
+        stages = {
+            'preprocessing': init_preprocessing_wf(series, method, mem_gb, threads),
+            'deconvolution': init_deconvolution_wf(series, method, mem_gb, threads),
+        }
+    stages |= {
         'symmetry': init_symmetry_wf(method),
-        'normalization': init_normalization_wf(method),
+        'normalization': init_normalization_wf(method, quantities),
         'segmentation': init_segmentation_wf(method),
         'quality': init_quality_wf(series, method, run),
     }
-    if series.ncct is not None:
+    if isinstance(series, CTPSeries) and series.ncct is not None:
         stages['coregistration'] = init_coregistration_wf(series, method)
     # a port is fed by the stage that puts out a quantity of its name; without one it stays empty
     makers = {

@@ -10,7 +10,8 @@ from nipype.pipeline import engine as pe
 from ctpprep.interfaces.bids import WriteDerivatives, with_sidecars
 from ctpprep.interfaces.segmentation import LESIONS
 from ctpprep.perfusion.quality import checks_of
-from ctpprep.series import CTPSeries
+from ctpprep.ready_maps import ReadyMaps
+from ctpprep.series import CTPSeries, Series
 from ctpprep.settings import MethodSettings, RunSettings
 
 PERCENT = 'fraction of the reference: 1 = reference, never percent'
@@ -84,7 +85,7 @@ class Derivative:
     sources : tuple of str
         Ports of the files it was made from; ``ctp`` is the raw series.
     settings : tuple of str
-        Stages whose settings shaped it.
+        Stages whose settings shaped it, or single settings.
     metadata : dict
         Further sidecar fields.
     facts : tuple of str
@@ -304,12 +305,118 @@ def _limits(method: MethodSettings) -> dict[str, Any]:
     }
 
 
-def derivative_rows(series: CTPSeries, method: MethodSettings, stage: str) -> list[dict[str, Any]]:
+def ready_derivatives(series: ReadyMaps, global_reference: str) -> tuple[Derivative, ...]:
+    """List the files that are written for maps made elsewhere.
+
+    Parameters
+    ----------
+    series : ReadyMaps
+    global_reference : str
+        As for `derivatives`.
+    """
+    table = [
+        row
+        for row in derivatives(global_reference)
+        if row.stage not in ('preprocessing', 'deconvolution', 'coregistration')
+        and ('cbv' in series.maps or not row.name.startswith('rcbv'))
+    ]
+    known = {row.name: row for row in derivatives(global_reference)}
+    sources = tuple(f'given_{name}' for name in series.maps)
+    told: dict[str, Any] = {'facts': ('entry',), 'fields': ('entry_fields',)}
+    rows = [
+        replace(
+            known[name], stage='ready_maps', sources=(f'given_{name}', 'tissue_mask'), settings=(),
+            description=f'{known[name].description}, made elsewhere', **told,
+        )
+        for name in series.maps
+        if name != 'rcbf'
+    ]  # fmt: skip
+    from_ct = ('given_reference',) if series.reference else ()
+    by_density = ('csf_hu',) if series.reference else ()
+
+    def mask(
+        name: str, description: str, made_from: tuple[str, ...], settings: tuple[str, ...]
+    ) -> Derivative:
+        if name in series.masks:
+            made_from, settings = (f'given_{name}',), ()
+        return replace(
+            known[name], stage='ready_maps', description=description, sources=made_from,
+            settings=settings, **told,
+        )  # fmt: skip
+
+    rows.append(
+        mask('brain_mask', known['brain_mask'].description, (*sources, *from_ct),
+             ('bone_hu', *by_density) if series.reference else ())
+    )  # fmt: skip
+    parts = (*sources, *from_ct, 'brain_mask')
+    rows.append(
+        mask('tissue_mask', 'brain without vessels and CSF', parts, ('vessel_ratio', *by_density))
+    )
+    if 'tissue_mask' not in series.masks:
+        rows += [
+            mask('vessel_mask', 'far more blood than brain', parts, ('vessel_ratio',)),
+            mask('csf_mask', known['csf_mask'].description, parts, by_density),
+        ]
+    copied = series.reference_kind == 'ctpref'
+    blood = ('given_cbv',) if 'cbv' in series.maps else sources[:1]
+    rows.append(
+        Derivative(
+            'ready_maps', 'reference',
+            'desc-hmc_ctpref.nii.gz' if copied else 'desc-baseline_ctpref.nii.gz',
+            known['reference'].description if copied else
+            'image whose mirror image is registered: the baseline CT on the grid of the maps, or, '
+            'without one, CBV or CBF scaled to the window of the registration (Measured says which)',
+            from_ct if copied else (*from_ct, *blood), () if copied else ('mirror_window_hu',),
+            {'SpatialReference': 'the grid of the maps'}, told['facts'],
+            fields=(*told['fields'], 'baseline_fields'),
+        )
+    )  # fmt: skip
+    for row in table:
+        if row.name == 'reference_mirror':
+            row = replace(row, fields=(*row.fields, 'baseline_fields'))
+        if row.name == 'quality':
+            row = replace(row, sources=sources)
+        if row.name == 'rcbf_global' and series.relative:
+            row = replace(row, sources=('given_rcbf', *row.sources[1:]))
+        rows.append(row)
+    return tuple(rows)
+
+
+def table_of(series: Series, method: MethodSettings) -> tuple[Derivative, ...]:
+    """List the files that are written for a series or for maps made elsewhere.
+
+    Parameters
+    ----------
+    series : CTPSeries or ReadyMaps
+    method : MethodSettings
+
+    Returns
+    -------
+    tuple of Derivative
+    """
+    if isinstance(series, ReadyMaps):
+        return ready_derivatives(series, method.global_reference)
+    return derivatives(method.global_reference)
+
+
+def _uris_of_inputs(series: Series) -> dict[str, str]:
+    """Name what was read, by the words of `Derivative.sources`."""
+    if isinstance(series, ReadyMaps):
+        given = {f'given_{name}': file.uri for name, file in (series.maps | series.masks).items()}
+        return given | ({'given_reference': series.reference.uri} if series.reference else {})
+    uris = {'ctp': series.source.uri}
+    if series.ncct is not None:
+        depth = series.uri.count('/')
+        uris['ncct'] = f'bids:raw:{series.ncct.relative_to(series.path.parents[depth]).as_posix()}'
+    return uris
+
+
+def derivative_rows(series: Series, method: MethodSettings, stage: str) -> list[dict[str, Any]]:
     """Make the rows of one stage for one series: paths and sidecars.
 
     Parameters
     ----------
-    series : CTPSeries
+    series : CTPSeries or ReadyMaps
     method : MethodSettings
     stage : str
 
@@ -319,12 +426,9 @@ def derivative_rows(series: CTPSeries, method: MethodSettings, stage: str) -> li
         ``name``, ``path`` below the output folder, ``sidecar``, ``made_from`` (URI of each source
         that is a file of ours, by port), ``facts`` and ``labels``.
     """
-    table = derivatives(method.global_reference)
+    table = table_of(series, method)
     paths = {row.name: f'{series.out_subdir}/{series.prefix}_{row.ending}' for row in table}
-    uris = {name: f'bids::{path}' for name, path in paths.items()} | {'ctp': series.source.uri}
-    if series.ncct is not None:
-        depth = series.uri.count('/')
-        uris['ncct'] = f'bids:raw:{series.ncct.relative_to(series.path.parents[depth]).as_posix()}'
+    uris = {name: f'bids::{path}' for name, path in paths.items()} | _uris_of_inputs(series)
     if 'ctp_corrected' in series.supplied:
         method = replace(method, motion_correction=False)
     rows = []
@@ -335,13 +439,14 @@ def derivative_rows(series: CTPSeries, method: MethodSettings, stage: str) -> li
         sidecar['Sources'] = [uris[source] for source in row.sources] + [
             file.uri
             for piece, file in series.supplied.items()
-            if row.name in SHAPED.get(piece, ())
+            if isinstance(series, CTPSeries) and row.name in SHAPED.get(piece, ())
         ]
         if row.name == 'quality':
             sidecar |= _limits(method)
-        if 'ctp' in row.sources or 'ctp_corrected' in row.sources:
+        if isinstance(series, CTPSeries) and {'ctp', 'ctp_corrected'} & set(row.sources):
             sidecar['TimingSource'] = series.timing_source
-        if settings := method.stage(*row.settings):
+        singles = {name: value for name, value in method.as_dict().items() if name in row.settings}
+        if settings := method.stage(*row.settings) | singles:
             sidecar['Settings'] = settings
         rows.append(
             {
@@ -357,12 +462,12 @@ def derivative_rows(series: CTPSeries, method: MethodSettings, stage: str) -> li
     return rows
 
 
-def written_paths(series: CTPSeries, method: MethodSettings, output_dir: Path) -> list[Path]:
+def written_paths(series: Series, method: MethodSettings, output_dir: Path) -> list[Path]:
     """List everything that a run of a series may write: files, sidecars, figures.
 
     Parameters
     ----------
-    series : CTPSeries
+    series : CTPSeries or ReadyMaps
     method : MethodSettings
     output_dir : Path
 
@@ -372,7 +477,7 @@ def written_paths(series: CTPSeries, method: MethodSettings, output_dir: Path) -
     """
     stems = [
         output_dir / f'{series.out_subdir}/{series.prefix}_{row.ending}'
-        for row in derivatives(method.global_reference)
+        for row in (*derivatives(method.global_reference), *table_of(series, method))
     ]
     paths = []
     for path in stems:
@@ -382,9 +487,7 @@ def written_paths(series: CTPSeries, method: MethodSettings, output_dir: Path) -
     return list(dict.fromkeys(paths))
 
 
-def init_writer(
-    series: CTPSeries, method: MethodSettings, run: RunSettings, stage: str
-) -> pe.Node:
+def init_writer(series: Series, method: MethodSettings, run: RunSettings, stage: str) -> pe.Node:
     """Make the node that writes the files of a stage.
 
     Its input ports are the names of the rows, of what they were made from, and of the facts that

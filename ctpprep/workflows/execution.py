@@ -18,7 +18,7 @@ from nipype.pipeline.plugins.linear import LinearPlugin
 
 from ctpprep import __version__, exceptions
 from ctpprep.dataset import workflow_name
-from ctpprep.series import CTPSeries
+from ctpprep.series import Series
 from ctpprep.settings import RunSettings
 from ctpprep.workflows._processes import SturdyMultiProcPlugin
 
@@ -36,15 +36,15 @@ class SeriesResult:
 
 
 def run_workflow(
-    workflow: Workflow, series: Sequence[CTPSeries], run: RunSettings
+    workflow: Workflow, series: Sequence[Series], run: RunSettings
 ) -> list[SeriesResult]:
     """Run the graph of all series; the failure of one does not stop the others.
 
     Parameters
     ----------
     workflow : Workflow
-        Made by `init_ctpprep_wf`; the series' workflows are named by `CTPSeries.workflow_name`.
-    series : sequence of CTPSeries
+        Made by `init_ctpprep_wf`; the series' workflows are named by their `workflow_name`.
+    series : sequence of CTPSeries and ReadyMaps
         The series of the graph.
     run : RunSettings
         Folders and processes.
@@ -69,7 +69,7 @@ def run_workflow(
     return _collect_results(series, run, progress, error)
 
 
-def configure(workflow: Workflow, series: Sequence[CTPSeries], run: RunSettings) -> None:
+def configure(workflow: Workflow, series: Sequence[Series], run: RunSettings) -> None:
     """Set nipype's options on a graph; crash files go to the folder of their participant."""
     level = ('CRITICAL', 'INFO', 'DEBUG')[min(run.verbosity, 2)]
     levels = dict.fromkeys(('workflow_level', 'interface_level', 'utils_level'), level)
@@ -101,19 +101,19 @@ def crash_dir(run: RunSettings, participant: str) -> Path:
     return run.output_dir / f'sub-{participant}' / 'log' / run.run_uuid
 
 
-def owners(parts: Sequence[str], series: Sequence[CTPSeries]) -> list[CTPSeries]:
+def owners(parts: Sequence[str], series: Sequence[Series]) -> list[Series]:
     """Tell which series a node works for.
 
     Parameters
     ----------
     parts : sequence of str
         Names of the workflows around the node, outermost first.
-    series : sequence of CTPSeries
+    series : sequence of CTPSeries and ReadyMaps
         All series of the graph.
 
     Returns
     -------
-    list of CTPSeries
+    list of CTPSeries and ReadyMaps
         One, or all of a participant for a node that joins them, or all.
     """
     parts = list(parts)
@@ -135,7 +135,7 @@ class Progress:
     only ends; one skipped after a failure ends, too, but then the failure is what counts.
     """
 
-    def __init__(self, workflow: Workflow, series: Sequence[CTPSeries]) -> None:
+    def __init__(self, workflow: Workflow, series: Sequence[Series]) -> None:
         self.series = series
         self.began = time.monotonic()
         self.said: set[tuple[str, str]] = set()
@@ -199,7 +199,7 @@ def read_crash(path: Path) -> tuple[Path, str]:
 
 
 def _collect_results(
-    series: Sequence[CTPSeries], run: RunSettings, progress: Progress, error: Exception | None
+    series: Sequence[Series], run: RunSettings, progress: Progress, error: Exception | None
 ) -> list[SeriesResult]:
     """Assign crash files to series; without any, an error concerns what had not ended."""
     folders = {crash_dir(run, each.participant) for each in series}

@@ -18,13 +18,17 @@ QUANTITIES = ('rcbf', 'rcbv')
 
 
 def init_normalization_wf(
-    method: MethodSettings, name: str = 'normalization_wf'
+    method: MethodSettings,
+    quantities: tuple[str, ...] = QUANTITIES,
+    name: str = 'normalization_wf',
 ) -> LiterateWorkflow:
     """Normalize CBF and CBV by both references.
 
     Parameters
     ----------
     method : MethodSettings
+    quantities : tuple of str
+        ``rcbf`` alone where there is no CBV.
     name : str
 
     Returns
@@ -47,7 +51,7 @@ def init_normalization_wf(
         name='normalize_global',
     )
     apply_mirror = pe.Node(ApplyMirror(), name='apply_mirror', mem_gb=0.7)
-    fields = [f'{q}_{kind}' for q in QUANTITIES for kind in ('global', 'mirrored', 'local')]
+    fields = [f'{q}_{kind}' for q in quantities for kind in ('global', 'mirrored', 'local')]
     outputnode = pe.Node(
         IdentityInterface([*fields, 'unassessable_mask', *FACTS]), name='outputnode'
     )
@@ -56,10 +60,10 @@ def init_normalization_wf(
             (port, port) for port in ('cbf', 'cbv', 'tmax', 'tissue_mask', 'hemispheres')
         ]),
         (inputnode, apply_mirror, [('mirror_to_reference', 'transform')]),
-        (normalize_global, apply_mirror, [(f'{q}_global', f'{q}_global') for q in QUANTITIES]),
+        (normalize_global, apply_mirror, [(f'{q}_global', f'{q}_global') for q in quantities]),
         (normalize_global, outputnode, [(port, port) for port in FACTS]),
     ])  # fmt: skip
-    for quantity in QUANTITIES:
+    for quantity in quantities:
         node = pe.Node(
             NormalizeContralateral(
                 local_clip=method.local_clip,

@@ -8,12 +8,13 @@ from niworkflows.engine.workflows import LiterateWorkflow
 from ctpprep.interfaces.bids import WriteFigures
 from ctpprep.interfaces.figures import PlotSeries
 from ctpprep.interfaces.quality import AssessQuality
-from ctpprep.series import CTPSeries
+from ctpprep.ready_maps import ReadyMaps
+from ctpprep.series import Series
 from ctpprep.settings import MethodSettings, RunSettings
 
 CHECKED = (
     'confounds', 'curves', 'bolus', 'deconvolution', 'normalization', 'symmetry', 'tmax',
-    'tissue_mask', 'unassessable_mask', 'hemispheres', 'volumes',
+    'tissue_mask', 'unassessable_mask', 'hemispheres', 'volumes', 'entry',
 )  # fmt: skip
 DRAWN = (
     'reference', 'brain_mask', 'tissue_mask', 'cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global',
@@ -24,13 +25,13 @@ DRAWN = (
 
 
 def init_quality_wf(
-    series: CTPSeries, method: MethodSettings, run: RunSettings, name: str = 'quality_wf'
+    series: Series, method: MethodSettings, run: RunSettings, name: str = 'quality_wf'
 ) -> LiterateWorkflow:
     """Grade a series and draw it.
 
     Parameters
     ----------
-    series : CTPSeries
+    series : CTPSeries or ReadyMaps
     method : MethodSettings
     run : RunSettings
     name : str
@@ -41,7 +42,10 @@ def init_quality_wf(
         Inputs: those of `CHECKED` and `DRAWN`. Output: ``quality``.
     """
     workflow = LiterateWorkflow(name=name)
-    ports = list(dict.fromkeys((*CHECKED, *DRAWN)))
+    # relative flow is no CBF to draw
+    relative = isinstance(series, ReadyMaps) and series.relative
+    drawn = [port for port in DRAWN if not (relative and port == 'cbf')]
+    ports = list(dict.fromkeys((*CHECKED, *drawn)))
     inputnode = pe.Node(IdentityInterface(ports), name='inputnode')
     assess_quality = pe.Node(
         AssessQuality(
@@ -71,7 +75,7 @@ def init_quality_wf(
     outputnode = pe.Node(IdentityInterface(['quality']), name='outputnode')
     workflow.connect([
         (inputnode, assess_quality, [(port, port) for port in CHECKED]),
-        (inputnode, plot_series, [(port, port) for port in DRAWN]),
+        (inputnode, plot_series, [(port, port) for port in drawn]),
         (plot_series, write_figures, [('figures', 'figures')]),
         (assess_quality, outputnode, [('quality', 'quality')]),
     ])  # fmt: skip
