@@ -378,6 +378,15 @@ class MethodSettings:
         low=0.0,
         high=1.0,
     )
+    map_least_similarity: float = _setting(
+        0.3,
+        'ready_maps',
+        '',
+        'the same as --mirror-least-similarity where a perfusion map is mirrored for want of a CT: '
+        'its lesions make it less alike',
+        low=-1.0,
+        high=1.0,
+    )
     random_seed: int = _setting(
         20240277, 'symmetry', '', 'seed of the registrations', low=0, high=2**31 - 1
     )

@@ -149,8 +149,8 @@ class TakeMaps(SimpleInterface):
                 )
                 self._tell('brain mask', 'baseline CT, as far as the maps reach')
                 return found
-            except PerfusionError:  # a skull-stripped CT has no ring of bone
-                pass
+            except PerfusionError as error:
+                self.notes.append(f'baseline CT shows no brain: {error}')
         found = ready_maps.brain_of_maps(values, self.size)
         self._tell('brain mask', 'where the maps have values')
         return found

@@ -42,6 +42,8 @@ PLAUSIBLE = {
     'cbf': (5.0, 150.0), 'rcbf': (0.2, 5.0), 'cbv': (0.5, 15.0), 'mtt': (1.0, 30.0),
     'tmax': (0.05, 20.0), 'ttp': (1.0, 90.0),
 }  # fmt: skip
+# a stated unit is believed this many times beyond: software differs, but not as units do
+STATED_MARGIN = 3.0
 # other units that are taken without being stated: hardly any map fits two of them
 UNSTATED = {'rcbf': ('1', 'percent'), **dict.fromkeys(('mtt', 'tmax', 'ttp'), ('s', 'ms'))}
 # fewer voxels than this with a value are no map
@@ -119,7 +121,8 @@ def to_standard(name, values, tissue_mask, stated, *, tissue_density):
             f'{LEAST_VOXELS} are needed'
         )
     median = float(np.median(there))
-    low, high = PLAUSIBLE[name]
+    margin = STATED_MARGIN if stated else 1.0
+    low, high = PLAUSIBLE[name][0] / margin, PLAUSIBLE[name][1] * margin
     if stated and unit_key(stated) not in UNITS[name]:
         known = ', '.join(UNITS[name])
         raise PerfusionError(f'the unit of {word} is "{stated}", which is not one of {known}')
@@ -134,7 +137,7 @@ def to_standard(name, values, tissue_mask, stated, *, tissue_density):
         raise PerfusionError(
             f'the median of {word} over tissue is {median:.3g}'
             + (f' {stated}' if stated else ', without a unit stated')
-            + f'; {low:g} to {high:g}{_shown(standard)} are plausible: {asked}'
+            + f'; {low:.3g} to {high:.3g}{_shown(standard)} are plausible: {asked}'
         )
     unit, factor = next(iter(fits.items()))
     source = 'sidecar' if stated else 'assumed'

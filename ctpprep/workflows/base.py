@@ -75,6 +75,8 @@ def init_series_wf(
         quantities = quantities if 'cbv' in series.maps else ('rcbf',)
         # whose Tmax it is, is not known: there is none without calibration
         method = replace(method, tmax_calibration=False)
+        if series.reference is None:
+            method = replace(method, mirror_least_similarity=method.map_least_similarity)
     else:
         mem_gb = working_gb(series, method)
         stages = {

@@ -11,6 +11,8 @@ import pytest
 from nipype.interfaces.base import File, isdefined
 from nipype.interfaces.utility import IdentityInterface
 
+from ctpprep.dataset import SuppliedFile
+from ctpprep.ready_maps import ReadyMaps
 from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows.base import init_ctpprep_wf, init_series_wf, working_gb
@@ -46,6 +48,21 @@ def with_ncct(folder):
     return dataclasses.replace(make_series(home), ncct=ncct)
 
 
+def make_maps(folder, names=('cbf', 'cbv', 'mtt', 'tmax'), masks=False, density=False):
+    """Make a set of maps whose voxels are all 0."""
+
+    def write(name):
+        path = folder / f'sub-01_{name}.nii.gz'
+        nb.save(nb.Nifti1Image(np.zeros((2, 2, N_SLICES), np.float32), np.eye(4)), path)
+        return SuppliedFile(path, f'bids:raw:sub-01/ct/{path.name}')
+
+    return ReadyMaps(
+        'sub-01', '01', None, 'sub-01/ct', '', {name: write(name) for name in names},
+        dict.fromkeys(names, ''), write('ncct') if density else None, 'ncct' if density else '',
+        {f'{name}_mask': write(f'desc-{name}_mask') for name in ('brain', 'tissue') if masks},
+    )  # fmt: skip
+
+
 @pytest.fixture
 def series(tmp_path):
     return functools.partial(make_series, tmp_path)
@@ -62,14 +79,19 @@ def wired(workflow):
     }
 
 
-def hungry(workflow, names):
+# what one of the two entries alone puts out
+MAPS_ALONE = {'entry'}
+SERIES_ALONE = {'confounds', 'curves', 'bolus', 'deconvolution', 'aif_mask', 'vof_mask'}
+
+
+def hungry(workflow, names, missing=MAPS_ALONE):
     """List ports that nothing feeds and nobody set; `names` chooses the ports of a node."""
     return [
         f'{node.fullname}.{port}'
         for node, fed in wired(workflow).items()
         for port in names(node)
         if not port.startswith('supplied_')  # a user's, mostly absent
-        and port not in fed
+        and port not in fed | missing
         and not isdefined(getattr(node.inputs, port))
     ]
 
@@ -101,6 +123,67 @@ def test_every_port_is_fed(series, run, ports, motion_correction):
     if not motion_correction:  # without transforms nothing moves
         unfed = [port for port in unfed if not port.endswith('correct_motion.transforms')]
     assert unfed == []
+
+
+@pytest.mark.parametrize('ports', [mandatory, files, ports_between_stages])
+@pytest.mark.parametrize('made', [make_maps, functools.partial(make_maps, masks=True)])
+def test_every_port_is_fed_from_maps(run, tmp_path, ports, made):
+    workflow = init_series_wf(made(tmp_path), MethodSettings(), run)
+    unfed = hungry(workflow, ports, SERIES_ALONE)
+    assert [port for port in unfed if '.take_maps.' not in port] == []
+
+
+def test_without_cbv_nothing_is_made_of_it(run, tmp_path):
+    workflow = init_series_wf(make_maps(tmp_path, ('rcbf', 'tmax')), MethodSettings(), run)
+    assert 'normalize_contralateral_rcbv' not in node_names(workflow)
+    assert hungry(workflow, mandatory) == []
+
+
+def test_relative_flow_is_not_drawn_as_cbf(run, tmp_path):
+    fed = {
+        node.name: ports
+        for node, ports in wired(
+            init_series_wf(make_maps(tmp_path, ('rcbf', 'tmax')), MethodSettings(), run)
+        ).items()
+    }
+    assert 'cbf' not in fed['plot_series']
+    assert 'cbf' in fed['normalize_global']
+
+
+def test_both_entries_share_what_follows(series, run, tmp_path):
+    names = [
+        {each for each in init_series_wf(one, MethodSettings(), run).list_node_names()
+         if each.split('.')[0] in ('symmetry_wf', 'normalization_wf', 'segmentation_wf', 'quality_wf')}
+        for one in (series(), make_maps(tmp_path))
+    ]  # fmt: skip
+    assert names[0] == names[1]
+
+
+def test_stages_of_the_series_are_not_told_of_maps(run, tmp_path):
+    workflow = init_series_wf(make_maps(tmp_path), MethodSettings(), run)
+    stages = {
+        each.name: each.metadata['about'].stage for each in dataclasses.fields(MethodSettings)
+    }
+    told = {
+        stages[name]
+        for node in wired(workflow)
+        if 'rows' in node.inputs.copyable_trait_names()
+        for row in node.inputs.rows
+        for name in row['sidecar'].get('Settings', {})
+    }
+    assert not told & {'grid', 'motion', 'denoising', 'vessels', 'deconvolution', 'coregistration'}
+    assert 'were made elsewhere' in workflow.visit_desc()
+    assert 'Tikhonov' not in workflow.visit_desc()
+
+
+def test_a_mirrored_map_has_a_limit_of_its_own(run, tmp_path):
+    for density, limit in ((False, 0.35), (True, 0.5)):
+        workflow = init_series_wf(
+            make_maps(tmp_path, density=density), MethodSettings(map_least_similarity=0.35), run
+        )
+        nodes = {node.name: node.inputs for node in wired(workflow)}
+        assert nodes['register_mirror'].mirror_least_similarity == limit
+        assert nodes['assess_quality'].mirror_least_similarity == limit
 
 
 def test_a_missing_connection_would_be_seen(series, run):
@@ -205,7 +288,12 @@ def another(name):
     return default + 1 if isinstance(default, int) else default * 0.9
 
 
-SETTINGS = [each.name for each in dataclasses.fields(MethodSettings)]
+# those of maps made elsewhere are looked at below
+SETTINGS = [
+    each.name
+    for each in dataclasses.fields(MethodSettings)
+    if each.metadata['about'].stage != 'ready_maps'
+]
 
 
 @pytest.fixture(scope='module')
