@@ -12,8 +12,9 @@ from ctpprep import cli, group
 from ctpprep.perfusion import segmentation, volumes
 from ctpprep.perfusion.quality import CHECKS
 from ctpprep.perfusion.symmetry import AffectedSide
+from ctpprep.ready_maps import ReadyMaps
 from ctpprep.settings import MethodSettings
-from ctpprep.workflows.derivatives import derivatives
+from ctpprep.workflows.derivatives import derivatives, ready_derivatives
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = ROOT / 'docs' / 'outputs.md'
@@ -28,6 +29,11 @@ PAGES = sorted(
 each_page = pytest.mark.parametrize(
     'page', PAGES, ids=lambda page: page.relative_to(ROOT).as_posix()
 )
+
+
+# the table of a series, and what only maps made elsewhere have
+MAPS = ReadyMaps('sub-01', '01', None, 'sub-01/ct', '', {}, {})
+WRITTEN = {row.ending: row for row in (*ready_derivatives(MAPS, ''), *derivatives('normal-tmax'))}
 
 
 def read(page: Path) -> str:
@@ -77,7 +83,7 @@ def test_defaults_in_the_pipeline_are_those_of_the_settings():
 
 def test_every_written_file_is_described_with_its_unit():
     described = {row[0]: row[1] for row in table(OUTPUTS, 'file')}
-    written = {row.ending: row.metadata.get('Units', '') for row in derivatives('normal-tmax')}
+    written = {ending: row.metadata.get('Units', '') for ending, row in WRITTEN.items()}
     assert set(described) == set(written)
     images = {ending: unit for ending, unit in written.items() if isinstance(unit, str) and unit}
     assert {ending: described[ending] for ending in images} == images
@@ -85,7 +91,7 @@ def test_every_written_file_is_described_with_its_unit():
 
 @each_page
 def test_named_files_are_written(page):
-    endings = {row.ending for row in derivatives('normal-tmax')}
+    endings = set(WRITTEN)
     name = r'`((?:desc|label|seg|from|space)-[\w-]+\.(?:nii\.gz|tsv|txt|h5)|[a-z]+\.nii\.gz)`'
     assert set(re.findall(name, read(page))) <= endings
 

@@ -34,9 +34,9 @@ MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
 LESIONS = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
 
 
-def call(folder, out, *options, work='work'):
+def call(folder, out, *options, work='work', dataset='raw'):
     """Run the command as a user does, from another folder."""
-    command = [sys.executable, '-m', 'ctpprep', folder / 'raw', folder / out, 'participant']
+    command = [sys.executable, '-m', 'ctpprep', folder / dataset, folder / out, 'participant']
     command += ['-w', folder / work, *options]
     environment = {k: v for k, v in os.environ.items() if k != 'TEMPLATEFLOW_HOME'}
     return subprocess.run(
@@ -538,6 +538,181 @@ def test_quality_and_report_tell_of_the_withheld_maps(withheld, where):
     assert row['unassessable_status'] == row['core_disagreement_status'] == 'n/a'
     assert 'mirror_similarity fail' in withheld.run.stdout
     assert 'Local maps were withheld' in (withheld.out / 'sub-01.html').read_text()
+
+
+# -- maps made elsewhere
+
+NOT_FROM_MAPS = {
+    'ctp_corrected', 'frame_transforms', 'confounds', 'vessel_mask', 'csf_mask', 'aif_mask',
+    'vof_mask', 'curves', 'noise', 'tissue_share',
+}  # fmt: skip
+SERIES_CHECKS = {
+    'displacement_max', 'frames_rejected', 'noise_raw', 'noise_denoised', 'contrast_to_noise',
+    'baseline_frames', 'arrival', 'scan_after_peak', 'scan_reserve', 'vof_end', 'vof_width',
+    'aif_peak', 'aif_width', 'aif_area',
+}  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def second(site):
+    """Run from the maps, masks and reference that the first run wrote."""
+    options = ('--nprocs', '1', '--participant-label', '01')
+    again = call(site.folder, 'second', *options, work='second_work', dataset='first')
+    assert again.returncode == 0, again.stderr
+    return SimpleNamespace(out=site.folder / 'second', run=again)
+
+
+def test_maps_alone_give_the_same_voxels(second, where, site):
+    """What enters later ends in the same maps and masks, bit by bit."""
+    names = [name for name in IMAGES if name not in NOT_FROM_MAPS]
+    assert {'rcbf_local', 'rcbv_local', 'rcbf_mirrored', 'core_local', 'core_global'} < set(names)
+    differ = []
+    for name in names:
+        images = [nb.load(where(name)), nb.load(second.out / where(name).relative_to(site.out))]
+        same = np.array_equal(*(np.asarray(image.dataobj) for image in images))
+        differ += [] if same and np.array_equal(*(image.affine for image in images)) else [name]
+    assert differ == []
+
+
+def test_maps_alone_give_the_same_volumes(second, where, site):
+    path = second.out / where('volumes').relative_to(site.out)
+    tables = [pd.read_csv(each, sep='\t') for each in (where('volumes'), path)]
+    calibrated = tables[0][tables[0]['measure'] != 'volume uncalibrated']
+    pd.testing.assert_frame_equal(calibrated.reset_index(drop=True), tables[1])
+
+
+def test_maps_alone_write_nothing_of_a_series(second, where, site):
+    written = {path.name for path in (second.out / 'sub-01' / 'ct').glob('*.[nth][is5v]*')}
+    absent = {where(name).name for name in NOT_FROM_MAPS}
+    assert not written & absent
+
+
+def test_quality_figures_of_the_series_are_not_available(second, where, site):
+    path = second.out / where('quality').relative_to(site.out)
+    (row,) = pd.read_csv(path, sep='\t', keep_default_na=False).to_dict('records')
+    missing = {check.name for check in CHECKS if row[f'{check.name}_status'] == 'n/a'}
+    assert missing == SERIES_CHECKS
+
+
+def test_every_source_of_maps_is_there(second):
+    links = json.loads((second.out / 'dataset_description.json').read_text())['DatasetLinks']
+    roots = {'bids::': second.out, 'bids:raw:': second.out / links['raw']}
+    for path in (second.out / 'sub-01' / 'ct').glob('*.json'):
+        told = json.loads(path.read_text())
+        assert str(second.out.parent) not in path.read_text()
+        for uri in told['Sources']:
+            root = next(start for start in roots if uri.startswith(start))
+            assert (roots[root] / uri.removeprefix(root)).is_file(), f'{path.name}: {uri}'
+
+
+def test_report_tells_of_maps_made_elsewhere(second):
+    page = (second.out / 'sub-01.html').read_text()
+    assert 'Entry from maps made elsewhere' in page
+    assert 'were made elsewhere' in page
+    assert 'Tikhonov' not in page
+    assert len(list((second.out / 'sub-01' / 'figures').glob('*.svg'))) == 6
+
+
+@pytest.fixture(scope='module')
+def isles(site, where):
+    """Run on maps as in ISLES'24: no sidecars, on the grid of an NCCT in the raw data beside.
+
+    a has the NCCT, larger and finer; b none, relative CBF in percent, Tmax in ms and voxels in
+    another order; c no Tmax; d maps of two grids.
+    """
+    root = site.folder / 'isles'
+
+    def give(participant, name, voxels, affine, folder='derivatives', inner='perfusion-maps'):
+        home = root / folder / f'sub-{participant}' / 'ses-01' / inner
+        home.mkdir(parents=True, exist_ok=True)
+        nb.save(nb.Nifti1Image(voxels, affine), home / f'sub-{participant}_ses-01_{name}.nii.gz')
+
+    maps = {name: nb.load(where(name)) for name in ('cbf', 'cbv', 'mtt', 'tmax')}
+    arrays = {name: np.asarray(image.dataobj) for name, image in maps.items()}
+    affine = maps['cbf'].affine
+    for name, array in arrays.items():
+        give('a', f'space-ncct_{name}', array, affine)
+    density = nb.load(where('reference'))
+    fine = np.pad(np.asarray(density.dataobj), ((5, 5), (5, 5), (2, 2)), mode='edge')
+    fine = np.repeat(np.repeat(fine, 2, axis=0), 2, axis=1)
+    placed = affine @ np.diag([0.5, 0.5, 1, 1])
+    placed[:3, 3] = (affine @ [-5.25, -5.25, -2, 1])[:3]
+    give('a', 'ncct', np.round(fine).astype(np.int16), placed, 'raw_data', '')
+    flip = np.diag([-1.0, 1, 1, 1])
+    flip[0, 3] = HEAD.matrix - 1
+    percent = {'rcbf': arrays['cbf'] * 2, 'tmax': arrays['tmax'] * 1000, 'cbv': arrays['cbv']}
+    for name, array in percent.items():
+        give('b', f'space-ncct_{name}', array[::-1], affine @ flip)
+    give('c', 'space-ncct_cbf', arrays['cbf'], affine)
+    give('d', 'space-ncct_tmax', arrays['tmax'], affine)
+    give('d', 'space-ncct_cbf', arrays['cbf'][:, :, 1:], affine)
+    run = call(site.folder, 'isles_out', '--nprocs', '1', work='isles_work',
+               dataset='isles/derivatives')  # fmt: skip
+    out = site.folder / 'isles_out'
+
+    def found(participant, name):
+        start = out / f'sub-{participant}' / 'ses-01' / 'ct' / f'sub-{participant}_ses-01_'
+        return start.with_name(f'{start.name}{TABLE[name].ending}')
+
+    return SimpleNamespace(run=run, found=found, affine=affine)
+
+
+def overlap(one, two):
+    one, two = (nb.as_closest_canonical(nb.load(path)).get_fdata() > 0 for path in (one, two))
+    return 2 * (one & two).sum() / (one.sum() + two.sum())
+
+
+@pytest.mark.parametrize('participant', ['a', 'b'])
+@pytest.mark.parametrize('name', ['brain_mask', 'tissue_mask', 'hypoperfusion', 'core_global'])
+def test_masks_made_from_maps_are_nearly_those_of_the_series(isles, where, participant, name):
+    assert overlap(isles.found(participant, name), where(name)) > 0.95
+
+
+def test_local_core_with_the_ncct_is_nearly_that_of_the_series(isles, where):
+    assert overlap(isles.found('a', 'core_local'), where('core_local')) > 0.9
+
+
+def test_without_a_ct_the_mirrored_map_is_warned_of(isles):
+    table = pd.read_csv(isles.found('b', 'quality'), sep='\t', keep_default_na=False)
+    assert table['reference_density_status'].item() == 'warn'
+    assert 'sub-b_ses-01  ok      quality: reference_density warn' in isles.run.stdout
+    assert 'for want of a CT, the map of CBV' in isles.run.stdout
+
+
+def test_assumed_units_are_told_in_sidecars_and_log(isles):
+    told = sidecar(isles.found('b', 'tmax'))
+    assert told['Units'] == 's'
+    assert told['Measured']['tmax_unit'] == 'ms'
+    assert told['Measured']['rcbf_unit'] == 'percent'
+    assert 'Tmax: no unit is stated, taken as ms' in isles.run.stdout
+
+
+def test_outputs_keep_the_voxel_order_of_the_maps(isles):
+    for participant, sign in (('a', 1), ('b', -1)):
+        for name in ('tmax', 'rcbf_global', 'tissue_mask'):
+            image = nb.load(isles.found(participant, name))
+            np.testing.assert_allclose(image.affine[:3, 0], sign * isles.affine[:3, 0], atol=1e-5)
+
+
+def test_relative_flow_is_written_as_relative_alone(isles, where):
+    assert not isles.found('b', 'cbf').exists()
+    values = [nb.as_closest_canonical(nb.load(path)).get_fdata() for path in
+              (isles.found('b', 'rcbf_global'), where('rcbf_global'))]  # fmt: skip
+    both = (values[0] > 0) & (values[1] > 0)
+    np.testing.assert_allclose(values[0][both], values[1][both], rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    'sentence',
+    [
+        'sub-c_ses-01 has no map of Tmax',
+        'sub-d_ses-01_space-ncct_cbf.nii.gz has another grid than',
+    ],
+)
+def test_maps_that_cannot_be_used_are_one_sentence(isles, sentence):
+    assert isles.run.returncode == 1
+    assert [line for line in isles.run.stderr.splitlines() if sentence in line]
+    assert 'Traceback' not in isles.run.stdout + isles.run.stderr
 
 
 # -- wrong commands

@@ -167,7 +167,9 @@ def test_a_reference_beside_the_maps_fails(head):
 def test_a_skull_stripped_ct_does_as_well(head, background):
     stripped = np.where(head['brain'], head['density'], background)
     outputs = take(head, density=stripped, density_kind='ncct')
-    assert ((voxels(outputs.brain_mask) > 0) == head['brain']).mean() > 0.99
+    found = voxels(outputs.brain_mask) > 0
+    assert found[head['brain']].mean() > 0.9  # at an edge to air a rim is lost
+    assert not (found & ~head['brain']).any()
 
 
 def test_a_mask_beside_the_maps_fails(head):
