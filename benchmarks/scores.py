@@ -55,7 +55,7 @@ class Truth:
     frame_affines : (T, 4, 4) array
         A point's place in frame 0 to its place in each frame, patient RAS, mm.
     lesion_side : {'left', 'right', None}
-        None without a lesion.
+        None without a lesion, or with one on each side.
     """
 
     maps: dict
@@ -90,11 +90,14 @@ def truth_of(phantom: Phantom) -> Truth:
     for name in TRUTH_FILES:
         maps[name], affine = _canonical(phantom.truth[name], phantom.affine)
     maps |= {name: maps[name] > 0 for name in MASKS}
-    settings = phantom.settings
     return Truth(
         maps, affine, phantom.times_fine, phantom.aif, phantom.frame_affines,
-        None if settings.lesion == 'none' else settings.lesion_side,
+        _lesion_side(phantom.settings.lesion, phantom.settings.lesion_side),
     )  # fmt: skip
+
+
+def _lesion_side(lesion, side):
+    return None if lesion == 'none' or side == 'both' else side
 
 
 def read_truth(bids_dir, participant) -> Truth:
@@ -132,7 +135,7 @@ def read_truth(bids_dir, participant) -> Truth:
     return Truth(
         maps, image.affine, _numbers(curves, 'time'), _numbers(curves, 'aif'),
         np.stack([frame_affine(row, centre) for row in parameters]),
-        None if settings['lesion'] == 'none' else settings['lesion_side'],
+        _lesion_side(settings['lesion'], settings['lesion_side']),
     )  # fmt: skip
 
 

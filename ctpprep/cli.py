@@ -234,19 +234,25 @@ def tell_entries(
 
 def with_quality(results: Sequence['SeriesResult'], output_dir: Path) -> list['SeriesResult']:
     """Say of each finished series what quality control doubts: its maps may be there and wrong."""
-    told = []
+    from ctpprep.perfusion.quality import CHECKS
+
+    titles, told = {check.name: check.title for check in CHECKS}, []
     for result in results:
         tables = sorted(output_dir.rglob(f'{result.prefix}_desc-qualitycontrol_ctp.tsv'))
         if result.succeeded and tables:
             with tables[0].open(newline='') as file:
                 row = next(csv.DictReader(file, delimiter='\t'), {})
-            doubts = [
-                f'{name.removesuffix("_status")} {grade}'
+            grades = {
+                name.removesuffix('_status'): grade
                 for name, grade in row.items()
                 if name.endswith('_status') and grade in ('warn', 'fail')
-            ]
-            if doubts:
-                result = dataclasses.replace(result, cause=f'quality: {", ".join(doubts)}')
+            }
+            doubts = [f'{titles.get(name, name)} ({grade})' for name, grade in grades.items()]
+            cause = f'quality: {", ".join(doubts)}' if doubts else ''
+            if (caution := row.get('caution') or 'n/a') != 'n/a':
+                cause = f'CAUTION: {caution}; {cause}'
+            if cause:
+                result = dataclasses.replace(result, cause=cause)
         told.append(result)
     return told
 

@@ -7,7 +7,7 @@ One call, :func:`make_phantom`, draws a head, scans it and keeps the truth. The 
    inside nilearn (no download), with skull, scalp, CSF, arteries and sinuses added. A smooth
    asymmetric deformation and a random pose make the midline bent and oblique.
 2. **Physiology.** CBF, CBV and delay of each tissue, with a smooth variation; optionally
-   microangiopathy (both sides, deep white matter) and an infarct in one MCA territory.
+   microangiopathy (both sides, deep white matter) and an infarct in one MCA territory or in both.
 3. **Curves.** ``c = rho/k_H * CBF/6000 * (AIF (x) R)(t - delay)``, integrated at 0.05 s [2]_.
 4. **Scan.** Each slice of each frame at its own time, in the pose of that frame; averaged over
    the voxel from a finer grid, blurred in plane, plus correlated noise, rounded to int16.
@@ -83,7 +83,8 @@ class PhantomSettings:
     microangiopathy : bool
     lesion : {'none', 'small', 'large'}
         Core of about 20 or 50 mL with a penumbra around it.
-    lesion_side : {'left', 'right'}
+    lesion_side : {'left', 'right', 'both'}
+        'both': two lesions of that size, for which no healthy side is left to compare with.
     residue : {'exponential', 'linear', 'plateau'}
         Family of the residue function; all have the area MTT.
     orientation : str
@@ -111,7 +112,7 @@ class PhantomSettings:
         choices = {
             'timing': ('even', 'uneven', 'toggling', 'jog'),
             'lesion': ('none', *LESIONS_ML),
-            'lesion_side': ('left', 'right'),
+            'lesion_side': ('left', 'right', 'both'),
             'residue': ('exponential', 'linear', 'plateau'),
         }
         for name, allowed in choices.items():
@@ -183,12 +184,12 @@ def make_phantom(settings: PhantomSettings) -> Phantom:
     grid = _Grid(settings)
     shape = _draw_shape(settings, rngs['shape'])
     variation = _draw_variation(rngs['physiology'])
-    lesion = _draw_lesion(settings, rngs['lesion'], grid, shape)
+    lesions = _draw_lesions(settings, rngs['lesion'], grid, shape)
     frame_times, sample_times = _sample_times(settings)
     times_fine, aif, vof = _bolus(rngs['bolus'], sample_times.max())
     motion, frame_affines = _draw_motion(settings, rngs['motion'], grid.centre)
 
-    head = _build_head(settings, grid, shape, variation, lesion)
+    head = _build_head(settings, grid, shape, variation, lesions)
     table = _CurveTable(times_fine, aif, vof, settings.residue)
     ctp = _scan(head, grid, table, sample_times, frame_affines, settings, rngs['noise'])
     truth = _truth_maps(head, grid)
@@ -370,14 +371,12 @@ class _Vessels:
 
 
 def _vessels(settings):
-    """Lay all vessels; with a lesion, close the M1 of its side."""
+    """Lay all vessels; with a lesion, close the M1 of each side that has one."""
     courses = [*_MIDLINE, *_sinuses()]
     for name, kind, *sizes, nodes in _PAIRED:
         for sign in (-1, 1):
             courses.append((name, kind, *sizes, np.multiply(nodes, (sign, 1, 1))))
-    occluded = 0
-    if settings.lesion != 'none':
-        occluded = -1 if settings.lesion_side == 'left' else 1
+    occluded = _lesion_signs(settings)
     parts = [_lay_vessel(*course, occluded) for course in courses]
     points, *attributes = (np.concatenate(part) for part in zip(*parts, strict=True))
     return _Vessels(points, *attributes, _distance_to_points(points))
@@ -394,7 +393,7 @@ def _lay_vessel(name, kind, r_start, r_end, delay_start, delay_end, nodes, occlu
     radius = r_start + (r_end - r_start) * course
     delay = delay_start + (delay_end - delay_start) * course
     gain = np.ones_like(course)
-    if name in ('m1', 'm2') and np.sign(nodes[-1, 0]) == occluded:
+    if name in ('m1', 'm2') and np.sign(nodes[-1, 0]) in occluded:
         # A clot from the middle of M1 on; the branches fill late and weakly over collaterals.
         if name == 'm1':
             gain[course > 0.4] = 0.0
@@ -585,20 +584,38 @@ class _Lesion:
             for ellipsoid in (((36, 0, 14), (20, 30, 22)), ((42, -8, 18), (26, 46, 34)))
         ]
 
+    def depths(self, points):
+        """How far inside the core and inside the whole lesion; -inf outside the territory."""
+        core, whole = self.levels(points)
+        return self.core_level - core, self.whole_level - whole
+
     def _ellipsoid(self, points, centre, axes):
         centre = np.multiply(centre, (self.sign, 1, 1))
         scaled = (points - centre[:, None]) / np.array(axes, float)[:, None]
         return np.sqrt((scaled**2).sum(axis=0))
 
 
-def _draw_lesion(settings, rng, grid, shape):
-    """Grow core and penumbra until they hold their volume of tissue inside the slab."""
+def _lesion_signs(settings):
+    """Signs of template x of the sides that have a lesion."""
     if settings.lesion == 'none':
-        return None
-    ragged = _stack(_SMOOTH_ORIGIN, _SMOOTH_SPACING, edge=_smooth_field(rng, 9.0))
-    lesion = _Lesion(-1 if settings.lesion_side == 'left' else 1, ragged)
+        return ()
+    return {'left': (-1,), 'right': (1,), 'both': (-1, 1)}[settings.lesion_side]
+
+
+def _draw_lesions(settings, rng, grid, shape):
+    """Draw the lesion of each side that has one."""
+    signs = _lesion_signs(settings)
+    if not signs:
+        return []
     points = shape.to_template(grid.centres())
     tissue_ml = _load_template().matter(points)['tissue'] * np.prod(grid.voxel) / 1000
+    return [_draw_lesion(sign, settings, rng, points, tissue_ml) for sign in signs]
+
+
+def _draw_lesion(sign, settings, rng, points, tissue_ml):
+    """Grow core and penumbra until they hold their volume of tissue inside the slab."""
+    ragged = _stack(_SMOOTH_ORIGIN, _SMOOTH_SPACING, edge=_smooth_field(rng, 9.0))
+    lesion = _Lesion(sign, ragged)
     core_ml, penumbra_ml = LESIONS_ML[settings.lesion]
     core, whole = lesion.levels(points)
     core_level = _level_for_volume(core, tissue_ml, core_ml)
@@ -615,7 +632,7 @@ def _level_for_volume(level, volumes_ml, target_ml):
     return level[order[min(last, len(order) - 1)]]
 
 
-def _perfuse(points, white, ventricle, variation, settings, lesion):
+def _perfuse(points, white, ventricle, variation, settings, lesions):
     """Physiology of brain tissue at template positions.
 
     Parameters
@@ -644,7 +661,7 @@ def _perfuse(points, white, ventricle, variation, settings, lesion):
     values['cbv'] *= 0.5 + 0.5 * flow + 0.03 * np.clip(variation['volume'], -1.5, 1.5)
     values['delay'] += 0.22 * np.clip(variation['delay'], -2, 2)
     values['microangiopathy'] = damage > 0.5
-    return values | _injure(points, values, lesion)
+    return values | _injure(points, values, lesions)
 
 
 def _damage(points, white, ventricle, variation):
@@ -656,14 +673,13 @@ def _damage(points, white, ventricle, variation):
     return near * spared * _ramp(white, 0.5, 0.8)
 
 
-def _injure(points, values, lesion):
+def _injure(points, values, lesions):
     """Lower flow and later arrival in penumbra and core; returns the changed quantities."""
     n = points.shape[1]
-    if lesion is None:
+    if not lesions:
         return {'core': np.zeros(n, bool), 'penumbra': np.zeros(n, bool)}
-    core_function, whole_function = lesion.levels(points)
-    core_depth = lesion.core_level - core_function
-    rim_depth = lesion.whole_level - whole_function
+    # the territories of two lesions do not meet: in each the other is infinitely far
+    core_depth, rim_depth = np.max([lesion.depths(points) for lesion in lesions], axis=0)
     core = core_depth > 0
     penumbra = ~core & (rim_depth > 0)
     # Severity: 0 at the rim to 1 at the core in penumbra; 0 at the border to 1 deep in core.
@@ -694,7 +710,7 @@ class _Head:
     values: dict  # (N,) each: tissue, csf, vessel, brain fractions; physiology; vessel curves
 
 
-def _build_head(settings, grid, shape, variation, lesion):
+def _build_head(settings, grid, shape, variation, lesions):
     """Fill the fine grid plane by plane, which keeps the temporary arrays small."""
     vessels = _vessels(settings)
     tree = cKDTree(vessels.points)
@@ -711,7 +727,7 @@ def _build_head(settings, grid, shape, variation, lesion):
         values = _build_soft(
             points[:, soft],
             {name: value[soft] for name, value in (surfaces | changes).items()},
-            settings, lesion, vessels, tree,
+            settings, lesions, vessels, tree,
         )  # fmt: skip
         bone = 1 - values['soft']
         hu[soft] = values.pop('content') + bone * hu[soft]
@@ -732,13 +748,13 @@ def _roughly_head(positions, grid, shape):
     return near.repeat(step, axis=0).repeat(step, axis=1)[:nx, :ny].ravel()
 
 
-def _build_soft(points, local, settings, lesion, vessels, tree):
+def _build_soft(points, local, settings, lesions, vessels, tree):
     """Everything inside the skull: fractions, physiology, vessels, HU content.
 
     `local` holds the surfaces' distances and the variation at the points.
     """
     matter = _load_template().matter(points)
-    values = _perfuse(points, matter['white'], local['ventricle'], local, settings, lesion)
+    values = _perfuse(points, matter['white'], local['ventricle'], local, settings, lesions)
     values |= _vessel_values(points, vessels, tree)
     soft = np.clip(0.5 - local['skull'], 0, 1)  # what is not bone
     values['soft'] = soft

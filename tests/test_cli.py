@@ -107,13 +107,27 @@ def test_doubtful_quality_stands_beside_ok(dataset, graph, capsys):
     folder = dataset.parent / 'out' / 'sub-01' / 'ct'
     folder.mkdir(parents=True)
     (folder / 'sub-01_desc-qualitycontrol_ctp.tsv').write_text(
-        'status\taif_peak\taif_peak_status\tcoverage_status\tvof_end_status\n'
-        'fail\t30\tfail\tpass\twarn\n'
+        'status\tcaution\taif_peak\taif_peak_status\tcoverage_status\tvof_end_status\n'
+        'fail\tn/a\t30\tfail\tpass\twarn\n'
     )
     assert call(dataset) == 0
     said = capsys.readouterr().out
-    assert 'sub-01  ok      quality: aif_peak fail, vof_end warn' in said
+    assert (
+        'sub-01  ok      quality: Peak of the AIF (fail), VOF at the end of the scan (warn)'
+        in said
+    )
     assert said.count('quality:') == 1
+    assert 'CAUTION' not in said
+
+
+def test_disease_on_both_sides_is_told_first(dataset, graph, capsys):
+    folder = dataset.parent / 'out' / 'sub-01' / 'ct'
+    folder.mkdir(parents=True)
+    (folder / 'sub-01_desc-qualitycontrol_ctp.tsv').write_text(
+        'status\tcaution\taif_peak_status\nwarn\tread the global map\twarn\n'
+    )
+    assert call(dataset) == 0
+    assert 'ok      CAUTION: read the global map; quality: Peak' in capsys.readouterr().out
 
 
 def test_one_failed_series_shows_in_table_and_exit_code(dataset, graph, capsys):

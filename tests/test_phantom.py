@@ -40,6 +40,16 @@ def test_transit_time_is_volume_over_flow():
     )
 
 
+def test_lesions_on_both_sides_are_of_one_size_and_keep_the_first():
+    both, left = make(lesion_side='both').truth, make(lesion_side='left').truth
+    voxel_ml = 4.0 * 4.0 * 8.0 / 1000
+    for side in (1, 2):
+        core_ml = (both['core'] & (both['side'] == side)).sum() * voxel_ml
+        assert core_ml == pytest.approx(LESIONS_ML['large'][0], rel=0.1)
+    on_left = left['side'] == 1
+    np.testing.assert_array_equal(both['cbf'][on_left], left['cbf'][on_left])
+
+
 @pytest.mark.parametrize('family', ['exponential', 'linear', 'plateau'])
 def test_residue_function_has_the_area_of_its_transit_time(family):
     times = np.arange(0, 120, TIME_STEP)

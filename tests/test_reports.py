@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The participant's page: what it says, that it is closed, that user text stays text."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -116,6 +117,26 @@ def test_both_warnings_and_the_intended_use_are_told(output_dir):
 def test_failed_checks_come_first_with_their_sentences(output_dir):
     words = text_of(report(output_dir))
     assert words.index('Too much noise.') < words.index('Enough slices.')
+
+
+def test_checks_have_titles_and_limits_in_words(output_dir):
+    folder = output_dir / 'sub-01' / 'ct'
+    told = {'LongName': 'Slab', 'Units': 'mm', 'Warn': 50, 'Fail': 20, 'LowIsBad': True}
+    (folder / 'sub-01_desc-qualitycontrol_ctp.json').write_text(json.dumps({'coverage': told}))
+    words = text_of(report(output_dir))
+    assert 'Checks that passed (1)' in words
+    assert 'Slab 80 mm at least 50 mm' in words
+
+
+def test_disease_on_both_sides_stands_above_the_volumes(output_dir):
+    assert 'unreliable' not in text_of(report(output_dir))
+    path = output_dir / 'sub-01' / 'ct' / 'sub-01_desc-qualitycontrol_ctp.tsv'
+    head, row = path.read_text().split('\n')[:2]
+    path.write_text(f'{head}\tcaution\n{row}\tboth hemispheres may be <b>diseased</b>\n')
+    words = text_of(report(output_dir))
+    assert 'Local normalization is unreliable here. Read the global map.' in words
+    assert words.index('Both hemispheres may be <b>diseased</b>.') < words.index('Core rCBF')
+    assert 'Local normalization unreliable here' in words
 
 
 def test_a_number_without_light_is_kept(output_dir):

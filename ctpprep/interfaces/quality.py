@@ -18,6 +18,9 @@ from ctpprep.interfaces import _images
 from ctpprep.perfusion import quality
 from ctpprep.perfusion.symmetry import OTHER_SIDE
 
+# the mirrored reference is air where the homologue lies outside of the slab
+OUTSIDE_HU = -500.0
+
 
 class _AssessQualityInputSpec(BaseInterfaceInputSpec):
     confounds = File(exists=True, desc='motion, tsv')
@@ -28,7 +31,9 @@ class _AssessQualityInputSpec(BaseInterfaceInputSpec):
     symmetry = File(exists=True, mandatory=True, desc='similarity and folding of the mirror, json')
     tmax = File(exists=True, mandatory=True, desc='s')
     tissue_mask = File(exists=True, mandatory=True)
+    rcbf_global = File(exists=True, mandatory=True, desc='fraction')
     unassessable_mask = File(exists=True, desc='none if local maps were withheld')
+    homologue_reference = File(exists=True, desc='mirrored reference image, brought home, HU')
     hemispheres = File(exists=True, mandatory=True)
     volumes = File(exists=True, mandatory=True, desc='tsv')
     entry = File(exists=True, desc='of maps made elsewhere: which image was mirrored, json')
@@ -91,7 +96,20 @@ class AssessQuality(SimpleInterface):
         table = pd.read_csv(inputs.volumes, sep='\t')
         core = table[(table['region'] == 'core') & (table['measure'] == 'volume')]
         core = core.set_index('normalization')['volume_ml']
-        return {
+        hemispheres = _images.load(inputs.hemispheres)[0]
+        figures = quality.core_figures(core['global'], core['local'])
+        if inputs.homologue_reference and not mirrored['withheld']:
+            homologue, _ = _images.load(inputs.homologue_reference)
+            figures |= quality.asymmetry(tissue, hemispheres, homologue > OUTSIDE_HU)
+        diseased = {
+            'healthy_side_hypoperfusion': tmax > inputs.hypoperfusion_tmax,
+            'healthy_side_low_flow': _images.load(inputs.rcbf_global)[0] < quality.LOW_FLOW,
+        }
+        for name, mask in diseased.items():
+            figures[name] = quality.healthy_side_share(
+                mask, tissue, hemispheres, facts['affected_side']
+            )
+        return figures | {
             'coverage': slices * _images.voxel_size_mm(affine)[2],
             'normal_tissue': facts['normal_share'],
             'reference_density': self._reference_density(),
@@ -99,14 +117,9 @@ class AssessQuality(SimpleInterface):
             'mirror_folding': mirrored['mirror_folding'],
             'unassessable': self._unassessable(tissue),
             'side_confidence': facts['side_confidence'],
-            'core_disagreement': abs(core['global'] - core['local']),
             'tmax_at_zero': (tmax[tissue] == 0).mean(),
             'healthy_side_tmax': facts[f'tmax_{OTHER_SIDE[facts["affected_side"]]}_s'],
-            'healthy_side_hypoperfusion': quality.healthy_side_share(
-                tmax, tissue, _images.load(inputs.hemispheres)[0], facts['affected_side'],
-                inputs.hypoperfusion_tmax,
-            ),
-        }  # fmt: skip
+        }
 
     def _unassessable(self, tissue):
         """Measure the share of tissue without a local value; None if there is no local map."""

@@ -13,6 +13,13 @@ STATUS = ('pass', 'warn', 'fail')
 # (Kasasbeh et al., Stroke 2016;47:2966, doi:10.1161/STROKEAHA.116.014177); in half of them 33 s
 # of scan were enough, in nine of ten 53 s, in all 69 s, with arrival at about 10 s
 VOF_WIDTHS = 1.6
+# flow of an infarct, fresh or old; microangiopathy, which lowers the flow of white matter on both
+# sides, has next to no tissue below it (decision 0018)
+LOW_FLOW = 0.2
+# smaller cores differ by less than they are wrong, mL
+LEAST_CORE_ML = 10.0
+# checks whose doubt means that there is no healthy side to compare with
+BILATERAL = ('healthy_side_hypoperfusion', 'healthy_side_low_flow')
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,8 @@ class Check:
 
     Attributes
     ----------
-    name, unit, meaning : str
+    name, title, unit, meaning : str
+        Name of the column, and the same in words.
     warn, fail : float
         Limits; with `low_is_bad` the figure is compared the other way round.
     low_is_bad : bool
@@ -30,6 +38,7 @@ class Check:
     """
 
     name: str
+    title: str
     unit: str
     meaning: str
     warn: float
@@ -39,70 +48,105 @@ class Check:
 
 
 CHECKS = (
-    Check('displacement_max', 'mm', 'largest mean displacement of the head', 5.0, 15.0, False,
+    Check('displacement_max', 'Head motion', 'mm',
+          'largest mean displacement of the head', 5.0, 15.0, False,
           'look at the corrected series for motion within frames'),
-    Check('frames_rejected', 'fraction', 'share of frames rejected for motion', 0.05, 0.3, False,
+    Check('frames_rejected', 'Frames rejected for motion', 'fraction',
+          'share of frames rejected for motion', 0.05, 0.3, False,
           'the curves have gaps; look at the motion figure'),
-    Check('noise_raw', 'HU', 'noise of a voxel before denoising', 10.0, 20.0, False,
+    Check('noise_raw', 'Noise of the series', 'HU',
+          'noise of a voxel before denoising', 10.0, 20.0, False,
           'low flow reads too high and lesions look ragged'),
-    Check('noise_denoised', 'HU', 'noise of the denoised curves of tissue', 1.0, 2.0, False,
+    Check('noise_denoised', 'Noise after denoising', 'HU',
+          'noise of the denoised curves of tissue', 1.0, 2.0, False,
           'the curve of a core, 1 to 2 HU high, drowns in noise: low flow reads too high'),
-    Check('contrast_to_noise', 'ratio', 'peak of the mean tissue curve over denoised noise',
+    Check('contrast_to_noise', 'Contrast to noise', 'ratio',
+          'peak of the mean tissue curve over denoised noise',
           4.0, 2.0, True, 'the maps are dominated by noise'),
-    Check('baseline_frames', 'frames', 'frames before contrast arrives', 3.0, 1.0, True,
+    Check('baseline_frames', 'Frames before contrast', 'frames',
+          'frames before contrast arrives', 3.0, 1.0, True,
           'the baseline is uncertain; start the scan earlier'),
-    Check('arrival', 's', 'arrival of contrast after the start of the scan', 20.0, 30.0, False,
+    Check('arrival', 'Arrival of contrast', 's',
+          'arrival of contrast after the start of the scan', 20.0, 30.0, False,
           'the bolus comes late (heart failure, or a scan started early): what is left of the scan '
           'may be too short'),
-    Check('scan_after_peak', 's', 'end of the scan after the peak of the AIF', 35.0, 18.0, True,
+    Check('scan_after_peak', 'Scan after the peak of the AIF', 's',
+          'end of the scan after the peak of the AIF', 35.0, 18.0, True,
           'curves of slow tissue may be cut: core is then over-read, CBV and MTT read low; 60 to '
           '70 s of scan are advised'),
-    Check('scan_reserve', 's',
+    Check('scan_reserve', 'Length of the scan for this bolus', 's',
           'end of the scan after arrival plus 1.6 times the width of the VOF', 0.0, -10.0, True,
           'a bolus this wide needs a longer scan: core is over-read, CBV and MTT read low'),
-    Check('vof_end', 'fraction', 'height of the VOF at the end of the scan, relative to its peak',
+    Check('vof_end', 'VOF at the end of the scan', 'fraction',
+          'height of the VOF at the end of the scan, relative to its peak',
           0.5, 0.8, False,
           'the scan ends before the bolus has left: core is over-read, CBV and MTT read low'),
-    Check('vof_width', 's', 'full width of the VOF at half of its peak, or up to the scan end',
+    Check('vof_width', 'Width of the VOF', 's',
+          'full width of the VOF at half of its peak, or up to the scan end',
           20.0, 30.0, False, 'a wide bolus (low cardiac output?) makes Tmax and MTT uncertain'),
-    Check('aif_peak', 'HU', 'peak of the AIF', 80.0, 40.0, True,
+    Check('aif_peak', 'Peak of the AIF', 'HU', 'peak of the AIF', 80.0, 40.0, True,
           'the bolus is weak or the artery partial-volumed: absolute CBF and CBV read high'),
-    Check('aif_width', 's', 'full width of the AIF at half of its peak', 14.0, 20.0, False,
+    Check('aif_width', 'Width of the AIF', 's',
+          'full width of the AIF at half of its peak', 14.0, 20.0, False,
           'a wide bolus (low cardiac output?) makes Tmax and MTT uncertain'),
-    Check('aif_area', 'ratio', 'area of the AIF over that of the VOF', 0.5, 0.2, True,
+    Check('aif_area', 'Area of the AIF', 'ratio',
+          'area of the AIF over that of the VOF', 0.5, 0.2, True,
           'the artery is partial-volumed: absolute CBF and CBV read high, relative maps do not '
           'change'),
-    Check('coverage', 'mm', 'extent of tissue from feet to head', 50.0, 20.0, True,
+    Check('coverage', 'Coverage', 'mm', 'extent of tissue from feet to head', 50.0, 20.0, True,
           'a lesion outside the slab is not seen'),
-    Check('normal_tissue', 'fraction', 'share of tissue within the limit of normal Tmax', 0.5, 0.25,
+    Check('coverage_asymmetry', 'Coverage: asymmetry', 'fraction',
+          'greatest share of the tissue of a hemisphere whose homologue lies outside of the slab',
+          0.1, 0.3, False,
+          'the head lies tilted: near the first and last slices read the global map'),
+    Check('brain_asymmetry', 'Brain: asymmetry', 'fraction',
+          'difference of the tissue of both hemispheres, as far as both are in the slab, over their '
+          'mean', 0.1, 0.25, False,
+          'one side has lost tissue or is swollen, or the midline was missed: homologues are '
+          'uncertain, look at the mirror figure'),
+    Check('normal_tissue', 'Normally perfused tissue', 'fraction',
+          'share of tissue within the limit of normal Tmax', 0.5, 0.25,
           True, 'little tissue is normally perfused (heart failure, carotid stenosis, a wrong AIF?):'
           ' the global reference, and with it the core, is doubtful'),
-    Check('healthy_side_tmax', 's', 'median Tmax of the unaffected hemisphere', 4.0, 6.0, False,
+    Check('healthy_side_tmax', 'Unaffected side: median Tmax', 's',
+          'median Tmax of the unaffected hemisphere', 4.0, 6.0, False,
           'all tissue is late (heart failure, carotid stenosis, an AIF from an early artery?): '
           'hypoperfusion is over-read'),
-    Check('tmax_at_zero', 'fraction', 'share of tissue whose Tmax is 0', 0.1, 0.3, False,
+    Check('tmax_at_zero', 'Tissue with a Tmax of 0', 'fraction',
+          'share of tissue whose Tmax is 0', 0.1, 0.3, False,
           'the AIF comes later than tissue (an artery behind a stenosis?): Tmax and hypoperfusion '
           'read low'),
-    Check('reference_density', 'fraction',
+    Check('reference_density', 'Mirrored image: density or perfusion', 'ratio',
           'the mirrored image is a CT (1), or a perfusion map in its stead (0)', 1.0, 0.0, True,
           'lesions are in the image that is registered: look at the mirror figure, and prefer the '
           'global map'),
-    Check('mirror_similarity', 'correlation', 'agreement of brain with its mirrored self', 0.65, 0.5,
+    Check('mirror_similarity', 'Mirror registration: similarity', 'correlation',
+          'agreement of brain with its mirrored self', 0.65, 0.5,
           True, 'homologues are uncertain: read the global map'),
-    Check('mirror_folding', 'fraction',
+    Check('mirror_folding', 'Mirror registration: folding', 'fraction',
           'share of the brain in which the mirror registration folds or changes volume fivefold',
           0.01, 0.05, False, 'homologues are uncertain: read the global map'),
-    Check('unassessable', 'fraction', 'share of tissue without a homologue to divide by', 0.1, 0.3,
+    Check('unassessable', 'Tissue without a homologue', 'fraction',
+          'share of tissue without a homologue to divide by', 0.1, 0.3,
           False, 'the local map is incomplete: read the global map there'),
-    Check('healthy_side_hypoperfusion', 'fraction',
-          'share of the unaffected hemisphere with Tmax above the threshold', 0.05, 0.2, False,
+    Check('healthy_side_hypoperfusion', 'Unaffected side: hypoperfusion', 'fraction',
+          'share of the unaffected hemisphere with Tmax above the threshold', 0.05, 0.1, False,
           'both hemispheres may be diseased: local normalization is unreliable, read the global '
           'map'),
-    Check('side_confidence', 'fraction', 'confidence in the affected side', 0.1, 0.0, True,
+    Check('healthy_side_low_flow', 'Unaffected side: low flow', 'fraction',
+          'share of the unaffected hemisphere with global rCBF below 0.2', 0.005, 0.01, False,
+          'both hemispheres may be diseased (an old infarct?): local normalization is unreliable, '
+          'read the global map'),
+    Check('side_confidence', 'Affected side: confidence', 'ratio',
+          'confidence in the affected side', 0.1, 0.0, True,
           'the hemispheres hardly differ: check the side, or use --affected-side both'),
-    Check('core_disagreement', 'mL', 'difference of global and local core', 15.0, 50.0, False,
+    Check('core_disagreement', 'Global against local core: difference', 'mL',
+          'difference of global and local core', 15.0, 50.0, False,
           'global and local core disagree: look at both maps, think of microangiopathy and of old '
           'infarcts'),
+    Check('core_disagreement_share', 'Global against local core: relative difference', 'fraction',
+          'difference of global and local core over the larger one, if that has 10 mL', 0.5, 0.8,
+          False, 'one map shows most of the core, the other does not: look at both'),
 )  # fmt: skip
 
 
@@ -153,13 +197,24 @@ def judge(check, figure):
     bad = sign * figure > sign * check.warn
     worse = sign * figure > sign * check.fail
     status = STATUS[int(bad) + int(bad and worse)]
-    unit = f' {check.unit}' if check.unit not in ('fraction', 'ratio', 'correlation') else ''
-    shown = f'{check.meaning}: {figure:.3g}{unit}'
-    if status == 'pass':
-        return status, shown
     limit = check.fail if status == 'fail' else check.warn
     way = 'at least' if check.low_is_bad else 'at most'
-    return status, f'{shown} ({way} {limit:g} expected); {check.advice}'
+    shown = f'{check.meaning}: {with_unit(figure, check.unit)}'
+    expected = f'{way} {with_unit(limit, check.unit)} expected'
+    return status, f'{shown} ({expected})' + ('' if status == 'pass' else f'; {check.advice}')
+
+
+def with_unit(figure, unit):
+    """Write a figure for a reader: fractions in percent.
+
+    Examples
+    --------
+    >>> with_unit(0.0464, 'fraction'), with_unit(12.345, 'mL'), with_unit(0.8, 'correlation')
+    ('4.64 %', '12.3 mL', '0.8')
+    """
+    if unit == 'fraction':
+        return f'{100 * figure:.3g} %'
+    return f'{figure:.3g}' if unit in ('ratio', 'correlation') else f'{figure:.3g} {unit}'
 
 
 def grade(figures, checks=CHECKS):
@@ -175,9 +230,10 @@ def grade(figures, checks=CHECKS):
     -------
     dict
         ``<check>``, ``<check>_status``, ``<check>_sentence`` for every check, and ``status``, the
-        worst of them.
+        worst of them; ``caution``, a sentence where no healthy side is left for local
+        normalization, else None.
     """
-    row, worst = {}, 0
+    row, worst, bilateral = {}, 0, []
     for check in checks:
         figure = figures.get(check.name)
         status, sentence = judge(check, figure)
@@ -185,31 +241,95 @@ def grade(figures, checks=CHECKS):
         row[f'{check.name}_status'] = status
         row[f'{check.name}_sentence'] = sentence
         worst = max(worst, STATUS.index(status) if status in STATUS else 0)
-    return {'status': STATUS[worst]} | row
+        if check.name in BILATERAL and status in ('warn', 'fail'):
+            bilateral.append(f'{check.meaning}: {with_unit(figure, check.unit)}')
+    caution = (
+        f'both hemispheres may be diseased ({"; ".join(bilateral)}): local normalization is '
+        'unreliable, the global map must be read'
+    )
+    return {'status': STATUS[worst], 'caution': caution if bilateral else None} | row
 
 
-def healthy_side_share(tmax, tissue_mask, hemisphere, affected, limit):
-    """Measure hypoperfusion on the unaffected side.
+def healthy_side_share(diseased, tissue_mask, hemisphere, affected):
+    """Measure how much of the unaffected side is diseased.
 
     Parameters
     ----------
-    tmax : (X, Y, Z) array
-        s.
+    diseased : (X, Y, Z) array of bool
     tissue_mask : (X, Y, Z) array of bool
     hemisphere : (X, Y, Z) array
         1 left, 2 right.
     affected : {'left', 'right'}
-    limit : float
-        Tmax threshold, s.
 
     Returns
     -------
     float
-        Share of the tissue of the other hemisphere above the limit.
+        Share of the tissue of the other hemisphere; NaN if that has none.
     """
-    other = OTHER_SIDE[affected]
-    tissue = tissue_mask & (hemisphere == SIDES[other])
-    return float((tmax[tissue] > limit).mean()) if tissue.any() else float('nan')
+    tissue = tissue_mask & (hemisphere == SIDES[OTHER_SIDE[affected]])
+    return float(diseased[tissue].mean()) if tissue.any() else float('nan')
+
+
+def asymmetry(tissue_mask, hemisphere, mirrored):
+    """Compare what the slab holds of both hemispheres.
+
+    A tilted head lies deeper in the slab on one side than on the other. So the brain is compared only
+    where its homologue is in the slab too; what is not is a figure of its own.
+
+    Parameters
+    ----------
+    tissue_mask : (X, Y, Z) array of bool
+    hemisphere : (X, Y, Z) array
+        1 left, 2 right.
+    mirrored : (X, Y, Z) array of bool
+        Voxels whose homologue lies in the slab.
+
+    Returns
+    -------
+    dict
+        ``brain_asymmetry`` and ``coverage_asymmetry``, fractions; NaN if a hemisphere is missing.
+
+    Examples
+    --------
+    Three voxels left, two right; the homologue of one on the left is outside of the slab:
+
+    >>> found = asymmetry(np.ones(5, bool), np.array([1, 1, 1, 2, 2]), np.arange(5) > 0)
+    >>> found['brain_asymmetry'], round(found['coverage_asymmetry'], 2)
+    (0.0, 0.33)
+    """
+    both = [tissue_mask & (hemisphere == label) for label in SIDES.values()]
+    shared = [float(np.count_nonzero(each & mirrored)) for each in both]
+    if not all(shared):
+        return dict.fromkeys(('brain_asymmetry', 'coverage_asymmetry'), float('nan'))
+    outside = [1 - part / np.count_nonzero(each) for part, each in zip(shared, both, strict=True)]
+    return {
+        'brain_asymmetry': abs(shared[0] - shared[1]) / (sum(shared) / 2),
+        'coverage_asymmetry': float(max(outside)),
+    }
+
+
+def core_figures(core_global_ml, core_local_ml):
+    """Compare the core of both normalizations.
+
+    Parameters
+    ----------
+    core_global_ml, core_local_ml : float
+        mL; NaN where there is none.
+
+    Returns
+    -------
+    dict
+        ``core_disagreement``, mL, and ``core_disagreement_share`` of the larger core; the share
+        is None where neither core has 10 mL.
+
+    Examples
+    --------
+    >>> core_figures(40.0, 10.0), core_figures(4.0, 0.0)['core_disagreement_share']
+    ({'core_disagreement': 30.0, 'core_disagreement_share': 0.75}, None)
+    """
+    difference, larger = abs(core_global_ml - core_local_ml), max(core_global_ml, core_local_ml)
+    share = difference / larger if larger >= LEAST_CORE_ML else None
+    return {'core_disagreement': difference, 'core_disagreement_share': share}
 
 
 def curve_figures(times, aif, vof, tissue, noise_denoised, arrival, duration):

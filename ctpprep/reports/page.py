@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ctpprep.perfusion.quality import with_unit
 from ctpprep.reports.methods import references, render_methods
 
 TEMPLATES = Path(__file__).parents[1] / 'resources' / 'report'
@@ -66,11 +67,12 @@ VOLUME_COLUMNS = (
 
 @dataclass
 class Check:
-    """One check of quality: its number, light and sentence."""
+    """One check of quality: its number, limit, light and sentence."""
 
     name: str
     title: str
     value: str
+    limit: str
     status: str
     sentence: str
 
@@ -84,6 +86,7 @@ class Section:
     reference: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
+    caution: str = ''
     figures: list[dict[str, str]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
 
@@ -207,7 +210,8 @@ def collect(output_dir: Path, label: str, failed: list[dict[str, Any]]) -> list[
     for path in sorted(folder.rglob('*_tmax.json')):
         section(path.name.removesuffix('_tmax.json')).notes = read_notes(path)
     for path in sorted(folder.rglob('*_desc-qualitycontrol_ctp.tsv')):
-        section(path.name.removesuffix('_desc-qualitycontrol_ctp.tsv')).checks = read_checks(path)
+        mine = section(path.name.removesuffix('_desc-qualitycontrol_ctp.tsv'))
+        mine.checks, mine.caution = read_quality(path)
     words = {what: (title, about) for what, title, about in FIGURES}
     for prefix, what, path in find_figures(folder / 'figures'):
         title, about = words.get(what, (what, ''))
@@ -255,23 +259,28 @@ def read_volumes(path: Path) -> list[dict[str, str]]:
     return [dict.fromkeys(VOLUME_COLUMNS, '') | row for row in read_table(path)]
 
 
-def read_checks(path: Path) -> list[Check]:
+def read_quality(path: Path) -> tuple[list[Check], str]:
     """Read the checks of a series, whatever their names: failed ones first.
 
     Parameters
     ----------
     path : Path
-        One row with columns ``<check>``, ``<check>_status`` and ``<check>_sentence``; a JSON of
-        the same name describes them. A number without a status is listed last, without a light.
+        One row with ``caution`` and, for each check, columns ``<check>``, ``<check>_status`` and
+        ``<check>_sentence``; a JSON of the same name describes them. A number without a status is
+        listed last, without a light.
 
     Returns
     -------
-    list of Check
+    checks : list of Check
+    caution : str
+        Why local normalization is unreliable, '' if nothing speaks against it.
     """
     rows = read_table(path)
     sidecar = path.with_suffix('.json')
     about = json.loads(sidecar.read_text(encoding='utf-8')) if sidecar.is_file() else {}
     row = rows[0] if rows else {}
+    caution = row.pop('caution', '')
+    row.pop('status', None)  # the worst light of all
     names = dict.fromkeys(re.sub('_(status|sentence)$', '', name) for name in row)
     checks = []
     for name in names:
@@ -282,13 +291,43 @@ def read_checks(path: Path) -> list[Check]:
             Check(
                 name=name,
                 title=title[:1].upper() + title[1:],
-                value=f'{number(row.get(name, ""))} {told.get("Units", "")}'.strip(),
+                value=figure(row.get(name, ''), told.get('Units', '')),
+                limit=limit(told),
                 status=row.get(f'{name}_status', ''),
                 sentence=row.get(f'{name}_sentence', '') or str(told.get('Description', '')),
             )
         )
     order = ['fail', 'warn', 'pass']
-    return sorted(checks, key=lambda c: order.index(c.status) if c.status in order else 3)
+    checks.sort(key=lambda c: order.index(c.status) if c.status in order else 3)
+    return checks, caution
+
+
+def figure(text: Any, unit: str) -> str:
+    """Write a figure with its unit; what is no number stays as it is.
+
+    Examples
+    --------
+    >>> figure('0.046', 'fraction'), figure('12.34', 'mL'), figure('', 'mL')
+    ('4.6 %', '12.3 mL', '')
+    """
+    try:
+        return with_unit(float(text), unit).strip()
+    except (TypeError, ValueError):
+        return str(text)
+
+
+def limit(told: dict[str, Any]) -> str:
+    """Write the limit from which a check warns, by its sidecar; '' without one.
+
+    Examples
+    --------
+    >>> limit({'Warn': 0.1, 'Units': 'fraction', 'LowIsBad': False})
+    'at most 10 %'
+    """
+    if 'Warn' not in told:
+        return ''
+    way = 'at least' if told.get('LowIsBad') else 'at most'
+    return f'{way} {figure(told["Warn"], told.get("Units", ""))}'
 
 
 def number(text: Any, digits: int = 3) -> str:

@@ -67,6 +67,10 @@ VOLUMES = _columns(
     side_confidence=('', '0 chance, 1 every voxel of the affected side has the longer Tmax'),
     reason=('', 'why a volume is 0 or a figure is missing'),
 )
+QUALITY = {
+    'status': {'Description': 'worst grade of all checks: pass, warn or fail'},
+    'caution': {'Description': 'why local normalization is unreliable for want of a healthy side'},
+}
 
 
 @dataclass(frozen=True)
@@ -285,7 +289,7 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
         Derivative(
             'quality', 'quality', 'desc-qualitycontrol_ctp.tsv',
             'automated quality control: for every check its figure, grade and sentence',
-            ('ctp',), (), {'status': {'Description': 'worst grade of all checks: pass, warn or fail'}},
+            ('ctp',), (), QUALITY,
         ),
     )  # fmt: skip
 
@@ -295,6 +299,7 @@ def _limits(method: MethodSettings) -> dict[str, Any]:
     checks = checks_of(method.mirror_least_similarity, method.mirror_most_folding)
     return {
         check.name: {
+            'LongName': check.title,
             'Description': check.meaning,
             'Units': check.unit,
             'Warn': check.warn,

@@ -14,7 +14,8 @@ from ctpprep.settings import MethodSettings, RunSettings
 
 CHECKED = (
     'confounds', 'curves', 'bolus', 'deconvolution', 'normalization', 'symmetry', 'tmax',
-    'tissue_mask', 'unassessable_mask', 'hemispheres', 'volumes', 'entry',
+    'tissue_mask', 'rcbf_global', 'unassessable_mask', 'homologue_reference', 'hemispheres', 'volumes',
+    'entry',
 )  # fmt: skip
 DRAWN = (
     'reference', 'brain_mask', 'tissue_mask', 'cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global',

@@ -27,7 +27,11 @@ def files(tmp_path, monkeypatch):
     tissue[:, :, 10:] = False
     unassessable = np.zeros(SHAPE, bool)
     unassessable[0, :5, 0] = True
+    homologue = np.full(SHAPE, 35, np.float32)
+    homologue[0, :4] = -1000  # the left homologues of 40 voxels are beyond the slab
     images = {
+        'rcbf_global': np.ones(SHAPE, np.float32),
+        'homologue_reference': homologue,
         'tmax': np.where(RIGHT, 7.0, 1.0).astype(np.float32),
         'tissue_mask': tissue.astype(np.uint8),
         'unassessable_mask': unassessable.astype(np.uint8),
@@ -77,7 +81,9 @@ def test_figures_of_a_series_that_can_be_counted_by_hand(files):
         'contrast_to_noise': 10, 'aif_peak': 200, 'coverage': 80, 'normal_tissue': 0.8,
         'mirror_similarity': 0.8, 'mirror_folding': 0.002, 'unassessable': 5 / 1000, 'side_confidence': 0.6,
         'arrival': 6, 'noise_denoised': 1, 'scan_after_peak': 48, 'aif_area': 2 / 3,
-        'healthy_side_tmax': 1, 'tmax_at_zero': 0, 'core_disagreement': 12, 'healthy_side_hypoperfusion': 0,
+        'healthy_side_tmax': 1, 'tmax_at_zero': 0, 'core_disagreement': 12,
+        'core_disagreement_share': 0.4, 'healthy_side_hypoperfusion': 0, 'healthy_side_low_flow': 0,
+        'coverage_asymmetry': 40 / 500, 'brain_asymmetry': 40 / 480,
     }  # fmt: skip
     found = {name: float(row[name]) for name in expected}
     assert found == pytest.approx(expected, abs=1e-4)
@@ -95,7 +101,8 @@ def test_the_worst_grade_is_that_of_the_series(files):
     table = pd.read_csv('confounds.tsv', sep='\t').assign(weight=1)
     table.to_csv('confounds.tsv', sep='\t', index=False)
     assert assess(files)['status'] == 'pass'
-    Path('symmetry.json').write_text('{"mirror_similarity": 0.5, "mirror_folding": 0}')
+    facts = {'mirror_similarity': 0.5, 'mirror_folding': 0, 'withheld': ''}
+    Path('symmetry.json').write_text(json.dumps(facts))
     assert assess(files)['status'] == 'warn'
 
 
@@ -118,8 +125,16 @@ def test_figures_of_withheld_maps_are_not_available(files):
         'core\tglobal\tvolume\t30\ncore\tlocal\tvolume\tn/a\n'
     )
     del files['unassessable_mask']
+    facts = {'mirror_similarity': 0.5, 'mirror_folding': 0, 'withheld': 'too unlike'}
+    Path('symmetry.json').write_text(json.dumps(facts))
     row = assess(files)
-    assert row['unassessable_status'] == row['core_disagreement_status'] == 'n/a'
+    for check in (
+        'unassessable',
+        'core_disagreement',
+        'core_disagreement_share',
+        'brain_asymmetry',
+    ):
+        assert row[f'{check}_status'] == 'n/a', check
     assert row['coverage_status'] == 'pass'
 
 
@@ -130,6 +145,23 @@ def test_hypoperfusion_of_the_other_side_is_seen(files):
     assert 'bilateral' in row['healthy_side_hypoperfusion_sentence'] or (
         'both hemispheres' in row['healthy_side_hypoperfusion_sentence']
     )
+
+
+def test_infarct_of_the_other_side_that_is_not_slow_is_seen(files):
+    """An old infarct has little flow, which may come in time."""
+    image = nb.load('rcbf_global.nii', mmap=False)
+    voxels = image.get_fdata(dtype=np.float32)
+    voxels[0, :, 0] = 0.1
+    nb.save(nb.Nifti1Image(voxels, image.affine), 'rcbf_global.nii')
+    row = assess(files)
+    assert float(row['healthy_side_low_flow']) == pytest.approx(10 / 500)
+    assert row['healthy_side_low_flow_status'] == 'fail'
+    assert 'local normalization is unreliable' in row['caution']
+    assert '2 %' in row['caution']
+
+
+def test_a_healthy_other_side_needs_no_caution(files):
+    assert assess(files)['caution'] == 'n/a'
 
 
 def test_maps_without_their_series_are_graded_too(files):

@@ -76,6 +76,53 @@ def test_maps_made_elsewhere_have_no_arrival_and_no_reserve():
     assert found['vof_width'] == pytest.approx(8)
 
 
+def test_asymmetry_is_compared_where_both_sides_are_in_the_slab():
+    left = np.arange(10) < 6
+    hemisphere = np.where(left, 1, 2)
+    tissue = np.ones(10, bool)
+    found = quality.asymmetry(tissue, hemisphere, ~left | (np.arange(10) < 4))
+    assert found == pytest.approx({'brain_asymmetry': 0, 'coverage_asymmetry': 1 / 3})
+    lost = quality.asymmetry(tissue & ~(np.arange(10) > 7), hemisphere, tissue)
+    assert lost == pytest.approx({'brain_asymmetry': 1, 'coverage_asymmetry': 0})
+    alone = quality.asymmetry(left, hemisphere, tissue)
+    assert np.isnan(alone['brain_asymmetry'])
+
+
+def test_share_of_the_healthy_side_looks_at_the_other_side_only():
+    hemisphere = np.repeat([1, 2], 5)
+    diseased = hemisphere == 1
+    for affected, expected in (('left', 0.0), ('right', 1.0)):
+        share = quality.healthy_side_share(diseased, np.ones(10, bool), hemisphere, affected)
+        assert share == expected
+
+
+def test_cores_too_small_to_be_measured_have_no_relative_difference():
+    assert quality.core_figures(9.0, 0.0)['core_disagreement_share'] is None
+    assert quality.core_figures(5.0, 20.0)['core_disagreement_share'] == 0.75
+
+
+@pytest.mark.parametrize('name', quality.BILATERAL)
+def test_disease_on_both_sides_by_time_or_by_flow_is_cautioned(name):
+    assert quality.grade({name: 0.0})['caution'] is None
+    for figure in (0.07, 0.3):  # both warn or fail
+        row = quality.grade({name: figure})
+        assert 'the global map must be read' in row['caution']
+        assert f'{100 * figure:.3g} %' in row['caution']
+
+
+def test_sentence_has_number_and_limit_whatever_the_grade():
+    assert sentence('coverage', 80.0) == (
+        'pass', 'extent of tissue from feet to head: 80 mm (at least 50 mm expected)'
+    )  # fmt: skip
+    assert '4 % (at most 1 % expected)' in sentence('healthy_side_low_flow', 0.04)[1]
+
+
+def test_titles_are_words_and_differ():
+    titles = [check.title for check in quality.CHECKS]
+    assert len(set(titles)) == len(titles)
+    assert not any('_' in title for title in titles)
+
+
 def test_every_check_fails_only_beyond_its_warning():
     for check in quality.CHECKS:
         sign = -1 if check.low_is_bad else 1
