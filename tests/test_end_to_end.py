@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import nibabel as nb
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ctpprep.perfusion.quality import CHECKS
+from ctpprep.perfusion.quality import BILATERAL, CHECKS
 from ctpprep.phantom import PhantomSettings, make_phantom, write_bids
 from ctpprep.settings import MethodSettings
 from ctpprep.workflows.derivatives import derivatives
@@ -350,6 +351,22 @@ def test_quality_is_one_row_of_graded_figures(where):
         assert row[f'{check.name}_status'] in ('pass', 'warn', 'fail'), check.name
         assert np.isfinite(float(row[check.name]))
         assert row[f'{check.name}_sentence']
+    assert row['caution'] == 'n/a'  # microangiopathy lowers flow on both sides, and is no infarct
+
+
+def test_infarcts_on_both_sides_are_cautioned(tmp_path):
+    write_bids(make_phantom(replace(HEAD, lesion_side='both')), tmp_path / 'raw', '01')
+    run = call(tmp_path, 'out', '--nprocs', '1', '--affected-side', 'both')
+    assert run.returncode == 0, run.stderr
+    ending = TABLE['quality'].ending
+    table = pd.read_csv(tmp_path / 'out' / 'sub-01' / 'ct' / f'sub-01_{ending}', sep='\t')
+    (row,) = table.to_dict('records')
+    for name in BILATERAL:
+        assert row[f'{name}_status'] == 'fail', name
+    assert 'the global map must be read' in row['caution']
+    assert f'CAUTION: {row["caution"]}' in run.stdout
+    page = (tmp_path / 'out' / 'sub-01.html').read_text()
+    assert 'Local normalization is unreliable here. Read the global map.' in page
 
 
 # -- mirror
@@ -536,7 +553,7 @@ def test_quality_and_report_tell_of_the_withheld_maps(withheld, where):
     (row,) = table.to_dict('records')
     assert row['mirror_similarity_status'] == row['status'] == 'fail'
     assert row['unassessable_status'] == row['core_disagreement_status'] == 'n/a'
-    assert 'mirror_similarity fail' in withheld.run.stdout
+    assert 'Mirror registration: similarity (fail)' in withheld.run.stdout
     assert 'Local maps were withheld' in (withheld.out / 'sub-01.html').read_text()
 
 
@@ -675,7 +692,8 @@ def test_local_core_with_the_ncct_is_nearly_that_of_the_series(isles, where):
 def test_without_a_ct_the_mirrored_map_is_warned_of(isles):
     table = pd.read_csv(isles.found('b', 'quality'), sep='\t', keep_default_na=False)
     assert table['reference_density_status'].item() == 'warn'
-    assert 'sub-b_ses-01  ok      quality: reference_density warn' in isles.run.stdout
+    said = 'quality: Mirrored image: density or perfusion (warn)'
+    assert f'sub-b_ses-01  ok      {said}' in isles.run.stdout
     assert 'for want of a CT, the map of CBV' in isles.run.stdout
 
 
