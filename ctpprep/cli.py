@@ -508,7 +508,10 @@ def check_folders(run: RunSettings) -> None:
         raise UsageError(f'the dataset {run.bids_dir} is not a folder')
     if out == bids:
         raise UsageError('output_dir is bids_dir; choose e.g. BIDS_DIR/derivatives/ctpprep')
-    if out.is_relative_to(bids) and not out.is_relative_to(bids / 'derivatives'):
+    inside = out.relative_to(bids).parts[:1] if out.is_relative_to(bids) else ()
+    # a folder `derivatives` may itself be the dataset: that of maps made elsewhere
+    beside = bids.name == 'derivatives' and not ''.join(inside).startswith('sub-')
+    if inside and inside != ('derivatives',) and not beside:
         raise UsageError(
             f'output_dir {run.output_dir} is inside the dataset; only its folder derivatives/ may '
             'take outputs'

@@ -74,6 +74,8 @@ class ReadyMaps:
         Mean image of a series before contrast, or a non-contrast CT.
     masks : dict of str to SuppliedFile
         ``brain_mask`` and ``tissue_mask``, if they are there.
+    n_voxels : int
+        Of each map.
     """
 
     prefix: str
@@ -86,6 +88,7 @@ class ReadyMaps:
     reference: SuppliedFile | None = None
     reference_kind: str = ''
     masks: dict[str, SuppliedFile] = field(default_factory=dict)
+    n_voxels: int = 0
 
     @property
     def workflow_name(self) -> str:
@@ -234,6 +237,7 @@ def _read_maps(
             for name, path in ((name, files[name]) for name in MAPS if name in files)
         },
         units=units,
+        n_voxels=math.prod(grids['tmax'][0]),
     )
 
 

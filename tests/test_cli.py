@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import types
+from functools import partial
 from pathlib import Path
 
 import nibabel as nb
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from ctpprep import cli
-from ctpprep.exceptions import BolusError
+from ctpprep.exceptions import BolusError, UsageError
 from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows import execution
 from ctpprep.workflows.execution import SeriesResult
@@ -281,6 +282,15 @@ def test_missing_dataset_is_one_sentence(tmp_path, graph, capsys):
 def test_derivatives_of_the_dataset_take_outputs(dataset, graph):
     assert call(dataset, out='raw/derivatives/ctpprep') == 0
     assert graph.run.work_dir == dataset.parent / 'ctpprep_work'
+
+
+def test_a_folder_of_derivatives_that_is_the_dataset_takes_outputs(tmp_path):
+    maps = tmp_path / 'derivatives'
+    maps.mkdir()
+    check = partial(RunSettings, maps, work_dir=tmp_path / 'work')
+    cli.check_folders(check(output_dir=maps / 'ctpprep'))
+    with pytest.raises(UsageError, match='inside the dataset'):
+        cli.check_folders(check(output_dir=maps / 'sub-01' / 'out'))
 
 
 def test_environment_is_offline_single_threaded_and_away_from_home(tmp_path, monkeypatch):

@@ -99,11 +99,14 @@ class Mosaic:
         Slices, inferior to superior, one tuple a line.
     aspect : float
         Height of a voxel over its width.
+    grey_unit : str
+        Unit of the grey images; '' where a perfusion map stands in for one of densities.
     """
 
     box: tuple[slice, slice]
     lines: tuple[tuple[int, ...], ...]
     aspect: float
+    grey_unit: str = 'HU'
 
     @property
     def columns(self) -> int:
@@ -140,6 +143,7 @@ def lay_out(
     voxel_size_mm: tuple[float, ...] = (1.0, 1.0, 1.0),
     most: int = 20,
     columns: int = 8,
+    grey_unit: str = 'HU',
 ) -> Mosaic:
     """Choose the slices and the box that show a brain.
 
@@ -151,6 +155,8 @@ def lay_out(
         Greatest number of slices; evenly chosen among those with brain.
     columns : int
         Greatest number of slices in a line.
+    grey_unit : str
+        As for `Mosaic`.
 
     Returns
     -------
@@ -183,6 +189,7 @@ def lay_out(
         (box[0], box[1]),
         tuple(tuple(chosen[at : at + columns]) for at in range(0, len(chosen), columns)),
         float(voxel_size_mm[1] / voxel_size_mm[0]),
+        grey_unit,
     )
 
 
@@ -250,7 +257,7 @@ def plot_rows(
             axes = figure.add_axes(box, gid=f'{row.gid}-{line}' if row.gid else None)
             _draw_line(axes, mosaic, row, line, numbered=row is rows[0] or row.over)
             if not row.over:
-                _add_scale(figure, box, row)
+                _add_scale(figure, box, row, mosaic.grey_unit)
     _add_foot(figure, legend or {}, f'{note} {CONVENTION}'.strip(), total)
     return figure
 
@@ -286,7 +293,7 @@ def _draw_line(axes, mosaic: Mosaic, row: Row, line: int, numbered: bool) -> Non
             axes.axvline(tile * columns - 0.5, color='#777777', linewidth=0.6)
 
 
-def _add_scale(figure, box: tuple[float, float, float, float], row: Row) -> None:
+def _add_scale(figure, box: tuple[float, float, float, float], row: Row, grey_unit: str) -> None:
     """Add the name of a row on its left and its colour scale on its right."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -299,7 +306,7 @@ def _add_scale(figure, box: tuple[float, float, float, float], row: Row) -> None
     axes = figure.add_axes((left + wide + 0.006, bottom + 0.06 * tall, 0.009, 0.88 * tall))
     scale = ScalarMappable(Normalize(window.low, window.high), window.colours)
     bar = figure.colorbar(scale, cax=axes, ticks=np.linspace(window.low, window.high, 3))
-    bar.set_label(window.unit, fontsize=8)
+    bar.set_label(grey_unit if window.unit == 'HU' else window.unit, fontsize=8)
     bar.ax.tick_params(labelsize=8, length=2)
     bar.outline.set_linewidth(0.4)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of one series for the report."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ MASKS = (
 )
 PLACES = ('aif_mask', 'vof_mask')
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global', 'rcbf_local')
+# voxels finer than this in plane are left out of pictures
+FINEST_MM = 0.9
 OTHERS = ('reference', 'homologue_reference', 'hemispheres')
 
 
@@ -52,6 +55,7 @@ class _PlotSeriesInputSpec(BaseInterfaceInputSpec):
     curves = File(exists=True, desc='table with a column time (s) and curves in HU')
     confounds = File(exists=True, desc='table of motion, one row a frame')
     volumes = File(exists=True, desc='table of volumes; names the affected side')
+    entry = File(exists=True, desc='of maps made elsewhere: which image was mirrored, json')
 
 
 class _PlotSeriesOutputSpec(TraitedSpec):
@@ -67,7 +71,13 @@ class PlotSeries(SimpleInterface):
     def _run_interface(self, runtime):
         images, size_mm = self._read_images()
         drawn = {
-            **draw_mosaics(images, size_mm, self.inputs.core_rcbf, self.inputs.hypoperfusion_tmax),
+            **draw_mosaics(
+                images,
+                size_mm,
+                self.inputs.core_rcbf,
+                self.inputs.hypoperfusion_tmax,
+                '' if mirrors_a_map(self.inputs.entry) else 'HU',
+            ),
             **self._draw_charts(images, size_mm),
         }
         folder = Path(runtime.cwd)
@@ -87,7 +97,10 @@ class PlotSeries(SimpleInterface):
                 size_mm = voxel_size_mm(affine)
                 if name in MASKS + PLACES:
                     images[name] = images[name] > 0
-        return images, size_mm
+        # maps on the grid of an NCCT would make a page of 30 MB
+        step = [max(1, round(FINEST_MM / size)) for size in size_mm[:2]]
+        images = {name: image[:: step[0], :: step[1]] for name, image in images.items()}
+        return images, (size_mm[0] * step[0], size_mm[1] * step[1], size_mm[2])
 
     def _draw_charts(self, images, size_mm):
         """Draw what has axes: curves, motion, the histogram of Tmax."""
@@ -125,7 +138,14 @@ def _valued(images, name):
     return values
 
 
-def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax):
+def mirrors_a_map(path):
+    """Tell whether a perfusion map stands in for the image of densities."""
+    return bool(isinstance(path, str) and path) and json.loads(Path(path).read_text())[
+        'reference_image_from'
+    ] not in ('ctpref', 'ncct')
+
+
+def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU'):
     """Draw the figures made of slices that `images` suffices for.
 
     Parameters
@@ -134,6 +154,8 @@ def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax):
         Named as the inputs of `PlotSeries`.
     size_mm : tuple of float
     core_rcbf, hypoperfusion_tmax : float
+    grey_unit : str
+        Unit of the reference image; '' for a perfusion map in its stead.
 
     Returns
     -------
@@ -142,7 +164,7 @@ def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax):
     brain = images.get('brain_mask')
     if brain is None or not brain.any():
         return {}
-    mosaic = figures.lay_out(brain, size_mm)
+    mosaic = figures.lay_out(brain, size_mm, grey_unit=grey_unit)
     drawn = {}
     core = {
         name: images[f'core_{name}'] for name in ('global', 'local') if f'core_{name}' in images

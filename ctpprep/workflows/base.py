@@ -20,6 +20,9 @@ from ctpprep.workflows.ready_maps import init_ready_maps_wf
 from ctpprep.workflows.segmentation import init_segmentation_wf
 from ctpprep.workflows.symmetry import init_symmetry_wf
 
+# most that a node was seen to need: 1.7 GB for maps of 480 x 480 x 40 voxels
+GB_A_VOXEL = 1.8e-7
+
 
 def init_ctpprep_wf(
     series: Sequence[Series], method: MethodSettings, run: RunSettings
@@ -108,6 +111,11 @@ def init_series_wf(
         for port in writer.interface.names:
             if port in makers:
                 workflow.connect(makers[port], f'outputnode.{port}', writer, port)
+    if isinstance(series, ReadyMaps):
+        for node_name in workflow.list_node_names():
+            node = workflow.get_node(node_name)
+            # the grid of an NCCT has a hundred times the voxels of a working grid
+            node._mem_gb = max(node.mem_gb, GB_A_VOXEL * series.n_voxels)
     return workflow
 
 

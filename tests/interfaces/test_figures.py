@@ -109,3 +109,24 @@ def test_an_absent_vof_is_not_in_the_legend(series):
     text = draw(curves=series['curves'])['curves'].read_text()
     assert 'AIF, ends at' in text
     assert 'VOF' not in text.replace('AIF, VOF: enhancement', '')
+
+
+def test_a_map_in_the_stead_of_a_ct_has_no_hu(series, tmp_path):
+    def scales(**inputs):
+        return draw(**series, **inputs)['masks'].read_text().count('HU')
+
+    entry = tmp_path / 'entry.json'
+    entry.write_text('{"reference_image_from": "ncct"}')
+    assert scales() == scales(entry=str(entry)) > 0
+    entry.write_text('{"reference_image_from": "cbv"}')
+    assert scales(entry=str(entry)) == 0
+
+
+def test_fine_voxels_make_no_larger_pictures(series):
+    coarse = draw(**series)['maps'].stat().st_size
+    for path in series.values():
+        if path.endswith('.nii.gz'):
+            image = nb.load(path)
+            fine = np.repeat(np.repeat(np.asarray(image.dataobj), 5, axis=0), 5, axis=1)
+            nb.save(nb.Nifti1Image(fine, AFFINE @ np.diag([0.2, 0.2, 1, 1])), path)
+    assert draw(**series)['maps'].stat().st_size < 6 * coarse
