@@ -77,6 +77,8 @@ class TakeMaps(SimpleInterface):
         masks = {'brain_mask': self._brain(density, values)}
         if inputs.tissue_mask:
             tissue = self._supplied('tissue_mask', values) & known
+            if inputs.brain_mask:  # perhaps narrowed since the tissue was found
+                tissue &= masks['brain_mask']
             masks['brain_mask'] |= tissue
             self._tell('tissue mask', 'supplied')
         else:
@@ -129,7 +131,7 @@ class TakeMaps(SimpleInterface):
         if share >= ready_maps.LEAST_INSIDE:
             return density
         lies = (
-            f'{name}: {share:.0%} of the values of the maps lie on its soft tissue, at least '
+            f'{name}: {share:.0%} of the maps lie on its soft tissue, at least '
             f'{ready_maps.LEAST_INSIDE:.0%} are needed'
         )
         if inputs.density_kind == 'ctpref':

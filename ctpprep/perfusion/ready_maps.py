@@ -291,11 +291,14 @@ def share_inside(density, values):
     Returns
     -------
     float
-        Fraction.
+        Share of the values on soft tissue, or, since maps may have values on bone and air, share of
+        the soft tissue in their slices that has one, if that is more.
     """
     low, high = brain.SOFT_HU
     smooth = ndimage.gaussian_filter(np.asarray(density, dtype=np.float32), (1, 1, 0))
-    return float(((smooth > low) & (smooth < high))[values].mean())
+    soft = (smooth > low) & (smooth < high)
+    held = values[..., values.any(axis=(0, 1))][soft[..., values.any(axis=(0, 1))]]
+    return max(float(soft[values].mean()), float(held.mean()) if held.size else 0.0)
 
 
 def check_mask(mask, values, name):

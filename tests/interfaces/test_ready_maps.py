@@ -119,6 +119,13 @@ def test_supplied_masks_and_values_come_through_unchanged(head):
     assert told(outputs)['tissue_mask_from'] == 'supplied'
 
 
+def test_a_narrowed_brain_mask_narrows_supplied_tissue(head):
+    left = head['brain'].copy()
+    left[30:] = False
+    outputs = take(head, brain_mask=left, tissue_mask=head['tissue'])
+    np.testing.assert_array_equal(voxels(outputs.tissue_mask) > 0, head['tissue'] & left)
+
+
 def test_maps_are_nan_free_and_0_outside_tissue(head):
     holed = head['cbf'].copy()
     holed[:5] = np.nan

@@ -166,6 +166,13 @@ def test_maps_beside_a_ct_are_noticed(head):
     assert ready_maps.share_inside(moved, values) < ready_maps.LEAST_INSIDE
 
 
+def test_a_ct_fits_maps_that_have_values_on_bone_and_air(head):
+    everywhere = np.ones(head['brain'].shape, bool)
+    assert ready_maps.share_inside(head['density'], everywhere) > ready_maps.LEAST_INSIDE
+    found = ready_maps.brain_of_ct(head['density'], everywhere, SIZE, bone_hu=130, csf_hu=17)
+    assert found[head['brain']].mean() > 0.97
+
+
 def test_csf_of_maps_is_what_has_hardly_any_flow(head):
     noise = np.random.default_rng(0).uniform(0, 1, head['flow'].shape)
     found = ready_maps.csf_of_maps(head['flow'] + noise * 0.5, None, head['brain'], (3, 3, 8))
