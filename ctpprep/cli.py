@@ -171,7 +171,7 @@ def write_reports(
         methods = next(iter(texts.values()), '')
         if len(set(texts.values())) > 1:  # what was supplied differs from series to series
             methods = '\n'.join(f'## {prefix}\n{text}' for prefix, text in texts.items())
-        maps_only = all(isinstance(each, ReadyMaps) for each in usable)
+        maps_only = bool(usable) and all(isinstance(each, ReadyMaps) for each in usable)
         info = describe_run(method, SERIES_STAGES if maps_only else ()) | {
             'Timing': {
                 each.prefix: 'maps made elsewhere'

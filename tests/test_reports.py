@@ -90,6 +90,19 @@ def test_volumes_and_side_are_told(output_dir):
     assert '2.11 no core to divide by' in words
 
 
+def test_maps_made_elsewhere_are_told_with_their_units(output_dir):
+    sidecar = output_dir / 'sub-01' / 'ct' / 'sub-01_tmax.json'
+    sidecar.write_text(json.dumps({'Units': 's'}))
+    page = build_report(output_dir, '01', 'text', {}).read_text()
+    assert 'made elsewhere' not in page
+    assert 'Tikhonov' in page
+    sidecar.write_text(json.dumps({'Units': 's', 'EntryNotes': ['Tmax: taken as ms <b>']}))
+    page = build_report(output_dir, '01', 'text', {}).read_text()
+    assert 'Entry from maps made elsewhere' in page
+    assert 'Tmax: taken as ms &lt;b&gt;' in page
+    assert 'Tikhonov' not in page
+
+
 def test_withheld_local_maps_are_told_with_the_reason(output_dir):
     path = output_dir / 'sub-01' / 'ct' / 'sub-01_seg-perfusion_morph.tsv'
     rows = [

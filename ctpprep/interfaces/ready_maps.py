@@ -68,6 +68,7 @@ class TakeMaps(SimpleInterface):
         self.notes, self.facts = [], {}
         given = {name: path for name in MAPS if (path := getattr(inputs, name))}
         maps = {name: _images.load(path)[0] for name, path in given.items()}
+        maps = {name: np.where(np.isfinite(each), each, np.nan) for name, each in maps.items()}
         self.affine = _images.load(inputs.tmax)[1]
         self.size = _images.voxel_size_mm(self.affine)
         flow = maps['cbf' if 'cbf' in maps else 'rcbf']

@@ -421,6 +421,6 @@ def substitute(blood, tissue_mask, window):
         Without a unit; the lower end of the window where there is no value.
     """
     low, high = window
-    top = float(np.percentile(blood[tissue_mask], TOP_PERCENTILE))
+    top = float(np.percentile(blood[tissue_mask & (blood > 0)], TOP_PERCENTILE))
     scaled = np.clip(np.nan_to_num(blood) / top, 0, 1) * (high - low) + low
     return np.where(np.isfinite(blood), scaled, low).astype(np.float32)

@@ -137,6 +137,17 @@ def test_maps_are_nan_free_and_0_outside_tissue(head):
         assert not voxels(getattr(outputs, name))[~tissue].any()
 
 
+@pytest.mark.parametrize('hole', [np.nan, np.inf])
+def test_holes_of_one_map_are_0_and_do_no_harm_to_the_others(head, hole):
+    holed = head['cbv'].copy()
+    holed[20, 30] = hole
+    outputs = take(head, cbv=holed)
+    assert not voxels(outputs.cbv)[20, 30].any()
+    assert np.isfinite(voxels(outputs.cbv)).all()
+    assert np.isfinite(voxels(outputs.reference)).all()
+    assert (voxels(outputs.cbf)[20, 30] > 0).all()
+
+
 def test_percent_and_milliseconds_become_fractions_and_seconds(head):
     outputs = take(
         head, ('tmax',), rcbf=head['cbf'] * 2, tmax=head['tmax'] * 1000, units={'rcbf': 'percent'}
