@@ -95,12 +95,12 @@ def test_maps_made_elsewhere_are_told_with_their_units(output_dir):
     sidecar.write_text(json.dumps({'Units': 's'}))
     page = build_report(output_dir, '01', 'text', {}).read_text()
     assert 'made elsewhere' not in page
-    assert 'Tikhonov' in page
+    assert 'indicator dilution' in page
     sidecar.write_text(json.dumps({'Units': 's', 'EntryNotes': ['Tmax: taken as ms <b>']}))
     page = build_report(output_dir, '01', 'text', {}).read_text()
     assert 'Entry from maps made elsewhere' in page
     assert 'Tmax: taken as ms &lt;b&gt;' in page
-    assert 'Tikhonov' not in page
+    assert 'indicator dilution' not in page
 
 
 def test_withheld_local_maps_are_told_with_the_reason(output_dir):

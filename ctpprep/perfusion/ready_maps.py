@@ -50,8 +50,9 @@ UNSTATED = {'rcbf': ('1', 'percent'), **dict.fromkeys(('mtt', 'tmax', 'ttp'), ('
 LEAST_VOXELS = 100
 # values that fill more of the image than this have no outline of the brain
 MOST_FILLED = 0.9
-# CSF in maps: less flow and blood than this share of the median
-CSF_SHARE = 0.03
+# CSF in maps: less flow, and less blood, than this share of the median. A core may have 0.05 of the
+# flow, but keeps 0.2 of the blood: the limit is lower where flow alone decides
+CSF_SHARE, CSF_SHARE_OF_FLOW_ALONE = 0.10, 0.03
 # a baseline CT with less of the values of the maps inside its skull lies elsewhere
 LEAST_INSIDE = 0.7
 # a supplied mask with less of its voxels among the values of the maps lies elsewhere
@@ -344,11 +345,12 @@ def csf_of_maps(flow, volume, brain_mask, voxel_size_mm):
     (X, Y, Z) array of bool
     """
     empty = brain_mask.copy()
+    limit = CSF_SHARE_OF_FLOW_ALONE if volume is None else CSF_SHARE
     for each in (flow, volume):
         if each is not None:
             sigma = [0.8 / voxel_size_mm[0], 0.8 / voxel_size_mm[1], 0]
             smooth = smooth_within(np.nan_to_num(each), brain_mask, sigma)
-            empty &= smooth <= CSF_SHARE * np.median(each[brain_mask & (each > 0)])
+            empty &= smooth <= limit * np.median(each[brain_mask & (each > 0)])
     return empty
 
 

@@ -183,9 +183,9 @@ def test_csf_of_maps_is_what_has_hardly_any_flow(head):
 
 def test_low_flow_with_blood_is_no_csf(head):
     flow = np.where(head['brain'], 40.0, 0.0)
-    flow[20:26, 30:40] = 0.5
+    flow[20:26, 30:40] = 2.0
     blood = np.where(head['brain'], 4.0, 0.0)
-    blood[20:26, 30:40] = 1.0
+    blood[20:26, 30:40] = 0.8
     assert not ready_maps.csf_of_maps(flow, blood, head['brain'], SIZE)[20:26, 30:40].any()
 
 
