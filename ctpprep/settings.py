@@ -476,6 +476,23 @@ class MethodSettings:
         RAU,
         choices=('auto', 'left', 'right', 'both'),
     )
+    # -- hypodensity
+    hypodense_hu: float = _setting(
+        8.0,
+        'hypodensity',
+        'HU',
+        'density below that of the homologue from which core is flagged as hypodense (an old infarct?)',
+        low=1.0,
+        high=100.0,
+    )
+    hypodense_sigma_mm: float = _setting(
+        2.0,
+        'hypodensity',
+        'mm',
+        'sigma in plane of the smoothing of the reference image before densities are compared',
+        low=0.0,
+        high=10.0,
+    )
     # -- volumes
     tmax_thresholds: tuple[float, ...] = _setting(
         (4.0, 6.0, 8.0, 10.0),

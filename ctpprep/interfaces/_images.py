@@ -5,6 +5,7 @@ Files keep the voxel order of the user's series (LAS, LPS, ...). Arrays in memor
 first axis left to right, second back to front, third feet to head, time last.
 """
 
+import json
 from pathlib import Path
 
 import nibabel as nb
@@ -79,6 +80,23 @@ def load_mask_on(path, density, affine, resample=supplied.mask_on_grid):
     on_grid = resample(mask, own, density.shape, affine)
     supplied.check_mask(mask, on_grid, density, Path(path).name)
     return on_grid
+
+
+def is_density(entry):
+    """Tell whether the reference image is one of densities, and not a perfusion map in its stead.
+
+    Parameters
+    ----------
+    entry : path-like or undefined
+        JSON of `TakeMaps`; without one the reference image is that of a series.
+
+    Returns
+    -------
+    bool
+    """
+    if not entry:
+        return True
+    return json.loads(Path(entry).read_text())['reference_image_from'] in ('ctpref', 'ncct')
 
 
 def voxel_size_mm(affine):

@@ -58,6 +58,9 @@ class _NormalizeGlobalOutputSpec(TraitedSpec):
     rcbv_global = File(exists=True, desc='fraction of the reference')
     normalization = File(exists=True, desc='affected side and reference values, json')
     reference_fields = File(exists=True, desc='sidecar fields that name the reference, json')
+    global_reference_fields = File(
+        exists=True, desc='the same for files further on, whose own reference may be another, json'
+    )
 
 
 class NormalizeGlobal(SimpleInterface):
@@ -107,9 +110,13 @@ class NormalizeGlobal(SimpleInterface):
         fields = {'Reference': chosen.meaning}
         if chosen.reason:
             fields['ReferenceReason'] = chosen.reason
-        path = Path(runtime.cwd) / 'reference_fields.json'
-        path.write_text(json.dumps(fields))
-        self._results['reference_fields'] = str(path)
+        for name, told in (
+            ('reference_fields', fields),
+            ('global_reference_fields', {f'Global{key}': text for key, text in fields.items()}),
+        ):
+            path = Path(runtime.cwd) / f'{name}.json'
+            path.write_text(json.dumps(told))
+            self._results[name] = str(path)
         return runtime
 
 

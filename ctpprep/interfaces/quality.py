@@ -94,8 +94,12 @@ class AssessQuality(SimpleInterface):
         facts, mirrored = _read(inputs.normalization), _read(inputs.symmetry)
         slices = np.count_nonzero(tissue.any(axis=(0, 1)))
         table = pd.read_csv(inputs.volumes, sep='\t')
-        core = table[(table['region'] == 'core') & (table['measure'] == 'volume')]
-        core = core.set_index('normalization')['volume_ml']
+        core, hypodense = (
+            table[(table['region'] == 'core') & (table['measure'] == measure)].set_index(
+                'normalization'
+            )['volume_ml']
+            for measure in ('volume', 'hypodense')
+        )
         hemispheres = _images.load(inputs.hemispheres)[0]
         figures = quality.core_figures(core['global'], core['local'])
         if inputs.homologue_reference and not mirrored['withheld']:
@@ -112,11 +116,12 @@ class AssessQuality(SimpleInterface):
         return figures | {
             'coverage': slices * _images.voxel_size_mm(affine)[2],
             'normal_tissue': facts['normal_share'],
-            'reference_density': self._reference_density(),
+            'reference_density': float(_images.is_density(inputs.entry)),
             'mirror_similarity': mirrored['mirror_similarity'],
             'mirror_folding': mirrored['mirror_folding'],
             'unassessable': self._unassessable(tissue),
             'side_confidence': facts['side_confidence'],
+            'core_hypodense': hypodense.max(),
             'tmax_at_zero': (tmax[tissue] == 0).mean(),
             'healthy_side_tmax': facts[f'tmax_{OTHER_SIDE[facts["affected_side"]]}_s'],
         }
@@ -126,12 +131,6 @@ class AssessQuality(SimpleInterface):
         if not self.inputs.unassessable_mask:
             return None
         return _images.load_mask(self.inputs.unassessable_mask).sum() / tissue.sum()
-
-    def _reference_density(self):
-        """Tell whether the mirrored image is one of densities (1) or a perfusion map (0)."""
-        if not self.inputs.entry:
-            return 1.0
-        return float(_read(self.inputs.entry)['reference_image_from'] in ('ctpref', 'ncct'))
 
 
 def _read(path):

@@ -134,6 +134,53 @@ class SegmentLesions(SimpleInterface):
         return runtime
 
 
+class _FindHypodenseInputSpec(BaseInterfaceInputSpec):
+    reference = File(exists=True, desc='HU')
+    entry = File(exists=True, desc='of maps made elsewhere: what the reference image is, json')
+    homologue_reference = File(exists=True, desc='the mirrored reference warped home, HU')
+    homologue_tissue = File(exists=True, desc='share of tissue there; none if withheld')
+    tissue_mask = File(exists=True, mandatory=True)
+    core_global = File(exists=True, mandatory=True)
+    core_local = File(exists=True)
+    hypodense_hu = traits.Float(mandatory=True, desc='HU')
+    hypodense_sigma_mm = traits.Float(mandatory=True, desc='mm')
+
+
+class _FindHypodenseOutputSpec(TraitedSpec):
+    hypodense = File(exists=True, desc='hypodense tissue of either core')
+
+
+class FindHypodense(SimpleInterface):
+    """Flag what is markedly hypodense in the core; gives nothing without an image of densities."""
+
+    input_spec = _FindHypodenseInputSpec
+    output_spec = _FindHypodenseOutputSpec
+
+    def _run_interface(self, runtime):
+        inputs = self.inputs
+        if not (inputs.reference and _images.is_density(inputs.entry)):
+            return runtime
+        reference, affine = _images.load(inputs.reference)
+        homologue = {}
+        if inputs.homologue_reference and inputs.homologue_tissue:
+            homologue = {
+                name: _images.load(getattr(inputs, name))[0]
+                for name in ('homologue_reference', 'homologue_tissue')
+            }
+        hypodense = segmentation.find_hypodense(
+            reference, _images.load_mask(inputs.tissue_mask), _images.voxel_size_mm(affine),
+            **homologue, hypodense_hu=inputs.hypodense_hu,
+            hypodense_sigma_mm=inputs.hypodense_sigma_mm,
+        )  # fmt: skip
+        core = _images.load_mask(inputs.core_global)
+        if inputs.core_local:
+            core |= _images.load_mask(inputs.core_local)
+        self._results['hypodense'] = _images.save(
+            hypodense & core, affine, Path(runtime.cwd) / 'hypodense.nii', like=inputs.core_global
+        )
+        return runtime
+
+
 class _MeasureVolumesInputSpec(_LesionInputSpec):
     core_global = File(exists=True, mandatory=True)
     core_local = File(exists=True)
@@ -141,6 +188,7 @@ class _MeasureVolumesInputSpec(_LesionInputSpec):
     mismatch_global = File(exists=True, mandatory=True)
     mismatch_local = File(exists=True)
     cleaning = File(exists=True, mandatory=True, desc='what was removed from each lesion, json')
+    hypodense = File(exists=True, desc='hypodense tissue of either core')
     symmetry = File(exists=True, desc='holds why local maps were withheld, json')
     rcbv_global = File(exists=True, desc='fraction')
     deconvolution = File(exists=True, desc='holds the Tmax offset of each slice, json')
@@ -188,6 +236,7 @@ class MeasureVolumes(SimpleInterface):
             hypoperfusion_tmax=inputs.hypoperfusion_tmax, tmax_thresholds=inputs.tmax_thresholds,
             rcbf_thresholds=inputs.rcbf_thresholds, segment=segment, tmax_offsets=offsets,
             withheld=withheld,
+            hypodense=_images.load_mask(inputs.hypodense) if inputs.hypodense else None,
         )  # fmt: skip
         path = Path(runtime.cwd) / 'volumes.tsv'
         table = pd.DataFrame(rows, columns=list(volumes.COLUMNS))

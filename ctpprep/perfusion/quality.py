@@ -147,6 +147,9 @@ CHECKS = (
     Check('core_disagreement_share', 'Global against local core: relative difference', 'fraction',
           'difference of global and local core over the larger one, if that has 10 mL', 0.5, 0.8,
           False, 'one map shows most of the core, the other does not: look at both'),
+    Check('core_hypodense', 'Core: hypodense tissue', 'mL',
+          'hypodense tissue in the core, global or local', 1.0, 10.0, False,
+          'so low a density is no early infarct: part of the core may be an old one'),
 )  # fmt: skip
 
 

@@ -13,9 +13,12 @@ COLUMNS = (
     'ci_high_ml', 'value', 'affected_side', 'side_confidence', 'reason',
 )  # fmt: skip
 CORE = (
-    'volume', 'volume unrestricted', 'volume within hypoperfusion', 'removed specks', 'removed rims'
+    'volume', 'volume unrestricted', 'volume within hypoperfusion', 'removed specks', 'removed rims',
+    'hypodense',
 )  # fmt: skip
 IN_ML = (*CORE, 'volume uncalibrated', 'difference')
+# of the hypoperfusion intensity ratio: above and below the line, s
+INTENSITY_TMAX = (10.0, 6.0)
 DEFUSE3 = {'core_ml': 70.0, 'mismatch_ml': 15.0, 'ratio': 1.8}
 
 
@@ -124,7 +127,7 @@ def uncalibrated_tmax(tmax, offset_by_slice):
 def volume_table(
     masks, cleaning, tmax, rcbf, rcbv_global, within, voxel_size_mm, side, hemisphere_name,
     *, core_rcbf, hypoperfusion_tmax, tmax_thresholds, rcbf_thresholds, segment, tmax_offsets=None,
-    withheld='',
+    withheld='', hypodense=None,
 ):  # fmt: skip
     """Tabulate every volume of a series.
 
@@ -158,6 +161,8 @@ def volume_table(
         What calibration subtracted from Tmax in each slice, s; absent for uncalibrated Tmax.
     withheld : str, optional
         Why there is no local map.
+    hypodense : (X, Y, Z) array of bool, optional
+        Hypodense tissue of either core; absent without an image of densities.
 
     Returns
     -------
@@ -194,7 +199,6 @@ def volume_table(
         value = volume_ml(lesion.mask, voxel_size_mm)
         removed = cleaning_ml(lesion, masks['hypoperfusion'], voxel_size_mm)
         add(region, which, measure, level, value, empty(value, what, removed))
-        return value
 
     def add_cleaning(region, which, level, removed, what):
         for kind in ('specks', 'rims'):
@@ -226,6 +230,12 @@ def volume_table(
             removed['within_hypoperfusion'],
             empty(removed['within_hypoperfusion'], low, removed))  # fmt: skip
         add_cleaning('core', which, core_rcbf, removed, low)
+        if hypodense is None:
+            add('core', which, 'hypodense', core_rcbf, None, 'no image of densities')
+        else:
+            value = volume_ml(hypodense & masks[f'core_{which}'], voxel_size_mm)
+            add('core', which, 'hypodense', core_rcbf, value,
+                None if value else 'no hypodense tissue in the core')  # fmt: skip
         overlap = size[f'mismatch_{which}']
         add('mismatch', which, 'volume', None, overlap, empty(overlap, f'{slow} outside the core'))
         volume, ratio, profile = mismatch_figures(core, size['hypoperfusion'])
@@ -233,12 +243,8 @@ def volume_table(
         add('mismatch', which, 'ratio', None, None if np.isnan(ratio) else ratio,
             'no core to divide by' if np.isnan(ratio) else None)  # fmt: skip
         add('defuse3', which, 'criteria', None, float(profile))
-    by_tmax = {
-        level: add_thresholded(
-            'tmax', None, 'volume', level, tmax > level, f'with Tmax > {level:g} s'
-        )
-        for level in tmax_thresholds
-    }
+    for level in tmax_thresholds:
+        add_thresholded('tmax', None, 'volume', level, tmax > level, f'with Tmax > {level:g} s')
     if tmax_offsets is not None:
         uncalibrated = uncalibrated_tmax(tmax, tmax_offsets)
         greatest = max(offset for offset in tmax_offsets if offset is not None)
@@ -261,16 +267,24 @@ def volume_table(
             add_thresholded(
                 'rcbf', which, 'volume', level, rcbf[which] < level, f'with rCBF < {level:.0%}'
             )
-    severe, all_slow = by_tmax.get(10.0), by_tmax.get(6.0)
-    if severe is not None and all_slow is not None:
-        add('hypoperfusion', None, 'intensity ratio', None,
-            severe / all_slow if all_slow else None,
-            None if all_slow else 'no tissue with Tmax > 6 s to divide by')  # fmt: skip
-    if rcbv_global is not None:
-        slow_tissue = masks['hypoperfusion']
-        index = float(rcbv_global[slow_tissue].mean()) if slow_tissue.any() else None
-        add('hypoperfusion', 'global', 'CBV index', None, index,
-            None if slow_tissue.any() else 'no hypoperfusion to average over')  # fmt: skip
+    if 'local' in rcbf:
+        missing = volume_ml(within['global'] & ~within['local'], voxel_size_mm)
+        add('unassessable', 'local', 'volume', None, missing,
+            None if missing else 'no tissue without a homologue')  # fmt: skip
+    else:
+        add('unassessable', 'local', 'volume', None, None, withheld)
+    severe, all_slow = (
+        volume_ml(segment(tmax > level, within['global'], False).mask, voxel_size_mm)
+        for level in INTENSITY_TMAX
+    )
+    add('hypoperfusion', None, 'intensity ratio', None, severe / all_slow if all_slow else None,
+        None if all_slow else 'no tissue with Tmax > 6 s to divide by')  # fmt: skip
+    index, reason = None, 'no map of CBV' if rcbv_global is None else None
+    if reason is None and masks['hypoperfusion'].any():
+        index = float(rcbv_global[masks['hypoperfusion']].mean())
+    elif reason is None:
+        reason = 'no hypoperfusion to average over'
+    add('hypoperfusion', 'global', 'CBV index', None, index, reason)
     return rows
 
 

@@ -49,14 +49,17 @@ CURVES = _columns(
     weight=('', 'weight of the frame; the curves of rejected frames are interpolated'),
 )
 VOLUMES = _columns(
-    region=('', 'core, hypoperfusion, mismatch, or the quantity that is thresholded'),
+    region=(
+        '',
+        'core, hypoperfusion, mismatch, unassessable, or the quantity that is thresholded',
+    ),
     hemisphere=('', 'hemisphere the region is restricted to'),
     normalization=('', 'normalization of CBF or CBV'),
     measure=(
         '',
         'volume; volume before restriction to hypoperfusion, and within it; volume removed as specks '
-        'and rims; volume by Tmax without its calibration; difference of hypoperfusion and core; '
-        'ratio; index; trial criteria',
+        'and rims; hypodense volume; volume by Tmax without its calibration; difference of '
+        'hypoperfusion and core; ratio; index; trial criteria',
     ),
     threshold=('', 'rCBF as a fraction, or Tmax in s'),
     volume_ml=('mL', 'volume'),
@@ -124,6 +127,8 @@ _CURVES = ('grid', 'motion', 'masks', 'vessels')
 _MAPS = (*_CURVES, 'denoising', 'deconvolution')
 _LOCAL = ('symmetry', 'normalization')
 _LESIONS = ('normalization', 'symmetry', 'segmentation')
+# names the global reference in the sidecars of what was made by it
+_GLOBAL = ('global_reference_fields',)
 
 
 def _map(name: str, unit: str, description: str) -> Derivative:
@@ -152,7 +157,7 @@ def _relative(which: str, quantity: str) -> tuple[Derivative, ...]:
             'normalization', f'{quantity}_mirrored', f'desc-contralateral_{quantity}.nii.gz',
             f'globally normalized {upper} at the contralateral homologue of each voxel, before '
             'clip and smoothing', (f'{quantity}_global', 'mirror_to_reference'), _LOCAL,
-            {'Units': '1', 'Scale': PERCENT}, ('symmetry',),
+            {'Units': '1', 'Scale': PERCENT}, ('symmetry',), fields=_GLOBAL,
         ),
         Derivative(
             'normalization', f'{quantity}_local', f'desc-local_{quantity}.nii.gz',
@@ -160,6 +165,7 @@ def _relative(which: str, quantity: str) -> tuple[Derivative, ...]:
             'homologue; hides the state of the healthy hemisphere',
             (f'{quantity}_global', f'{quantity}_mirrored'), _LOCAL,
             {'Units': '1', 'Reference': 'contralateral homologue', 'Scale': PERCENT}, ('symmetry',),
+            fields=_GLOBAL,
         ),
     )  # fmt: skip
 
@@ -167,7 +173,7 @@ def _relative(which: str, quantity: str) -> tuple[Derivative, ...]:
 def _lesion(name: str, ending: str, description: str, *sources: str) -> Derivative:
     return Derivative(
         'segmentation', name, f'{ending}.nii.gz', description, sources, _LESIONS, LESION,
-        ('normalization',),
+        ('normalization',), fields=() if sources == ('tmax',) else _GLOBAL,
     )  # fmt: skip
 
 
@@ -264,7 +270,7 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
         Derivative(
             'normalization', 'unassessable_mask', 'label-unassessable_mask.nii.gz',
             'tissue without a contralateral homologue to divide by',
-            ('rcbf_global', 'rcbf_mirrored'), _LOCAL, ROI,
+            ('rcbf_global', 'rcbf_mirrored'), _LOCAL, ROI, fields=_GLOBAL,
         ),
         _lesion('hypoperfusion', 'label-hypoperfusion_mask', 'Tmax above the threshold', 'tmax'),
         _lesion('core_global', 'label-core_desc-global_mask',
@@ -279,12 +285,20 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
         Derivative(
             'segmentation', 'lesions', 'seg-perfusion_dseg.nii.gz',
             'core by both normalizations and hypoperfusion as labels',
-            ('hypoperfusion', 'core_global', 'core_local'), _LESIONS, {}, (), LESIONS,
+            ('hypoperfusion', 'core_global', 'core_local'), _LESIONS, {}, ('normalization',),
+            LESIONS, _GLOBAL,
+        ),
+        Derivative(
+            'segmentation', 'hypodense', 'label-hypodense_mask.nii.gz',
+            'tissue of either core that is far less dense than its homologue, as in old infarcts',
+            ('reference', 'mirror_to_reference', 'core_global', 'core_local'),
+            (*_LESIONS, 'hypodensity'), ROI, fields=_GLOBAL,
         ),
         Derivative(
             'segmentation', 'volumes', 'seg-perfusion_morph.tsv', 'volumes and their ratios',
             ('hypoperfusion', 'core_global', 'core_local', 'tmax', 'rcbf_global', 'rcbf_local'),
-            (*_LESIONS, 'volumes'), VOLUMES, ('normalization', 'deconvolution', 'symmetry'),
+            (*_LESIONS, 'hypodensity', 'volumes'), VOLUMES,
+            ('normalization', 'deconvolution', 'symmetry'), fields=_GLOBAL,
         ),
         Derivative(
             'quality', 'quality', 'desc-qualitycontrol_ctp.tsv',

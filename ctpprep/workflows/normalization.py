@@ -13,7 +13,7 @@ from ctpprep.settings import MethodSettings
 INPUTS = (
     'cbf', 'cbv', 'tmax', 'tissue_mask', 'hemispheres', 'homologue_tissue', 'mirror_to_reference',
 )  # fmt: skip
-FACTS = ('normalization', 'reference_fields')
+FACTS = ('normalization', 'reference_fields', 'global_reference_fields')
 QUANTITIES = ('rcbf', 'rcbv')
 
 
@@ -35,7 +35,7 @@ def init_normalization_wf(
     -------
     LiterateWorkflow
         Inputs: those of `INPUTS`. Outputs: ``r*_global``, ``r*_mirrored``, ``r*_local`` for CBF
-        and CBV, ``unassessable_mask``, ``normalization``, ``reference_fields``. Without a
+        and CBV, ``unassessable_mask``, and those of `FACTS`. Without a
         transform there are global maps alone.
     """
     workflow = LiterateWorkflow(name=name)

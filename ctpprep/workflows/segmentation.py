@@ -5,13 +5,14 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from ctpprep.interfaces.segmentation import MeasureVolumes, SegmentLesions
+from ctpprep.interfaces.segmentation import FindHypodense, MeasureVolumes, SegmentLesions
 from ctpprep.settings import MethodSettings
 
 MAPS = (
     'tmax', 'rcbf_global', 'rcbf_local', 'tissue_mask', 'unassessable_mask', 'hemispheres',
     'normalization',
 )  # fmt: skip
+DENSITIES = ('reference', 'entry', 'homologue_reference', 'homologue_tissue')
 MEASURED = ('rcbv_global', 'deconvolution', 'symmetry')  # read by the volumes alone
 MASKS = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
 
@@ -29,13 +30,15 @@ def init_segmentation_wf(
     Returns
     -------
     LiterateWorkflow
-        Inputs: those of `MAPS` and `MEASURED`. Outputs: those of `MASKS`, ``lesions`` and
-        ``volumes``; the local masks only with a local map.
+        Inputs: those of `MAPS`, `DENSITIES` and `MEASURED`. Outputs: those of `MASKS`,
+        ``lesions``, ``hypodense`` and ``volumes``; the local masks only with a local map, the
+        hypodense one only with an image of densities.
     """
     workflow = LiterateWorkflow(name=name)
-    inputnode = pe.Node(IdentityInterface([*MAPS, *MEASURED]), name='inputnode')
+    inputnode = pe.Node(IdentityInterface([*MAPS, *DENSITIES, *MEASURED]), name='inputnode')
     settings = method.stage('segmentation')
     segment_lesions = pe.Node(SegmentLesions(**settings), name='segment_lesions')
+    find_hypodense = pe.Node(FindHypodense(**method.stage('hypodensity')), name='find_hypodense')
     measure_volumes = pe.Node(
         MeasureVolumes(
             tmax_calibration=method.tmax_calibration,
@@ -45,12 +48,18 @@ def init_segmentation_wf(
         ),
         name='measure_volumes',
     )
-    outputnode = pe.Node(IdentityInterface([*MASKS, 'lesions', 'volumes']), name='outputnode')
+    outputnode = pe.Node(
+        IdentityInterface([*MASKS, 'lesions', 'hypodense', 'volumes']), name='outputnode'
+    )
     workflow.connect([
         (inputnode, segment_lesions, [(port, port) for port in MAPS]),
         (inputnode, measure_volumes, [(port, port) for port in (*MAPS, *MEASURED)]),
         (segment_lesions, measure_volumes, [(port, port) for port in (*MASKS, 'cleaning')]),
         (segment_lesions, outputnode, [(port, port) for port in (*MASKS, 'lesions')]),
+        (inputnode, find_hypodense, [(port, port) for port in (*DENSITIES, 'tissue_mask')]),
+        (segment_lesions, find_hypodense, [(port, port) for port in MASKS if 'core' in port]),
+        (find_hypodense, measure_volumes, [('hypodense', 'hypodense')]),
+        (find_hypodense, outputnode, [('hypodense', 'hypodense')]),
         (measure_volumes, outputnode, [('volumes', 'volumes')]),
     ])  # fmt: skip
     side = {
@@ -89,5 +98,7 @@ is tissue with Tmax above {method.hypoperfusion_tmax:g} s; both after morphologi
 Mismatch is hypoperfusion outside of the core; the table also gives the difference of the volumes,
 their ratio, the hypoperfusion intensity ratio [@olivot2014] and the criteria of DEFUSE 3
 [@albers2018].{uncalibrated}
+Tissue of the core that is more than {method.hypodense_hu:g} HU less dense than its homologue is
+flagged: it may be an old infarct.
 """
     return workflow

@@ -144,6 +144,8 @@ def test_a_replaced_reference_is_told_with_its_reason():
     told = json.loads(Path(outputs.reference_fields).read_text())
     assert told['Reference'] == 'tissue of the right hemisphere with Tmax <= 12.0 s'
     assert 'only 0% of tissue' in told['ReferenceReason']
+    further = json.loads(Path(outputs.global_reference_fields).read_text())
+    assert further == {f'Global{name}': text for name, text in told.items()}
 
 
 def test_a_sound_reference_is_told_without_a_reason():

@@ -59,6 +59,7 @@ def files(tmp_path, monkeypatch):
     Path('volumes.tsv').write_text(
         'region\tnormalization\tmeasure\tvolume_ml\n'
         'core\tglobal\tvolume\t30\ncore\tlocal\tvolume\t18\nmismatch\tlocal\tvolume\tn/a\n'
+        'core\tglobal\thypodense\t0.7\ncore\tlocal\thypodense\tn/a\n'
     )
     found = {path.stem: str(path) for path in tmp_path.iterdir()}
     assert set(found) == {*images, *facts, 'confounds', 'curves', 'volumes'}
@@ -84,6 +85,7 @@ def test_figures_of_a_series_that_can_be_counted_by_hand(files):
         'healthy_side_tmax': 1, 'tmax_at_zero': 0, 'core_disagreement': 12,
         'core_disagreement_share': 0.4, 'healthy_side_hypoperfusion': 0, 'healthy_side_low_flow': 0,
         'coverage_asymmetry': 40 / 500, 'brain_asymmetry': 40 / 480,
+        'core_hypodense': 0.7,
     }  # fmt: skip
     found = {name: float(row[name]) for name in expected}
     assert found == pytest.approx(expected, abs=1e-4)

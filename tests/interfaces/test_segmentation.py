@@ -12,7 +12,7 @@ import pytest
 from nipype.interfaces.base import isdefined
 
 from ctpprep.interfaces import _images
-from ctpprep.interfaces.segmentation import MeasureVolumes, SegmentLesions
+from ctpprep.interfaces.segmentation import FindHypodense, MeasureVolumes, SegmentLesions
 from ctpprep.settings import MethodSettings
 
 SHAPE = (24, 20, 8)
@@ -283,3 +283,48 @@ def test_uncalibrated_volumes_are_tabulated_where_tmax_was_calibrated(calibrated
     shown = [row['threshold'] if row['volume_ml'] != 'n/a' else 'n/a' for row in found]
     assert shown == expected
     assert all(float(row['volume_ml']) > 0 for row in found[1:])  # 8 s are 10.5 s
+
+
+# -- hypodense core
+
+
+def flag(reference, **changed):
+    files = write()
+    outputs = segment(files)
+    images = {
+        'reference': reference,
+        'homologue_reference': np.full(SHAPE, 31.0),
+        'homologue_tissue': np.ones(SHAPE),
+    }
+    inputs = {
+        name: _images.save(array, AFFINE, f'{name}.nii', like='like.nii')
+        for name, array in images.items()
+        if array is not None
+    }
+    inputs |= {name: getattr(outputs, name) for name in ('core_global', 'core_local')}
+    inputs |= {'tissue_mask': files['tissue_mask']} | MethodSettings().stage('hypodensity')
+    given = {name: value for name, value in (inputs | changed).items() if value is not None}
+    return FindHypodense(**given).run().outputs.hypodense
+
+
+def test_hypodense_tissue_is_flagged_inside_the_core_alone():
+    found = _images.load_mask(flag(np.where(RIGHT, 15.0, 31.0)))
+    assert found[18, 8, 3]
+    assert not (found & ~CORE).any()
+
+
+def test_without_homologues_their_densities_are_not_read():
+    """A registration that failed still shows its image."""
+    away = _images.save(np.zeros(SHAPE), AFFINE, 'away.nii', like='like.nii')
+    found = flag(np.full(SHAPE, 15.0), homologue_reference=away, homologue_tissue=None)
+    assert _images.load_mask(found)[18, 8, 3]
+
+
+@pytest.mark.parametrize('source', ['cbv', 'cbf'])
+def test_a_map_that_stands_in_for_a_ct_has_no_densities(source):
+    Path('entry.json').write_text(json.dumps({'reference_image_from': source}))
+    assert not isdefined(flag(np.full(SHAPE, 15.0), entry='entry.json'))
+
+
+def test_without_a_reference_image_nothing_is_flagged():
+    assert not isdefined(flag(None))

@@ -314,3 +314,43 @@ def test_core_ends_where_hypoperfusion_ends_if_asked_for(restricted):
     assert found.unrestricted[core & ~slow].any()
     assert found.mask[core & ~slow].any() == (not restricted)
     assert found.mask[core & slow].any()
+
+
+# -- old infarcts
+
+
+def dense(reference, tissue=BRAIN, **homologue):
+    return segmentation.find_hypodense(
+        reference, tissue, SIZE, **homologue, hypodense_hu=8.0, hypodense_sigma_mm=2.0
+    )
+
+
+@pytest.mark.parametrize(('drop', 'flagged'), [(5.0, 0.0), (14.0, 1.0)])
+def test_an_old_infarct_is_hypodense_and_a_fresh_one_is_not(drop, flagged):
+    noise = np.random.default_rng(0).normal(0, 2, BRAIN.shape)
+    reference = np.where(WEDGE & (DEPTH < 15), 31.0 - drop, 31.0) + noise
+    share = BRAIN.astype(float)
+    found = dense(reference, homologue_reference=31.0 * share, homologue_tissue=share)
+    assert found[WEDGE & (DEPTH > 3) & (DEPTH < 11)].mean() == pytest.approx(flagged, abs=0.02)
+    assert not found[~WEDGE].any()
+
+
+def test_white_matter_that_is_light_on_both_sides_is_not_hypodense():
+    light = np.full(BRAIN.shape, 20.0)
+    share = BRAIN.astype(float)
+    assert not dense(light, homologue_reference=light, homologue_tissue=share).any()
+    assert not dense(light + 3).any()
+
+
+def test_csf_beside_tissue_does_not_make_it_hypodense():
+    reference = np.where(BRAIN, 31.0, 4.0)
+    assert not dense(reference).any()
+
+
+def test_without_a_homologue_the_density_of_tissue_stands_in():
+    reference = np.where(WEDGE, 15.0, 31.0)
+    nowhere = np.zeros(BRAIN.shape)
+    np.testing.assert_array_equal(
+        dense(reference, homologue_reference=nowhere, homologue_tissue=nowhere), dense(reference)
+    )
+    assert dense(reference)[WEDGE & (DEPTH < 20)].any()

@@ -18,7 +18,7 @@ BORDER = segmentation.find_border(TISSUE, SIZE, 5.0)
 
 
 def make_table(core=True, slow=True, severe=True, rcbv=0.9, offsets=None, second=0,
-               restrict=False):  # fmt: skip
+               restrict=False, tmax_thresholds=(4.0, 6.0, 8.0, 10.0), hypodense=None):  # fmt: skip
     rcbf, tmax = np.where(TISSUE, 1.0, 0.0), np.where(TISSUE, 1.0, 0.0)
     if slow:
         tmax[6:26, 6:26] = 8.0
@@ -61,7 +61,7 @@ def make_table(core=True, slow=True, severe=True, rcbv=0.9, offsets=None, second
     rows = volumes.volume_table(
         masks, removed, tmax, {'global': rcbf, 'local': rcbf}, rcbv_global,
         {'global': TISSUE, 'local': TISSUE}, SIZE, SIDE, 'left', core_rcbf=0.3,
-        hypoperfusion_tmax=6.0, tmax_thresholds=(4.0, 6.0, 8.0, 10.0),
+        hypoperfusion_tmax=6.0, tmax_thresholds=tmax_thresholds, hypodense=hypodense,
         rcbf_thresholds=(0.2, 0.3, 0.34, 0.38), segment=segment, tmax_offsets=offsets,
     )  # fmt: skip
     return rows, masks
@@ -162,14 +162,38 @@ def test_cbv_index_is_the_mean_rcbv_of_slow_tissue():
     assert pick(make_table()[0], 'hypoperfusion', 'CBV index', 'global')['value'] == 0.9
 
 
-def test_without_cbv_there_is_no_index():
-    assert not [row for row in make_table(rcbv=None)[0] if row['measure'] == 'CBV index']
+def test_without_cbv_there_is_a_reason_and_no_index():
+    row = pick(make_table(rcbv=None)[0], 'hypoperfusion', 'CBV index', 'global')
+    assert (row['value'], row['reason']) == (None, 'no map of CBV')
+
+
+def test_intensity_ratio_needs_no_threshold_of_the_table():
+    asked, others = make_table()[0], make_table(tmax_thresholds=(5.0,))[0]
+    assert pick(others, 'hypoperfusion', 'intensity ratio') == pick(
+        asked, 'hypoperfusion', 'intensity ratio'
+    )
+
+
+def test_the_hypodense_part_of_the_core_is_told():
+    row = pick(make_table()[0], 'core', 'hypodense', 'global')
+    assert (row['volume_ml'], row['reason']) == (None, 'no image of densities')
+    dense = np.zeros(SHAPE, bool)
+    assert pick(make_table(hypodense=dense)[0], 'core', 'hypodense', 'local')['volume_ml'] == 0
+    dense[10:12, 10:12, 3] = True
+    found = pick(make_table(hypodense=dense)[0], 'core', 'hypodense', 'local')
+    assert (found['volume_ml'], found['reason']) == (0.08, None)
+
+
+def test_tissue_that_cannot_be_judged_is_counted():
+    row = pick(make_table()[0], 'unassessable', 'volume', 'local')
+    assert row['volume_ml'] == 0
+    assert row['reason']
 
 
 def test_a_healthy_brain_gives_rows_of_0_with_a_reason():
     rows = make_table(core=False, slow=False, severe=False)[0]
     empty = [row for row in rows if row['measure'] == 'volume']
-    assert len(empty) == 1 + 2 + 2 + 4 + 8
+    assert len(empty) == 1 + 2 + 2 + 4 + 8 + 1
     for row in empty:
         assert row['volume_ml'] == 0
         assert row['reason'].startswith('no tissue')

@@ -55,6 +55,7 @@ FILES = {
     'label-core_desc-local_mask.nii.gz': None,
     'label-mismatch_desc-global_mask.nii.gz': None,
     'label-mismatch_desc-local_mask.nii.gz': None,
+    'label-hypodense_mask.nii.gz': None,
     'seg-perfusion_dseg.nii.gz': None,
     'seg-perfusion_morph.tsv': None,
     'desc-qualitycontrol_ctp.tsv': None,
@@ -123,6 +124,18 @@ def test_relative_maps_name_their_reference(reference):
     assert told['rcbf_local'] == told['rcbv_local'] == 'contralateral homologue'
 
 
+def test_all_that_depends_on_the_global_reference_names_it():
+    table = {row.name: row for row in derivatives('normal-tmax')}
+    fields = {'reference_fields', 'global_reference_fields'}
+    named = {name for name, row in table.items() if fields & set(row.fields)}
+
+    def depends(name):
+        sources = table[name].sources if name in table else ()
+        return name in ('rcbf_global', 'rcbv_global') or any(map(depends, sources))
+
+    assert named == {name for name in table if depends(name)}
+
+
 def test_spaces_that_are_no_standard_are_explained(rows):
     for name in ('desc-hmc_ctpref.nii.gz', 'space-mirror_ctpref.nii.gz'):
         assert rows[name]['sidecar']['SpatialReference']
@@ -149,8 +162,9 @@ def test_writer_has_a_port_for_each_row_source_and_fact_and_writes_each_time(tmp
     writer = init_writer(SERIES, MethodSettings(), run, 'segmentation')
     assert set(writer.interface.names) == {
         'hypoperfusion', 'core_global', 'core_local', 'mismatch_global', 'mismatch_local',
-        'lesions', 'volumes', 'normalization', 'deconvolution', 'symmetry',
-        'tmax', 'rcbf_global', 'rcbf_local',
+        'lesions', 'hypodense', 'volumes', 'normalization', 'deconvolution', 'symmetry',
+        'tmax', 'rcbf_global', 'rcbf_local', 'reference', 'mirror_to_reference',
+        'global_reference_fields',
     }  # fmt: skip
     assert writer.overwrite  # outputs that somebody removed come back
 

@@ -34,6 +34,7 @@ def test_masks_that_are_measured_are_those_that_are_written():
         ({'opening_mm': 1.0, 'closing_mm': 3.0}, 'opening (1 mm) and closing (3 mm)'),
         ({'least_lesion_ml': 2.0}, 'lesions below 2 mL were removed'),
         ({'rim_mm': 4.0}, 'deeper than 4 mm'),
+        ({'hypodense_hu': 9.0}, 'more than 9 HU less dense'),
         ({'core_within_hypoperfusion': True}, 'Core is restricted to hypoperfusion'),
     ],
 )
