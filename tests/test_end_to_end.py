@@ -209,7 +209,7 @@ def test_masks_hold_0_and_1_and_are_not_empty(read):
     masks = [name for name in IMAGES if name.endswith('_mask') or name in LESIONS]
     for name in masks:
         assert set(np.unique(read(name))) <= {0, 1}
-        assert name == 'unassessable_mask' or read(name).any(), name
+        assert name in ('unassessable_mask', 'hypodense_mask') or read(name).any(), name
 
 
 def test_maps_are_0_outside_tissue(read):

@@ -147,7 +147,7 @@ class _FindHypodenseInputSpec(BaseInterfaceInputSpec):
 
 
 class _FindHypodenseOutputSpec(TraitedSpec):
-    hypodense = File(exists=True, desc='hypodense tissue of either core')
+    hypodense_mask = File(exists=True, desc='hypodense tissue of either core')
 
 
 class FindHypodense(SimpleInterface):
@@ -175,8 +175,11 @@ class FindHypodense(SimpleInterface):
         core = _images.load_mask(inputs.core_global)
         if inputs.core_local:
             core |= _images.load_mask(inputs.core_local)
-        self._results['hypodense'] = _images.save(
-            hypodense & core, affine, Path(runtime.cwd) / 'hypodense.nii', like=inputs.core_global
+        self._results['hypodense_mask'] = _images.save(
+            hypodense & core,
+            affine,
+            Path(runtime.cwd) / 'hypodense_mask.nii',
+            like=inputs.core_global,
         )
         return runtime
 
@@ -188,7 +191,7 @@ class _MeasureVolumesInputSpec(_LesionInputSpec):
     mismatch_global = File(exists=True, mandatory=True)
     mismatch_local = File(exists=True)
     cleaning = File(exists=True, mandatory=True, desc='what was removed from each lesion, json')
-    hypodense = File(exists=True, desc='hypodense tissue of either core')
+    hypodense_mask = File(exists=True, desc='hypodense tissue of either core')
     symmetry = File(exists=True, desc='holds why local maps were withheld, json')
     rcbv_global = File(exists=True, desc='fraction')
     deconvolution = File(exists=True, desc='holds the Tmax offset of each slice, json')
@@ -236,7 +239,7 @@ class MeasureVolumes(SimpleInterface):
             hypoperfusion_tmax=inputs.hypoperfusion_tmax, tmax_thresholds=inputs.tmax_thresholds,
             rcbf_thresholds=inputs.rcbf_thresholds, segment=segment, tmax_offsets=offsets,
             withheld=withheld,
-            hypodense=_images.load_mask(inputs.hypodense) if inputs.hypodense else None,
+            hypodense=_images.load_mask(inputs.hypodense_mask) if inputs.hypodense_mask else None,
         )  # fmt: skip
         path = Path(runtime.cwd) / 'volumes.tsv'
         table = pd.DataFrame(rows, columns=list(volumes.COLUMNS))

@@ -289,7 +289,7 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
             LESIONS, _GLOBAL,
         ),
         Derivative(
-            'segmentation', 'hypodense', 'label-hypodense_mask.nii.gz',
+            'segmentation', 'hypodense_mask', 'label-hypodense_mask.nii.gz',
             'tissue of either core that is far less dense than its homologue, as in old infarcts',
             ('reference', 'mirror_to_reference', 'core_global', 'core_local'),
             (*_LESIONS, 'hypodensity'), ROI, fields=_GLOBAL,

@@ -31,7 +31,7 @@ def init_segmentation_wf(
     -------
     LiterateWorkflow
         Inputs: those of `MAPS`, `DENSITIES` and `MEASURED`. Outputs: those of `MASKS`,
-        ``lesions``, ``hypodense`` and ``volumes``; the local masks only with a local map, the
+        ``lesions``, ``hypodense_mask`` and ``volumes``; the local masks only with a local map, the
         hypodense one only with an image of densities.
     """
     workflow = LiterateWorkflow(name=name)
@@ -49,7 +49,7 @@ def init_segmentation_wf(
         name='measure_volumes',
     )
     outputnode = pe.Node(
-        IdentityInterface([*MASKS, 'lesions', 'hypodense', 'volumes']), name='outputnode'
+        IdentityInterface([*MASKS, 'lesions', 'hypodense_mask', 'volumes']), name='outputnode'
     )
     workflow.connect([
         (inputnode, segment_lesions, [(port, port) for port in MAPS]),
@@ -58,8 +58,8 @@ def init_segmentation_wf(
         (segment_lesions, outputnode, [(port, port) for port in (*MASKS, 'lesions')]),
         (inputnode, find_hypodense, [(port, port) for port in (*DENSITIES, 'tissue_mask')]),
         (segment_lesions, find_hypodense, [(port, port) for port in MASKS if 'core' in port]),
-        (find_hypodense, measure_volumes, [('hypodense', 'hypodense')]),
-        (find_hypodense, outputnode, [('hypodense', 'hypodense')]),
+        (find_hypodense, measure_volumes, [('hypodense_mask', 'hypodense_mask')]),
+        (find_hypodense, outputnode, [('hypodense_mask', 'hypodense_mask')]),
         (measure_volumes, outputnode, [('volumes', 'volumes')]),
     ])  # fmt: skip
     side = {

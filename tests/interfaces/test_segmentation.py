@@ -304,7 +304,7 @@ def flag(reference, **changed):
     inputs |= {name: getattr(outputs, name) for name in ('core_global', 'core_local')}
     inputs |= {'tissue_mask': files['tissue_mask']} | MethodSettings().stage('hypodensity')
     given = {name: value for name, value in (inputs | changed).items() if value is not None}
-    return FindHypodense(**given).run().outputs.hypodense
+    return FindHypodense(**given).run().outputs.hypodense_mask
 
 
 def test_hypodense_tissue_is_flagged_inside_the_core_alone():

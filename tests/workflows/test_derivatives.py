@@ -162,7 +162,7 @@ def test_writer_has_a_port_for_each_row_source_and_fact_and_writes_each_time(tmp
     writer = init_writer(SERIES, MethodSettings(), run, 'segmentation')
     assert set(writer.interface.names) == {
         'hypoperfusion', 'core_global', 'core_local', 'mismatch_global', 'mismatch_local',
-        'lesions', 'hypodense', 'volumes', 'normalization', 'deconvolution', 'symmetry',
+        'lesions', 'hypodense_mask', 'volumes', 'normalization', 'deconvolution', 'symmetry',
         'tmax', 'rcbf_global', 'rcbf_local', 'reference', 'mirror_to_reference',
         'global_reference_fields',
     }  # fmt: skip
