@@ -493,6 +493,16 @@ class MethodSettings:
         low=0.0,
         high=10.0,
     )
+    # -- uncertainty
+    noise_draws: int = _setting(
+        100,
+        'uncertainty',
+        '',
+        'segmentations with more noise from which the interval of a core volume is taken; 0 for no '
+        'interval',
+        low=0,
+        high=10000,
+    )
     # -- volumes
     tmax_thresholds: tuple[float, ...] = _setting(
         (4.0, 6.0, 8.0, 10.0),

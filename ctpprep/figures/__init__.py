@@ -23,6 +23,7 @@ from ctpprep.figures.maps import (
     plot_maps,
     plot_masks,
     plot_mirror,
+    plot_probability,
     plot_rcbf,
 )
 from ctpprep.figures.mosaic import COLOURS, WINDOWS, Mosaic, Row, lay_out, plot_rows, save_svg
@@ -40,6 +41,7 @@ __all__ = [
     'plot_masks',
     'plot_mirror',
     'plot_motion',
+    'plot_probability',
     'plot_rcbf',
     'plot_rows',
     'plot_tmax_histogram',

@@ -159,6 +159,43 @@ def plot_lesions(
     return plot_rows(mosaic, rows, legend)
 
 
+def plot_probability(
+    mosaic: Mosaic,
+    probability: dict[str, np.ndarray],
+    core: dict[str, np.ndarray],
+    brain_mask: np.ndarray,
+    core_rcbf: float,
+) -> Figure:
+    """Draw the probability of each voxel to lie below the threshold of core, and the core around it.
+
+    Parameters
+    ----------
+    mosaic : Mosaic
+    probability, core : dict of str to (X, Y, Z) array
+        Keys 'global', 'local' or one of them.
+    brain_mask : (X, Y, Z) array of bool
+    core_rcbf : float
+        Threshold, for the legend: fraction.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    rows = [
+        Row(
+            values,
+            WINDOWS['probability'],
+            brain_mask,
+            title=f'Probability\n{name}',
+            outlines=((core[name], COLOURS['hypoperfusion']),) if name in core else (),
+        )
+        for name, values in probability.items()
+    ]
+    return plot_rows(
+        mosaic, rows, {f'core (rCBF < {100 * core_rcbf:g} %)': COLOURS['hypoperfusion']}
+    )
+
+
 def plot_masks(mosaic: Mosaic, reference: np.ndarray, masks: dict[str, np.ndarray]) -> Figure:
     """Outline brain, tissue and hemispheres on the reference image.
 

@@ -82,6 +82,7 @@ WINDOWS = {
     'tmax': Window('Tmax', 's', 0, 12, 'plasma'),
     'rcbf_global': Window('rCBF global', '%', 0, 150, 'viridis', scale=100),
     'rcbf_local': Window('rCBF local', '%', 0, 150, 'viridis', scale=100),
+    'probability': Window('Probability', '%', 0, 100, 'inferno', scale=100),
     'reference': Window('Reference', 'HU', 0, 80, 'gray'),
     'brain': Window('Reference', 'HU', 0, 60, 'gray'),
 }

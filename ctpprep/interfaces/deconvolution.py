@@ -25,6 +25,7 @@ from ctpprep.perfusion import (
     grid,
     maps,
     supplied,
+    uncertainty,
     vessels,
 )
 from ctpprep.supplied import read_curves
@@ -32,6 +33,8 @@ from ctpprep.supplied import read_curves
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
 # curves without noise are told apart by no less than this
 LEAST_TOLERANCE_HU = 0.01
+# samples of the noise of CBF: as many as make its size known to a fifth
+NOISE_SAMPLES = 12
 
 
 class _FindVesselsInputSpec(BaseInterfaceInputSpec):
@@ -243,6 +246,9 @@ class _DeconvolveOutputSpec(TraitedSpec):
     tmax = File(exists=True, desc='s')
     ttp = File(exists=True, desc='s')
     noise = File(exists=True, desc='noise of the denoised curves, HU')
+    cbf_noise = File(
+        exists=True, desc='samples of the noise of CBF, mL/100 g/min, 4D; none for a short series'
+    )
     tissue_share = File(exists=True, desc='share of tissue in each voxel, fraction')
     deconvolution = File(exists=True, desc='lambda, Tmax offset and noise as measured, json')
 
@@ -272,13 +278,17 @@ class Deconvolve(SimpleInterface):
         smooth = _smooth_by_pattern(
             raw, self.tissue, self.pure, self.slice_pattern, inputs.denoise_sigma_mm / self.size
         )
-        curves = self._denoise(raw, smooth, average)
+        self._find_components(smooth)
+        curves, noise = self._denoise(raw, smooth, average)
         lambda_rel = inputs.lambda_rel or self._choose_lambda(raw, smooth)
         share = self._tissue_share(average, smooth if inputs.denoise == 'none' else curves)
         found, operators, offsets = self._maps(curves, share, lambda_rel)
+        noise = self._flow_noise(noise, found.pop('cbf_time'), share, operators)
         found |= {'noise': self._noise(curves), 'tissue_share': share}
+        if noise.shape[1]:
+            found['cbf_noise'] = noise
         for name, values in found.items():
-            volume = np.zeros(self.tissue.shape, dtype=np.float32)
+            volume = np.zeros((*self.tissue.shape, *values.shape[1:]), dtype=np.float32)
             volume[self.tissue] = values
             self._results[name] = _images.save(
                 volume, affine, Path(runtime.cwd) / f'{name}.nii', like=inputs.tissue_mask
@@ -314,30 +324,45 @@ class Deconvolve(SimpleInterface):
             slices = np.flatnonzero(self.slice_pattern == group)
             yield group, self.pattern == group, np.s_[..., slices[0] : slices[-1] + 1]
 
+    def _find_components(self, smooth):
+        """Find the temporal components of each sampling pattern, and where there is noise alone."""
+        good = self.weights > 0
+        self.components, self.directions = {}, {}
+        for group, mine, _ in self._groups():
+            rank = self.inputs.denoise_rank
+            _, self.components[group] = denoising.temporal_components(smooth[mine][:, good], rank)
+            self.directions[group] = denoising.noise_directions(
+                self.components[group], NOISE_SAMPLES
+            )
+
     def _denoise(self, raw, smooth, average):
-        """Denoise the curves of each sampling pattern by itself."""
+        """Denoise the curves of each sampling pattern by itself; return them and their noise."""
         inputs = self.inputs
-        if inputs.denoise == 'none':
-            return raw
-        curves = smooth.copy()
+        curves = (raw if inputs.denoise == 'none' else smooth).copy()
+        good = self.weights > 0
+        noise = np.zeros(
+            (len(raw), min(each.shape[1] for each in self.directions.values())), np.float32
+        )
         # noise of the time average, and of the curves that are compared
         average_noise = np.median(self._noise(raw)) / np.sqrt(np.count_nonzero(self.weights))
         density_tolerance = float(np.hypot(inputs.denoise_density_hu, 2 * average_noise))
         tolerance = inputs.denoise_curve_tolerance * float(np.median(self._noise(smooth)))
         tolerance = max(tolerance, LEAST_TOLERANCE_HU)
         for group, mine, part in self._groups():
+            directions = self.directions[group][:, : noise.shape[1]]
+            noise[mine] = (curves[mine][:, good] - curves[mine][:, good].mean(axis=0)) @ directions
             if inputs.denoise == 'lowrank':
                 curves[mine] = denoising.low_rank(curves[mine], inputs.denoise_rank, self.weights)
             elif inputs.denoise == 'similarity':
                 within = self.slice_pattern == group
-                curves[mine] = denoising.denoise_by_similarity(
+                curves[mine], noise[mine] = denoising.denoise_by_similarity(
                     raw[mine], smooth[mine], (self.tissue & within)[part],
                     (self.pure & within)[part], average[part], self.weights,
                     inputs.denoise_reach_mm / self.size, rank=inputs.denoise_rank,
                     tolerance_hu=tolerance, density_tolerance_hu=density_tolerance,
-                    num_threads=inputs.num_threads,
+                    directions=directions, num_threads=inputs.num_threads,
                 )  # fmt: skip
-        return curves
+        return curves, noise
 
     def _tissue_share(self, average, curves):
         if not self.inputs.partial_volume:
@@ -364,10 +389,22 @@ class Deconvolve(SimpleInterface):
         )  # fmt: skip
         return deconvolution.choose_lambda(scores, share)
 
+    def _flow_noise(self, noise, times, share, operators):
+        """Turn samples of the noise of the curves into samples of the noise of CBF."""
+        inputs = self.inputs
+        found = np.zeros_like(noise)
+        reduced = inputs.denoise in ('lowrank', 'similarity')
+        for (group, mine, _), (operator, _) in zip(self._groups(), operators, strict=True):
+            found[mine] = uncertainty.residue_noise(
+                times[mine], operator, noise[mine], self.weights, self.n_baseline,
+                self.components[group] if reduced else None,
+            )  # fmt: skip
+        return maps.flow(found, inputs.hematocrit_factor, inputs.tissue_density) / share[:, None]
+
     def _maps(self, curves, share, lambda_rel):
         """Deconvolve each sampling pattern; return maps, operators and the offset of each slice."""
         inputs = self.inputs
-        found = {name: np.zeros(len(curves), dtype=np.float32) for name in MAPS}
+        found = {name: np.zeros(len(curves), dtype=np.float32) for name in (*MAPS, 'cbf_time')}
         operators, offsets = [], [None] * len(self.slice_pattern)
         for group, mine, _ in self._groups():
             operator, tmax_operator = (
@@ -389,6 +426,6 @@ class Deconvolve(SimpleInterface):
                 hematocrit_factor=inputs.hematocrit_factor, tissue_density=inputs.tissue_density,
                 tmax_offset=tmax_operator.tmax_offset if inputs.tmax_calibration else 0.0,
             )  # fmt: skip
-            for name in MAPS:
+            for name in found:
                 found[name][mine] = here[name]
         return found, operators, offsets

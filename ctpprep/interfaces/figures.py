@@ -26,6 +26,7 @@ MASKS = (
 )
 PLACES = ('aif_mask', 'vof_mask')
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global', 'rcbf_local')
+PROBABILITIES = ('probability_global', 'probability_local')
 # voxels finer than this in plane are left out of pictures
 FINEST_MM = 0.9
 OTHERS = ('reference', 'homologue_reference', 'hemispheres')
@@ -48,6 +49,8 @@ class _PlotSeriesInputSpec(BaseInterfaceInputSpec):
     core_global = File(exists=True)
     core_local = File(exists=True)
     hypoperfusion = File(exists=True)
+    probability_global = File(exists=True, desc='of core, fraction')
+    probability_local = File(exists=True, desc='of core, fraction')
     hemispheres = File(exists=True, desc='1 left, 2 right')
     homologue_reference = File(exists=True, desc='the mirrored reference warped home, HU')
     aif_mask = File(exists=True)
@@ -90,7 +93,7 @@ class PlotSeries(SimpleInterface):
     def _read_images(self):
         """Read the images that are given, masks as bool, and the voxel size."""
         images, size_mm = {}, (1.0, 1.0, 1.0)
-        for name in (*MASKS, *PLACES, *MAPS, *OTHERS):
+        for name in (*MASKS, *PLACES, *MAPS, *PROBABILITIES, *OTHERS):
             path = getattr(self.inputs, name)
             if isinstance(path, str) and path:
                 images[name], affine = load(path)
@@ -187,6 +190,13 @@ def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU')
     if core and hypoperfusion is not None and reference is not None:
         drawn['lesions'] = figures.plot_lesions(
             mosaic, reference, core, hypoperfusion, brain, *thresholds
+        )
+    probability = {
+        name.removeprefix('probability_'): images[name] for name in PROBABILITIES if name in images
+    }
+    if probability:
+        drawn['probability'] = figures.plot_probability(
+            mosaic, probability, core, brain, core_rcbf
         )
     if reference is not None:
         masks = {'brain': brain}

@@ -15,7 +15,7 @@ from nipype.interfaces.base import (
 )
 
 from ctpprep.interfaces import _images
-from ctpprep.perfusion import segmentation, symmetry, volumes
+from ctpprep.perfusion import segmentation, symmetry, uncertainty, volumes
 
 NORMALIZATIONS = ('global', 'local')
 CLEANING = ('opening_mm', 'closing_mm', 'least_lesion_ml', 'rim_deep_share', 'slab_end_ml')
@@ -65,10 +65,10 @@ class _Maps:
             facts['side_confidence'],
         )  # fmt: skip
         self.hemisphere = 'both' if inputs.affected_side == 'both' else self.side.side
-        both = _images.load_mask(inputs.tissue_mask)
-        self.border = segmentation.find_border(both, self.size, inputs.rim_mm)
+        self.tissue = _images.load_mask(inputs.tissue_mask)
+        self.border = segmentation.find_border(self.tissue, self.size, inputs.rim_mm)
         tissue = segmentation.within_side(
-            both, _images.load(inputs.hemispheres)[0], self.hemisphere
+            self.tissue, _images.load(inputs.hemispheres)[0], self.hemisphere
         )
         self.within = {'global': tissue}
         if 'local' in self.rcbf:
@@ -183,6 +183,73 @@ class FindHypodense(SimpleInterface):
         )
         return runtime
 
+class _EstimateUncertaintyInputSpec(_LesionInputSpec):
+    cbf_noise = File(exists=True, desc='samples of the noise of CBF, mL/100 g/min, 4D')
+    hypoperfusion = File(exists=True, mandatory=True)
+    noise_draws = traits.Int(mandatory=True, desc='0 for no interval')
+    random_seed = traits.Int(mandatory=True)
+
+
+class _EstimateUncertaintyOutputSpec(TraitedSpec):
+    probability_global = File(exists=True, desc='of global rCBF to lie below the threshold')
+    probability_local = File(exists=True, desc='of local rCBF to lie below the threshold')
+    intervals = File(exists=True, desc='limits of each core volume in mL, or why none, json')
+
+
+class EstimateUncertainty(SimpleInterface):
+    """Carry the noise of CBF on to the probability of core and to an interval of its volume.
+
+    Without samples of the noise (maps made elsewhere, a short series) there is neither.
+    """
+
+    input_spec = _EstimateUncertaintyInputSpec
+    output_spec = _EstimateUncertaintyOutputSpec
+
+    def _run_interface(self, runtime):
+        inputs, maps = self.inputs, _Maps(self.inputs)
+        cwd = Path(runtime.cwd)
+        intervals = {}
+        if inputs.cbf_noise:
+            reference = json.loads(Path(inputs.normalization).read_text())['cbf_reference']
+            noise = _images.load(inputs.cbf_noise)[0] / np.float32(reference)
+            for which in maps.rcbf:
+                divided = uncertainty.scale_noise(noise, maps.rcbf['global'], maps.rcbf[which])
+                spread = uncertainty.noise_map(divided, maps.tissue, maps.size)
+                probability = uncertainty.probability_below(
+                    inputs.core_rcbf, maps.rcbf[which], spread
+                )
+                self._results[f'probability_{which}'] = _images.save(
+                    np.where(maps.within[which], probability, 0).astype(np.float32), maps.affine,
+                    cwd / f'probability_{which}.nii', like=inputs.rcbf_global,
+                )  # fmt: skip
+                if inputs.noise_draws:
+                    intervals[which] = self._interval(maps, which, divided, spread)
+        path = cwd / 'intervals.json'
+        path.write_text(json.dumps(intervals))
+        self._results['intervals'] = str(path)
+        return runtime
+
+    def _interval(self, maps, which, noise, spread):
+        """Segment again and again with more noise, in a box that the core cannot leave."""
+        inputs, relative, within = self.inputs, maps.rcbf[which], maps.within[which]
+        hypoperfusion = _images.load_mask(inputs.hypoperfusion)
+        box = uncertainty.reach(inputs.core_rcbf, relative, spread, within)
+        here = within[box]
+        border = segmentation.Border(maps.border.surface[box], maps.border.ends[box])
+
+        def measure(values):
+            lesion = segmentation.segment_core(
+                values, here, maps.size, border, core_rcbf=inputs.core_rcbf,
+                hypoperfusion=hypoperfusion[box],
+                core_within_hypoperfusion=inputs.core_within_hypoperfusion, **maps.cleaning,
+            )  # fmt: skip
+            return volumes.volume_ml(lesion.mask, maps.size)
+
+        draws = uncertainty.noisy_volumes(
+            measure, relative[box], noise[box], inputs.noise_draws, inputs.random_seed
+        )
+        return uncertainty.interval(measure(relative[box]), draws)
+
 
 class _MeasureVolumesInputSpec(_LesionInputSpec):
     core_global = File(exists=True, mandatory=True)
@@ -193,6 +260,7 @@ class _MeasureVolumesInputSpec(_LesionInputSpec):
     cleaning = File(exists=True, mandatory=True, desc='what was removed from each lesion, json')
     hypodense_mask = File(exists=True, desc='hypodense tissue of either core')
     symmetry = File(exists=True, desc='holds why local maps were withheld, json')
+    intervals = File(exists=True, desc='limits of each core volume, mL, json')
     rcbv_global = File(exists=True, desc='fraction')
     deconvolution = File(exists=True, desc='holds the Tmax offset of each slice, json')
     tmax_calibration = traits.Bool(mandatory=True, desc='whether the offset was subtracted')
@@ -240,6 +308,7 @@ class MeasureVolumes(SimpleInterface):
             rcbf_thresholds=inputs.rcbf_thresholds, segment=segment, tmax_offsets=offsets,
             withheld=withheld,
             hypodense=_images.load_mask(inputs.hypodense_mask) if inputs.hypodense_mask else None,
+            intervals=json.loads(Path(inputs.intervals).read_text()) if inputs.intervals else {},
         )  # fmt: skip
         path = Path(runtime.cwd) / 'volumes.tsv'
         table = pd.DataFrame(rows, columns=list(volumes.COLUMNS))

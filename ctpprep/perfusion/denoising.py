@@ -184,6 +184,41 @@ def temporal_components(curves, rank):
     return centre, components.astype(np.float32)
 
 
+def noise_directions(components, most, seed=0):
+    """Find temporal directions in which tissue curves hold noise alone.
+
+    They are at right angles to the components that shape the curves and to a constant, which the
+    subtraction of the baseline fills with noise of its own.
+
+    Parameters
+    ----------
+    components : (T, rank) array
+        As from `temporal_components`.
+    most : int
+        Number of directions that are wanted.
+    seed : int
+        Of the rotation that mixes all such directions, so that any few stand for all.
+
+    Returns
+    -------
+    (T, K) array of float32
+        Orthonormal; fewer than `most` if the curves have too few frames, none if T is rank + 1 or
+        less.
+
+    Examples
+    --------
+    >>> directions = noise_directions(np.eye(6)[:, :2], most=8)
+    >>> directions.shape, bool(np.abs(directions.sum(axis=0)).max() < 1e-6)
+    ((6, 3), True)
+    """
+    n_frames = len(components)
+    shaped = np.column_stack([np.ones(n_frames), components])
+    nothing_else = linalg.null_space(shaped.T)
+    mixing = np.random.default_rng(seed).standard_normal((nothing_else.shape[1],) * 2)
+    rotation = linalg.qr(mixing)[0] if mixing.size else mixing
+    return (nothing_else @ rotation)[:, :most].astype(np.float32)
+
+
 def neighbours(sigma_voxels):
     """List half of the offsets of a Gaussian's reach, and their weights.
 
@@ -284,7 +319,7 @@ def _overlap(shape, offset):
 
 def denoise_by_similarity(
     curves, smooth, tissue_mask, pure_mask, density, weights, sigma_voxels, *, rank,
-    tolerance_hu, density_tolerance_hu, num_threads=1,
+    tolerance_hu, density_tolerance_hu, directions=None, num_threads=1,
 ):  # fmt: skip
     """Average the temporal components of tissue curves over similar voxels.
 
@@ -309,12 +344,17 @@ def denoise_by_similarity(
         Number of temporal components.
     tolerance_hu, density_tolerance_hu : float
         Difference of scores and of densities at which a neighbour counts ``exp(-1/2)``, HU.
+    directions : (T', K) array, optional
+        `noise_directions` among the usable frames.
     num_threads : int
 
     Returns
     -------
-    (V, T) array of float32
+    kept : (V, T) array of float32
         HU.
+    noise : (V, K) array of float32
+        Scores of `directions`, averaged as those of the strong components are: samples of the noise
+        that the average leaves in each of these, HU.
 
     Notes
     -----
@@ -337,14 +377,25 @@ def denoise_by_similarity(
         guides = np.concatenate([density[box][None] / density_tolerance, guide[:2] / tolerance])
         return average_similar(values, guides, source, sigma_voxels, num_threads)
 
+    def noise_scores(of):
+        volume = np.zeros((directions.shape[1], *inside.shape), dtype=np.float32)
+        volume[:, inside] = ((np.asarray(of, np.float32)[:, good] - centre) @ directions).T
+        return volume
+
+    if directions is None:
+        directions = np.zeros((len(good), 0), dtype=np.float32)
     noisy, guide = scores(curves), scores(smooth)
     first, weight = average(noisy, guide, tolerance_hu, density_tolerance_hu)
     # its own weight does not make a voxel less lonely
     lonely = inside & (weight - source < LEAST_SIMILAR)
     first[:, lonely] = guide[:, lonely]
-    fine, _ = average(
-        noisy[:FINE_COMPONENTS], first, SECOND_TOLERANCE * tolerance_hu, density_tolerance_hu
-    )
+    strong = noisy[:FINE_COMPONENTS]
+    averaged, _ = average(
+        np.concatenate([strong, noise_scores(curves)]), first,
+        SECOND_TOLERANCE * tolerance_hu, density_tolerance_hu,
+    )  # fmt: skip
+    fine, noise = averaged[: len(strong)], averaged[len(strong) :]
+    noise[:, lonely] = noise_scores(smooth)[:, lonely]
     weak, _ = average(
         first[FINE_COMPONENTS:], first, WEAK_TOLERANCE * tolerance_hu,
         WEAK_DENSITY_TOLERANCE * density_tolerance_hu,
@@ -353,7 +404,7 @@ def denoise_by_similarity(
     found[:, lonely] = guide[:, lonely]
     kept = np.array(curves, dtype=np.float32)
     kept[:, good] = found[:, inside].T @ components.T + centre
-    return kept
+    return kept, np.ascontiguousarray(noise[:, inside].T)
 
 
 def curve_noise(curves, weights, n_baseline):

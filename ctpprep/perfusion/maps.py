@@ -151,11 +151,12 @@ def perfusion_maps(
     -------
     dict of (V,) arrays of float32
         ``cbf`` (mL/100 g/min), ``cbv`` (mL/100 g), ``mtt`` (s), ``tmax`` (s, not below 0),
-        ``ttp`` (s since the start of the scan).
+        ``ttp`` (s since the start of the scan), and ``cbf_time``, where on the grid of `operator`
+        the maximum lies that is CBF (s).
     """
     maps = {
         name: np.zeros(len(curves), dtype=np.float32)
-        for name in ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
+        for name in ('cbf', 'cbv', 'mtt', 'tmax', 'ttp', 'cbf_time')
     }
     area = trapezoid_weights(times, weights)
     matrix, tmax_matrix = (each.matrix.T.astype(np.float32) for each in (operator, tmax_operator))
@@ -163,7 +164,7 @@ def perfusion_maps(
         part = slice(start, start + CHUNK)
         chunk = np.asarray(curves[part], dtype=np.float32)
         share = np.asarray(tissue_share[part], dtype=np.float32)
-        height, _ = residue_peak(chunk @ matrix, operator.tau)
+        height, maps['cbf_time'][part] = residue_peak(chunk @ matrix, operator.tau)
         _, tmax = residue_peak(chunk @ tmax_matrix, tmax_operator.tau)
         volume = blood_volume(chunk @ area, aif_area, hematocrit_factor, tissue_density)
         maps['cbf'][part] = flow(height, hematocrit_factor, tissue_density) / share

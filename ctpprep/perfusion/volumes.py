@@ -127,7 +127,7 @@ def uncalibrated_tmax(tmax, offset_by_slice):
 def volume_table(
     masks, cleaning, tmax, rcbf, rcbv_global, within, voxel_size_mm, side, hemisphere_name,
     *, core_rcbf, hypoperfusion_tmax, tmax_thresholds, rcbf_thresholds, segment, tmax_offsets=None,
-    withheld='', hypodense=None,
+    withheld='', hypodense=None, intervals=None,
 ):  # fmt: skip
     """Tabulate every volume of a series.
 
@@ -163,6 +163,8 @@ def volume_table(
         Why there is no local map.
     hypodense : (X, Y, Z) array of bool, optional
         Hypodense tissue of either core; absent without an image of densities.
+    intervals : dict of (2,) sequences of float, optional
+        Limits of the core volume, mL, by normalization.
 
     Returns
     -------
@@ -224,6 +226,8 @@ def volume_table(
         low = f'with {which} rCBF < {core_rcbf:.0%}'
         removed = cleaning[f'core_{which}']
         add('core', which, 'volume', core_rcbf, core, empty(core, low, removed))
+        if limits := (intervals or {}).get(which):
+            rows[-1] |= dict(zip(('ci_low_ml', 'ci_high_ml'), limits, strict=True))
         add('core', which, 'volume unrestricted', core_rcbf, removed['unrestricted'],
             empty(removed['unrestricted'], low, removed))  # fmt: skip
         add('core', which, 'volume within hypoperfusion', core_rcbf,

@@ -35,6 +35,13 @@ FIGURES = (
     ),
     ('lesions', 'Core and mismatch', 'Over the reference image (mean of the pre-bolus frames).'),
     (
+        'probability',
+        'Probability of core',
+        'How probable it is that a voxel lies below the threshold once its noise is taken away; the '
+        'outline is the core as segmented. Noise of the curves alone: the threshold, the arterial '
+        'input and the registration have errors of their own.',
+    ),
+    (
         'tmaxhist',
         'Tmax in each hemisphere',
         'The greater median names the affected side, unless it was asked for.',

@@ -76,8 +76,8 @@ def init_series_wf(
     if isinstance(series, ReadyMaps):
         stages = {'ready_maps': init_ready_maps_wf(series, method)}
         quantities = quantities if 'cbv' in series.maps else ('rcbf',)
-        # whose Tmax it is, is not known: there is none without calibration
-        method = replace(method, tmax_calibration=False)
+        # whose Tmax it is, is not known: there is none without calibration; nor is the noise
+        method = replace(method, tmax_calibration=False, noise_draws=0)
         if series.reference is None:
             method = replace(method, mirror_least_similarity=method.map_least_similarity)
     else:

@@ -278,6 +278,16 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
         _lesion('core_local', 'label-core_desc-local_mask',
                 'infarct core by local rCBF; the threshold is not validated for local maps',
                 'rcbf_local'),
+        *(
+            Derivative(
+                'segmentation', f'probability_{which}', f'label-core_desc-{which}_probseg.nii.gz',
+                f'probability of {which} rCBF, without its noise, to lie below the threshold of core; '
+                'noise of the curves alone',
+                (f'rcbf_{which}', 'ctp_corrected', 'curves'), _LESIONS,
+                LESION | {'Units': '1'}, ('normalization',),
+            )
+            for which in ('global', 'local')
+        ),
         _lesion('mismatch_global', 'label-mismatch_desc-global_mask',
                 'hypoperfusion outside of the global core', 'hypoperfusion', 'core_global'),
         _lesion('mismatch_local', 'label-mismatch_desc-local_mask',
@@ -297,7 +307,7 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
         Derivative(
             'segmentation', 'volumes', 'seg-perfusion_morph.tsv', 'volumes and their ratios',
             ('hypoperfusion', 'core_global', 'core_local', 'tmax', 'rcbf_global', 'rcbf_local'),
-            (*_LESIONS, 'hypodensity', 'volumes'), VOLUMES,
+            (*_LESIONS, 'hypodensity', 'uncertainty', 'volumes'), VOLUMES,
             ('normalization', 'deconvolution', 'symmetry'), fields=_GLOBAL,
         ),
         Derivative(
@@ -337,6 +347,8 @@ def ready_derivatives(series: ReadyMaps, global_reference: str) -> tuple[Derivat
         row
         for row in derivatives(global_reference)
         if row.stage not in ('preprocessing', 'deconvolution', 'coregistration')
+        # whose noise it is, is not known
+        and not row.name.startswith('probability')
         and ('cbv' in series.maps or not row.name.startswith('rcbv'))
     ]
     known = {row.name: row for row in derivatives(global_reference)}

@@ -21,7 +21,7 @@ DRAWN = (
     'reference', 'brain_mask', 'tissue_mask', 'cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global',
     'rcbf_local', 'core_global', 'core_local', 'hypoperfusion', 'hemispheres',
     'homologue_reference', 'aif_mask', 'vof_mask', 'curves', 'confounds', 'volumes',
-    'unassessable_mask', 'entry',
+    'unassessable_mask', 'entry', 'probability_global', 'probability_local',
 )  # fmt: skip
 
 

@@ -5,7 +5,12 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from ctpprep.interfaces.segmentation import FindHypodense, MeasureVolumes, SegmentLesions
+from ctpprep.interfaces.segmentation import (
+    EstimateUncertainty,
+    FindHypodense,
+    MeasureVolumes,
+    SegmentLesions,
+)
 from ctpprep.settings import MethodSettings
 
 MAPS = (
@@ -14,6 +19,7 @@ MAPS = (
 )  # fmt: skip
 DENSITIES = ('reference', 'entry', 'homologue_reference', 'homologue_tissue')
 MEASURED = ('rcbv_global', 'deconvolution', 'symmetry')  # read by the volumes alone
+SURE = ('probability_global', 'probability_local')
 MASKS = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
 
 
@@ -30,15 +36,25 @@ def init_segmentation_wf(
     Returns
     -------
     LiterateWorkflow
-        Inputs: those of `MAPS`, `DENSITIES` and `MEASURED`. Outputs: those of `MASKS`,
-        ``lesions``, ``hypodense_mask`` and ``volumes``; the local masks only with a local map, the
-        hypodense one only with an image of densities.
+        Inputs: those of `MAPS`, `DENSITIES` and `MEASURED`, and ``cbf_noise``. Outputs: those of
+        `MASKS` and `SURE`, ``lesions``, ``hypodense_mask`` and ``volumes``; what is local only with a
+        local map, the hypodense mask only with an image of densities, and what is in `SURE` only with
+        the noise of CBF.
     """
     workflow = LiterateWorkflow(name=name)
-    inputnode = pe.Node(IdentityInterface([*MAPS, *DENSITIES, *MEASURED]), name='inputnode')
+    inputnode = pe.Node(
+        IdentityInterface([*MAPS, *DENSITIES, *MEASURED, 'cbf_noise']), name='inputnode'
+    )
     settings = method.stage('segmentation')
     segment_lesions = pe.Node(SegmentLesions(**settings), name='segment_lesions')
     find_hypodense = pe.Node(FindHypodense(**method.stage('hypodensity')), name='find_hypodense')
+    estimate_uncertainty = pe.Node(
+        EstimateUncertainty(
+            random_seed=method.random_seed, **settings, **method.stage('uncertainty')
+        ),
+        name='estimate_uncertainty',
+        mem_gb=1.0,
+    )
     measure_volumes = pe.Node(
         MeasureVolumes(
             tmax_calibration=method.tmax_calibration,
@@ -49,12 +65,17 @@ def init_segmentation_wf(
         name='measure_volumes',
     )
     outputnode = pe.Node(
-        IdentityInterface([*MASKS, 'lesions', 'hypodense_mask', 'volumes']), name='outputnode'
+        IdentityInterface([*MASKS, *SURE, 'lesions', 'hypodense_mask', 'volumes']),
+        name='outputnode',
     )
     workflow.connect([
         (inputnode, segment_lesions, [(port, port) for port in MAPS]),
         (inputnode, measure_volumes, [(port, port) for port in (*MAPS, *MEASURED)]),
         (segment_lesions, measure_volumes, [(port, port) for port in (*MASKS, 'cleaning')]),
+        (inputnode, estimate_uncertainty, [(port, port) for port in (*MAPS, 'cbf_noise')]),
+        (segment_lesions, estimate_uncertainty, [('hypoperfusion', 'hypoperfusion')]),
+        (estimate_uncertainty, measure_volumes, [('intervals', 'intervals')]),
+        (estimate_uncertainty, outputnode, [(port, port) for port in SURE]),
         (segment_lesions, outputnode, [(port, port) for port in (*MASKS, 'lesions')]),
         (inputnode, find_hypodense, [(port, port) for port in (*DENSITIES, 'tissue_mask')]),
         (segment_lesions, find_hypodense, [(port, port) for port in MASKS if 'core' in port]),
@@ -88,6 +109,14 @@ def init_segmentation_wf(
         if method.core_within_hypoperfusion
         else 'Core is not restricted to hypoperfusion; the table gives the part of it that is.'
     )
+    sure = (
+        ' The noise of the curves, taken where they hold nothing else, was carried through the '
+        'deconvolution to relative CBF; it gives the probability of each voxel to lie below the '
+        f'threshold and, from {method.noise_draws} segmentations with more such noise, the 95 % interval '
+        'of each core volume. Other errors are not in it.'
+        if method.noise_draws
+        else ''
+    )
     workflow.__desc__ = f"""
 ### Segmentation
 
@@ -97,7 +126,7 @@ is tissue with Tmax above {method.hypoperfusion_tmax:g} s; both after morphologi
 {restricted}
 Mismatch is hypoperfusion outside of the core; the table also gives the difference of the volumes,
 their ratio, the hypoperfusion intensity ratio [@olivot2014] and the criteria of DEFUSE 3
-[@albers2018].{uncalibrated}
+[@albers2018].{uncalibrated}{sure}
 Tissue of the core that is more than {method.hypodense_hu:g} HU less dense than its homologue is
 flagged: it may be an old infarct.
 """

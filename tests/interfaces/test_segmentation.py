@@ -12,7 +12,12 @@ import pytest
 from nipype.interfaces.base import isdefined
 
 from ctpprep.interfaces import _images
-from ctpprep.interfaces.segmentation import FindHypodense, MeasureVolumes, SegmentLesions
+from ctpprep.interfaces.segmentation import (
+    EstimateUncertainty,
+    FindHypodense,
+    MeasureVolumes,
+    SegmentLesions,
+)
 from ctpprep.settings import MethodSettings
 
 SHAPE = (24, 20, 8)
@@ -66,11 +71,11 @@ def segment(files, **changed):
     return SegmentLesions(**files, **method.stage('segmentation')).run().outputs
 
 
-def measure(files, deconvolution=None, **changed):
+def measure(files, deconvolution=None, intervals=None, **changed):
     method = MethodSettings(**changed)
     outputs = segment(files, **changed)
-    if deconvolution:
-        files = files | {'deconvolution': deconvolution}
+    given = {'deconvolution': deconvolution, 'intervals': intervals}
+    files = files | {name: path for name, path in given.items() if path}
     found = MeasureVolumes(
         **files, tmax_calibration=method.tmax_calibration, cleaning=outputs.cleaning,
         **{name: getattr(outputs, name) for name in MASKS},
@@ -328,3 +333,86 @@ def test_a_map_that_stands_in_for_a_ct_has_no_densities(source):
 
 def test_without_a_reference_image_nothing_is_flagged():
     assert not isdefined(flag(None))
+def estimate(files, cbf_noise=None, **changed):
+    """Estimate with noise of a CBF whose reference is 50 mL/100 g/min."""
+    method = MethodSettings(**changed)
+    facts = json.loads(Path(files['normalization']).read_text())
+    Path('facts.json').write_text(json.dumps(facts | {'cbf_reference': 50.0}))
+    noise = {}
+    if cbf_noise is not None:
+        noise['cbf_noise'] = _images.save(cbf_noise, AFFINE, 'cbf_noise.nii', like='like.nii')
+    return EstimateUncertainty(
+        **files, **noise, hypoperfusion=segment(files, **changed).hypoperfusion,
+        random_seed=method.random_seed,
+        **method.stage('segmentation', 'uncertainty'),
+    ).run().outputs  # fmt: skip
+
+
+def noise_of(size):
+    noise = np.random.default_rng(0).normal(0, size, (*SHAPE, 12))
+    return noise.astype(np.float32)
+
+
+def test_probability_grows_as_flow_falls_and_is_half_at_the_threshold():
+    steps = np.full(SHAPE, 1.0)
+    for x, value in enumerate((0.1, 0.2, 0.3, 0.4, 0.5), start=14):
+        steps[x, 4:16] = value
+    found = estimate(write(rcbf_global=steps), noise_of(5.0))
+    probability, _ = _images.load(found.probability_global)
+    row = probability[14:19, 10, 4]
+    assert (np.diff(row) < 0).all()
+    assert row[2] == pytest.approx(0.5, abs=0.01)
+    # noise of 5 in 50 is 0.1
+    assert row[1] == pytest.approx(0.84, abs=0.03)
+    assert not probability[~RIGHT].any()
+
+
+def test_local_noise_is_divided_as_the_local_map_is():
+    halved = np.where(CORE | OTHER, 0.25, 1.0)
+    found = estimate(write(rcbf_global=halved / 2, rcbf_local=halved), noise_of(2.5))
+    local, _ = _images.load(found.probability_local)
+    # noise of 0.05 counts twice: half a standard deviation below the threshold
+    assert local[18, 9, 4] == pytest.approx(0.69, abs=0.03)
+
+
+def test_interval_holds_the_volume_and_widens_with_noise():
+    unsure = write(rcbf_global=np.where(CORE | OTHER, 0.27, np.where(SLOW, 0.36, 1.0)))
+    volume = voxels(segment(unsure), 'core_global').sum() * ML
+    widths = []
+    for size in (1e-3, 1.0, 2.0):
+        limits = json.loads(Path(estimate(unsure, noise_of(size)).intervals).read_text())
+        low, high = limits['global']
+        assert low <= volume <= high
+        widths.append(high - low)
+    assert widths[0] == 0
+    assert widths[1] < widths[2]
+
+
+def test_interval_stands_beside_the_volume_it_belongs_to():
+    files = write()
+    Path('intervals.json').write_text(json.dumps({'global': [2.0, 3.0]}))
+    table = measure(files, intervals=str(Path('intervals.json').absolute())).table
+    limits = table[table['ci_low_ml'] != 'n/a']
+    (row,) = limits.to_dict('records')
+    assert (row['region'], row['normalization'], row['measure']) == ('core', 'global', 'volume')
+    assert (float(row['ci_low_ml']), float(row['ci_high_ml'])) == (2.0, 3.0)
+
+
+def test_maps_without_noise_have_no_probability_and_no_interval():
+    found = estimate(write())
+    assert not isdefined(found.probability_global)
+    assert json.loads(Path(found.intervals).read_text()) == {}
+
+
+def test_a_withheld_local_map_has_no_probability():
+    files = write()
+    del files['rcbf_local'], files['unassessable_mask']
+    found = estimate(files, noise_of(1.0))
+    assert isdefined(found.probability_global)
+    assert not isdefined(found.probability_local)
+    assert set(json.loads(Path(found.intervals).read_text())) == {'global'}
+
+
+def test_a_box_that_holds_no_core_is_a_volume_of_zero():
+    found = estimate(write(rcbf_global=np.ones(SHAPE)), noise_of(1e-3))
+    assert json.loads(Path(found.intervals).read_text())['global'] == [0.0, 0.0]

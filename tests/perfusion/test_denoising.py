@@ -178,7 +178,7 @@ def by_similarity(curves, tissue, weights=None, density=None, tolerance=5.0):
         np.full(tissue.shape, 35.0) if density is None else density,
         np.ones(curves.shape[1]) if weights is None else weights, (3.5, 3.5, 1.2), rank=6,
         tolerance_hu=tolerance, density_tolerance_hu=3.0,
-    )  # fmt: skip
+    )[0]  # fmt: skip
 
 
 def test_similarity_takes_noise_away_and_keeps_the_border_of_a_lesion():
@@ -223,7 +223,7 @@ def test_a_voxel_unlike_all_others_gets_its_smoothed_curve(source):
     density = np.full(tissue.shape, 35.0)
     density[4, 4, 2] = 300.0
     smooth = denoising.smooth_curves(curves, tissue, pure, (2, 2, 1))
-    found = denoising.denoise_by_similarity(
+    found, _ = denoising.denoise_by_similarity(
         curves, smooth, tissue, pure, density, np.ones(20), (3.5, 3.5, 1.2), rank=20,
         tolerance_hu=5.0, density_tolerance_hu=3.0,
     )  # fmt: skip

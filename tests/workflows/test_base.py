@@ -81,7 +81,10 @@ def wired(workflow):
 
 # what one of the two entries alone puts out
 MAPS_ALONE = {'entry'}
-SERIES_ALONE = {'confounds', 'curves', 'bolus', 'deconvolution', 'aif_mask', 'vof_mask'}
+SERIES_ALONE = {
+    'confounds', 'curves', 'bolus', 'deconvolution', 'aif_mask', 'vof_mask', 'cbf_noise',
+    'probability_global', 'probability_local',
+}  # fmt: skip
 
 
 def hungry(workflow, names, missing=MAPS_ALONE):
@@ -331,7 +334,9 @@ def test_a_setting_stands_in_a_sidecar(changed, name):
 def test_core_threshold_reaches_masks_table_and_figures(series, run):
     nodes = wired(init_series_wf(series(), MethodSettings(core_rcbf=0.25), run))
     having = {n.name for n in nodes if 'core_rcbf' in n.inputs.copyable_trait_names()}
-    assert having == {'segment_lesions', 'measure_volumes', 'plot_series'}
+    assert having == {
+        'segment_lesions', 'estimate_uncertainty', 'measure_volumes', 'plot_series'
+    }  # fmt: skip
 
 
 def test_no_motion_node_without_motion_correction(series, run):

@@ -37,6 +37,7 @@ def test_every_map_is_an_output():
         'aif_mask',
         'vof_mask',
         'noise',
+        'cbf_noise',
         'tissue_share',
         'deconvolution',
     } == set(outputs)

@@ -53,6 +53,8 @@ FILES = {
     'label-hypoperfusion_mask.nii.gz': None,
     'label-core_desc-global_mask.nii.gz': None,
     'label-core_desc-local_mask.nii.gz': None,
+    'label-core_desc-global_probseg.nii.gz': '1',
+    'label-core_desc-local_probseg.nii.gz': '1',
     'label-mismatch_desc-global_mask.nii.gz': None,
     'label-mismatch_desc-local_mask.nii.gz': None,
     'label-hypodense_mask.nii.gz': None,
@@ -164,7 +166,8 @@ def test_writer_has_a_port_for_each_row_source_and_fact_and_writes_each_time(tmp
         'hypoperfusion', 'core_global', 'core_local', 'mismatch_global', 'mismatch_local',
         'lesions', 'hypodense_mask', 'volumes', 'normalization', 'deconvolution', 'symmetry',
         'tmax', 'rcbf_global', 'rcbf_local', 'reference', 'mirror_to_reference',
-        'global_reference_fields',
+        'global_reference_fields', 'probability_global', 'probability_local', 'ctp_corrected',
+        'curves',
     }  # fmt: skip
     assert writer.overwrite  # outputs that somebody removed come back
 

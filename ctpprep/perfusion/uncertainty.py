@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How sure the core is: from the noise of the curves to a probability and an interval.
+
+CBF is a linear function of the curve once it is known where the residue function is greatest. So
+the noise that denoising leaves in the curves is carried on to CBF, to relative CBF and to the core
+without deconvolving again. What is told is the effect of noise alone: not of the threshold, of the
+AIF, of regularization, of smoothing or of the registration.
+"""
+
+import numpy as np
+from scipy import ndimage, special
+
+from ctpprep.perfusion.denoising import smooth_within
+
+# sigma of the smoothing of the noise map: it rests on a few samples in each voxel
+NOISE_SIGMA_MM = 4.0
+COVERAGE = 0.95
+# the draws alone are too sure: they leave out that the weights and components of denoising are
+# chosen by noisy curves, and that a maximum over noise is too high (decision 0016)
+WIDENING = 2.0
+
+
+def residue_noise(times, operator, samples, weights, n_baseline, components=None):
+    """Carry the noise of curves on to the maxima of their residue functions.
+
+    Parameters
+    ----------
+    times : (V,) array
+        Where the maximum of each residue function lies, s.
+    operator : Operator
+    samples : (V, K) array
+        Independent samples of the noise of each curve in one direction among frames, HU.
+    weights : (T,) array
+        0 for rejected frames.
+    n_baseline : int
+        Frames before contrast, whose mean was subtracted from each curve.
+    components : (T', rank) array, optional
+        Temporal components, among the usable frames, that denoising has kept; all by default.
+
+    Returns
+    -------
+    (V, K) array of float32
+        Samples of the noise of the maxima, 1/s.
+
+    Notes
+    -----
+    White noise of covariance ``I`` becomes ``M M^T`` when the mean of the baseline is subtracted, and
+    ``C = Q Q^T M M^T Q Q^T`` when the components ``Q`` are kept. A maximum is a row ``p`` of the
+    operator times the curve, so its variance is ``p^T C p``. Two voxels whose maxima lie at different times
+    see different parts of the noise; here they share it, which makes sums over voxels noisier than
+    they are, by some percent.
+    """
+    good = np.flatnonzero(np.asarray(weights) > 0)
+    before = good < n_baseline
+    noise = np.eye(len(good))
+    if before.any():
+        noise -= before / before.sum()
+    rows = operator.matrix[:, good]
+    if components is not None:
+        noise, rows = components.T @ noise, rows @ components
+    gain = np.linalg.norm(rows @ noise, axis=1)
+    return (samples * np.interp(times, operator.tau, gain)[:, None]).astype(np.float32)
+
+
+def noise_map(fields, tissue_mask, voxel_size_mm):
+    """Estimate the noise of each voxel from samples of it.
+
+    Parameters
+    ----------
+    fields : (X, Y, Z, K) array
+        Samples of the noise of a map, in its units.
+    tissue_mask : (X, Y, Z) array of bool
+    voxel_size_mm : (3,) sequence of float
+
+    Returns
+    -------
+    (X, Y, Z) array of float32
+        Standard deviation: root of the mean square over the samples and, smoothed, over tissue near
+        by (sigma 4 mm); 0 outside tissue.
+    """
+    sigma = NOISE_SIGMA_MM / np.asarray(voxel_size_mm, dtype=float)
+    return np.sqrt(smooth_within(np.square(fields).mean(axis=-1), tissue_mask, sigma))
+
+
+def probability_below(threshold, values, noise):
+    """Tell how probable it is that a voxel, without its noise, lies below a threshold.
+
+    Parameters
+    ----------
+    threshold : float
+    values, noise : arrays
+        A map and its standard deviation, in the units of the threshold.
+
+    Returns
+    -------
+    array of float32
+        Normal noise, no prior: 0.5 at the threshold; 0 or 1 without noise.
+
+    Examples
+    --------
+    >>> probability_below(0.3, np.array([0.3, 0.1, 0.5]), np.array([0.1, 0.1, 0.0])).round(3)
+    array([0.5  , 0.977, 0.   ], dtype=float32)
+    """
+    apart = threshold - np.asarray(values, dtype=float)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        sure = special.ndtr(apart / noise)
+    return np.where(noise > 0, sure, apart > 0).astype(np.float32)
+
+
+def noisy_volumes(measure, values, fields, n_draws, seed):
+    """Measure a volume again and again with more noise of the same kind.
+
+    Parameters
+    ----------
+    measure : callable
+        Takes a map, returns a volume.
+    values : (X, Y, Z) array
+    fields : (X, Y, Z, K) array
+        Samples of its noise, in its units.
+    n_draws : int
+    seed : int
+
+    Returns
+    -------
+    (n_draws,) array
+        Each of the map plus a random mixture of the samples, whose weights have the sum of squares 1:
+        it has their size and their smoothness.
+    """
+    weights = np.random.default_rng(seed).standard_normal((n_draws, fields.shape[-1]))
+    weights /= np.linalg.norm(weights, axis=1, keepdims=True)
+    return np.array([measure(values + fields @ each) for each in weights.astype(np.float32)])
+
+
+def interval(volume, draws):
+    """Give the 95 % interval of a volume.
+
+    Parameters
+    ----------
+    volume : float
+        As segmented, mL.
+    draws : (N,) array
+        Volumes of `noisy_volumes`, mL.
+
+    Returns
+    -------
+    list of float
+        Both limits, mL, not below 0: the 2.5th and the 97.5th percentile of the draws, their distance from
+        the mean of the draws doubled (`WIDENING`) and laid around the volume.
+
+    Examples
+    --------
+    >>> interval(10.0, np.linspace(9, 11, 201))
+    [8.1, 11.9]
+    """
+    tail = 50 * (1 - COVERAGE)
+    low, high = WIDENING * (np.percentile(draws, [tail, 100 - tail]) - np.mean(draws))
+    return [round(max(float(volume + each), 0.0), 4) for each in (low, high)]
+
+
+def scale_noise(noise, relative_global, relative):
+    """Divide the noise of a globally normalized map as the map itself was divided.
+
+    Parameters
+    ----------
+    noise : (X, Y, Z, K) array
+        Samples of the noise of the global map, fraction.
+    relative_global, relative : (X, Y, Z) arrays
+        The global map, and the global or the local one, fractions.
+
+    Returns
+    -------
+    (X, Y, Z, K) array
+        The divisor is smooth, so its own noise is left out; where the map is 0 nothing is divided.
+    """
+    divided = np.divide(
+        relative, relative_global, out=np.ones_like(relative), where=relative_global > 0
+    )
+    return noise * divided[..., None]
+
+
+def reach(threshold, values, noise, within):
+    """Find the box that holds every voxel that noise may bring below a threshold.
+
+    Parameters
+    ----------
+    threshold : float
+    values, noise : (X, Y, Z) arrays
+        A map and its standard deviation.
+    within : (X, Y, Z) array of bool
+        Voxels that count.
+
+    Returns
+    -------
+    tuple of slice
+        Voxels within five standard deviations, and a margin of five voxels for opening and closing;
+        a single voxel if there is none.
+    """
+    near = within & (values < threshold + 5 * noise)
+    found = ndimage.find_objects(near.astype(np.uint8))
+    box = found[0] if found else (slice(0, 1),) * values.ndim
+    return tuple(
+        slice(max(0, each.start - 5), min(size, each.stop + 5))
+        for each, size in zip(box, values.shape, strict=True)
+    )
