@@ -183,6 +183,7 @@ class FindHypodense(SimpleInterface):
         )
         return runtime
 
+
 class _EstimateUncertaintyInputSpec(_LesionInputSpec):
     cbf_noise = File(exists=True, desc='samples of the noise of CBF, mL/100 g/min, 4D')
     hypoperfusion = File(exists=True, mandatory=True)

@@ -284,7 +284,7 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
                 f'probability of {which} rCBF, without its noise, to lie below the threshold of core; '
                 'noise of the curves alone',
                 (f'rcbf_{which}', 'ctp_corrected', 'curves'), _LESIONS,
-                LESION | {'Units': '1'}, ('normalization',),
+                LESION | {'Units': '1'}, ('normalization',), fields=_GLOBAL,
             )
             for which in ('global', 'local')
         ),

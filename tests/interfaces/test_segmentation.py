@@ -333,6 +333,8 @@ def test_a_map_that_stands_in_for_a_ct_has_no_densities(source):
 
 def test_without_a_reference_image_nothing_is_flagged():
     assert not isdefined(flag(None))
+
+
 def estimate(files, cbf_noise=None, **changed):
     """Estimate with noise of a CBF whose reference is 50 mL/100 g/min."""
     method = MethodSettings(**changed)
