@@ -20,7 +20,7 @@ help:
 	@echo 'make test    run the tests'
 	@echo 'make lint    check code style and types'
 	@echo 'make format  rewrite the code in the style that lint checks'
-	@echo 'make bench   measure accuracy on phantoms with known truth, and speed'
+	@echo 'make bench   measure accuracy and a cohort on phantoms with known truth, and speed'
 	@echo 'make clean   remove what the others wrote, but not $(VENV) (make distclean does)'
 	@echo
 	@echo 'All of them install into $(VENV); make PYTHON=python3.12 ... picks the Python.'
@@ -67,6 +67,7 @@ format: $(VENV)/.installed-lint
 
 bench: $(VENV)/.installed-run
 	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/cohort.py
 	$(BIN)/python benchmarks/speed.py
 
 clean:

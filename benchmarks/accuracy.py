@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -417,45 +418,58 @@ def print_targets(scores) -> None:
 # -- command line
 
 
-def parse(argv):
-    own, extra = argv, []
-    if '--' in argv:
-        at = argv.index('--')
-        own, extra = argv[:at], argv[at + 1 :]
-    names = [case.name for case in CASES]
+def make_parser(description):
+    """Declare the options that this script shares with cohort.py."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add('--cases', nargs='+', choices=names, metavar='NAME', help=', '.join(names))
-    add('--quick', action='store_true', help=f'only {", ".join(QUICK)}')
-    add('--out', type=Path, metavar='DIR', help='outputs, work folders and scores.json; kept')
+    add('--out', type=Path, metavar='DIR', help='outputs, work folders and figures; kept')
     add('--keep', action='store_true', help='keep the outputs when they are in a temporary folder')
     add('--data', type=Path, metavar='DIR', help='folder of the heads (default: in the cache)')
     add('--jobs', type=int, default=2, metavar='N', help='processes (default: 2)')
     add('--score-only', action='store_true', help='score what an earlier run left in --out')
+    return parser
+
+
+def parse(parser, argv):
+    """Parse own options, and split off what follows ``--``."""
+    own, extra = argv, []
+    if '--' in argv:
+        at = argv.index('--')
+        own, extra = argv[:at], argv[at + 1 :]
     args = parser.parse_args(own)
     if args.score_only and args.out is None:
         parser.error('--score-only needs --out')
     return args, extra
 
 
-def main(argv) -> int:
-    args, extra = parse(argv)
-    wanted = args.cases or (QUICK if args.quick else [case.name for case in CASES])
-    cases = [case for case in CASES if case.name in wanted]
-    bids_dir = (args.data or default_data_dir()).absolute()
-    make_heads(bids_dir, {case.label: case.settings for case in cases}, args.jobs)
-    out_dir = (args.out or Path(tempfile.mkdtemp(prefix='ctpprep-accuracy-'))).absolute()
+@contextmanager
+def output_folder(args, name):
+    """Give the folder of the outputs; a temporary one is removed unless it shall be kept."""
+    out_dir = (args.out or Path(tempfile.mkdtemp(prefix=f'ctpprep-{name}-'))).absolute()
     try:
-        if not args.score_only:
-            run_cases(cases, bids_dir, out_dir, args.jobs, extra)
-        return report(cases, bids_dir, out_dir)
+        yield out_dir
     finally:
         if args.out is None and not args.keep:
             shutil.rmtree(out_dir, ignore_errors=True)
         else:
             print(f'\noutputs: {out_dir}')
+
+
+def main(argv) -> int:
+    parser, names = make_parser(__doc__), [case.name for case in CASES]
+    parser.add_argument('--cases', nargs='+', choices=names, metavar='NAME', help=', '.join(names))
+    parser.add_argument('--quick', action='store_true', help=f'only {", ".join(QUICK)}')
+    args, extra = parse(parser, argv)
+    wanted = args.cases or (QUICK if args.quick else [case.name for case in CASES])
+    cases = [case for case in CASES if case.name in wanted]
+    bids_dir = (args.data or default_data_dir()).absolute()
+    make_heads(bids_dir, {case.label: case.settings for case in cases}, args.jobs)
+    with output_folder(args, 'accuracy') as out_dir:
+        if not args.score_only:
+            run_cases(cases, bids_dir, out_dir, args.jobs, extra)
+        return report(cases, bids_dir, out_dir)
 
 
 def report(cases, bids_dir, out_dir) -> int:

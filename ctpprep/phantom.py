@@ -43,7 +43,9 @@ GREY = {'cbf': 60.0, 'cbv': 4.0, 'delay': 1.0, 'hu': 37.0}
 WHITE = {'cbf': 24.0, 'cbv': 2.15, 'delay': 1.75, 'hu': 29.0}
 MICROANGIOPATHY = {'cbf': 11.0, 'cbv': 1.4, 'delay': 3.25, 'hu': 25.5}
 CSF_HU, BLOOD_HU, THROMBUS_HU, SCALP_HU, AIR_HU = 5.0, 42.0, 60.0, 40.0, -1000.0
-LESIONS_ML = {'small': (20.0, 60.0), 'large': (50.0, 100.0)}  # core, penumbra; mL of tissue
+LESIONS_ML = {  # core, penumbra; mL of tissue
+    'tiny': (8.0, 40.0), 'small': (20.0, 60.0), 'large': (50.0, 100.0), 'huge': (90.0, 110.0),
+}  # fmt: skip
 
 _STREAMS = ('shape', 'physiology', 'lesion', 'bolus', 'motion', 'noise')
 _MARGIN_MM = 10.0  # head kept below and above the slab, so that motion brings in real tissue
@@ -81,8 +83,8 @@ class PhantomSettings:
     asymmetry_mm : float
         Peak of the asymmetric deformation.
     microangiopathy : bool
-    lesion : {'none', 'small', 'large'}
-        Core of about 20 or 50 mL with a penumbra around it.
+    lesion : {'none', 'tiny', 'small', 'large', 'huge'}
+        Core of about 8, 20, 50 or 90 mL with a penumbra around it.
     lesion_side : {'left', 'right', 'both'}
         'both': two lesions of that size, for which no healthy side is left to compare with.
     residue : {'exponential', 'linear', 'plateau'}

@@ -17,6 +17,7 @@ from ctpprep.phantom import Phantom, PhantomSettings, frame_affine, make_phantom
 sys.path.append(str(Path(__file__).parents[1] / 'benchmarks'))
 
 import accuracy
+import cohort
 import scores
 import speed
 
@@ -220,6 +221,83 @@ def test_a_failed_case_fails_the_mean():
     assert math.isnan(accuracy.mean_of(cases, 'cbf_r'))
     cases[1][1]['cbf_r'] = None
     assert accuracy.mean_of(cases, 'cbf_r') == 0.9
+
+
+def test_agreement_of_cores_that_can_be_worked_out_by_hand():
+    found = cohort.agreement([10, 20, 30], [10, 20, 60], [7, 12, 32])
+    assert found.means == {'planted': 20, 'global': 30, 'local': 17, 'difference': -13}
+    assert found.sds['difference'] == pytest.approx(math.sqrt((100 + 25 + 225) / 2))
+    assert found.limits == pytest.approx((-13 - 2 * math.sqrt(175), -13 + 2 * math.sqrt(175)))
+    assert (found.slope, found.intercept) == pytest.approx((0.5, 2))
+    assert found.slope_origin == pytest.approx((70 + 240 + 1920) / (100 + 400 + 3600))
+
+
+def test_cores_that_agree_show_no_difference():
+    found = cohort.agreement([5, 5, 5], [0, 10, 20], [0, 10, 20])
+    assert (found.slope, found.intercept, found.slope_origin, found.p) == pytest.approx(
+        (1, 0, 1, 1)
+    )
+    nothing = cohort.agreement([0, 0], [0, 0], [0, 0])
+    assert math.isnan(nothing.slope)
+    assert math.isnan(nothing.slope_origin)
+
+
+def test_false_core_is_split_by_where_it_lies(outputs):
+    ma, core, voxel_ml = HEAD.truth['microangiopathy'], HEAD.truth['core'], 4 * 4 * 6 / 1000
+    elsewhere = np.zeros_like(core)
+    elsewhere[20, 30, 4] = True
+    assert not (core | ma)[20, 30, 4]
+    write_image(outputs, 'label-core_desc-global_mask', ma | elsewhere)
+    errors = cohort.core_errors(
+        scores.Comparison(outputs, PREFIX, scores.truth_of(HEAD)), 'global'
+    )
+    expected = {
+        'false_ma': (ma & ~core).sum() * voxel_ml, 'false_elsewhere': voxel_ml,
+        'missed': (core & ~ma).sum() * voxel_ml,
+    }  # fmt: skip
+    assert {name: errors[name] for name in expected} == pytest.approx(expected)
+
+
+def head(planted, core_global, core_local, false_ma=0.0, dice=0.8):
+    errors = {'false_ma': false_ma, 'false_elsewhere': 0.0, 'missed': 0.0, 'dice': dice}
+    return {
+        'planted': planted,
+        'volume': {'global': core_global, 'local': core_local},
+        'global': errors,
+        'local': errors | {'false_ma': false_ma / 4},
+    }
+
+
+def test_direction_of_the_paper_is_told_met_or_missed():
+    figures = {
+        'MA': [head(0, 10, 0, 10.0), head(20, 35, 22, 9.0), head(50, 70, 48, 12.0)],
+        'NoMA': [head(0, 0, 0), head(20, 19, 16), head(50, 50, 45)],
+    }
+    cases = cohort.make_cases(cohort.QUICK)
+    assert [case.lesion for case in cases] == 2 * [False, True, True]
+    right = list(zip(cases, figures['MA'] + figures['NoMA'], strict=True))
+    wrong = list(zip(cases, figures['NoMA'] + figures['MA'], strict=True))
+    shrinking = [
+        what for what, *_ in cohort.directions(right) if 'shrink' in what or 'slope' in what
+    ]
+    assert len(shrinking) == 8
+    for scored, expected in ((right, True), (wrong, False)):
+        met = {what: good for what, _, good in cohort.directions(scored)}
+        assert {met[what] for what in shrinking} == {expected}
+
+
+def test_groups_of_the_cohort_are_alike_and_have_heads_of_their_own():
+    cases = cohort.make_cases(range(len(cohort.PATIENTS)))
+    groups = [[case for case in cases if case.microangiopathy is which] for which in (True, False)]
+    assert len(groups[0]) == len(groups[1]) >= 12
+    for first, second in zip(*groups, strict=True):
+        assert replace(first.settings, seed=0, microangiopathy=False) == replace(
+            second.settings, seed=0
+        )
+    seeds = {case.settings.seed for case in cases}
+    others = {case.settings.seed for case in accuracy.CASES} | {201, 202, 203, 204}
+    assert len(seeds) == len(cases)
+    assert not seeds & (others | set(range(100)))  # below 100: tuning
 
 
 def test_truth_is_averaged_to_a_coarser_grid():

@@ -136,7 +136,7 @@ def test_left_lesion_is_on_the_patients_left():
     assert (head.truth['side'][head.truth['core']] == 1).all()
 
 
-@pytest.mark.parametrize('lesion', ['small', 'large'])
+@pytest.mark.parametrize('lesion', ['small', 'large', 'huge'])
 def test_lesion_has_about_the_volume_asked_for(lesion):
     truth = (make() if lesion == 'large' else make(lesion=lesion)).truth
     voxel_ml = np.prod(SMALL.voxel_size_mm) / 1000
