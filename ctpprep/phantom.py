@@ -1042,7 +1042,7 @@ def _scan(head, grid, table, sample_times, frame_affines, settings, rng):
                 volume, index, order=3, prefilter=False, mode='nearest'
             )
         frame = frame.reshape(grid.shape)
-        frame += _noise(frame, settings.noise_hu, rng)
+        frame += scanner_noise(frame, settings.noise_hu, rng)
         ctp[..., t] = np.clip(np.round(frame), -1024, 3071)
     return ctp
 
@@ -1087,7 +1087,7 @@ def _near_head(head, grid):
     return np.repeat(occupied.ravel(), grid.shape[2])
 
 
-def _noise(frame, noise_hu, rng):
+def scanner_noise(frame, noise_hu, rng):
     """Noise correlated over about one voxel in plane; weaker in air, where no dose is lost."""
     white = rng.standard_normal(frame.shape, dtype=np.float32)
     sigma = 0.6

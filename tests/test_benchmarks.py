@@ -20,6 +20,7 @@ import accuracy
 import cohort
 import scores
 import speed
+import uncertainty
 
 PREFIX = 'sub-01'
 SHAPE = (32, 40, 8)
@@ -338,3 +339,18 @@ def test_a_large_series_is_its_coarse_head_repeated(tmp_path):
     blocks = np.asarray(image.dataobj).reshape(32, 2, 32, 2, 4, 3, 2)
     np.testing.assert_array_equal(blocks.mean(axis=(1, 3, 5)), head.ctp)
     np.testing.assert_allclose(grid.block_affine(image.affine, (2, 2, 3)), head.affine, atol=1e-4)
+
+
+def test_an_interval_that_misses_the_volume_is_told(capsys):
+    scored = {
+        which: {
+            'truth': 10.0, 'volumes': [9.0, 11.0, 15.0, 10.0], 'low': [8.0, 9.0, 12.0, 9.5],
+            'high': [10.0, 13.0, 18.0, 10.5], 'expected': [4, 4, 4, 4, 4], 'found': [0, 1, 2, 3, 4],
+        }
+        for which in ('global', 'local')
+    }  # fmt: skip
+    uncertainty.report({'401': scored}, 4)
+    printed = capsys.readouterr().out
+    assert '| 401 | local | 10.0 | 11.2 (2.6) | 75% | 30% |' in printed
+    assert 'all: held 75.0%' in printed
+    assert '0.00 | 0.25 | 0.50 | 0.75 | 1.00' in printed
