@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from ctpprep import cli
+from ctpprep.cli.machine import available_cores
 from ctpprep.exceptions import BolusError, UsageError
 from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows import execution
@@ -223,7 +224,7 @@ def test_options_of_the_run_reach_the_settings():
 
 
 def test_no_more_processes_than_cores():
-    assert parse('--nprocs', '9999')[1].nprocs == cli.available_cores()
+    assert parse('--nprocs', '9999')[1].nprocs == available_cores()
 
 
 @pytest.mark.parametrize(

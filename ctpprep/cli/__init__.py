@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``ctpprep`` command.
+
+The options are made from the settings. Whatever is slow to import is imported when it is needed,
+after the environment has been set that it reads.
+"""
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+from ctpprep.cli.folders import check_folders
+from ctpprep.cli.machine import set_environment
+from ctpprep.cli.messages import complain, console
+from ctpprep.cli.parser import make_parser, read_settings
+from ctpprep.cli.run import run_group, run_participants
+from ctpprep.exceptions import CtpprepError, UsageError
+
+INTERRUPTED = 130  # as shells report SIGINT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        0 if every series succeeded, 1 if not, 2 for a command that is not understood.
+    """
+    parser = make_parser()
+    try:
+        args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    try:
+        try:
+            method, run = read_settings(args)
+        except UsageError as error:
+            return complain(error, 2)
+        with console(run.verbosity):
+            check_folders(run)
+            set_environment(run)
+            return run_group(run) if args.level == 'group' else run_participants(method, run)
+    except CtpprepError as error:
+        return complain(error, 1)
+    except KeyboardInterrupt:
+        return complain('interrupted; the same command takes up the work again', INTERRUPTED)
+    except Exception:
+        traceback.print_exc()
+        return complain('this should not have happened, please report it with the above', 1)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of a run: which are allowed, and whether they can be written to."""
+
+import uuid
+from pathlib import Path
+
+from ctpprep.exceptions import UsageError
+from ctpprep.settings import RunSettings
+
+
+def default_work_dir(bids_dir: Path, output_dir: Path) -> Path:
+    """Choose a work folder outside of the dataset, the same for the same command.
+
+    Examples
+    --------
+    >>> default_work_dir(Path('/data/raw'), Path('/data/out')).as_posix()
+    '/data/out_work'
+    >>> default_work_dir(Path('/data/raw'), Path('/data/raw/derivatives/ctpprep')).as_posix()
+    '/data/ctpprep_work'
+    """
+    inside = output_dir.resolve().is_relative_to(bids_dir.resolve())
+    return (bids_dir if inside else output_dir).parent / f'{output_dir.name}_work'
+
+
+def check_folders(run: RunSettings) -> None:
+    """Refuse folders that would mix inputs, outputs and intermediate files."""
+    bids, out, work = (path.resolve() for path in (run.bids_dir, run.output_dir, run.work_dir))
+    if not bids.is_dir():
+        raise UsageError(f'the dataset {run.bids_dir} is not a folder')
+    if out == bids:
+        raise UsageError('output_dir is bids_dir; choose e.g. BIDS_DIR/derivatives/ctpprep')
+    inside = out.relative_to(bids).parts[:1] if out.is_relative_to(bids) else ()
+    # a folder `derivatives` may itself be the dataset: that of maps made elsewhere
+    beside = bids.name == 'derivatives' and not ''.join(inside).startswith('sub-')
+    if inside and inside != ('derivatives',) and not beside:
+        raise UsageError(
+            f'output_dir {run.output_dir} is inside the dataset; only its folder derivatives/ may '
+            'take outputs'
+        )
+    if work.is_relative_to(bids) or work == out:
+        role = 'output_dir' if work == out else 'inside the dataset'
+        raise UsageError(f'the work folder {run.work_dir} is {role}; choose another with -w')
+
+
+def make_folder(folder: Path, option: str) -> None:
+    """Make a folder and try to write to it; the error names the option to change."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f'.probe-{uuid.uuid4()}'
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f'cannot write to {folder} ({error.strerror}); choose another folder with {option}'
+        ) from error
