@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ctpprep import __version__
 from ctpprep.cli.folders import default_work_dir
-from ctpprep.cli.machine import available_cores, available_memory_gb
+from ctpprep.cli.machine import available_cores, available_memory_gb, default_processes
 from ctpprep.exceptions import UsageError
 from ctpprep.settings import ENTRIES, About, MethodSettings, RunSettings
 
@@ -215,7 +215,7 @@ def read_settings(args: argparse.Namespace) -> tuple[MethodSettings, RunSettings
         work_dir=args.work_dir or default_work_dir(args.bids_dir, args.output_dir),
         participant_label=tuple(args.participant_label),
         session_label=tuple(args.session_label),
-        nprocs=min(args.nprocs or cores, cores),
+        nprocs=min(args.nprocs or default_processes(), cores),
         omp_nthreads=min(args.omp_nthreads, cores),
         mem_gb=args.mem or 0.9 * available_memory_gb(),
         frame_interval=args.frame_interval,
