@@ -177,3 +177,18 @@ def test_a_missing_value_is_grey_and_not_the_colour_of_zero():
     missing, zero = window.paint(np.array([[np.nan, 0.0]]))[0]
     assert missing.min() == missing.max()
     assert not np.allclose(missing, zero)
+
+
+def test_each_band_of_probability_has_a_colour_and_what_is_below_5_percent_has_none(brain):
+    across = np.broadcast_to(np.arange(SHAPE[0])[:, None, None], SHAPE)
+    probability = np.select([across < 9, across < 12, across < 15], [0.99, 0.6, 0.2], 0.04)
+    figure = figures.plot_probability(
+        figures.lay_out(brain), {'global': probability}, {}, np.full(SHAPE, 30.0), brain, 0.3
+    )
+    shown = np.asarray(strips(figure)[0].images[0].get_array())[..., :3].reshape(-1, 3)
+    colours = {tuple(row) for row in shown.tolist()}
+    # three bands, each with its edge
+    assert len([each for each in colours if len(set(each)) > 1]) == 6
+    assert len([each for each in colours if len(set(each)) == 1 and sum(each)]) == 1
+    texts = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {'at least 95%', 'at least 50%', 'at least 5%'} < texts

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NO_VALUE_LEGEND = 'no value (CSF, vessel)'
+# how probable: colour, from, and up to
+LIKELIHOODS = (('sure', 0.95, 1.01), ('likely', 0.5, 0.95), ('possible', 0.05, 0.5))
 
 
 def plot_maps(mosaic: Mosaic, maps: dict[str, np.ndarray], brain_mask: np.ndarray) -> Figure:
@@ -163,16 +165,19 @@ def plot_probability(
     mosaic: Mosaic,
     probability: dict[str, np.ndarray],
     core: dict[str, np.ndarray],
+    reference: np.ndarray,
     brain_mask: np.ndarray,
     core_rcbf: float,
 ) -> Figure:
-    """Draw the probability of each voxel to lie below the threshold of core, and the core around it.
+    """Draw how probably voxels lie below the threshold of core, over the reference image.
 
     Parameters
     ----------
     mosaic : Mosaic
     probability, core : dict of str to (X, Y, Z) array
-        Keys 'global', 'local' or one of them.
+        Keys 'global', 'local' or one of them; a core may be missing.
+    reference : (X, Y, Z) array
+        HU.
     brain_mask : (X, Y, Z) array of bool
     core_rcbf : float
         Threshold, for the legend: fraction.
@@ -183,17 +188,21 @@ def plot_probability(
     """
     rows = [
         Row(
-            values,
-            WINDOWS['probability'],
+            reference,
+            WINDOWS['reference'],
             brain_mask,
             title=f'Probability\n{name}',
+            fills=tuple(
+                ((values >= low) & (values < high), COLOURS[what])
+                for what, low, high in LIKELIHOODS
+            ),
             outlines=((core[name], COLOURS['hypoperfusion']),) if name in core else (),
         )
         for name, values in probability.items()
     ]
-    return plot_rows(
-        mosaic, rows, {f'core (rCBF < {100 * core_rcbf:g} %)': COLOURS['hypoperfusion']}
-    )
+    legend = {f'at least {low:.0%}': COLOURS[what] for what, low, _ in LIKELIHOODS}
+    legend[f'core as segmented (rCBF < {100 * core_rcbf:g} %)'] = COLOURS['hypoperfusion']
+    return plot_rows(mosaic, rows, legend)
 
 
 def plot_masks(mosaic: Mosaic, reference: np.ndarray, masks: dict[str, np.ndarray]) -> Figure:

@@ -17,6 +17,9 @@ COLOURS = {
     'core': '#ff4d2e',
     'hypoperfusion': '#ffffff',
     'mismatch': '#f0e442',
+    'sure': '#ff4d2e',
+    'likely': '#e69f00',
+    'possible': '#f0e442',
     'kept': '#ff4d2e',
     'removed': '#56b4e9',
     'added': '#cc79a7',
@@ -82,7 +85,6 @@ WINDOWS = {
     'tmax': Window('Tmax', 's', 0, 12, 'plasma'),
     'rcbf_global': Window('rCBF global', '%', 0, 150, 'viridis', scale=100),
     'rcbf_local': Window('rCBF local', '%', 0, 150, 'viridis', scale=100),
-    'probability': Window('Probability', '%', 0, 100, 'inferno', scale=100),
     'reference': Window('Reference', 'HU', 0, 80, 'gray'),
     'brain': Window('Reference', 'HU', 0, 60, 'gray'),
 }

@@ -194,9 +194,9 @@ def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU')
     probability = {
         name.removeprefix('probability_'): images[name] for name in PROBABILITIES if name in images
     }
-    if probability:
+    if probability and reference is not None:
         drawn['probability'] = figures.plot_probability(
-            mosaic, probability, core, brain, core_rcbf
+            mosaic, probability, core, reference, brain, core_rcbf
         )
     if reference is not None:
         masks = {'brain': brain}

@@ -37,9 +37,9 @@ FIGURES = (
     (
         'probability',
         'Probability of core',
-        'How probable it is that a voxel lies below the threshold once its noise is taken away; the '
-        'outline is the core as segmented. Noise of the curves alone: the threshold, the arterial '
-        'input and the registration have errors of their own.',
+        'How probable it is that a voxel lies below the threshold once its noise is taken away, before '
+        'opening, closing and cleaning; the outline is the core as segmented. Noise of the curves '
+        'alone: the threshold, the arterial input and the registration have errors of their own.',
     ),
     (
         'tmaxhist',
@@ -355,14 +355,11 @@ def number(text: Any, digits: int = 3) -> str:
 
 
 def millilitres(row: dict[str, str]) -> str:
-    """Write the volume of a row, with its interval if there is one, or why it has none."""
+    """Write the volume of a row, or why it has none."""
     if not row or not row['volume_ml']:
         reason = row.get('reason') or '–'
         return 'withheld' if reason.startswith(WITHHELD) else reason
-    text = f'{float(row["volume_ml"]):.1f} mL'
-    if row['ci_low_ml'] and row['ci_high_ml']:
-        text += f' ({float(row["ci_low_ml"]):.1f} to {float(row["ci_high_ml"]):.1f})'
-    return text
+    return f'{float(row["volume_ml"]):.1f} mL'
 
 
 @cache
