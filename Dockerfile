@@ -52,6 +52,8 @@ ENV PATH=/opt/ctpprep/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 
 ARG VERSION=0
 ARG VCS_REF=unknown
+# what dataset_description.json and prov/ name as the container
+ENV CTPPREP_CONTAINER=ctpprep:${VERSION}
 LABEL org.opencontainers.image.title="ctpprep" \
       org.opencontainers.image.description="CT perfusion of acute stroke, from BIDS to maps, infarct core and report" \
       org.opencontainers.image.licenses="Apache-2.0" \

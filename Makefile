@@ -13,11 +13,12 @@ DEMO_WORK := demo-work
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean distclean
+.PHONY: help demo test validate lint format bench clean distclean
 
 help:
 	@echo 'make demo    run ctpprep on the example in $(DEMO_DATA), say where the results are'
 	@echo 'make test    run the tests'
+	@echo 'make validate  check the example and what make demo wrote with the BIDS validator'
 	@echo 'make lint    check code style and types'
 	@echo 'make format  rewrite the code in the style that lint checks'
 	@echo 'make bench   measure accuracy and a cohort on phantoms with known truth, and speed'
@@ -55,6 +56,10 @@ demo: $(VENV)/.installed-run
 
 test: $(VENV)/.installed-tests
 	$(BIN)/python -m pytest -q -n auto --dist loadfile $(PYTEST_ARGS)
+
+validate: $(VENV)/.installed-tests
+	$(BIN)/python -m ctpprep.bids_schema $(DEMO_DATA)
+	$(BIN)/python -m ctpprep.bids_schema $(DEMO_OUT)
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check

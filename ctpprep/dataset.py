@@ -210,6 +210,46 @@ def refuse_twins(paths: Sequence[Path], bids_dir: Path) -> None:
         )
 
 
+def resolve_uri(uri: str, root: Path, links: dict[str, str]) -> Path:
+    """Find the file that a BIDS URI names.
+
+    Parameters
+    ----------
+    uri : str
+        ``bids::PATH`` for the dataset itself, ``bids:NAME:PATH`` for one that it links.
+    root : Path
+        Root of the dataset that holds the URI.
+    links : dict of str to str
+        Its ``DatasetLinks``: folders, relative to the root or absolute, by their names.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    UsageError
+        When it is no BIDS URI, or the name is not among the links.
+
+    Examples
+    --------
+    >>> links = {'raw': '../raw'}
+    >>> resolve_uri('bids:raw:sub-01/ct/sub-01_ctp.nii.gz', Path('/data/out'), links).as_posix()
+    '/data/out/../raw/sub-01/ct/sub-01_ctp.nii.gz'
+    """
+    match = re.fullmatch(r'bids:([A-Za-z0-9]*):(.+)', uri)
+    if match is None:
+        raise UsageError(f'{uri} is no BIDS URI (bids::PATH or bids:NAME:PATH)')
+    name, path = match.groups()
+    if not name:
+        return root / path
+    if name not in links:
+        raise UsageError(
+            f'{uri}: DatasetLinks of {root / "dataset_description.json"} has no {name}'
+        )
+    return root / links[name] / path
+
+
 def read_sidecar(path: Path, sidecars: dict[Path, list[Path]]) -> dict[str, Any]:
     """Merge the sidecars that apply to an image; the nearest and most specific wins."""
     own = entities(path).items()

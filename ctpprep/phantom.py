@@ -1250,23 +1250,26 @@ def _write_truth(phantom, folder, stem, source):
             'vof': (phantom.vof, 'HU', 'Venous output function, undiluted'),
         },
         source,
+        'Arterial input and venous output',
     )
     names = ('trans_x', 'trans_y', 'trans_z', 'rot_x', 'rot_y', 'rot_z')
     columns = {
         name: (phantom.motion[:, i], 'mm' if i < 3 else 'rad', 'Movement since frame 0')
         for i, name in enumerate(names)
     }
-    _save_tsv(folder / f'{stem}_desc-motion_timeseries', columns, source)
+    path = folder / f'{stem}_desc-motion_timeseries'
+    _save_tsv(path, columns, source, 'Movement of the head since frame 0')
 
 
-def _save_tsv(path, columns, source):
+def _save_tsv(path, columns, source, description):
     """One table with its data dictionary; `columns` maps a name to values, unit, meaning."""
     lines = ['\t'.join(columns)]
     rows = np.stack([values for values, _, _ in columns.values()], axis=1)
     lines += ['\t'.join(f'{value:.6g}' for value in row) for row in rows]
     path.with_suffix('.tsv').write_text('\n'.join(lines) + '\n')
     fields = {n: {'Units': unit, 'Description': text} for n, (_, unit, text) in columns.items()}
-    _save_json(path.with_suffix('.json'), {'Sources': [source]} | fields)
+    sidecar = {'Description': description, 'Sources': [source]}
+    _save_json(path.with_suffix('.json'), sidecar | fields)
 
 
 def _save_nifti(path, stored, phantom, slope=1.0, units_of_time=False):

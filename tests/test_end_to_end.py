@@ -18,9 +18,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ctpprep import __version__
+from ctpprep.bids_schema import validate
+from ctpprep.dataset import resolve_uri
+from ctpprep.group import collect_tables
 from ctpprep.perfusion.quality import BILATERAL, CHECKS
 from ctpprep.phantom import PhantomSettings, make_phantom, write_bids
-from ctpprep.settings import MethodSettings
+from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows.derivatives import derivatives
 
 HEAD = PhantomSettings(
@@ -161,13 +165,47 @@ def test_no_json_stands_without_its_file(site):
     assert {name.split('.')[0] for name in names if name.endswith('.json')} == stems
 
 
-def test_every_source_is_there(site, where):
-    links = json.loads((site.out / 'dataset_description.json').read_text())['DatasetLinks']
-    roots = {'bids::': site.out, 'bids:raw:': site.out / links['raw']}
-    for name in TABLE:
-        for uri in sidecar(where(name))['Sources']:
-            root = next(start for start in roots if uri.startswith(start))
-            assert (roots[root] / uri.removeprefix(root)).is_file(), f'{name}: {uri}'
+def described(out):
+    return json.loads((out / 'dataset_description.json').read_text())
+
+
+def lost_sources(out):
+    """List the sources of all sidecars that name no file."""
+    links = described(out)['DatasetLinks']
+    told = {
+        path: json.loads(path.read_text())['Sources'] for path in out.glob('sub-*/**/ct/*.json')
+    }
+    assert told
+    return [
+        f'{path.name}: {uri}'
+        for path, uris in told.items()
+        for uri in uris
+        if not resolve_uri(uri, out, links).is_file()
+    ]
+
+
+def invalid(dataset):
+    """List what the validator calls an error, the folders ct/ included."""
+    issues = validate(dataset)
+    assert not [each for each in issues if each['code'] == 'JSON_INVALID']
+    return [each for each in issues if each['severity'] == 'error']
+
+
+def test_every_source_is_there(site):
+    assert lost_sources(site.out) == []
+
+
+def test_the_dataset_tells_its_maker_and_sources(site):
+    told = described(site.out)
+    assert told['GeneratedBy'] == [{'Name': 'ctpprep', 'Version': __version__}]
+    assert (site.out / told['DatasetLinks']['raw']).samefile(site.folder / 'raw')
+    assert told['SourceDatasets'] == [{'URL': 'bids:raw:'}]
+
+
+def test_outputs_of_series_and_group_are_valid(site):
+    collect_tables(RunSettings(site.folder / 'raw', site.out, site.folder / 'work'))
+    assert (site.out / 'group_volumes.tsv').is_file()
+    assert invalid(site.out) == []
 
 
 def test_what_was_measured_stands_in_the_sidecars(where):
@@ -471,8 +509,8 @@ def test_what_was_written_once_can_be_supplied_again(site):
         if name != 'tissue_mask':
             uri = f'bids:first:sub-01/ct/{path.name}'
             assert uri in sidecar(path)['Sources']
-    links = json.loads((out / 'dataset_description.json').read_text())['DatasetLinks']
-    assert links['first'] == '../first'
+    assert described(out)['DatasetLinks']['first'] == '../first'
+    assert lost_sources(out) == []
     assert 'supplied' in (out / 'sub-01.html').read_text()
 
 
@@ -517,11 +555,8 @@ def test_no_local_map_stays_from_an_earlier_run(withheld, site):
 
 
 def test_withheld_files_are_no_sources(withheld):
-    roots = {'bids::': withheld.out, 'bids:raw:': withheld.out.parent / 'raw'}
-    for path in withheld.folder.glob('*.json'):
-        for uri in json.loads(path.read_text()).get('Sources', ()):
-            root = next(start for start in roots if uri.startswith(start))
-            assert (roots[root] / uri.removeprefix(root)).is_file(), f'{path.name}: {uri}'
+    assert lost_sources(withheld.out) == []
+    assert invalid(withheld.out) == []
 
 
 def test_withheld_volumes_keep_their_rows_and_tell_why(withheld, where):
@@ -619,14 +654,17 @@ def test_quality_figures_of_the_series_are_not_available(second, where, site):
 
 
 def test_every_source_of_maps_is_there(second):
-    links = json.loads((second.out / 'dataset_description.json').read_text())['DatasetLinks']
-    roots = {'bids::': second.out, 'bids:raw:': second.out / links['raw']}
-    for path in (second.out / 'sub-01' / 'ct').glob('*.json'):
-        told = json.loads(path.read_text())
-        assert str(second.out.parent) not in path.read_text()
-        for uri in told['Sources']:
-            root = next(start for start in roots if uri.startswith(start))
-            assert (roots[root] / uri.removeprefix(root)).is_file(), f'{path.name}: {uri}'
+    assert lost_sources(second.out) == []
+    texts = [path.read_text() for path in second.out.glob('sub-01/ct/*.json')]
+    assert not [text for text in texts if str(second.out.parent) in text]
+
+
+def test_outputs_of_maps_are_valid(second):
+    assert invalid(second.out) == []
+
+
+def test_name_of_the_dataset_does_not_grow_from_run_to_run(second, site):
+    assert described(second.out)['Name'] == described(site.out)['Name']
 
 
 def test_report_tells_of_maps_made_elsewhere(second):
@@ -678,7 +716,7 @@ def isles(site, where):
         start = out / f'sub-{participant}' / 'ses-01' / 'ct' / f'sub-{participant}_ses-01_'
         return start.with_name(f'{start.name}{TABLE[name].ending}')
 
-    return SimpleNamespace(run=run, found=found, affine=affine)
+    return SimpleNamespace(run=run, found=found, affine=affine, out=out)
 
 
 def overlap(one, two):
@@ -702,6 +740,12 @@ def test_without_a_ct_the_mirrored_map_is_warned_of(isles):
     said = 'quality: Mirrored image: density or perfusion (warn)'
     assert f'sub-b_ses-01  ok      {said}' in isles.run.stdout
     assert 'for want of a CT, the map of CBV' in isles.run.stdout
+
+
+def test_outputs_beside_a_ct_and_alone_are_valid(isles):
+    assert list(isles.out.glob('sub-b/**/*_desc-baseline_ctpref.nii.gz'))
+    assert invalid(isles.out) == []
+    assert lost_sources(isles.out) == []
 
 
 def test_assumed_units_are_told_in_sidecars_and_log(isles):

@@ -21,7 +21,7 @@ SPDX = '# SPDX-License-Identifier: Apache-2.0'
 LEAVES = {'settings', 'dataset', 'ready_maps', 'series', 'supplied', 'exceptions'}
 DRAWERS = {'figures', 'phantom'}  # leaves too: arrays in, figure or head out
 ROOMS = {'perfusion', 'interfaces', 'workflows'}
-DOORS = {'cli', 'reports', 'group'}
+DOORS = {'cli', 'reports', 'group', 'bids_schema', 'provenance'}
 
 # room: what it may import of ctpprep besides itself
 MAY_IMPORT: dict[str, set[str]] = {

@@ -212,6 +212,18 @@ class WriteFigures(SimpleInterface):
         return runtime
 
 
+def read_container():
+    """Tell the container this runs in, as BIDS describes it, or None.
+
+    The recipe of the image sets ``CTPPREP_CONTAINER``; Apptainer runs the same image.
+    """
+    if not (tag := os.environ.get('CTPPREP_CONTAINER')):
+        return None
+    names = ('APPTAINER_NAME', 'SINGULARITY_NAME')
+    kind = 'singularity' if any(name in os.environ for name in names) else 'docker'
+    return {'Type': kind, 'Tag': tag}
+
+
 def write_dataset_description(output_dir, links, version):
     """Describe the derivatives dataset.
 
@@ -223,20 +235,23 @@ def write_dataset_description(output_dir, links, version):
     version : str
         Of ctpprep.
     """
-    source = links['raw'] / 'dataset_description.json'
-    raw = json.loads(source.read_text()) if source.exists() else {}
+    told = {name: _describe(folder) for name, folder in links.items()}
     generated = {'Name': 'ctpprep', 'Version': version}
-    if container := os.environ.get('CTPPREP_CONTAINER'):
-        generated['Container'] = {'Type': 'docker', 'Tag': container}
-    origin = {'URL': 'bids:raw:'}
-    if doi := raw.get('DatasetDOI'):
-        origin['DOI'] = doi
+    if container := read_container():
+        generated['Container'] = container
+    sources = [
+        {'URL': f'bids:{name}:'} | ({'DOI': each['DatasetDOI']} if 'DatasetDOI' in each else {})
+        for name, each in told.items()
+    ]
+    start = 'ctpprep derivatives of '
+    name = told['raw'].get('Name', 'a CT perfusion dataset')
     description = {
-        'Name': f'ctpprep derivatives of {raw.get("Name", "a CT perfusion dataset")}',
+        # maps made by ctpprep may be the input: the name does not grow from run to run
+        'Name': start + name.removeprefix(start),
         'BIDSVersion': '1.10.0',
         'DatasetType': 'derivative',
         'GeneratedBy': [generated],
-        'SourceDatasets': [origin, *({'URL': f'bids:{name}:'} for name in links if name != 'raw')],
+        'SourceDatasets': sources,
         # relative, so that a record that travels tells nothing of this machine
         'DatasetLinks': {
             name: os.path.relpath(folder, output_dir) for name, folder in links.items()
@@ -244,5 +259,14 @@ def write_dataset_description(output_dir, links, version):
         'HowToAcknowledge': 'Please cite doi:10.3174/ajnr.A8111 and ctpprep. Research use only.',
     }
     write_json(description, output_dir / 'dataset_description.json')
-    ignore = '**/ct\n*.html\nlogs/\nprov/\n**/figures\nsub-*/log/\n'
+    ignore = '**/ct\n*.html\ngroup_*\nlogs\nprov\n**/figures\n**/log\n'
     put_in_place(lambda partial: partial.write_text(ignore), output_dir / '.bidsignore')
+
+
+def _describe(folder):
+    """Read what a dataset says of itself; nothing if it has no readable description."""
+    try:
+        told = json.loads((folder / 'dataset_description.json').read_text(encoding='utf-8-sig'))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}

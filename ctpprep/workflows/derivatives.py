@@ -207,8 +207,11 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
             'head motion of every frame against the reference frame', ('ctp',), ('motion',),
             CONFOUNDS, ('motion',),
         ),
-        _mask('preprocessing', 'brain_mask', 'desc-brain_mask',
-              'brain with sulci and ventricles, without the outer rim of CSF', *_SERIES),
+        replace(
+            _mask('preprocessing', 'brain_mask', 'desc-brain_mask',
+                  'brain with sulci and ventricles, without the outer rim of CSF', *_SERIES),
+            metadata={'Type': 'Brain'},
+        ),
         _mask('preprocessing', 'tissue_mask', 'desc-tissue_mask',
               'brain without vessels and CSF, seen in every frame', *_SERIES),
         _mask('preprocessing', 'vessel_mask', 'label-vessel_mask',

@@ -13,6 +13,7 @@ from ctpprep.interfaces.bids import (
     WriteDerivatives,
     WriteFigures,
     put_in_place,
+    read_container,
     remove_older,
     write_dataset_description,
     write_json,
@@ -232,7 +233,18 @@ def test_container_is_told(tmp_path, monkeypatch):
     (tmp_path / 'raw').mkdir()
     write_dataset_description(tmp_path / 'out', {'raw': tmp_path / 'raw'}, '1.2')
     found = json.loads((tmp_path / 'out' / 'dataset_description.json').read_text())
-    assert found['GeneratedBy'][0]['Container']['Tag'] == 'ctpprep:1.2'
+    assert found['GeneratedBy'][0]['Container'] == {'Type': 'docker', 'Tag': 'ctpprep:1.2'}
+    monkeypatch.setenv('APPTAINER_NAME', 'ctpprep.sif')
+    assert read_container()['Type'] == 'singularity'
+
+
+def test_name_of_a_dataset_made_from_a_dataset_of_ours_does_not_grow(tmp_path):
+    (tmp_path / 'raw').mkdir()
+    (tmp_path / 'raw' / 'dataset_description.json').write_text('{"Name": "Heads"}')
+    for source, out in (('raw', 'first'), ('first', 'second')):
+        write_dataset_description(tmp_path / out, {'raw': tmp_path / source}, '1.2')
+        found = json.loads((tmp_path / out / 'dataset_description.json').read_text())
+        assert found['Name'] == 'ctpprep derivatives of Heads'
 
 
 def test_only_files_of_an_earlier_run_are_removed():

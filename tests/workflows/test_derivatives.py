@@ -111,7 +111,8 @@ def test_no_file_is_its_own_ancestor(rows):
 def test_masks_tell_their_type(rows):
     types = {name: row['sidecar'].get('Type') for name, row in rows.items() if 'mask' in name}
     lesions = {name for name, kind in types.items() if kind == 'Lesion'}
-    assert set(types.values()) == {'ROI', 'Lesion'}
+    assert set(types.values()) == {'Brain', 'ROI', 'Lesion'}
+    assert [name for name, kind in types.items() if kind == 'Brain'] == ['brain_mask']
     assert lesions == {
         name for name in types if any(w in name for w in ('core', 'hypoperfusion', 'mismatch'))
     }
