@@ -112,7 +112,7 @@ def test_masks_tell_their_type(rows):
     types = {name: row['sidecar'].get('Type') for name, row in rows.items() if 'mask' in name}
     lesions = {name for name, kind in types.items() if kind == 'Lesion'}
     assert set(types.values()) == {'Brain', 'ROI', 'Lesion'}
-    assert [name for name, kind in types.items() if kind == 'Brain'] == ['brain_mask']
+    assert [name for name, kind in types.items() if kind == 'Brain'] == ['desc-brain_mask.nii.gz']
     assert lesions == {
         name for name in types if any(w in name for w in ('core', 'hypoperfusion', 'mismatch'))
     }
