@@ -360,6 +360,15 @@ class MethodSettings:
         low=-100.0,
         high=300.0,
     )
+    mirror_retry_similarity: float = _setting(
+        0.7,
+        'symmetry',
+        '',
+        'correlation of brain and mirrored brain below which other starts of the mirror registration '
+        'are tried',
+        low=-1.0,
+        high=1.0,
+    )
     mirror_least_similarity: float = _setting(
         0.5,
         'symmetry',

@@ -24,6 +24,14 @@ from ctpprep.perfusion import grid, symmetry
 # what stands for "outside the slab": ANTs takes no NaN
 FAR_MM = 1e6
 AIR_HU = -1000.0
+# starts of the mirror registration, tried in this order: an affine step before the warp helps where
+# the plane is a poor start, and drifts away elsewhere; ANTs' own start sees heads turned beyond the
+# search for a plane
+ATTEMPTS = {
+    'plane': {'type_of_transform': 'SyNOnly'},
+    'plane and affine': {'type_of_transform': 'SyN'},
+    'centres of mass': {'type_of_transform': 'SyN'},
+}
 
 
 def to_ants(array, affine):
@@ -59,24 +67,71 @@ def _windowed(frame, affine, window, in_plane_mm):
     return to_ants(coarse, grid.block_affine(affine, (*factors, 1)))
 
 
-def _register(fixed, moving, seed, **options):
+def _register(fixed, moving, seed, folder, **options):
     import ants
 
     # antspyx takes the seed from here alone (an argument is dropped without a word), and goes to
     # one thread with it, which makes sums independent of the machine
     ants.config.set_ants_deterministic(True, seed)
-    prefix = Path.cwd() / 'ants_'
+    prefix = Path(folder) / 'ants_'
     return ants.registration(fixed, moving, outprefix=str(prefix), verbose=False, **options)
+
+
+def mirror_by_plane(plane, shape, affine):
+    """Bring the mirrored image home by a plane of symmetry.
+
+    Parameters
+    ----------
+    plane : tuple of (3,) arrays
+        Point and unit normal, mm RAS.
+    shape : (3,) tuple of int
+        Grid on which the image was flipped.
+    affine : (4, 4) array
+
+    Returns
+    -------
+    (4, 4) array
+        Points of the reference to points of the mirrored image, mm RAS; rigid.
+    """
+    point, normal = plane
+    reflection, flip = np.eye(4), np.diag([-1.0, 1, 1, 1])
+    reflection[:3] = np.column_stack(
+        [np.eye(3) - 2 * np.outer(normal, normal), 2 * (point @ normal) * normal]
+    )
+    flip[0, 3] = shape[0] - 1
+    return affine @ flip @ np.linalg.inv(affine) @ reflection
+
+
+def write_affine(matrix, path):
+    """Write an affine map as ANTs reads it.
+
+    Parameters
+    ----------
+    matrix : (4, 4) array
+        Points of the fixed to points of the moving image, mm RAS.
+    path : path-like
+        ``.mat``.
+    """
+    import ants
+
+    lps = _images.LPS @ matrix @ _images.LPS
+    transform = ants.create_ants_transform(
+        transform_type='AffineTransform', dimension=3, matrix=lps[:3, :3], translation=lps[:3, 3]
+    )
+    ants.write_transform(transform, str(path))
 
 
 @dataclass
 class _Mirrored:
     """What a mirror registration found, and how good that is."""
 
+    start: str
+    transforms: dict
     homologues: np.ndarray
     homologue_reference: np.ndarray
     similarity: float
     folding: float
+    score: float
 
 
 class _RegisterMirrorInputSpec(BaseInterfaceInputSpec):
@@ -87,6 +142,7 @@ class _RegisterMirrorInputSpec(BaseInterfaceInputSpec):
     mirror_window_hu = traits.Tuple(traits.Float, traits.Float, mandatory=True)
     mirror_least_similarity = traits.Float(mandatory=True, desc='correlation')
     mirror_most_folding = traits.Float(mandatory=True, desc='fraction of the brain')
+    mirror_retry_similarity = traits.Float(mandatory=True, desc='correlation')
     random_seed = traits.Int(mandatory=True)
 
 
@@ -101,7 +157,9 @@ class _RegisterMirrorOutputSpec(TraitedSpec):
 class RegisterMirror(SimpleInterface):
     """Bring the mirrored reference image home by symmetric normalization (SyN), and judge it.
 
-    Only the brain is seen, at the densities of soft tissue, on a coarse grid: skull and vessels
+    It starts from the plane of symmetry. If brain and mirrored brain are then less alike than most
+    are, other starts are tried and the one with the greatest similarity counts, among those that do
+    not fold. Only the brain is seen, at the densities of soft tissue, on a coarse grid: skull and vessels
     cannot drag the warp, and the smoothing that follows makes a finer one pointless. Without a
     registration that can be trusted there are no transforms, and so no local maps downstream;
     homologues and mirrored image show what was found all the same.
@@ -114,54 +172,83 @@ class RegisterMirror(SimpleInterface):
         inputs, cwd = self.inputs, Path(runtime.cwd)
         self._reference, self._affine = _images.load(inputs.reference)
         self._brain = _images.load_mask(inputs.brain_mask)
-        mirrored, _ = _images.load(inputs.reference_mirror)
-        window = inputs.mirror_window_hu
-        fixed, moving = (
-            _windowed(np.where(mask, image, window[0]), self._affine, window, inputs.mirror_grid_mm)
-            for image, mask in (
-                (self._reference, self._brain), (mirrored, symmetry.mirror(self._brain)),
-            )
-        )  # fmt: skip
-        result = _register(
-            fixed, moving, inputs.random_seed, type_of_transform='SyN',
-            aff_metric='mattes', aff_random_sampling_rate=0.2, syn_metric='mattes',
-            syn_sampling=32, reg_iterations=(40, 20, 10), write_composite_transform=True,
-        )  # fmt: skip
-        found = self._measure(result['fwdtransforms'])
+        plane = symmetry.find_symmetry_plane(self._reference, self._affine, self._brain)
+        best, tried = None, 0
+        for start in ATTEMPTS:
+            found, tried = self._attempt(start, plane), tried + 1
+            if found is not None and (best is None or found.score > best.score):
+                best = found
+            if best is not None and best.score >= inputs.mirror_retry_similarity:
+                break
         limits = {
             'least_similarity': inputs.mirror_least_similarity,
             'most_folding': inputs.mirror_most_folding,
         }
-        reason = symmetry.withheld_reason(found.similarity, found.folding, **limits)
         facts = {
-            'mirror_similarity': found.similarity,
-            'mirror_folding': found.folding,
-            'withheld': reason,
+            'mirror_similarity': best.similarity if best else 0.0,
+            'mirror_folding': best.folding if best else 1.0,
+            'mirror_start': best.start if best else None,
+            'mirror_attempts': tried,
+            'withheld': symmetry.withheld_reason(
+                best.similarity if best else None, best.folding if best else None, **limits
+            ),
+            'hemisphere_rule': 'homologues',
         }
-        if reason:
-            coordinates = symmetry.world_coordinates(self._brain.shape, self._affine)
-            point, normal = symmetry.symmetry_plane(coordinates, found.homologues, self._brain)
+        if facts['withheld']:
+            point, normal = plane
+            facts['hemisphere_rule'] = 'plane of symmetry'
             facts['hemisphere_plane'] = {
                 'point_mm': np.round(point, 2).tolist(), 'normal': np.round(normal, 4).tolist()
             }  # fmt: skip
         else:
-            for name, key in (
-                ('mirror_to_reference', 'fwdtransforms'),
-                ('reference_to_mirror', 'invtransforms'),
-            ):
-                written = Path(result[key])
-                self._results[name] = str(written.rename(written.with_name(f'{name}.h5')))
+            self._results |= best.transforms
         path = cwd / 'symmetry.json'
         path.write_text(json.dumps(facts))
         self._results['symmetry'] = str(path)
-        for name in ('homologues', 'homologue_reference'):
-            array, path = getattr(found, name), cwd / f'{name}.nii'
-            self._results[name] = _images.save(array, self._affine, path, like=inputs.reference)
+        if best is not None:
+            for name in ('homologues', 'homologue_reference'):
+                self._results[name] = _images.save(
+                    getattr(best, name), self._affine, cwd / f'{name}.nii', like=inputs.reference
+                )
         return runtime
 
-    def _measure(self, transform):
+    def _attempt(self, start, plane):
+        """Register from one start and measure the result; None if ANTs finds nothing."""
+        inputs = self.inputs
+        window, affine = inputs.mirror_window_hu, self._affine
+        mirrored, _ = _images.load(inputs.reference_mirror)
+        fixed, moving = (
+            _windowed(np.where(mask, image, window[0]), affine, window, inputs.mirror_grid_mm)
+            for image, mask in (
+                (self._reference, self._brain), (mirrored, symmetry.mirror(self._brain)),
+            )
+        )  # fmt: skip
+        folder = Path.cwd() / start.replace(' ', '_')
+        folder.mkdir(exist_ok=True)
+        options = dict(ATTEMPTS[start])
+        if start != 'centres of mass':
+            path = folder / 'plane.mat'
+            write_affine(mirror_by_plane(plane, self._brain.shape, affine), path)
+            options['initial_transform'] = [str(path)]
+        try:
+            result = _register(
+                fixed, moving, inputs.random_seed, folder, aff_metric='mattes',
+                aff_random_sampling_rate=0.2, syn_metric='mattes', syn_sampling=32,
+                reg_iterations=(80, 40, 20), write_composite_transform=True, **options,
+            )  # fmt: skip
+        except RuntimeError:  # of ITK: no overlap, a singular matrix
+            return None
+        transforms = {}
+        for name, key in (
+            ('mirror_to_reference', 'fwdtransforms'),
+            ('reference_to_mirror', 'invtransforms'),
+        ):
+            transforms[name] = str(Path(result[key]).rename(folder / f'{name}.h5'))
+        return self._measure(start, transforms)
+
+    def _measure(self, start, transforms):
         """Find homologues by a transform, and how well brain meets mirrored brain."""
-        brain, affine = self._brain, self._affine
+        brain, affine, transform = self._brain, self._affine, transforms['mirror_to_reference']
 
         def home(array, outside=0.0):
             return apply_transform(symmetry.mirror(array), affine, transform, outside)
@@ -176,7 +263,11 @@ class RegisterMirror(SimpleInterface):
             self._reference, homologue_reference, both, _images.voxel_size_mm(affine)
         )
         folding = symmetry.folding(homologues, affine, brain)
-        return _Mirrored(homologues, homologue_reference, similarity, folding)
+        # a map that folds is worth less than any that does not
+        score = similarity if folding <= self.inputs.mirror_most_folding else -folding
+        return _Mirrored(
+            start, transforms, homologues, homologue_reference, similarity, folding, score
+        )
 
 
 class _ApplyMirrorInputSpec(BaseInterfaceInputSpec):
@@ -242,7 +333,7 @@ def apply_transform(array, affine, transform, outside=0.0):
 class _FindHomologuesInputSpec(BaseInterfaceInputSpec):
     brain_mask = File(exists=True, mandatory=True)
     tissue_mask = File(exists=True, mandatory=True)
-    homologues = File(exists=True, mandatory=True, desc='patient coordinates, mm RAS, 4D')
+    homologues = File(exists=True, desc='patient coordinates, mm RAS, 4D')
     transform = File(exists=True, desc='mirror to reference, h5; none if it was withheld')
     symmetry = File(exists=True, mandatory=True, desc='holds the plane to use then, json')
 
@@ -263,11 +354,12 @@ class FindHomologues(SimpleInterface):
 
     def _run_interface(self, runtime):
         like, cwd = self.inputs.tissue_mask, Path(runtime.cwd)
-        homologues, affine = _images.load(self.inputs.homologues)
-        tissue = _images.load_mask(self.inputs.tissue_mask)
+        tissue = _images.load_mask(like)
         brain = _images.load_mask(self.inputs.brain_mask)
+        _, affine = _images.load(like)
         coordinates = symmetry.world_coordinates(brain.shape, affine)
         if self.inputs.transform:
+            homologues, _ = _images.load(self.inputs.homologues)
             share = apply_transform(
                 symmetry.mirror(tissue.astype(np.float32)), affine, self.inputs.transform
             )
@@ -314,7 +406,7 @@ class RegisterNCCT(SimpleInterface):
             for path in (inputs.ncct, inputs.reference)
         )
         result = _register(
-            fixed, moving, inputs.random_seed, type_of_transform='Rigid', aff_metric='mattes',
+            fixed, moving, inputs.random_seed, runtime.cwd, type_of_transform='Rigid', aff_metric='mattes',
             aff_random_sampling_rate=0.5, aff_iterations=(200, 100, 50, 20),
             aff_shrink_factors=(6, 4, 2, 1), aff_smoothing_sigmas=(3, 2, 1, 0),
         )  # fmt: skip

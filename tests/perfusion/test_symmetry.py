@@ -190,15 +190,6 @@ def test_a_poor_likeness_and_a_folded_map_are_each_a_reason():
 # -- the plane between hemispheres
 
 
-def test_plane_lies_between_voxels_and_their_homologues():
-    where, homologues, middle, normal = tilted_mirror()
-    homologues[:3] = np.nan
-    mask = np.ones(where.shape[:3], bool)
-    point, found = symmetry.symmetry_plane(where, homologues, mask)
-    np.testing.assert_allclose(found, normal, atol=1e-4)
-    assert (point - middle) @ normal == pytest.approx(0, abs=0.05)
-
-
 def test_plane_divides_like_homologues_do():
     where, homologues, middle, normal = tilted_mirror()
     mask = np.abs((where - middle) @ normal) > 0.01
@@ -206,13 +197,47 @@ def test_plane_divides_like_homologues_do():
     np.testing.assert_array_equal(by_plane, symmetry.hemispheres(where, homologues, mask))
 
 
-def test_without_homologues_the_plane_goes_through_the_middle_of_the_brain():
-    where = symmetry.world_coordinates((9, 5, 3), np.diag([2.0, 2, 5, 1]))
-    brain = np.zeros((9, 5, 3), bool)
-    brain[2:7] = True
-    point, normal = symmetry.symmetry_plane(where, np.full(where.shape, np.nan), brain)
+def pear(yaw_deg=0.0, roll_deg=0.0, shift=0.0):
+    """Draw a brain that is symmetric about a turned plane, and nowhere else; give its plane."""
+    where = symmetry.world_coordinates((60, 70, 12), np.diag([3.0, 3, 6, 1])).astype(float)
+    where -= where.reshape(-1, 3).mean(axis=0)
+    normal = np.array([1, np.tan(np.radians(yaw_deg)), np.tan(np.radians(roll_deg))])
+    normal /= np.linalg.norm(normal)
+    across = where @ normal - shift
+    along = where - across[..., None] * normal
+    brain = (across / 62) ** 2 + ((along[..., 1] + 4) / (80 - along[..., 2] / 4)) ** 2 < 1
+    ventricle = (np.abs(np.abs(across) - 12) < 6) & (np.abs(along[..., 1] - 8) < 22)
+    affine = np.diag([3.0, 3, 6, 1])
+    affine[:3, 3] = -(np.array([60, 70, 12]) - 1) / 2 * (3, 3, 6)
+    image = np.where(brain, np.where(ventricle, 8.0, 33.0), 900.0)
+    return image, affine, brain, (normal * shift, normal)
+
+
+@pytest.mark.parametrize('turned', [(0, 0, 0), (14, -6, 3), (-8, 17, -7)])
+def test_plane_of_symmetry_is_found(turned):
+    image, affine, brain, (point, normal) = pear(*turned)
+    found = symmetry.find_symmetry_plane(image, affine, brain)
+    assert np.degrees(np.arccos(found[1] @ normal)) < 1.5
+    assert abs((found[0] - point) @ normal) < 1.0
+
+
+def test_a_lesion_does_not_turn_the_plane():
+    image, affine, brain, (_, normal) = pear(5, 3, 2)
+    lesion = brain.copy()
+    lesion[:38] = lesion[:, :30] = False
+    image[lesion] = 22.0
+    _, found = symmetry.find_symmetry_plane(image, affine, brain)
+    assert np.degrees(np.arccos(found @ normal)) < 2
+
+
+def test_a_speck_of_brain_is_divided_through_its_middle():
+    brain = np.zeros((30, 30, 3), bool)
+    brain[10:15, 4:6] = True
+    point, normal = symmetry.find_symmetry_plane(
+        np.zeros(brain.shape), np.diag([2.0, 2, 5, 1]), brain
+    )
     np.testing.assert_array_equal(normal, [1, 0, 0])
-    assert point[0] == pytest.approx(8)
+    assert point[0] == pytest.approx(24)
 
 
 def test_voxels_without_homologue_take_the_side_of_their_neighbours():
