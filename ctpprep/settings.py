@@ -370,7 +370,7 @@ class MethodSettings:
         high=1.0,
     )
     mirror_least_similarity: float = _setting(
-        0.5,
+        0.62,
         'symmetry',
         '',
         'correlation of brain and mirrored brain below which the mirror registration has failed '
@@ -379,7 +379,7 @@ class MethodSettings:
         high=1.0,
     )
     mirror_most_folding: float = _setting(
-        0.05,
+        0.01,
         'symmetry',
         '',
         'share of the brain in which the mirror registration may fold or change volume fivefold; '

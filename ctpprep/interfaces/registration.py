@@ -258,10 +258,13 @@ class RegisterMirror(SimpleInterface):
         homologues = np.stack([home(coordinates[..., i], FAR_MM) for i in range(3)], axis=-1)
         homologues[(homologues > FAR_MM / 2).any(axis=-1)] = np.nan
         homologue_reference = home(self._reference, AIR_HU)
-        both = brain & (home(brain.astype(np.float32)) > 0.5)
+        homologue_brain = home(brain.astype(np.float32)) > 0.5
         similarity = symmetry.mirror_similarity(
-            self._reference, homologue_reference, both, _images.voxel_size_mm(affine)
-        )
+            self._reference, homologue_reference, brain, homologue_brain,
+            _images.voxel_size_mm(affine),
+        )  # fmt: skip
+        if not symmetry.swaps_sides(coordinates, homologues, brain):
+            similarity = 0.0
         folding = symmetry.folding(homologues, affine, brain)
         # a map that folds is worth less than any that does not
         score = similarity if folding <= self.inputs.mirror_most_folding else -folding

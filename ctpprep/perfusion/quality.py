@@ -121,11 +121,11 @@ CHECKS = (
           'lesions are in the image that is registered: look at the mirror figure, and prefer the '
           'global map'),
     Check('mirror_similarity', 'Mirror registration: similarity', 'correlation',
-          'agreement of brain with its mirrored self', 0.65, 0.5,
+          'agreement of brain with its mirrored self', 0.7, 0.62,
           True, 'homologues are uncertain: read the global map'),
     Check('mirror_folding', 'Mirror registration: folding', 'fraction',
           'share of the brain in which the mirror registration folds or changes volume fivefold',
-          0.01, 0.05, False, 'homologues are uncertain: read the global map'),
+          0.002, 0.01, False, 'homologues are uncertain: read the global map'),
     Check('unassessable', 'Tissue without a homologue', 'fraction',
           'share of tissue without a homologue to divide by', 0.1, 0.3,
           False, 'the local map is incomplete: read the global map there'),

@@ -13,12 +13,14 @@ from ctpprep.perfusion.denoising import smooth_within
 LEFT, RIGHT = 1, 2
 # densities of brain and CSF
 SOFT_TISSUE_HU = (0.0, 60.0)
-# fewer voxels of brain in both images are no overlap
-LEAST_OVERLAP = 100
+# fewer voxels of brain in both images, or less of the brain, are no overlap
+LEAST_OVERLAP, LEAST_OVERLAP_SHARE = 100, 0.3
 # no pair of hemispheres differs by more than this factor in local volume
 MOST_VOLUME_CHANGE = 5.0
-# grid and smoothing on which the plane of symmetry is looked for
-PLANE_BLOCK_MM, PLANE_SIGMA_MM = 5.0, 4.0
+# the plane of symmetry: grid and smoothing on which it is looked for, in plane, and how far: yaw and
+# roll in degrees, shift in mm
+PLANE_BLOCK_MM, PLANE_SIGMA_MM, LOCAL_MEAN_MM = 5.0, 4.0, 8.0
+PLANE_REACH = (25.0, 25.0, 12.0)
 SIDES = {'left': LEFT, 'right': RIGHT}
 OTHER_SIDE = {'left': 'right', 'right': 'left'}
 # medians that differ by less tell nothing: so much lies between healthy hemispheres, s
@@ -105,9 +107,10 @@ def find_symmetry_plane(image, affine, brain_mask):
     """Find the plane across which the brain is most like its own reflection.
 
     A plane has three numbers where a rigid map has six and an affine one twelve, so a lesion or
-    the bend of a midline can turn it less. All planes within 20 degrees and 10 mm of the middle of
-    the brain are tried in steps of 5 degrees and 5 mm, on blocks of about 5 mm; the best one is
-    refined by a simplex.
+    the bend of a midline can turn it less. What is compared is density above its local mean (8 mm):
+    sulci and ventricles, and not that one side is darker. All planes within 20 degrees and 10 mm of
+    the middle of the brain are tried in steps of 5 degrees and 5 mm, on blocks of about 5 mm; the
+    best one is refined by a simplex.
 
     Parameters
     ----------
@@ -123,7 +126,7 @@ def find_symmetry_plane(image, affine, brain_mask):
 
     Notes
     -----
-    Takes less than a second. A mask of which hardly anything is left on coarse blocks is divided
+    Takes half a second. A mask of which hardly anything is left on coarse blocks is divided
     through its middle.
     """
     from scipy.optimize import minimize
@@ -133,16 +136,20 @@ def find_symmetry_plane(image, affine, brain_mask):
     coarse_affine = grid.block_affine(affine, blocks)
     to_voxels = np.linalg.inv(coarse_affine)
     shown = np.where(brain_mask, np.clip(np.nan_to_num(image), *SOFT_TISSUE_HU), 0.0)
-    sigma = PLANE_SIGMA_MM / (sizes[:2] * blocks[:2])
-    coarse = ndimage.gaussian_filter(
-        grid.average_blocks(shown, blocks), (*sigma, 0.0), mode='constant'
-    )
-    brain = grid.average_blocks(brain_mask.astype(float), blocks) > 0.5
+    density, share = (grid.average_blocks(each, blocks) for each in (shown, brain_mask * 1.0))
+    brain = share > 0.5
     if brain.sum() < LEAST_OVERLAP:
         where = world_coordinates(brain_mask.shape, affine)[brain_mask]
         return where.mean(axis=0, dtype=float), np.array([1.0, 0.0, 0.0])
+
+    def smooth(array, sigma_mm):
+        sigma = (*(sigma_mm / (sizes[:2] * blocks[:2])), 0.0)
+        return ndimage.gaussian_filter(array, sigma, mode='constant')
+
+    local_mean = smooth(density, LOCAL_MEAN_MM) / np.maximum(smooth(share, LOCAL_MEAN_MM), 1e-3)
+    contrast = smooth(density - local_mean * share, PLANE_SIGMA_MM)
     points = world_coordinates(brain.shape, coarse_affine)[brain].astype(float)
-    middle, here, top = points.mean(axis=0), coarse[brain], brain.shape[2] - 1
+    middle, here, top = points.mean(axis=0), contrast[brain], brain.shape[2] - 1
 
     def plane(yaw, roll, shift):
         slopes = np.array([1.0, np.tan(np.radians(yaw)), np.tan(np.radians(roll))])
@@ -150,12 +157,16 @@ def find_symmetry_plane(image, affine, brain_mask):
         return middle + shift * normal, normal
 
     def unlikeness(parameters):
+        if (np.abs(parameters) > PLANE_REACH).any():
+            return 1.0
         point, normal = plane(*parameters)
         x, y, z = (reflect(points, point, normal) @ to_voxels[:3, :3].T + to_voxels[:3, 3]).T
         seen = (z >= -0.5) & (z <= top + 0.5)  # beyond the slab nothing can be compared
+        if seen.sum() < LEAST_OVERLAP:
+            return 1.0
         at = np.stack([x, y, np.clip(z, 0, top)])[:, seen]
-        there = ndimage.map_coordinates(coarse, at, order=1, mode='constant')
-        if seen.sum() < LEAST_OVERLAP or not (np.ptp(there) and np.ptp(here[seen])):
+        there = ndimage.map_coordinates(contrast, at, order=1, mode='constant')
+        if not (np.ptp(there) and np.ptp(here[seen])):
             return 1.0
         return -np.corrcoef(here[seen], there)[0, 1]
 
@@ -211,7 +222,26 @@ def hemispheres_by_plane(coordinates, point, normal, brain_mask):
     return np.where(brain_mask, np.where(right, RIGHT, LEFT), 0).astype(np.uint8)
 
 
-def mirror_similarity(reference, homologue_reference, both, voxel_size_mm):
+def swaps_sides(coordinates, homologues, brain_mask):
+    """Tell whether homologues lie left and right of one another, and not above or in front.
+
+    Parameters
+    ----------
+    coordinates, homologues : (X, Y, Z, 3) arrays
+        Patient coordinates of the voxels and of their homologues, mm RAS; NaN where unknown.
+    brain_mask : (X, Y, Z) array of bool
+
+    Returns
+    -------
+    bool
+        False also if no homologue is known.
+    """
+    apart = (coordinates - homologues)[brain_mask & np.isfinite(homologues).all(axis=-1)]
+    across, *others = (apart.astype(float) ** 2).sum(axis=0)
+    return bool(across > sum(others))
+
+
+def mirror_similarity(reference, homologue_reference, brain_mask, homologue_brain, voxel_size_mm):
     """Correlate the brain with its mirrored self.
 
     Noise would lower the figure and the outline of the brain raise it: both images are smoothed
@@ -221,16 +251,17 @@ def mirror_similarity(reference, homologue_reference, both, voxel_size_mm):
     ----------
     reference, homologue_reference : (X, Y, Z) arrays
         Reference image, and the mirrored one brought home, HU.
-    both : (X, Y, Z) array of bool
-        Brain in both.
+    brain_mask, homologue_brain : (X, Y, Z) arrays of bool
+        Brain in either.
     voxel_size_mm : (3,) sequence of float
 
     Returns
     -------
     float
-        Pearson correlation; 0 if the brains overlap in fewer than 100 voxels.
+        Pearson correlation; 0 if less than 30 % of the brain, or less than 100 voxels, meet brain.
     """
-    if both.sum() < LEAST_OVERLAP:
+    both = brain_mask & homologue_brain
+    if both.sum() < max(LEAST_OVERLAP, LEAST_OVERLAP_SHARE * brain_mask.sum()):
         return 0.0
     sigma = (2.0 / voxel_size_mm[0], 2.0 / voxel_size_mm[1], 0.0)
     densities = [

@@ -58,9 +58,12 @@ def init_symmetry_wf(method: MethodSettings, name: str = 'symmetry_wf') -> Liter
 
 The reference image was flipped left-right and brought home by symmetric diffeomorphic registration
 (ANTs SyN, mutual information [@avants2008; @tustison2021]) of the brain at {low:g} to {high:g} HU
-on a grid of {method.mirror_grid_mm:g} mm. The transform gives each voxel its contralateral
-homologue; the hemispheres meet where a voxel is its own homologue. A registration failed if brain
-and mirrored brain correlated by less than {method.mirror_least_similarity:g}, or if it folded over
-itself in more than {method.mirror_most_folding:.1%} of the brain; local maps were then withheld.
+on a grid of {method.mirror_grid_mm:g} mm, from the plane across which the brain is most like its
+reflection. Where brain and mirrored brain then correlated by less than
+{method.mirror_retry_similarity:g}, other starts were tried and the best result kept. The transform
+gives each voxel its contralateral homologue; the hemispheres meet where a voxel is its own
+homologue. A registration failed if brain and mirrored brain correlated by less than
+{method.mirror_least_similarity:g}, or if it folded over itself in more than
+{method.mirror_most_folding:.1%} of the brain; local maps were then withheld.
 """
     return workflow

@@ -68,7 +68,7 @@ def files(tmp_path, monkeypatch):
 
 def assess(files, **changed):
     given = {
-        'hypoperfusion_tmax': 6.0, 'mirror_least_similarity': 0.5, 'mirror_most_folding': 0.05
+        'hypoperfusion_tmax': 6.0, 'mirror_least_similarity': 0.6, 'mirror_most_folding': 0.05
     } | changed  # fmt: skip
     path = AssessQuality(**files, **given).run().outputs.quality
     (row,) = pd.read_csv(path, sep='\t', keep_default_na=False).to_dict('records')
@@ -103,7 +103,7 @@ def test_the_worst_grade_is_that_of_the_series(files):
     table = pd.read_csv('confounds.tsv', sep='\t').assign(weight=1)
     table.to_csv('confounds.tsv', sep='\t', index=False)
     assert assess(files)['status'] == 'pass'
-    facts = {'mirror_similarity': 0.5, 'mirror_folding': 0, 'withheld': ''}
+    facts = {'mirror_similarity': 0.65, 'mirror_folding': 0, 'withheld': ''}
     Path('symmetry.json').write_text(json.dumps(facts))
     assert assess(files)['status'] == 'warn'
 
@@ -127,7 +127,7 @@ def test_figures_of_withheld_maps_are_not_available(files):
         'core\tglobal\tvolume\t30\ncore\tlocal\tvolume\tn/a\n'
     )
     del files['unassessable_mask']
-    facts = {'mirror_similarity': 0.5, 'mirror_folding': 0, 'withheld': 'too unlike'}
+    facts = {'mirror_similarity': 0.65, 'mirror_folding': 0, 'withheld': 'too unlike'}
     Path('symmetry.json').write_text(json.dumps(facts))
     row = assess(files)
     for check in (

@@ -246,6 +246,77 @@ def test_a_registration_that_is_not_trusted_gives_no_transform(draw):
     assert (hemispheres == expected)[clear].mean() > 0.99
 
 
+@pytest.fixture
+def attempts(draw, monkeypatch):
+    """Judge registrations of planted quality; give the facts."""
+
+    def make(*qualities, **changed):
+        reference, brain = draw()
+        found = iter(qualities)
+
+        def attempt(self, start, plane):
+            if (quality := next(found)) is None:
+                return None
+            similarity, folding = quality
+            score = similarity if folding <= self.inputs.mirror_most_folding else -folding
+            zero = np.zeros(SHAPE, np.float32)
+            transforms = dict.fromkeys(('mirror_to_reference', 'reference_to_mirror'), __file__)
+            return registration._Mirrored(
+                start, transforms, np.stack([zero] * 3, -1), zero, similarity, folding, score
+            )
+
+        monkeypatch.setattr(registration.RegisterMirror, '_attempt', attempt)
+        outputs = registration.RegisterMirror(
+            reference=write(reference, AFFINE, 'reference', LPS_FILE),
+            reference_mirror=write(reference, AFFINE, 'flipped', LPS_FILE),
+            brain_mask=write(brain, AFFINE, 'brain', LPS_FILE),
+            **MethodSettings(**changed).stage('symmetry'),
+        ).run().outputs  # fmt: skip
+        return outputs, json.loads(Path(outputs.symmetry).read_text())
+
+    return make
+
+
+def test_a_good_registration_is_not_repeated(attempts):
+    _, facts = attempts((0.75, 0.0))
+    assert (facts['mirror_attempts'], facts['mirror_start']) == (1, 'plane')
+
+
+def test_a_poor_registration_is_tried_from_elsewhere_and_the_best_one_counts(attempts):
+    _, facts = attempts((0.6, 0.0), (0.65, 0.0), (0.5, 0.0))
+    assert (facts['mirror_attempts'], facts['mirror_start']) == (3, 'plane and affine')
+    assert facts['mirror_similarity'] == 0.65
+    _, facts = attempts((0.6, 0.0), (0.71, 0.0))
+    assert facts['mirror_attempts'] == 2
+
+
+def test_a_folded_registration_counts_less_than_one_that_does_not(attempts):
+    _, facts = attempts((0.9, 0.3), (0.65, 0.0), (0.5, 0.0))
+    assert facts['mirror_start'] == 'plane and affine'
+    assert facts['withheld'] == ''
+
+
+def test_where_ants_finds_nothing_a_plane_is_left(attempts):
+    outputs, facts = attempts(None, None, None)
+    assert 'could not be registered' in facts['withheld']
+    assert (facts['mirror_similarity'], facts['mirror_folding']) == (0, 1)
+    assert facts['hemisphere_plane']['normal'][0] > 0.99
+    assert not isdefined(outputs.homologues)
+
+
+def test_every_start_brings_the_mirror_home(draw):
+    _, truth = draw(TILTED)
+    found = mirror(draw, TILTED, mirror_retry_similarity=1.0)
+    assert found.facts['mirror_attempts'] == 3
+    assert found.facts['withheld'] == ''
+    for start in registration.ATTEMPTS:
+        transform = Path(start.replace(' ', '_')) / 'mirror_to_reference.h5'
+        where = symmetry.world_coordinates(SHAPE, AFFINE)[::-1]
+        x = registration.apply_transform(where[..., 0], AFFINE, transform)
+        inner = ndimage.binary_erosion(truth, iterations=3)
+        assert np.median(np.abs(x - found.truth[..., 0])[inner]) < 2, start
+
+
 def test_nothing_is_mirrored_without_a_transform(draw):
     path = write(draw()[0], AFFINE, 'rcbf', LPS_FILE)
     outputs = registration.ApplyMirror(rcbf_global=path).run().outputs

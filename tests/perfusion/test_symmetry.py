@@ -108,20 +108,34 @@ def test_only_tissue_votes():
 def test_a_brain_is_similar_to_itself_and_not_to_a_shifted_one():
     image = np.cumsum(RNG.normal(0, 3, (40, 40, 2)), axis=0) + 30
     both = np.ones(image.shape, bool)
-    assert symmetry.mirror_similarity(image, image, both, (2, 2, 5)) == pytest.approx(1)
-    assert symmetry.mirror_similarity(image, np.roll(image, 10, 0), both, (2, 2, 5)) < 0.8
+    assert symmetry.mirror_similarity(image, image, both, both, (2, 2, 5)) == pytest.approx(1)
+    assert symmetry.mirror_similarity(image, np.roll(image, 10, 0), both, both, (2, 2, 5)) < 0.8
 
 
 def test_noise_hardly_lowers_the_similarity():
     image = np.cumsum(RNG.normal(0, 3, (40, 40, 2)), axis=0) + 30
     noisy = image + RNG.normal(0, 4, image.shape)
     both = np.ones(image.shape, bool)
-    assert symmetry.mirror_similarity(image, noisy, both, (2, 2, 5)) > 0.9
+    assert symmetry.mirror_similarity(image, noisy, both, both, (2, 2, 5)) > 0.9
 
 
 def test_brains_that_do_not_overlap_have_nothing_in_common():
-    zero = np.zeros((5, 5, 5))
-    assert symmetry.mirror_similarity(zero, zero, zero > 0, (2, 2, 5)) == 0
+    image = RNG.normal(30, 3, (20, 20, 5))
+    brain, part = np.ones(image.shape, bool), np.zeros(image.shape, bool)
+    part[:5] = True
+    assert symmetry.mirror_similarity(image, image, brain, part, (2, 2, 5)) == 0
+    part[5:10] = True
+    assert symmetry.mirror_similarity(image, image, brain, part, (2, 2, 5)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize('axis', [0, 1, 2])
+def test_only_a_mirror_between_left_and_right_swaps_sides(axis):
+    where, _, middle, _ = tilted_mirror()
+    flip = np.where(np.arange(3) == axis, -1, 1)
+    homologues = (where - middle) * flip + middle + (2, 3, -2)
+    everywhere = np.ones(where.shape[:3], bool)
+    assert symmetry.swaps_sides(where, homologues, everywhere) is (axis == 0)
+    assert not symmetry.swaps_sides(where, homologues * np.nan, everywhere)
 
 
 # -- folding
@@ -225,9 +239,10 @@ def test_a_lesion_does_not_turn_the_plane():
     image, affine, brain, (_, normal) = pear(5, 3, 2)
     lesion = brain.copy()
     lesion[:38] = lesion[:, :30] = False
-    image[lesion] = 22.0
-    _, found = symmetry.find_symmetry_plane(image, affine, brain)
-    assert np.degrees(np.arccos(found @ normal)) < 2
+    for change in (-12.0, 15.0):
+        changed = np.where(lesion & (image > 20), image + change, image)
+        _, found = symmetry.find_symmetry_plane(changed, affine, brain)
+        assert np.degrees(np.arccos(found @ normal)) < 2
 
 
 def test_a_speck_of_brain_is_divided_through_its_middle():
