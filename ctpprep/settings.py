@@ -361,7 +361,7 @@ class MethodSettings:
         high=300.0,
     )
     mirror_retry_similarity: float = _setting(
-        0.7,
+        0.68,
         'symmetry',
         '',
         'correlation of brain and mirrored brain below which other starts of the mirror registration '
@@ -370,7 +370,7 @@ class MethodSettings:
         high=1.0,
     )
     mirror_least_similarity: float = _setting(
-        0.62,
+        0.56,
         'symmetry',
         '',
         'correlation of brain and mirrored brain below which the mirror registration has failed '
@@ -388,7 +388,7 @@ class MethodSettings:
         high=1.0,
     )
     map_least_similarity: float = _setting(
-        0.3,
+        0.45,
         'ready_maps',
         '',
         'the same as --mirror-least-similarity where a perfusion map is mirrored for want of a CT: '

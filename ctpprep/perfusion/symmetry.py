@@ -17,6 +17,8 @@ SOFT_TISSUE_HU = (0.0, 60.0)
 LEAST_OVERLAP, LEAST_OVERLAP_SHARE = 100, 0.3
 # no pair of hemispheres differs by more than this factor in local volume
 MOST_VOLUME_CHANGE = 5.0
+# what is compared by similarity: density smoothed by the first, less that smoothed by the second
+SIMILARITY_SIGMAS_MM = (2.0, 15.0)
 # the plane of symmetry: grid and smoothing on which it is looked for, in plane, and how far: yaw and
 # roll in degrees, shift in mm
 PLANE_BLOCK_MM, PLANE_SIGMA_MM, LOCAL_MEAN_MM = 5.0, 4.0, 8.0
@@ -245,7 +247,9 @@ def mirror_similarity(reference, homologue_reference, brain_mask, homologue_brai
     """Correlate the brain with its mirrored self.
 
     Noise would lower the figure and the outline of the brain raise it: both images are smoothed
-    over brain by 2 mm in plane, at the densities of soft tissue.
+    over brain by 2 mm in plane, at the densities of soft tissue. A lesion lowers it though the
+    homologues are right: what counts is density above its local mean (15 mm in plane), which sulci
+    and ventricles shape.
 
     Parameters
     ----------
@@ -263,12 +267,16 @@ def mirror_similarity(reference, homologue_reference, brain_mask, homologue_brai
     both = brain_mask & homologue_brain
     if both.sum() < max(LEAST_OVERLAP, LEAST_OVERLAP_SHARE * brain_mask.sum()):
         return 0.0
-    sigma = (2.0 / voxel_size_mm[0], 2.0 / voxel_size_mm[1], 0.0)
-    densities = [
-        smooth_within(np.clip(image, *SOFT_TISSUE_HU), both, sigma)[both]
-        for image in (reference, homologue_reference)
-    ]
-    return float(np.corrcoef(densities)[0, 1])
+    fine, wide = (
+        (mm / voxel_size_mm[0], mm / voxel_size_mm[1], 0.0) for mm in SIMILARITY_SIGMAS_MM
+    )
+    contrasts = []
+    for image in (reference, homologue_reference):
+        density = np.clip(image, *SOFT_TISSUE_HU)
+        contrasts.append(
+            (smooth_within(density, both, fine) - smooth_within(density, both, wide))[both]
+        )
+    return float(np.corrcoef(contrasts)[0, 1])
 
 
 def volume_change(homologues, affine):

@@ -180,7 +180,7 @@ def test_stages_of_the_series_are_not_told_of_maps(run, tmp_path):
 
 
 def test_a_mirrored_map_has_a_limit_of_its_own(run, tmp_path):
-    for density, limit in ((False, 0.35), (True, 0.5)):
+    for density, limit in ((False, 0.35), (True, MethodSettings().mirror_least_similarity)):
         workflow = init_series_wf(
             make_maps(tmp_path, density=density), MethodSettings(map_least_similarity=0.35), run
         )
