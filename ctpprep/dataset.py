@@ -17,6 +17,9 @@ from ctpprep.exceptions import SeriesError, UsageError
 MAX_SHEAR_DEG = 1.0
 MAX_TILT_DEG = 40.0
 NIFTI = ('.nii.gz', '.nii')
+ENTITIES = Path(__file__).parent / 'resources' / 'bids_ctp.json'
+# what a filter file may choose among: series, non-contrast CT, maps made elsewhere
+FILTERED = ('ctp', 'ncct', 'maps')
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,10 @@ class DatasetIndex:
         Root of the dataset.
     participants : sequence of str
         Labels without 'sub-'.
+    database : Path, optional
+        Folder of a pybids database of all participants; made if it is not there.
+    filters : dict, optional
+        As `read_filters` returns them.
 
     Attributes
     ----------
@@ -114,20 +121,43 @@ class DatasetIndex:
         JSON files by their folder.
     """
 
-    def __init__(self, bids_dir: Path, participants: Sequence[str]) -> None:
+    def __init__(
+        self,
+        bids_dir: Path,
+        participants: Sequence[str],
+        database: Path | None = None,
+        filters: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
         from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
         # Looking at the wanted participants only is what makes a large dataset quick. Metadata
         # are read in `read_sidecar`: pybids would stop at the first bad JSON file of any series.
         wanted = '|'.join(re.escape(label) for label in participants)
         ignore = [re.compile(rf'^/(?!sub-(?:{wanted})(?:/|$)|[^/]*\.json$)')]
+        if database is not None:  # it serves other participants, too
+            ignore = [re.compile(r'^/(?!sub-|[^/]*\.json$)')]
         self.bids_dir = bids_dir
-        self._layout = BIDSLayout(
-            str(bids_dir),
-            validate=False,
-            config=str(Path(__file__).parent / 'resources' / 'bids_ctp.json'),
-            indexer=BIDSLayoutIndexer(ignore=ignore, index_metadata=False),
-        )
+        self.filters = filters or {}
+        self._kept: dict[str, set[Path]] = {}
+        self._participants = {f'sub-{label}' for label in participants}
+        try:
+            self._layout = BIDSLayout(
+                str(bids_dir),
+                validate=False,
+                config=str(ENTITIES),
+                indexer=BIDSLayoutIndexer(ignore=ignore, index_metadata=False),
+                database_path=database,
+            )
+        except Exception as error:  # of sqlite, of pybids, of the file system
+            if database is None:
+                raise
+            reason = ' '.join(str(error).split())
+            raise UsageError(
+                f'--bids-database-dir {database} is no database of {bids_dir} ({reason}); remove the '
+                'folder or name another'
+            ) from error
+        if database is not None:
+            self._check_database(database)
         self.sidecars: dict[Path, list[Path]] = defaultdict(list)
         for path in self._get(extension='.json'):
             self.sidecars[path.parent].append(path)
@@ -150,12 +180,109 @@ class DatasetIndex:
         """List the NIfTI files of a session, a folder as `session_dir` returns it."""
         return [each for each in self.images(**labels) if session_dir(each, self.bids_dir) == home]
 
+    def select(self, kind: str, images: list[Path]) -> list[Path]:
+        """Keep the images that fit the filter of a user, or all of them without one.
+
+        Parameters
+        ----------
+        kind : str
+            One of `FILTERED`.
+        images : list of Path
+
+        Returns
+        -------
+        list of Path
+        """
+        if kind not in self.filters:
+            return images
+        if kind not in self._kept:
+            self._kept[kind] = set(self._get(**self.filters[kind]))
+        return [path for path in images if path in self._kept[kind]]
+
+    def _check_database(self, database: Path) -> None:
+        """Refuse a database that a wanted participant or file contradicts."""
+        held = {f'sub-{label}' for label in self._layout.get(target='subject', return_type='id')}
+        new = [
+            name
+            for name in sorted(self._participants - held)
+            if next((self.bids_dir / name).rglob('*.nii*'), None)
+        ]
+        gone = [path for path in self._get() if not (path.exists() or path.is_symlink())]
+        if new or gone:
+            what = f'does not know {new[0]}' if new else f'lists {gone[0].name}, which is gone'
+            raise UsageError(
+                f'--bids-database-dir {database} {what}: the dataset has changed; remove the folder '
+                'to index again'
+            )
+
     def _get(self, **filters: Any) -> list[Path]:
         # pybids writes the root its own way; ours may hold links and '..'
         root = str(self._layout.root)
         names = self._layout.get(return_type='filename', **filters)
-        found = {self.bids_dir / Path(each).relative_to(root) for each in names}
+        inside = [Path(each).relative_to(root) for each in names]
+        found = {
+            self.bids_dir / each
+            for each in inside
+            if each.parts[0] in self._participants or not each.parts[0].startswith('sub-')
+        }
         return sorted(found, key=lambda path: (path.name, path))
+
+
+def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
+    """Read which entities the files of each kind must have.
+
+    Parameters
+    ----------
+    path : Path, optional
+        JSON file of `FILTERED` with entities by their names in pybids, as ``{"ctp": {"session":
+        "01", "acquisition": null}}``. A list gives several values, null is 'without', "*" 'with
+        any'.
+
+    Returns
+    -------
+    dict of str to dict
+        What `BIDSLayout.get` takes.
+
+    Raises
+    ------
+    UsageError
+        When the file cannot be read, or a kind or an entity is unknown.
+    """
+    if path is None:
+        return {}
+    where = f'--bids-filter-file {path.name}'
+    try:
+        content = json.loads(path.read_text(encoding='utf-8-sig'))
+    except (OSError, ValueError) as error:
+        raise UsageError(f'--bids-filter-file {path} cannot be read ({error})') from error
+    if not isinstance(content, dict) or not all(isinstance(x, dict) for x in content.values()):
+        raise UsageError(f'{where} must hold objects by kind, as {{"ctp": {{"session": "01"}}}}')
+    known = [each['name'] for each in json.loads(ENTITIES.read_text())['entities']]
+    for kind, wanted in content.items():
+        refuse_unknown(kind, FILTERED, where)
+        for entity in wanted:
+            refuse_unknown(entity, known, f'{where}: {kind}')
+    return {
+        kind: {entity: _query(value) for entity, value in wanted.items()}
+        for kind, wanted in content.items()
+    }
+
+
+def _query(value: Any) -> Any:
+    """Turn a value of a filter into one of pybids."""
+    from bids.layout import Query
+
+    if isinstance(value, list):
+        return [_query(each) for each in value]
+    return {None: Query.NONE, '*': Query.ANY}.get(value, value)
+
+
+def refuse_unknown(word: str, known: Sequence[str], where: str) -> None:
+    """Refuse a word that is not among known ones; the error names the nearest."""
+    if word not in known:
+        near = difflib.get_close_matches(word, known, n=1)
+        hint = f'did you mean {near[0]}?' if near else f'known are {", ".join(known)}'
+        raise UsageError(f'{where}: there is no {word!r}; {hint}')
 
 
 def session_dir(path: Path, bids_dir: Path) -> Path:
@@ -199,6 +326,53 @@ def select_sessions(images: list[Path], wanted: Sequence[str]) -> list[Path]:
     labels = [each.removeprefix('ses-') for each in wanted]
     labels = match_labels(labels, known, 'ses-', 'the chosen participants')
     return [path for path in images if entities(path).get('ses') in labels]
+
+
+def select_runs(images: list[Path], wanted: Sequence[str]) -> list[Path]:
+    """Keep the images of the wanted runs, whatever their leading zeros, or all if none is named."""
+    if not wanted or not images:
+        return images
+    runs = {path: entities(path)['run'].lstrip('0') for path in images if 'run' in entities(path)}
+    labels = [each.removeprefix('run-').lstrip('0') for each in wanted]
+    labels = match_labels(labels, sorted(set(runs.values())), 'run-', 'the chosen sessions')
+    return [path for path in images if runs.get(path) in labels]
+
+
+def look_over(bids_dir: Path, participants: Sequence[str]) -> list[str]:
+    """Look at description and file names of a dataset, as far as that takes no time.
+
+    Parameters
+    ----------
+    bids_dir : Path
+    participants : sequence of str
+        Labels without 'sub-' of those whose folders are looked at.
+
+    Returns
+    -------
+    list of str
+        What is not as in BIDS, one sentence each. None of it keeps ctpprep from reading.
+    """
+    found = []
+    described = bids_dir / 'dataset_description.json'
+    try:
+        content = json.loads(described.read_text(encoding='utf-8-sig'))
+        missing = [name for name in ('Name', 'BIDSVersion') if name not in content]
+        if missing:
+            found.append(f'dataset_description.json has no {" and no ".join(missing)}')
+    except FileNotFoundError:
+        found.append('there is no dataset_description.json')
+    except (OSError, ValueError, TypeError) as error:
+        found.append(f'dataset_description.json cannot be read ({error})')
+    for label in participants:
+        odd = [
+            path.name
+            for path in sorted((bids_dir / f'sub-{label}').rglob('*.nii*'))
+            if not re.fullmatch(rf'sub-{re.escape(label)}(_[a-z]+-[a-zA-Z0-9+]+)*_[a-zA-Z0-9]+\.nii(\.gz)?',
+                                path.name)
+        ]  # fmt: skip
+        if odd:
+            found.append(f'sub-{label}: {listed(odd, "")}: not named as in BIDS')
+    return found
 
 
 def refuse_twins(paths: Sequence[Path], bids_dir: Path) -> None:

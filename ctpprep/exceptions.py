@@ -4,8 +4,8 @@
 ::
 
     CtpprepError              one clear sentence; the command line prints it and exits with 1
-                              (with 2 for an option value that is out of its range)
-    ├── UsageError            the call: an unknown option value, a folder that is not there
+    ├── UsageError            the call: an unknown option value, a folder that is not there; exits
+    │                         with 2
     ├── SeriesError           the input: a file or field of one series cannot be used
     │   └── TimingError       no acquisition time can be had for the frames
     └── PerfusionError        the data: a stage has no sound result for this series

@@ -144,7 +144,7 @@ def find_maps(
 
 def map_images(index: DatasetIndex) -> list[Path]:
     """List the images that are perfusion maps by name and folder."""
-    images = [path for name in MAPS for path in index.images(suffix=name)]
+    images = index.select('maps', [path for name in MAPS for path in index.images(suffix=name)])
     homes = {path: session_dir(path, index.bids_dir) for path in images}
     return [
         path

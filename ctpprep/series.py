@@ -28,9 +28,11 @@ from ctpprep.dataset import (
     fail,
     listed,
     open_nifti,
+    read_filters,
     read_sidecar,
     refuse_twins,
     select_participants,
+    select_runs,
     select_sessions,
     session_dir,
     workflow_name,
@@ -129,10 +131,12 @@ def find_series(run: RunSettings) -> list[Series | FailedSeries]:
     """
     participants = select_participants(run.bids_dir, run.participant_label)
     command_times = read_command_times(run)
-    index = DatasetIndex(run.bids_dir, participants)
+    index = DatasetIndex(
+        run.bids_dir, participants, run.bids_database_dir, read_filters(run.bids_filter_file)
+    )
     images = _series_images(index) if run.entry != 'maps' else []
     maps = map_images(index) if run.entry != 'series' else []
-    chosen = select_sessions(images + maps, run.session_label)
+    chosen = select_runs(select_sessions(images + maps, run.session_label), run.run_label)
     images = [path for path in images if path in chosen]
     having_series = {session_dir(path, run.bids_dir) for path in images}
     having_maps = {session_dir(path, run.bids_dir) for path in chosen if path not in images}
@@ -154,6 +158,7 @@ def find_series(run: RunSettings) -> list[Series | FailedSeries]:
             f'no CT perfusion series in {run.bids_dir} for {listed(participants, "sub-")}; '
             f'looked for {PATTERNS} in sub-<label>/[ses-<label>/] and its folders ct and perf, '
             f'and for maps made elsewhere ({MAP_PATTERNS})'
+            + ('; --bids-filter-file leaves none' if run.bids_filter_file else '')
         )
     found.sort(key=lambda each: each.prefix)
     having = {each.participant for each in found}
@@ -175,6 +180,7 @@ def find_series(run: RunSettings) -> list[Series | FailedSeries]:
 
 def _series_images(index: DatasetIndex) -> list[Path]:
     images = index.images(suffix='ctp') + index.images(suffix='ct', acquisition='ctp')
+    images = index.select('ctp', images)
     return [path for path in images if not {'space', 'desc'} & entities(path).keys()]
 
 
@@ -206,7 +212,7 @@ def _read_series(
             'filler; give --frame-interval if it is another',
             name,
         )
-    same_session = index.of_session(home, suffix='ncct')
+    same_session = index.select('ncct', index.of_session(home, suffix='ncct'))
     same_name = [each for each in same_session if each.name.startswith(f'{prefix}_ncct')]
     return CTPSeries(
         path=path,

@@ -34,7 +34,22 @@ GOLUB = 'Golub et al. 1979, doi:10.1080/00401706.1979.10489751'
 
 @dataclass(frozen=True)
 class About:
-    """What a setting is: its stage, unit, meaning, source and allowed range or values."""
+    """What a setting is: its stage, unit, meaning, source and allowed range or values.
+
+    Attributes
+    ----------
+    stage, unit, meaning, source : str
+    choices : tuple of str, optional
+        All values it may have.
+    low, high : float, optional
+        Its range, ends included.
+    options : tuple of str
+        Spellings on the command line; that of the name if there are none.
+    value : str
+        What stands for the value in ``--help``.
+    by_default : str
+        The default in words, where it is found only when the command runs.
+    """
 
     stage: str
     unit: str
@@ -43,6 +58,9 @@ class About:
     choices: tuple[str, ...] | None = None
     low: float | None = None
     high: float | None = None
+    options: tuple[str, ...] = ()
+    value: str = ''
+    by_default: str = ''
 
 
 def _setting(default: Any, *args: Any, **kwargs: Any) -> Any:
@@ -387,6 +405,10 @@ class MethodSettings:
         low=0.0,
         high=1.0,
     )
+    random_seed: int = _setting(
+        20240277, 'symmetry', '', 'seed of the registrations', low=0, high=2**31 - 1
+    )
+    # -- maps made elsewhere
     map_least_similarity: float = _setting(
         0.45,
         'ready_maps',
@@ -395,9 +417,6 @@ class MethodSettings:
         'its lesions make it less alike',
         low=-1.0,
         high=1.0,
-    )
-    random_seed: int = _setting(
-        20240277, 'symmetry', '', 'seed of the registrations', low=0, high=2**31 - 1
     )
     # -- coregistration
     ncct_grid_mm: float = _setting(
@@ -567,6 +586,11 @@ class MethodSettings:
 
 # what is taken of a dataset: series where there are some and else maps, or one of both alone
 ENTRIES = ('auto', 'series', 'maps')
+# of each of these, one at most
+EXCLUSIVE = (
+    ('frame_interval', 'frame_times'),
+    ('reports_only', 'boilerplate_only', 'dry_run'),
+)
 
 
 @dataclass(frozen=True)
@@ -575,21 +599,198 @@ class RunSettings:
 
     bids_dir: Path
     output_dir: Path
-    work_dir: Path
-    participant_label: tuple[str, ...] = ()
-    session_label: tuple[str, ...] = ()
-    nprocs: int = 1
-    omp_nthreads: int = 1
-    mem_gb: float = 4.0
-    frame_interval: float | None = None
-    frame_times: Path | None = None
-    brain_mask: Path | None = None
-    aif_file: Path | None = None
-    derivatives: tuple[tuple[str, Path], ...] = ()
-    entry: str = 'auto'
-    verbosity: int = 0
+    work_dir: Path = _setting(
+        Path('work'),
+        'resources',
+        '',
+        'folder for intermediate files; the same folder lets a stopped run go on',
+        options=('-w', '--work-dir'),
+        value='DIR',
+        by_default='OUTPUT_DIR with _work added to its name, or the same beside BIDS_DIR if OUTPUT_DIR '
+        'is inside it',
+    )
+    # -- input
+    participant_label: tuple[str, ...] = _setting(
+        (),
+        'input',
+        '',
+        'participants to process, with or without sub-',
+        value='LABEL',
+        by_default='all',
+    )
+    session_label: tuple[str, ...] = _setting(
+        (),
+        'input',
+        '',
+        'sessions to process, with or without ses-',
+        options=('--session-label', '--session-id'),
+        value='LABEL',
+        by_default='all',
+    )
+    run_label: tuple[str, ...] = _setting(
+        (), 'input', '', 'runs to process, with or without run-', value='LABEL', by_default='all'
+    )
+    bids_filter_file: Path | None = _setting(
+        None,
+        'input',
+        '',
+        'JSON file with the entities that series (ctp), non-contrast CT (ncct) and maps made elsewhere '
+        '(maps) must have, such as {"ctp": {"session": "01"}}',
+        value='FILE',
+    )
+    skip_bids_validation: bool = _setting(
+        False,
+        'input',
+        '',
+        'leave out the quick look at names and description of the dataset, which only warns; the '
+        'checks of what is read stay, and the BIDS validator is never run',
+    )
+    bids_database_dir: Path | None = _setting(
+        None,
+        'input',
+        '',
+        'folder of a pybids database of the whole dataset: made if it is not there, else used as it '
+        'is, even if the dataset has changed',
+        value='DIR',
+    )
+    entry: str = _setting(
+        'auto',
+        'input',
+        '',
+        'what to process: CT perfusion series, maps made elsewhere, or maps where a session has no '
+        'series',
+        choices=ENTRIES,
+    )
+    frame_interval: float | None = _setting(
+        None,
+        'input',
+        's',
+        'time between frames, instead of what the dataset says',
+        by_default='by the dataset',
+    )
+    frame_times: Path | None = _setting(
+        None,
+        'input',
+        's',
+        'text file with the time of each frame, instead of what the dataset says',
+        value='FILE',
+        by_default='by the dataset',
+    )
+    derivatives: tuple[tuple[str, Path], ...] = _setting(
+        (),
+        'input',
+        '',
+        'dataset that holds brain masks, motion-corrected series or AIFs in place of steps; may be '
+        'repeated, the first that has a file counts',
+        options=('-d', '--derivatives'),
+        value='NAME=PATH',
+    )
+    brain_mask: Path | None = _setting(
+        None,
+        'input',
+        '',
+        'mask of the brain (NIfTI), in place of ours; for one series',
+        value='FILE',
+    )
+    aif_file: Path | None = _setting(
+        None,
+        'input',
+        '',
+        'AIF as a table (tsv: time in s, aif and perhaps vof in HU above baseline) or as a mask of '
+        'its voxels (NIfTI), in place of ours; for one series',
+        value='FILE',
+    )
+    # -- resources
+    nprocs: int = _setting(
+        1,
+        'resources',
+        '',
+        'processes at a time',
+        options=('--nprocs', '--nthreads'),
+        value='N',
+        by_default='all cores this process may use',
+    )
+    omp_nthreads: int = _setting(
+        1,
+        'resources',
+        '',
+        'threads a process; with more than 1, results may differ in the last digits',
+        value='N',
+    )
+    mem_gb: float = _setting(
+        4.0,
+        'resources',
+        '',
+        'memory to plan with: MB, or with G or M added',
+        options=('--mem',),
+        value='SIZE',
+        by_default='90 % of what is available',
+    )
+    use_plugin: Path | None = _setting(
+        None,
+        'resources',
+        '',
+        'YAML file with plugin and plugin_args of nipype, such as SLURM',
+        value='FILE',
+        by_default='processes on this machine',
+    )
+    clean_workdir: bool = _setting(
+        False,
+        'resources',
+        '',
+        'remove the intermediate files of the selected participants first: nothing is taken up again',
+    )
+    clean_workdir_on_success: bool = _setting(
+        False,
+        'resources',
+        '',
+        'remove the intermediate files of a participant when all of its series have succeeded',
+    )
+    stop_on_first_crash: bool = _setting(
+        False, 'resources', '', 'stop when a step fails; otherwise the other series go on'
+    )
+    # -- what to do
+    reports_only: bool = _setting(
+        False,
+        'what to do',
+        '',
+        'write the reports again from the files in OUTPUT_DIR, and no more',
+    )
+    boilerplate_only: bool = _setting(
+        False, 'what to do', '', 'write the methods text into OUTPUT_DIR/logs, and no more'
+    )
+    dry_run: bool = _setting(
+        False,
+        'what to do',
+        '',
+        'print the tree of nodes with what each would read and write, and write nothing',
+    )
+    write_graph: bool = _setting(
+        False, 'what to do', '', 'draw the stages and the nodes of the graph into OUTPUT_DIR/logs'
+    )
+    # -- messages
+    verbosity: int = _setting(
+        0, 'messages', '', 'say more; -vv for debugging', options=('-v', '--verbose')
+    )
+    debug: bool = _setting(
+        False,
+        'messages',
+        '',
+        'show warnings, debug messages of nipype and where an error came from; keep all files of a '
+        'node',
+    )
     run_uuid: str = ''
-    write_graph: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values outside the choices of their setting, and options that exclude others."""
+        for each in fields(self):
+            if 'about' in each.metadata:
+                check_setting(each.name, getattr(self, each.name), each.metadata['about'])
+        for names in EXCLUSIVE:
+            given = [name for name in names if getattr(self, name) not in (None, False)]
+            if len(given) > 1:
+                one, two = ('--' + name.replace('_', '-') for name in given[:2])
+                raise UsageError(f'{one} and {two} exclude each other')
 
 
 def check_setting(name: str, value: Any, about: About) -> None:

@@ -2,10 +2,12 @@
 """The command line: its options, its errors in one line, its exit codes."""
 
 import os
+import re
 import subprocess
 import sys
 import time
 import types
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +16,11 @@ import numpy as np
 import pytest
 
 from ctpprep import cli
+from ctpprep.cli.config import format_config
 from ctpprep.cli.machine import available_cores
+from ctpprep.cli.parser import described
 from ctpprep.exceptions import BolusError, UsageError
-from ctpprep.settings import MethodSettings, RunSettings
+from ctpprep.settings import MethodSettings, RunSettings, describe
 from ctpprep.workflows import execution
 from ctpprep.workflows.execution import SeriesResult
 
@@ -91,7 +95,7 @@ def test_a_dataset_needs_a_name_of_its_own(dataset, graph, capsys, text):
 def test_a_file_for_one_series_is_refused_for_two(dataset, graph, capsys):
     table = dataset.parent / 'aif.tsv'
     table.write_text('time\taif\n')
-    assert call(dataset, '--aif-file', str(table)) == 1
+    assert call(dataset, '--aif-file', str(table)) == 2
     assert '2 are selected (sub-01, sub-02)' in error_of(capsys)
     assert not (dataset.parent / 'out').exists()
 
@@ -239,6 +243,7 @@ def test_no_more_processes_than_cores():
         (['--mem', 'much'], 'a size such as 8000 (MB), 8000M or 8G'),
         (['--nprocs', '0'], 'a whole number from 1 on is needed'),
         (['--frame-interval', '1', '--frame-times', 'x'], 'exclude each other'),
+        (['--dry-run', '--reports-only'], '--reports-only and --dry-run exclude each other'),
     ],
 )
 def test_misuse_is_one_line(capsys, options, message):
@@ -249,6 +254,152 @@ def test_misuse_is_one_line(capsys, options, message):
 def test_misspelt_level_gets_the_nearest(capsys):
     assert cli.main(['raw', 'out', 'participants']) == 2
     assert 'did you mean participant?' in error_of(capsys)
+
+
+def test_underscores_of_the_first_bids_apps_are_understood():
+    assert parse('--participant_label', '01')[1].participant_label == ('01',)
+
+
+def test_every_setting_of_a_run_says_what_it_is():
+    for each in described(RunSettings):
+        about = describe(RunSettings, each.name)
+        assert about.stage
+        assert about.meaning
+
+
+# -- config file
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Write a config file; give the options that name it."""
+
+    def write(text):
+        (tmp_path / 'c.toml').write_text(text)
+        return '--config-file', str(tmp_path / 'c.toml')
+
+    return write
+
+
+def test_options_go_before_the_config_file_and_this_before_defaults(config):
+    file = config('core_rcbf = 0.2\ndenoise-rank = 4\nmem = "3G"\nskip_bids_validation = true\n')
+    method, run = parse(*file, '--core-rcbf', '0.25', '--no-skip-bids-validation')
+    assert (method.core_rcbf, method.denoise_rank) == (0.25, 4)
+    assert method.local_clip == MethodSettings().local_clip
+    assert (run.mem_gb, run.skip_bids_validation) == (3.0, False)
+
+
+def test_a_config_file_repeats_a_run(config):
+    options = '--participant-label 01 --run-label 2 -d first=first --aif-file raw/aif.tsv '
+    options += '--frame-interval 1.5 --tmax-thresholds 5 --no-motion-correction --denoise none -v'
+    method, run = parse(*options.split(), '--nprocs', '1')
+    text = format_config(method, run)
+    again = parse(*config(text), '--nprocs', '1')
+    assert again == (method, replace(run, run_uuid=again[1].run_uuid, mem_gb=again[1].mem_gb))
+
+
+def test_a_config_file_tells_folders_by_their_role_alone():
+    method, run = parse('--brain-mask', '/home/alice/mask.nii.gz', '-d', 'first=first')
+    text = format_config(method, run)
+    assert 'derivatives = {first = "bids_dir/../first"}' in text
+    assert '# brain_mask: elsewhere; give --brain-mask again' in text
+    assert 'alice' not in text
+    assert str(Path.cwd()) not in text
+
+
+def test_every_run_writes_the_file_that_repeats_it(dataset, graph):
+    call(dataset, '--core-rcbf', '0.2')
+    (file,) = (dataset.parent / 'out' / 'logs').glob('run-*.toml')
+    assert call(dataset, '--config-file', str(file)) == 0
+    assert graph.method.core_rcbf == 0.2
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('core_rbcf = 0.3', 'there is no key core_rbcf; did you mean core_rcbf?'),
+        ('core_rcbf = "much"', "core_rcbf: a number is needed, got 'much'"),
+        ('core_rcbf = 30', 'core_rcbf is a fraction between'),
+        ('denoise = "lowrnk"', 'did you mean lowrank?'),
+        ('motion_correction = 1', 'true or false is needed'),
+        ('participant_label = [1]', 'a text in quotes is needed'),
+        ('local_sigma_mm = [12.0]', '3 values are needed'),
+        ('derivatives = "first"', 'datasets by name are needed'),
+        ('core_rcbf 0.3', 'cannot be read as TOML'),
+        ('[method]', 'there is no key method'),
+    ],
+)
+def test_wrong_config_file_is_one_line(config, capsys, text, message):
+    assert cli.main(['raw', 'out', 'participant', *config(text)]) == 2
+    assert message in error_of(capsys)
+
+
+# -- what is done instead of processing
+
+
+def test_doubtful_names_are_warned_of_unless_asked_not_to(dataset, graph, capsys):
+    assert call(dataset) == 0
+    assert 'not BIDS: there is no dataset_description.json' in capsys.readouterr().out
+    assert call(dataset, '--skip-bids-validation') == 0
+    assert 'not BIDS' not in capsys.readouterr().out
+
+
+def test_only_the_methods_text_is_written(dataset, graph):
+    assert call(dataset, '--boilerplate-only') == 0
+    written = [path.name for path in (dataset.parent / 'out').rglob('*') if path.is_file()]
+    assert written == ['CITATION.md']
+    assert not (dataset.parent / 'out_work').exists()
+
+
+def give_outputs(dataset, label):
+    folder = dataset.parent / 'out' / f'sub-{label}' / 'ct'
+    folder.mkdir(parents=True)
+    (folder / f'sub-{label}_seg-perfusion_morph.tsv').write_text('region\tvolume_ml\ncore\t3\n')
+    (folder / f'sub-{label}_seg-perfusion_morph.json').write_text(
+        '{"Settings": {"core_rcbf": 0.2, "local_sigma_mm": [1, 2, 3], "of_an_older_version": 1}}'
+    )
+
+
+def test_reports_alone_tell_the_settings_that_made_the_files(dataset, graph):
+    give_outputs(dataset, '01')
+    assert call(dataset, '--reports-only', '--participant-label', '01') == 0
+    out = dataset.parent / 'out'
+    assert re.search(r'core rcbf</th><td>0.2<', (out / 'sub-01.html').read_text())
+    assert not list(out.glob('logs/run-*'))
+    assert not hasattr(graph, 'series')
+
+
+def test_reports_alone_name_what_has_no_outputs(dataset, graph, capsys):
+    give_outputs(dataset, '01')
+    assert call(dataset, '--reports-only') == 1
+    assert 'sub-02  failed  has no outputs' in capsys.readouterr().out
+    assert 'has no outputs' in (dataset.parent / 'out' / 'sub-02.html').read_text()
+
+
+def test_reports_of_nothing_are_refused(dataset, graph, capsys):
+    assert call(dataset, '--reports-only') == 2
+    assert 'holds no outputs of the selected series' in error_of(capsys)
+
+
+def test_debug_shows_where_an_error_came_from(dataset, graph, capsys):
+    assert call(dataset, '--debug', '--participant-label', '9') == 2
+    said = capsys.readouterr().err
+    assert 'Traceback' in said
+    assert said.splitlines()[-1].startswith('ctpprep: error: sub-9 is not in')
+
+
+# -- the work folder
+
+
+def test_intermediate_files_go_by_participant(dataset, graph):
+    work = dataset.parent / 'out_work' / 'ctpprep-1' / 'ctpprep_wf'
+    for name in ('sub_01_wf', 'sub_02_wf', 'sub_03_wf'):
+        (work / name / 'node').mkdir(parents=True)
+    graph.failures['sub-02'] = ('no bolus', None)
+    call(dataset, '--clean-workdir-on-success')
+    assert sorted(path.name for path in work.iterdir()) == ['sub_02_wf', 'sub_03_wf']
+    call(dataset, '--clean-workdir')
+    assert [path.name for path in work.iterdir()] == ['sub_03_wf']
 
 
 # -- folders and environment
@@ -271,12 +422,12 @@ def test_wrong_folders_are_refused_in_one_line(
 ):
     monkeypatch.chdir(dataset.parent)
     Path('file').touch()
-    assert call(dataset, *options, out=out) == 1
+    assert call(dataset, *options, out=out) == 2
     assert message in error_of(capsys)
 
 
 def test_missing_dataset_is_one_sentence(tmp_path, graph, capsys):
-    assert call(tmp_path / 'nowhere') == 1
+    assert call(tmp_path / 'nowhere') == 2
     assert 'nowhere is not a folder' in error_of(capsys)
 
 

@@ -18,7 +18,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / 'ctpprep'
 SPDX = '# SPDX-License-Identifier: Apache-2.0'
 
-LEAVES = {'settings', 'dataset', 'ready_maps', 'series', 'supplied', 'exceptions'}
+LEAVES = {'settings', 'dataset', 'plugins', 'ready_maps', 'series', 'supplied', 'exceptions'}
 DRAWERS = {'figures', 'phantom'}  # leaves too: arrays in, figure or head out
 ROOMS = {'perfusion', 'interfaces', 'workflows'}
 DOORS = {'cli', 'reports', 'group', 'bids_schema', 'provenance'}
@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'exceptions': set(),
     'settings': LEAVES,
     'dataset': {'exceptions'},
+    'plugins': {'dataset', 'exceptions'},
     'ready_maps': {'dataset', 'exceptions'},
     'series': LEAVES - {'supplied'},
     'supplied': LEAVES,

@@ -374,3 +374,89 @@ def test_frame_interval_in_ms_is_refused(tmp_path, path):
     write_series(path)
     with pytest.raises(UsageError, match=r'got 1500; write 1500 ms as 1\.5'):
         look(tmp_path, frame_interval=1500)
+
+
+# -- what is chosen
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Two sessions of two runs each, with a non-contrast CT of two reconstructions."""
+    for session in ('01', '02'):
+        home = tmp_path / f'sub-01/ses-{session}/ct'
+        for run in ('01', '02'):
+            write_series(home / f'sub-01_ses-{session}_run-{run}_ctp.nii.gz', EVEN)
+        for kernel in ('bone', 'soft'):
+            write_series(home / f'sub-01_ses-{session}_rec-{kernel}_ncct.nii.gz', shape=(4, 4, 3))
+    return tmp_path
+
+
+@pytest.mark.parametrize('label', ['2', '02', 'run-02'])
+def test_runs_are_chosen(many, label):
+    found = look(many, session_label=('01',), run_label=(label,))
+    assert [each.prefix for each in found] == ['sub-01_ses-01_run-02']
+
+
+def test_an_unknown_run_is_refused(many):
+    with pytest.raises(UsageError, match='run-3 is not in the chosen sessions'):
+        look(many, run_label=('3',))
+
+
+def write_filter(root, **content):
+    path = root.parent / f'{root.name}-filter.json'
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_a_filter_file_chooses_series_and_ct(many):
+    path = write_filter(many, ctp={'session': '02', 'run': [1]}, ncct={'reconstruction': 'soft'})
+    (series,) = look(many, bids_filter_file=path)
+    assert series.prefix == 'sub-01_ses-02_run-01'
+    assert 'rec-soft' in series.ncct.name
+
+
+def test_null_in_a_filter_file_means_without(many):
+    write_series(many / 'sub-01/ses-01/ct/sub-01_ses-01_acq-x_ctp.nii.gz', EVEN)
+    found = look(many, bids_filter_file=write_filter(many, ctp={'acquisition': None}))
+    assert len(found) == 4
+    (one,) = look(many, bids_filter_file=write_filter(many, ctp={'acquisition': '*'}))
+    assert one.prefix == 'sub-01_ses-01_acq-x'
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ({'ctps': {}}, "there is no 'ctps'; did you mean ctp?"),
+        ({'ctp': {'sesion': '01'}}, "ctp: there is no 'sesion'; did you mean session?"),
+        ({'ctp': 3}, 'must hold objects by kind'),
+        ({'ctp': {'session': '09'}}, '--bids-filter-file leaves none'),
+    ],
+)
+def test_a_wrong_filter_file_is_one_sentence(many, content, message):
+    with pytest.raises(UsageError) as error:
+        look(many, bids_filter_file=write_filter(many, **content))
+    assert message in str(error.value)
+
+
+def test_a_database_is_used_again_and_refused_when_it_is_too_old(many, monkeypatch):
+    write_series(many / 'sub-02/ct/sub-02_ctp.nii.gz', EVEN)
+    database = many.parent / f'{many.name}-database'
+    first = look(many, participant_label=('01',), bids_database_dir=database)
+    assert len(first) == 4
+    with monkeypatch.context() as patched:
+        patched.setattr('bids.layout.BIDSLayoutIndexer.__call__', lambda *_: 1 / 0)
+        assert look(many, participant_label=('01',), bids_database_dir=database) == first
+        (other,) = look(many, participant_label=('02',), bids_database_dir=database)
+    assert other.prefix == 'sub-02'
+    write_series(many / 'sub-03/ct/sub-03_ctp.nii.gz', EVEN)
+    with pytest.raises(UsageError, match='does not know sub-03: the dataset has changed'):
+        look(many, bids_database_dir=database)
+
+
+def test_a_database_of_another_dataset_is_refused(many, tmp_path_factory):
+    database = many.parent / f'{many.name}-database'
+    look(many, bids_database_dir=database)
+    other = tmp_path_factory.mktemp('other')
+    write_series(other / 'sub-01/ct/sub-01_ctp.nii.gz', EVEN)
+    with pytest.raises(UsageError, match='bids-database-dir'):
+        look(other, bids_database_dir=database)

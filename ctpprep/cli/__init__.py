@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 if every series succeeded, 1 if not, 2 for a command that is not understood.
+        0 if every series succeeded, 1 if not, 2 for a command that cannot be carried out as given.
     """
     parser = make_parser()
     try:
@@ -38,16 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     try:
-        try:
-            method, run = read_settings(args)
-        except UsageError as error:
-            return complain(error, 2)
+        method, run = read_settings(args)
         with console(run.verbosity):
             check_folders(run)
             set_environment(run)
             return run_group(run) if args.level == 'group' else run_participants(method, run)
     except CtpprepError as error:
-        return complain(error, 1)
+        if getattr(args, 'debug', False):
+            traceback.print_exc()
+        return complain(error, 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         return complain('interrupted; the same command takes up the work again', INTERRUPTED)
     except Exception:

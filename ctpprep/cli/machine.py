@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cores, memory and environment of this process."""
 
+import atexit
 import contextlib
 import os
 import pwd
+import shutil
+import tempfile
 from pathlib import Path
 
 from ctpprep.settings import RunSettings
@@ -76,19 +79,24 @@ def available_memory_gb(root: Path = Path('/')) -> float:
 def set_environment(run: RunSettings) -> None:
     """Set what libraries read when they are imported; workers inherit it.
 
-    Caches go to the work folder since a home may be read-only; nothing asks the network.
+    Caches go to the work folder since a home may be read-only, or to a temporary one where nothing is
+    computed; nothing asks the network.
     """
     with_threads = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
     for name in (*with_threads, 'ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS'):
         os.environ[name] = str(run.omp_nthreads)
+    caches = run.work_dir
+    if run.dry_run or run.boilerplate_only or run.reports_only:
+        caches = Path(tempfile.mkdtemp(prefix='ctpprep-'))
+        atexit.register(shutil.rmtree, caches, ignore_errors=True)
     defaults = {
         'MPLBACKEND': 'Agg',
-        'MPLCONFIGDIR': str(run.work_dir / 'matplotlib'),
-        'NIPYPE_CONFIG_DIR': str(run.work_dir / 'nipype'),
+        'MPLCONFIGDIR': str(caches / 'matplotlib'),
+        'NIPYPE_CONFIG_DIR': str(caches / 'nipype'),
         'NIPYPE_NO_ET': '1',
         'NO_ET': '1',
         'TEMPLATEFLOW_AUTOUPDATE': '0',
-        'TEMPLATEFLOW_HOME': str(run.work_dir / 'templateflow'),
+        'TEMPLATEFLOW_HOME': str(caches / 'templateflow'),
     }
     if run.verbosity == 0:
         defaults['PYTHONWARNINGS'] = 'ignore'

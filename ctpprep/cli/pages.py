@@ -7,8 +7,10 @@ import logging
 import sys
 import typing
 from collections.abc import Sequence
+from typing import Any
 
 from ctpprep import __version__
+from ctpprep.cli.results import tabulate
 from ctpprep.settings import MethodSettings, RunSettings
 
 if typing.TYPE_CHECKING:
@@ -21,31 +23,22 @@ SERIES_STAGES = ('grid', 'motion', 'vessels', 'denoising', 'deconvolution', 'cor
 
 
 def write_reports(
-    found: Sequence[typing.Any],
+    found: Sequence[Any],
     results: Sequence['SeriesResult'],
     method: MethodSettings,
     run: RunSettings,
 ) -> None:
     """Write the page of every participant, also of one whose series failed."""
-    from ctpprep.dataset import FailedSeries
-    from ctpprep.ready_maps import ReadyMaps
     from ctpprep.reports import build_report
-    from ctpprep.workflows.base import init_series_wf
 
     failed = {each.prefix: each for each in results if not each.succeeded}
     for label in dict.fromkeys(each.participant for each in found):
         mine = [each for each in found if each.participant == label]
-        usable = [each for each in mine if not isinstance(each, FailedSeries)]
-        texts = {each.prefix: init_series_wf(each, method, run).visit_desc() for each in usable}
-        methods = next(iter(texts.values()), '')
-        if len(set(texts.values())) > 1:  # what was supplied differs from series to series
-            methods = '\n'.join(f'## {prefix}\n{text}' for prefix, text in texts.items())
-        maps_only = bool(usable) and all(isinstance(each, ReadyMaps) for each in usable)
+        usable = usable_of(mine)
+        maps_only = bool(usable) and all(map(made_elsewhere, usable))
         info = describe_run(method, SERIES_STAGES if maps_only else ()) | {
             'Timing': {
-                each.prefix: 'maps made elsewhere'
-                if isinstance(each, ReadyMaps)
-                else each.timing_source
+                each.prefix: 'maps made elsewhere' if made_elsewhere(each) else each.timing_source
                 for each in usable
             },
             'Supplied': {
@@ -58,10 +51,74 @@ def write_reports(
                 if each.prefix in failed
             ],
         }
+        methods = methods_text(usable, method, run)
         logger.info('report: %s', build_report(run.output_dir, label, methods, info))
 
 
-def describe_run(method: MethodSettings, not_run: tuple[str, ...] = ()) -> dict[str, typing.Any]:
+def usable_of(found: Sequence[Any]) -> list[Any]:
+    """List what can be processed."""
+    from ctpprep.dataset import FailedSeries
+
+    return [each for each in found if not isinstance(each, FailedSeries)]
+
+
+def made_elsewhere(series: Any) -> bool:
+    """Tell maps made elsewhere from a series."""
+    from ctpprep.ready_maps import ReadyMaps
+
+    return isinstance(series, ReadyMaps)
+
+
+def methods_text(series: Sequence[Any], method: MethodSettings, run: RunSettings) -> str:
+    """Join the methods texts of some series; one text where they do not differ."""
+    from ctpprep.workflows.base import init_series_wf
+
+    texts = {each.prefix: init_series_wf(each, method, run).visit_desc() for each in series}
+    if len(set(texts.values())) > 1:  # what was supplied differs from series to series
+        return '\n'.join(f'## {prefix}\n{text}' for prefix, text in texts.items())
+    return next(iter(texts.values()), '')
+
+
+def write_boilerplate(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
+    """Write the methods text alone; return the exit code."""
+    from ctpprep.reports import write_citation
+
+    text = methods_text(usable_of(found), method, run)
+    logger.info('written: %s', write_citation(run.output_dir, text))
+    return 0
+
+
+def report_again(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
+    """Write the reports from the files of an earlier run; return the exit code.
+
+    The methods text tells the settings that the sidecars of each participant hold, not those of
+    this call. What has no table of volumes has failed.
+    """
+    from ctpprep.exceptions import UsageError
+    from ctpprep.reports.page import read_settings_used
+    from ctpprep.workflows.execution import SeriesResult, last_failure
+
+    results = []
+    for each in found:
+        tables = (run.output_dir / f'sub-{each.participant}').rglob(
+            f'{each.prefix}_seg-perfusion_morph.tsv'
+        )
+        written = next(tables, None) is not None
+        cause = '' if written else last_failure(each, run.output_dir)
+        results.append(SeriesResult(each.prefix, written, cause))
+    if not any(result.succeeded for result in results):
+        raise UsageError(
+            f'--reports-only: {run.output_dir} holds no outputs of the selected series; run them first'
+        )
+    for label in dict.fromkeys(each.participant for each in found):
+        mine = [each for each in found if each.participant == label]
+        used = read_settings_used(run.output_dir / f'sub-{label}')
+        write_reports(mine, results, dataclasses.replace(method, **used), run)
+    logger.info('\n%s\noutputs: %s', tabulate(results), run.output_dir)
+    return 0 if all(result.succeeded for result in results) else 1
+
+
+def describe_run(method: MethodSettings, not_run: tuple[str, ...] = ()) -> dict[str, Any]:
     """Tell software and settings; nothing of the machine, since the record travels."""
     stages = dict.fromkeys(
         each.metadata['about'].stage for each in dataclasses.fields(MethodSettings)

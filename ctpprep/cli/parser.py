@@ -6,27 +6,37 @@ import dataclasses
 import difflib
 import re
 import time
+import types
 import typing
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ctpprep import __version__
 from ctpprep.cli.folders import default_work_dir
 from ctpprep.cli.machine import available_cores, available_memory_gb, default_processes
-from ctpprep.exceptions import UsageError
-from ctpprep.settings import ENTRIES, About, MethodSettings, RunSettings
+from ctpprep.settings import About, MethodSettings, RunSettings
 
 LEVELS = ('participant', 'group')
+EPILOG = (
+    'Exit code: 0 if every series succeeded, 1 if one failed, 2 for a command that cannot be carried '
+    'out as given, 130 when interrupted.'
+)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Declare all options."""
+    """Declare all options: one a field of `RunSettings` and `MethodSettings`.
+
+    An option that is not given leaves nothing behind, so that a config file can come between.
+    """
     parser = _Parser(
         prog='ctpprep',
         usage='%(prog)s bids_dir output_dir {participant,group} [options]',
         allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
         description='Perfusion maps, infarct core and report from CT perfusion series in BIDS.',
-        epilog='Exit code: 0 if every series succeeded, 1 if one failed, 2 for a wrong command.',
+        epilog=EPILOG,
     )
     add = parser.add_argument
     add('bids_dir', type=_folder, help='root of the BIDS dataset')
@@ -36,98 +46,108 @@ def make_parser() -> argparse.ArgumentParser:
         help='process participants, or collect the tables of all of them',
     )  # fmt: skip
     add('--version', action='version', version=f'ctpprep {__version__}')
-    add('-v', '--verbose', action='count', default=0, help='say more; -vv for debugging')
-
-    add = parser.add_argument_group('input').add_argument
     add(
-        '--participant-label', nargs='+', default=(), metavar='LABEL',
-        help='participants to process, with or without sub- (default: all)',
+        '--config-file', type=_folder, metavar='FILE',
+        help='TOML file with options, one key each; options of the command go before it (every run '
+        'writes the file that repeats it into OUTPUT_DIR/logs)',
     )  # fmt: skip
-    add(
-        '--session-label', '--session-id', nargs='+', default=(), metavar='LABEL',
-        help='sessions to process, with or without ses- (default: all)',
-    )  # fmt: skip
-    add(
-        '--entry', type=_choice(ENTRIES), default='auto', metavar=f'{{{",".join(ENTRIES)}}}',
-        help='what to process: CT perfusion series, maps made elsewhere, or maps where a session '
-        'has no series (default: auto)',
-    )  # fmt: skip
-    add(
-        '--frame-interval', type=float, metavar='S',
-        help='time between frames in s, instead of what the dataset says',
-    )  # fmt: skip
-    add(
-        '--frame-times', type=_folder, metavar='FILE',
-        help='text file with the time of each frame in s, instead of what the dataset says',
-    )  # fmt: skip
-
-    add(
-        '-d', '--derivatives', type=_dataset, action='append', default=[], metavar='NAME=PATH',
-        help='dataset that holds brain masks, motion-corrected series or AIFs in place of steps; '
-        'may be repeated, the first that has a file counts',
-    )  # fmt: skip
-    add(
-        '--brain-mask', type=_folder, metavar='FILE',
-        help='mask of the brain (NIfTI), in place of ours; for one series',
-    )  # fmt: skip
-    add(
-        '--aif-file', type=_folder, metavar='FILE',
-        help='AIF as a table (tsv: time in s, aif and perhaps vof in HU above baseline) or as a '
-        'mask of its voxels (NIfTI), in place of ours; for one series',
-    )  # fmt: skip
-
-    add = parser.add_argument_group('resources').add_argument
-    add(
-        '-w', '--work-dir', type=_folder, metavar='DIR',
-        help='folder for intermediate files; the same folder lets a stopped run go on '
-        '(default: OUTPUT_DIR with _work added to its name, or the same beside BIDS_DIR if '
-        'OUTPUT_DIR is inside it)',
-    )  # fmt: skip
-    add(
-        '--nprocs', '--nthreads', type=_count, metavar='N',
-        help='processes at a time (default: all cores this process may use)',
-    )  # fmt: skip
-    add(
-        '--omp-nthreads', type=_count, default=1, metavar='N',
-        help='threads a process; with more than 1, results may differ in the last digits '
-        '(default: 1)',
-    )  # fmt: skip
-    add(
-        '--mem', type=_memory_gb, metavar='SIZE',
-        help='memory to plan with: MB, or with G or M added (default: 90 %% of what is available)',
-    )  # fmt: skip
-    add('--write-graph', action='store_true', help='draw the graph of steps into OUTPUT_DIR/logs')
-    _add_method_options(parser)
+    groups = {'input': parser.add_argument_group('input')}
+    for settings, title in ((RunSettings, '{}'), (MethodSettings, 'method: {}')):
+        for each in described(settings):
+            stage = each.metadata['about'].stage
+            if stage not in groups:
+                groups[stage] = parser.add_argument_group(title.format(stage))
+            _add_option(groups[stage], each, hints(settings)[each.name], settings)
     return parser
 
 
-def _add_method_options(parser: argparse.ArgumentParser) -> None:
-    """Add one option for each field of `MethodSettings`, grouped by stage."""
-    types = typing.get_type_hints(MethodSettings)
-    groups: dict[str, argparse._ArgumentGroup] = {}
-    for each in dataclasses.fields(MethodSettings):
-        about: About = each.metadata['about']
-        if about.stage not in groups:
-            groups[about.stage] = parser.add_argument_group(f'method: {about.stage}')
-        option, default = '--' + each.name.replace('_', '-'), each.default
-        shown = ' '.join(f'{v:g}' for v in default) if isinstance(default, tuple) else default
-        shown = {True: 'yes', False: 'no'}.get(shown, shown) if type(shown) is bool else shown
-        unit = f' {about.unit}' if about.unit else ''
-        source = f'; {about.source}' if about.source else ''
-        text = f'{about.meaning} (default: {shown}{unit}{source})'
-        kind: dict[str, typing.Any] = {'default': argparse.SUPPRESS}
-        if isinstance(default, bool):
-            kind['action'] = argparse.BooleanOptionalAction
-        elif isinstance(default, tuple):
-            inner = typing.get_args(types[each.name])
-            kind |= {'type': inner[0], 'nargs': '+' if inner[-1] is ... else len(inner)}
-        elif about.choices:
-            kind |= {'type': _choice(about.choices), 'metavar': f'{{{",".join(about.choices)}}}'}
-        else:
-            kind['type'] = type(default)
-        if 'metavar' not in kind and not isinstance(default, bool):
-            kind['metavar'] = (about.unit if about.unit.isalpha() else 'value').upper()
-        groups[about.stage].add_argument(option, help=text.replace('%', '%%'), **kind)
+def described(settings: type) -> list[dataclasses.Field[Any]]:
+    """List the fields of a settings class that have an option."""
+    return [each for each in dataclasses.fields(settings) if 'about' in each.metadata]
+
+
+def hints(settings: type) -> dict[str, Any]:
+    """Name the type of each field; of an optional value that of the value."""
+    found = {}
+    for name, kind in typing.get_type_hints(settings).items():
+        if isinstance(kind, types.UnionType):
+            (kind,) = (each for each in typing.get_args(kind) if each is not type(None))
+        found[name] = kind
+    return found
+
+
+def spellings(each: dataclasses.Field[Any]) -> tuple[str, ...]:
+    """List the spellings of an option."""
+    return each.metadata['about'].options or ('--' + each.name.replace('_', '-'),)
+
+
+def reader(name: str, kind: Any, about: About) -> Callable[[str], Any]:
+    """Choose what turns the text of an option into its value, or into one of several.
+
+    Parameters
+    ----------
+    name : str
+        Of the setting.
+    kind : type
+        Of its values, as `hints` gives it.
+    about : About
+
+    Returns
+    -------
+    callable
+    """
+    own = {'mem_gb': read_memory, 'derivatives': _dataset}
+    counts = {'nprocs': _count, 'omp_nthreads': _count}
+    if name in own | counts:
+        return (own | counts)[name]
+    if about.choices:
+        return _choice(about.choices)
+    inner = typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else kind
+    return {Path: _folder}.get(inner, inner)
+
+
+def _add_option(
+    group: argparse._ArgumentGroup, each: dataclasses.Field[Any], kind: Any, settings: type
+) -> None:
+    """Add the option of one field."""
+    about: About = each.metadata['about']
+    how: dict[str, Any] = {'dest': each.name, 'help': _help(each).replace('%', '%%')}
+    options = spellings(each)
+    if kind is bool:
+        if settings is MethodSettings:
+            group.add_argument(*options, action=argparse.BooleanOptionalAction, **how)
+            return
+        group.add_argument(*options, action='store_true', **how)
+        # not shown: what takes back the key of a config file
+        no = options[-1].replace('--', '--no-', 1)
+        group.add_argument(no, dest=each.name, action='store_false', help=argparse.SUPPRESS)
+        return
+    if each.name == 'verbosity':
+        group.add_argument(*options, action='count', **how)
+        return
+    if each.name == 'derivatives':
+        how['action'] = 'append'
+    elif typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)
+        how['nargs'] = '+' if inner[-1] is ... else len(inner)
+    if about.choices:
+        how['metavar'] = f'{{{",".join(about.choices)}}}'
+    else:
+        how['metavar'] = about.value or (about.unit if about.unit.isalpha() else 'value').upper()
+    group.add_argument(*options, type=reader(each.name, kind, about), **how)
+
+
+def _help(each: dataclasses.Field[Any]) -> str:
+    """Write meaning, default with unit, and source."""
+    about, default = each.metadata['about'], each.default
+    shown = ' '.join(f'{v:g}' for v in default) if isinstance(default, tuple) else default
+    shown = {True: 'yes', False: 'no'}.get(shown, shown) if type(shown) is bool else shown
+    shown = f'{shown} {about.unit}'.strip() if shown not in (None, '') else 'none'
+    if about.by_default:
+        shown = about.by_default
+    source = f'; {about.source}' if about.source else ''
+    unit = f', in {about.unit}' if about.unit and about.by_default else ''
+    return f'{about.meaning}{unit} (default: {shown}{source})'
 
 
 class _Parser(argparse.ArgumentParser):
@@ -136,20 +156,26 @@ class _Parser(argparse.ArgumentParser):
     def parse_args(self, args=None, namespace=None):
         """Check the spelling of options first: a misspelt one would shift the positionals."""
         known = self._option_string_actions
+        words = []
         for word in args or ():
-            option = word.partition('=')[0] if word.startswith('--') else word[:2]
+            option, equals, value = word.partition('=')
+            option = option if word.startswith('--') else word[:2]
+            if (dashed := option.replace('_', '-')) in known and dashed != option:
+                option, word = dashed, f'{dashed}{equals}{value}'  # as the first BIDS apps have it
             if re.match(r'--?[A-Za-z]', option) and option not in known:
-                near = difflib.get_close_matches(word.partition('=')[0], known, n=1)
+                said = [each for each, action in known.items() if action.help != argparse.SUPPRESS]
+                near = difflib.get_close_matches(word.partition('=')[0], said, n=1)
                 hint = f'did you mean {near[0]}?' if near else 'see ctpprep --help'
                 self.error(f'there is no option {word.partition("=")[0]}; {hint}')
-        return super().parse_args(args, namespace)
+            words.append(word)
+        return super().parse_args(words, namespace)
 
     def error(self, message):
         """Print one line and exit with 2."""
         self.exit(2, f'{self.prog}: error: {message}\n')
 
 
-def _choice(allowed: tuple[str, ...]) -> typing.Callable[[str], str]:
+def _choice(allowed: tuple[str, ...]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text in allowed:
             return text
@@ -179,12 +205,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _memory_gb(text: str) -> float:
+def read_memory(text: str) -> float:
     """Read a size: MB, or with a suffix.
 
     Examples
     --------
-    >>> _memory_gb('8000'), _memory_gb('8G'), _memory_gb('500MB')
+    >>> read_memory('8000'), read_memory('8G'), read_memory('500MB')
     (8.0, 8.0, 0.5)
     """
     match = re.fullmatch(r'(\d+(?:\.\d+)?)\s*([MGT]?)B?', text.strip(), re.IGNORECASE)
@@ -196,36 +222,42 @@ def _memory_gb(text: str) -> float:
 
 
 def read_settings(args: argparse.Namespace) -> tuple[MethodSettings, RunSettings]:
-    """Turn parsed options into settings.
+    """Turn parsed options, and those of a config file, into settings.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Holds what was given alone, as `make_parser` makes it.
+
+    Returns
+    -------
+    method : MethodSettings
+    run : RunSettings
 
     Raises
     ------
     UsageError
-        When a value is out of its range.
+        When a value is out of its range, or options exclude each other.
     """
-    if args.frame_interval is not None and args.frame_times is not None:
-        raise UsageError('--frame-interval and --frame-times exclude each other')
-    names = {each.name for each in dataclasses.fields(MethodSettings)}
-    given = {name: value for name, value in vars(args).items() if name in names}
-    given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+    from ctpprep.cli.config import override, read_config
+
+    given: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in vars(args).items()
+    }
+    del given['level']
+    folders = {name: given[name] for name in ('bids_dir', 'output_dir')}
+    if (file := given.pop('config_file', None)) is not None:
+        given = override(read_config(file, folders), given)
+    given.setdefault('work_dir', default_work_dir(*folders.values()))
+    of_method = {each.name for each in described(MethodSettings)}
+    method = MethodSettings(**{name: v for name, v in given.items() if name in of_method})
     cores = available_cores()
-    run = RunSettings(
-        bids_dir=args.bids_dir,
-        output_dir=args.output_dir,
-        work_dir=args.work_dir or default_work_dir(args.bids_dir, args.output_dir),
-        participant_label=tuple(args.participant_label),
-        session_label=tuple(args.session_label),
-        nprocs=min(args.nprocs or default_processes(), cores),
-        omp_nthreads=min(args.omp_nthreads, cores),
-        mem_gb=args.mem or 0.9 * available_memory_gb(),
-        frame_interval=args.frame_interval,
-        frame_times=args.frame_times,
-        brain_mask=args.brain_mask,
-        aif_file=args.aif_file,
-        derivatives=tuple(args.derivatives),
-        entry=args.entry,
-        verbosity=args.verbose,
-        run_uuid=f'{time.strftime("%Y%m%d-%H%M%S")}_{uuid.uuid4()}',
-        write_graph=args.write_graph,
-    )
-    return MethodSettings(**given), run
+    of_run = {name: v for name, v in given.items() if name not in of_method} | {
+        'nprocs': min(given.get('nprocs') or default_processes(), cores),
+        'omp_nthreads': min(given.get('omp_nthreads', 1), cores),
+        'mem_gb': given.get('mem_gb') or 0.9 * available_memory_gb(),
+        'run_uuid': f'{time.strftime("%Y%m%d-%H%M%S")}_{uuid.uuid4()}',
+    }
+    if of_run.get('debug'):
+        of_run['verbosity'] = max(2, of_run.get('verbosity', 0))
+    return method, RunSettings(**of_run)

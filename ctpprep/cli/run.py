@@ -7,11 +7,13 @@ import time
 import typing
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ctpprep import __version__
 from ctpprep.cli.folders import make_folder
 from ctpprep.cli.messages import complain, log_file
-from ctpprep.cli.pages import write_reports
+from ctpprep.cli.pages import report_again, write_boilerplate, write_reports
+from ctpprep.cli.plan import show_plan
 from ctpprep.cli.results import tabulate, tell_entries, with_quality
 from ctpprep.settings import MethodSettings, RunSettings
 
@@ -22,40 +24,83 @@ logger = logging.getLogger('ctpprep')
 
 
 def run_participants(method: MethodSettings, run: RunSettings) -> int:
-    """Process every series; return the exit code."""
+    """Find every series and do with them what was asked for; return the exit code."""
     from ctpprep.dataset import FailedSeries
     from ctpprep.series import find_series
-    from ctpprep.supplied import add_supplied, dataset_links
+    from ctpprep.supplied import add_supplied
 
+    if run.use_plugin is not None:
+        from ctpprep.plugins import read_plugin
+
+        read_plugin(run.use_plugin)  # before a large dataset is looked through
     found = add_supplied(find_series(run), run)
-    series = [each for each in found if not isinstance(each, FailedSeries)]
+    if not run.skip_bids_validation:
+        warn_of_names(found, run)
     for each in found:
         if isinstance(each, FailedSeries):
             complain(each.reason, 1)
-    if not series:
+    if all(isinstance(each, FailedSeries) for each in found):
         return 1
-    make_folder(run.work_dir, '-w/--work-dir')
+    if run.dry_run:
+        prepare_templates()
+        return show_plan(found, method, run)
+    if not run.boilerplate_only and not run.reports_only:
+        make_folder(run.work_dir, '-w/--work-dir')
     make_folder(run.output_dir, 'output_dir')
     make_folder(run.output_dir / 'logs', 'output_dir')
+    prepare_templates()
+    if run.boilerplate_only:
+        return write_boilerplate(found, method, run)
+    if run.reports_only:
+        return report_again(found, method, run)
+    return process(found, method, run)
+
+
+def prepare_templates() -> None:
+    """Keep templateflow from filling its folder: it does not touch one with a description."""
     templates = Path(os.environ['TEMPLATEFLOW_HOME'])
-    if templates.is_relative_to(run.work_dir):  # the file keeps templateflow from filling it
-        templates.mkdir(exist_ok=True)
+    if not templates.exists():
+        templates.mkdir(parents=True)
         description = '{"Name": "no templates are needed", "BIDSVersion": "1.9.0"}\n'
         (templates / 'dataset_description.json').write_text(description)
+
+
+def warn_of_names(found: Sequence[Any], run: RunSettings) -> None:
+    """Say what is not as in BIDS; nothing fails for it."""
+    from ctpprep.dataset import look_over
+
+    labels = sorted({each.participant for each in found})
+    for sentence in look_over(run.bids_dir, labels):
+        logger.info('not BIDS: %s', sentence)
+
+
+def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
+    """Run the graph of all series and write the reports; return the exit code."""
+    from ctpprep.cli.config import format_config
+    from ctpprep.dataset import FailedSeries
+    from ctpprep.interfaces.bids import put_in_place, write_dataset_description
+    from ctpprep.supplied import dataset_links
+    from ctpprep.workflows.base import init_ctpprep_wf
+    from ctpprep.workflows.execution import SeriesResult, clean_work, run_workflow, write_graph
+
+    series = [each for each in found if not isinstance(each, FailedSeries)]
     with log_file(run.output_dir / 'logs' / f'run-{run.run_uuid}.log'):
         logger.info(
             '%d series, %d processes, %.1f GB of memory, work folder %s',
             len(series), run.nprocs, run.mem_gb, run.work_dir,
         )  # fmt: skip
-        from ctpprep.interfaces.bids import write_dataset_description
-        from ctpprep.workflows.base import init_ctpprep_wf
-        from ctpprep.workflows.execution import SeriesResult, run_workflow, write_graph
-
+        config = format_config(method, run)
+        put_in_place(
+            lambda partial: partial.write_text(config, encoding='utf-8'),
+            run.output_dir / 'logs' / f'run-{run.run_uuid}.toml',
+        )
         links = {'raw': run.bids_dir, **dataset_links(run, series)}
         write_dataset_description(run.output_dir, links, __version__)
         workflow = init_ctpprep_wf(series, method, run)
         if run.write_graph:
             logger.info('graph: %s', write_graph(workflow, run))
+        if run.clean_workdir:
+            clean_work({each.participant for each in series}, run)
         began = time.time()
         results = run_workflow(workflow, series, run)
         remove_stale(series, results, method, run, began)
@@ -64,6 +109,10 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
                 results.append(SeriesResult(each.prefix, False, each.reason))
         results.sort(key=lambda result: result.prefix)
         write_reports(found, results, method, run)
+        if run.clean_workdir_on_success:
+            failed = {result.prefix for result in results if not result.succeeded}
+            dirty = {each.participant for each in found if each.prefix in failed}
+            clean_work({each.participant for each in series} - dirty, run)
         tell_entries(series, results, run.output_dir)
         told = with_quality(results, run.output_dir)
         logger.info('\n%s\noutputs: %s', tabulate(told), run.output_dir)
@@ -71,7 +120,7 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
 
 
 def remove_stale(
-    series: Sequence[typing.Any],
+    series: Sequence[Any],
     results: Sequence['SeriesResult'],
     method: MethodSettings,
     run: RunSettings,

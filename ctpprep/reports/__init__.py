@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report of a participant: `page` builds it, `methods` sets its text and references."""
 
+from ctpprep.reports.methods import write_citation
 from ctpprep.reports.page import build_report
 
-__all__ = ['build_report']
+__all__ = ['build_report', 'write_citation']

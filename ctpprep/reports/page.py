@@ -13,7 +13,7 @@ import csv
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from ctpprep.perfusion.quality import with_unit
 from ctpprep.reports.methods import references, render_methods
+from ctpprep.settings import MethodSettings
 
 TEMPLATES = Path(__file__).parents[1] / 'resources' / 'report'
 #: What is shown, in the order in which a reader of perfusion looks: file, title, explanation.
@@ -232,6 +233,31 @@ def collect(output_dir: Path, label: str, failed: list[dict[str, Any]]) -> list[
 def read_notes(path: Path) -> list[str]:
     """Read what the sidecar of Tmax tells of maps made elsewhere; nothing of our own."""
     return list(json.loads(path.read_text(encoding='utf-8')).get('EntryNotes', []))
+
+
+def read_settings_used(folder: Path) -> dict[str, Any]:
+    """Read the settings that shaped the files of a participant, as their sidecars tell them.
+
+    Parameters
+    ----------
+    folder : Path
+        Of a participant.
+
+    Returns
+    -------
+    dict
+        Values by the name of the setting, as `MethodSettings` takes them.
+    """
+    known = {each.name for each in fields(MethodSettings)}
+    used: dict[str, Any] = {}
+    for path in sorted(folder.rglob('*.json')):
+        told = json.loads(path.read_text(encoding='utf-8'))
+        used |= told.get('Settings', {}) if isinstance(told, dict) else {}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in used.items()
+        if name in known
+    }
 
 
 def find_figures(folder: Path) -> list[tuple[str, str, Path]]:

@@ -4,8 +4,9 @@
 import logging
 import os
 import re
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from typing import Any
 from nipype import config as nipype_config
 from nipype import logging as nipype_logging
 from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline import plugins
 from nipype.pipeline.engine import Node, Workflow
 from nipype.pipeline.plugins.linear import LinearPlugin
 
 from ctpprep import __version__, exceptions
 from ctpprep.dataset import workflow_name
+from ctpprep.plugins import LOCAL, read_plugin
 from ctpprep.series import Series
 from ctpprep.settings import RunSettings
 from ctpprep.workflows._processes import SturdyMultiProcPlugin
@@ -72,18 +75,21 @@ def run_workflow(
 def configure(workflow: Workflow, series: Sequence[Series], run: RunSettings) -> None:
     """Set nipype's options on a graph; crash files go to the folder of their participant."""
     level = ('CRITICAL', 'INFO', 'DEBUG')[min(run.verbosity, 2)]
+    on_cluster = run.use_plugin is not None and read_plugin(run.use_plugin)[0] not in LOCAL
     levels = dict.fromkeys(('workflow_level', 'interface_level', 'utils_level'), level)
     nipype_config.update_config({'logging': levels})
     nipype_logging.update_logging(nipype_config)
     # another version may compute otherwise: it starts anew
-    workflow.base_dir = str(run.work_dir / f'ctpprep-{__version__}')
+    workflow.base_dir = str(work_folder(run))
     options = {
         'crashdump_dir': str(run.output_dir / 'logs' / run.run_uuid),
         'crashfile_format': 'txt',
         'hash_method': 'content',  # by time, a copied work folder would start anew
-        'poll_sleep_duration': '0.01',  # on top of the plugin's own waiting
+        # on top of the plugin's own waiting; a scheduler is not to be asked too often
+        'poll_sleep_duration': '2' if on_cluster else '0.01',
         'remove_unnecessary_outputs': 'false',
-        'stop_on_first_crash': 'false',
+        'keep_inputs': str(run.debug).lower(),
+        'stop_on_first_crash': str(run.stop_on_first_crash).lower(),
     }
     workflow.config['execution'] = workflow.config.get('execution', {}) | options
     for name in workflow.list_node_names():
@@ -94,6 +100,28 @@ def configure(workflow: Workflow, series: Sequence[Series], run: RunSettings) ->
             folder = crash_dir(run, labels.pop())
             merged['execution'] = merged.get('execution', {}) | {'crashdump_dir': str(folder)}
             node.config = merged
+
+
+def work_folder(run: RunSettings) -> Path:
+    """Folder of the graph's intermediate files; another version may compute otherwise: its own."""
+    return run.work_dir / f'ctpprep-{__version__}'
+
+
+def clean_work(participants: Iterable[str], run: RunSettings) -> None:
+    """Remove the intermediate files of some participants, of whatever version.
+
+    Those of others stay: another call may be at work on them.
+
+    Parameters
+    ----------
+    participants : iterable of str
+        Labels without 'sub-'.
+    run : RunSettings
+    """
+    for label in participants:
+        for folder in run.work_dir.glob(f'ctpprep-*/*/{workflow_name(f"sub-{label}")}'):
+            shutil.rmtree(folder)
+            logger.info('removed %s', folder)
 
 
 def crash_dir(run: RunSettings, participant: str) -> Path:
@@ -198,6 +226,28 @@ def read_crash(path: Path) -> tuple[Path, str]:
     return Path(folder.removeprefix('Working directory: ')), sentence if own else cause
 
 
+def last_failure(series: Any, output_dir: Path) -> str:
+    """Tell why a series has no outputs, by the latest crash file of an earlier run.
+
+    Parameters
+    ----------
+    series : CTPSeries, ReadyMaps or FailedSeries
+    output_dir : Path
+
+    Returns
+    -------
+    str
+    """
+    if reason := getattr(series, 'reason', ''):
+        return str(reason)
+    files = output_dir.glob(f'sub-{series.participant}/log/*/crash-*.txt')
+    for path in sorted(files, key=os.path.getmtime, reverse=True):
+        folder, cause = read_crash(path)
+        if series.workflow_name in folder.parts:
+            return cause
+    return 'has no outputs'
+
+
 def _collect_results(
     series: Sequence[Series], run: RunSettings, progress: Progress, error: Exception | None
 ) -> list[SeriesResult]:
@@ -215,6 +265,12 @@ def _collect_results(
         unfinished = [each for each in series if progress.waiting[each.prefix]] or series
         for each in unfinished:
             failures[each.prefix] = (f'{type(error).__name__}: {error}', None)
+    if error is not None and run.stop_on_first_crash:
+        for each in series:
+            if progress.waiting[each.prefix]:
+                failures.setdefault(
+                    each.prefix, ('not finished: stopped on the first crash', None)
+                )
     return [
         SeriesResult(each.prefix, False, *failures[each.prefix])
         if each.prefix in failures
@@ -225,11 +281,15 @@ def _collect_results(
 
 def _make_plugin(run: RunSettings) -> Any:
     """Choose nipype's plugin: one process runs in the main one."""
-    if run.nprocs == 1:
-        return LinearPlugin()
-    return SturdyMultiProcPlugin(
-        {'n_procs': run.nprocs, 'memory_gb': run.mem_gb, 'raise_insufficient': False}
-    )
+    resources = {'n_procs': run.nprocs, 'memory_gb': run.mem_gb, 'raise_insufficient': False}
+    name, args = 'MultiProc' if run.nprocs > 1 else 'Linear', dict[str, Any]()
+    if run.use_plugin is not None:
+        name, args = read_plugin(run.use_plugin)
+    if name == 'Linear':
+        return LinearPlugin(args)
+    if name == 'MultiProc':
+        return SturdyMultiProcPlugin(resources | args)
+    return getattr(plugins, f'{name}Plugin')(plugin_args=args)
 
 
 def write_graph(workflow: Workflow, run: RunSettings) -> Path:

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from nipype.interfaces.utility import Function, IdentityInterface
 from nipype.pipeline.engine import MapNode, Node, Workflow
+from nipype.pipeline.plugins.linear import LinearPlugin
 
 from ctpprep.dataset import workflow_name
 from ctpprep.series import CTPSeries
 from ctpprep.settings import RunSettings
+from ctpprep.workflows._processes import SturdyMultiProcPlugin
 from ctpprep.workflows.execution import owners, run_workflow
 
 
@@ -102,15 +104,16 @@ def make_workflow(stages):
     return top
 
 
-def run_all(tmp_path, nprocs, **functions):
+def run_all(tmp_path, nprocs, options=None, **functions):
     stages = {
         f'sub-{label}': each if isinstance(each, tuple) else (each, Node)
         for label, each in functions.items()
     }
     (tmp_path / 'work').mkdir(exist_ok=True)
     run = RunSettings(
-        tmp_path, tmp_path / 'out', tmp_path / 'work', nprocs=nprocs, run_uuid='run1'
-    )
+        tmp_path, tmp_path / 'out', tmp_path / 'work', nprocs=nprocs, run_uuid='run1',
+        **(options or {}),
+    )  # fmt: skip
     return run_workflow(make_workflow(stages), [make_series(name) for name in stages], run)
 
 
@@ -143,6 +146,24 @@ def test_progress_names_series_and_stage_once(tmp_path, caplog, nprocs):
         'sub-a done',
     ]
     assert [line for line in said if 'sub-b' in line] == ['sub-b first', 'sub-b first failed']
+
+
+def test_the_first_crash_stops_the_others_if_asked_to(tmp_path):
+    bad, late = run_all(tmp_path, 1, {'stop_on_first_crash': True}, a=find_no_bolus, b=pass_on)
+    assert bad.cause == 'no contrast arrives in frames 1 to 27'
+    assert late.cause == 'not finished: stopped on the first crash'
+
+
+@pytest.mark.parametrize(('text', 'kind'), [
+    ('plugin: MultiProc\nplugin_args: {n_procs: 2}', SturdyMultiProcPlugin),
+    ('plugin: Linear', LinearPlugin),
+])  # fmt: skip
+def test_a_plugin_of_the_user_runs_the_graph(tmp_path, text, kind, monkeypatch):
+    seen = []
+    monkeypatch.setattr(kind, 'run', lambda self, graph, **_: seen.append(type(self)))
+    (tmp_path / 'p.yml').write_text(text)
+    run_all(tmp_path, 1, {'use_plugin': tmp_path / 'p.yml'}, a=pass_on)
+    assert seen == [kind]
 
 
 def test_a_killed_process_is_tried_again(tmp_path):

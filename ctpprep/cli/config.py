@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The config file: options as TOML, one key each, read and written.
+
+What a run writes repeats it on another machine: folders stand in it by their role alone, and what
+belongs to the machine is left out.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import os
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any
+
+from ctpprep import __version__
+from ctpprep.cli.parser import described, hints, reader, spellings
+from ctpprep.exceptions import UsageError
+from ctpprep.settings import EXCLUSIVE, MethodSettings, RunSettings
+
+# of the machine, not of the run
+MACHINE = ('work_dir', 'nprocs', 'mem_gb', 'use_plugin', 'bids_database_dir')
+# of commands that process nothing
+INSTEAD = ('reports_only', 'boilerplate_only', 'dry_run')
+
+
+def key_of(each: dataclasses.Field[Any]) -> str:
+    """Name the key of a setting: its option without dashes in front, '_' within."""
+    option = next(one for one in spellings(each) if one.startswith('--'))
+    return option.removeprefix('--').replace('-', '_')
+
+
+def read_config(path: Path, folders: dict[str, Path]) -> dict[str, Any]:
+    """Read a config file.
+
+    Parameters
+    ----------
+    path : Path
+        TOML file. Its keys are options without the dashes in front, with '_' or '-' within.
+    folders : dict of str to Path
+        What the roles ``bids_dir`` and ``output_dir`` stand for at the start of a path.
+
+    Returns
+    -------
+    dict
+        Values by the name of the setting.
+
+    Raises
+    ------
+    UsageError
+        When the file cannot be read, a key is unknown, or a value is of the wrong kind.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f'--config-file {path} cannot be read as TOML ({reason})') from error
+    known = {
+        key_of(each): (each, hints(settings)[each.name])
+        for settings in (RunSettings, MethodSettings)
+        for each in described(settings)
+    }
+    read = {}
+    for written, value in content.items():
+        key = written.replace('-', '_')
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f'did you mean {near[0]}?' if near else 'keys are options without their dashes'
+            raise UsageError(f'--config-file {path.name}: there is no key {written}; {hint}')
+        each, kind = known[key]
+        try:
+            read[each.name] = _convert(each, kind, value, folders)
+        except (argparse.ArgumentTypeError, ValueError) as error:
+            raise UsageError(f'--config-file {path.name}: {written}: {error}') from error
+    return read
+
+
+def _convert(each: dataclasses.Field[Any], kind: Any, value: Any, folders: dict[str, Path]) -> Any:
+    """Turn a value of TOML into that of a setting."""
+    if each.name == 'derivatives':
+        if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+            raise ValueError(f'datasets by name are needed, {{name = "path"}}, got {value!r}')
+        read = reader(each.name, kind, each.metadata['about'])
+        return tuple(read(f'{name}={_from_role(one, folders)}') for name, one in value.items())
+    if typing.get_origin(kind) is tuple:
+        inner, values = typing.get_args(kind), value if isinstance(value, list) else [value]
+        if inner[-1] is not ... and len(values) != len(inner):
+            raise ValueError(f'{len(inner)} values are needed, got {value!r}')
+        return tuple(_convert_one(each, inner[0], one, folders) for one in values)
+    return _convert_one(each, kind, value, folders)
+
+
+def _convert_one(
+    each: dataclasses.Field[Any], kind: Any, value: Any, folders: dict[str, Path]
+) -> Any:
+    words = {bool: 'true or false', int: 'a whole number', float: 'a number'}
+    allowed: tuple[type, ...] = {bool: (bool,), int: (int,), float: (int, float)}.get(kind, (str,))
+    if each.name == 'mem_gb':  # with or without its unit
+        allowed = (str, int, float)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f'{words.get(kind, "a text in quotes")} is needed, got {value!r}')
+    if kind is bool or each.name == 'verbosity':
+        return value
+    text = _from_role(str(value), folders) if kind is Path else str(value)
+    return reader(each.name, kind, each.metadata['about'])(text)
+
+
+def override(read: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Let options of the command go before those of a config file, also where they exclude these.
+
+    Examples
+    --------
+    >>> override({'frame_interval': 1.0, 'denoise_rank': 5}, {'frame_times': 'x', 'denoise_rank': 4})
+    {'denoise_rank': 4, 'frame_times': 'x'}
+    """
+    beaten = {
+        name
+        for names in EXCLUSIVE
+        if any(given.get(each) for each in names)
+        for name in names
+        if name not in given
+    }
+    return {name: value for name, value in read.items() if name not in beaten} | given
+
+
+def format_config(method: MethodSettings, run: RunSettings) -> str:
+    """Write the config file that repeats a run.
+
+    Parameters
+    ----------
+    method : MethodSettings
+        Every setting is written: a later version may have other defaults.
+    run : RunSettings
+        What differs from its default is written, without what belongs to the machine.
+
+    Returns
+    -------
+    str
+        TOML. A path that is neither in the folders of the call nor beside them is left out and said
+        to be missing.
+    """
+    folders = {'bids_dir': run.bids_dir, 'output_dir': run.output_dir}
+    lines = [
+        f'# ctpprep {__version__}. This file repeats a run:',
+        '#     ctpprep BIDS_DIR OUTPUT_DIR participant --config-file THIS_FILE',
+        '# Paths begin with the role of a folder of that command, bids_dir or output_dir.',
+        '# Work folder, processes, memory and plugin belong to the machine and are not told.',
+    ]
+    stage = ''
+    for settings in (run, method):
+        for each in described(type(settings)):
+            value = getattr(settings, each.name)
+            of_run = settings is run and (value == each.default or each.name in MACHINE + INSTEAD)
+            if of_run:
+                continue
+            about = each.metadata['about']
+            if about.stage != stage:
+                stage = about.stage
+                lines += ['', f'# -- {stage}']
+            text = _format(value, folders)
+            if text is None:
+                lines.append(f'# {key_of(each)}: elsewhere; give {spellings(each)[-1]} again')
+            else:
+                unit = f'  # {about.unit}' if about.unit else ''
+                lines.append(f'{key_of(each)} = {text}{unit}')
+    return '\n'.join(lines) + '\n'
+
+
+def _format(value: Any, folders: dict[str, Path]) -> str | None:
+    """Write a value as TOML; None for a path that cannot be named by a role."""
+    if isinstance(value, Path):
+        role = _to_role(value, folders)
+        return None if role is None else _format(role, folders)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
+        pairs = [(name, _format(path, folders)) for name, path in value]
+        if any(text is None for _, text in pairs):
+            return None
+        return f'{{{", ".join(f"{name} = {text}" for name, text in pairs)}}}'
+    if isinstance(value, tuple):
+        return f'[{", ".join(str(_format(each, folders)) for each in value)}]'
+    return repr(value)
+
+
+def _to_role(path: Path, folders: dict[str, Path]) -> str | None:
+    """Name a path by the folder that it is in or beside; further away it would tell of the machine.
+
+    Examples
+    --------
+    >>> folders = {'bids_dir': Path('/home/a/raw'), 'output_dir': Path('/scratch/out')}
+    >>> _to_role(Path('/home/a/raw/aif.tsv'), folders), _to_role(Path('/scratch/aif.tsv'), folders)
+    ('bids_dir/aif.tsv', 'output_dir/../aif.tsv')
+    >>> _to_role(Path('/home/b/aif.tsv'), folders)
+    """
+    for up in (False, True):
+        for name, folder in folders.items():
+            root = folder.parent if up else folder
+            if path.is_relative_to(root) and root != Path(root.anchor):
+                return '/'.join([name, *(['..'] if up else []), *path.relative_to(root).parts])
+    return None
+
+
+def _from_role(text: str, folders: dict[str, Path]) -> str:
+    """Put the folder of a role in its place."""
+    first, slash, rest = text.partition('/')
+    return os.path.normpath(folders[first] / rest) if slash and first in folders else text

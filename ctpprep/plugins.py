@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which plugin of nipype runs the nodes, as a user's file says."""
+
+from pathlib import Path
+from typing import Any
+
+from ctpprep.dataset import refuse_unknown
+from ctpprep.exceptions import UsageError
+
+LOCAL = ('Linear', 'MultiProc')
+# nipype's other plugins submit the whole graph, do not wait for it, and cannot tell what failed
+PLUGINS = (*LOCAL, 'SLURM', 'SGE', 'PBS', 'LSF', 'OAR', 'Condor')
+
+
+def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
+    """Read a plugin of nipype and its arguments.
+
+    Parameters
+    ----------
+    path : Path
+        YAML file with ``plugin`` and perhaps ``plugin_args``.
+
+    Returns
+    -------
+    name : str
+        As nipype knows it, such as 'SLURM'.
+    arguments : dict
+
+    Raises
+    ------
+    UsageError
+        When the file cannot be read, or nipype has no such plugin that waits for its nodes.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = ' '.join(str(error).split())
+        raise UsageError(f'--use-plugin {path} cannot be read ({reason})') from error
+    where = f'--use-plugin {path.name}'
+    if not isinstance(content, dict) or not isinstance(content.get('plugin'), str):
+        raise UsageError(f'{where} must name a plugin of nipype, as in "plugin: SLURM"')
+    for key in content:
+        refuse_unknown(str(key), ('plugin', 'plugin_args'), where)
+    name, args = content['plugin'], content.get('plugin_args') or {}
+    refuse_unknown(name, PLUGINS, where)
+    if not isinstance(args, dict):
+        raise UsageError(f'{where}: plugin_args must be pairs, "name: value", got {args!r}')
+    return name, args
