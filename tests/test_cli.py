@@ -57,6 +57,7 @@ def graph(monkeypatch):
     base.init_series_wf = lambda *_: types.SimpleNamespace(visit_desc=lambda: '### Method')
     monkeypatch.setitem(sys.modules, 'ctpprep.workflows.base', base)
     monkeypatch.setattr(execution, 'run_workflow', run_workflow)
+    monkeypatch.setattr('ctpprep.workflows.graph.read_graph', lambda *_: {})
     monkeypatch.setattr(os, 'environ', os.environ.copy())
     return seen
 

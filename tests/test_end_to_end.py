@@ -7,6 +7,7 @@ worker makes it once.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -784,13 +785,47 @@ def test_maps_that_cannot_be_used_are_one_sentence(isles, sentence):
     assert 'Traceback' not in isles.run.stdout + isles.run.stderr
 
 
+# -- instead of a run
+
+
+def test_a_dry_run_names_every_file_of_a_run_and_writes_none(site):
+    before = sorted(site.folder.iterdir())
+    options = ('--participant-label', '01', '--dry-run')
+    plan = call(site.folder, 'nowhere', *options, work='nowhere_work')
+    assert plan.returncode == 0, plan.stderr
+    assert sorted(site.folder.iterdir()) == before
+    named = {line.split()[-1] for line in plan.stdout.splitlines() if ' writes ' in line}
+    for row in TABLE.values():
+        assert f'sub-01/ct/sub-01_{row.ending}' in named
+    assert 'reads   ctp: bids:raw:sub-01/ct/sub-01_ctp.nii.gz' in plan.stdout
+
+
+def test_reports_alone_are_those_of_the_run_and_link_figures_to_nodes(site):
+    page = site.out / 'sub-01.html'
+    before = re.sub('written [^<]+', '', page.read_text())
+    files = {path: path.stat().st_mtime_ns for path in site.out.glob('sub-*/**/*')}
+    again = call(site.folder, 'first', '--reports-only', '--core-rcbf', '0.2', '--write-graph')
+    assert again.returncode == 1, again.stderr  # as in the run, two of three series have failed
+    assert 'sub-03  failed  no bolus is seen' in again.stdout
+    assert re.sub('written [^<]+', '', page.read_text()) == before
+    assert files == {path: path.stat().st_mtime_ns for path in site.out.glob('sub-*/**/*')}
+    for name in ('quality.plot_series', 'deconvolution.deconvolve', 'preprocessing.make_masks'):
+        assert f'href="#graph1-nodes-{name}"' in before
+        assert f'id="graph1-nodes-{name}"' in before
+
+
+def test_the_config_of_a_run_tells_nothing_of_the_machine(site):
+    (file,) = (site.out / 'logs').glob('run-*.toml')
+    assert str(site.folder) not in file.read_text()
+
+
 # -- wrong commands
 
 
-def complaint(folder, *options):
+def complaint(folder, code):
     """Run a command that cannot work; give its one sentence."""
-    result = call(folder, 'out', *options)
-    assert result.returncode == 1
+    result = call(folder, 'out')
+    assert result.returncode == code
     assert result.stderr.startswith('ctpprep: error: ')
     assert result.stderr.count('\n') == 1
     assert not (folder / 'out').exists()
@@ -798,14 +833,14 @@ def complaint(folder, *options):
 
 
 def test_a_wrong_path_is_one_sentence(tmp_path):
-    assert 'raw is not a folder' in complaint(tmp_path)
+    assert 'raw is not a folder' in complaint(tmp_path, 2)
 
 
 def test_a_dataset_without_perfusion_is_one_sentence(tmp_path):
     path = tmp_path / 'raw' / 'sub-01' / 'ct' / 'sub-01_ncct.nii.gz'
     path.parent.mkdir(parents=True)
     nb.save(nb.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4)), path)
-    assert 'no CT perfusion series' in complaint(tmp_path)
+    assert 'no CT perfusion series' in complaint(tmp_path, 2)
 
 
 def test_missing_timing_is_one_sentence_that_tells_the_remedy(tmp_path):
@@ -813,6 +848,6 @@ def test_missing_timing_is_one_sentence_that_tells_the_remedy(tmp_path):
     path.parent.mkdir(parents=True)
     image = nb.Nifti1Image(np.zeros((4, 4, 4, 12), np.int16), np.diag([2.0, 2, 5, 1]))
     nb.save(image, path)
-    sentence = complaint(tmp_path)
+    sentence = complaint(tmp_path, 1)
     assert 'no acquisition times' in sentence
     assert '--frame-interval' in sentence

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ctpprep import __version__
+from ctpprep.cli.graphs import draw_graphs, graphs_of
 from ctpprep.cli.results import tabulate
 from ctpprep.settings import MethodSettings, RunSettings
 
@@ -52,7 +53,9 @@ def write_reports(
             ],
         }
         methods = methods_text(usable, method, run)
-        logger.info('report: %s', build_report(run.output_dir, label, methods, info))
+        drawings = draw_graphs(graphs_of(usable, method, run))
+        page = build_report(run.output_dir, label, methods, info, drawings)
+        logger.info('report: %s', page)
 
 
 def usable_of(found: Sequence[Any]) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ctpprep import __version__
 from ctpprep.cli.folders import make_folder
+from ctpprep.cli.graphs import write_graphs
 from ctpprep.cli.messages import complain, log_file
 from ctpprep.cli.pages import report_again, write_boilerplate, write_reports
 from ctpprep.cli.plan import show_plan
@@ -81,7 +82,7 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
     from ctpprep.interfaces.bids import put_in_place, write_dataset_description
     from ctpprep.supplied import dataset_links
     from ctpprep.workflows.base import init_ctpprep_wf
-    from ctpprep.workflows.execution import SeriesResult, clean_work, run_workflow, write_graph
+    from ctpprep.workflows.execution import SeriesResult, clean_work, run_workflow
 
     series = [each for each in found if not isinstance(each, FailedSeries)]
     with log_file(run.output_dir / 'logs' / f'run-{run.run_uuid}.log'):
@@ -98,7 +99,7 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
         write_dataset_description(run.output_dir, links, __version__)
         workflow = init_ctpprep_wf(series, method, run)
         if run.write_graph:
-            logger.info('graph: %s', write_graph(workflow, run))
+            logger.info('graph: logs/%s', ', logs/'.join(write_graphs(series, method, run)))
         if run.clean_workdir:
             clean_work({each.participant for each in series}, run)
         began = time.time()

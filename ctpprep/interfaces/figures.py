@@ -27,6 +27,18 @@ MASKS = (
 PLACES = ('aif_mask', 'vof_mask')
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global', 'rcbf_local')
 PROBABILITIES = ('probability_global', 'probability_local')
+# what each figure shows; masks that only bound it or lie behind it are not named
+DRAWN_FROM = {
+    'maps': MAPS[:4],
+    'rcbf': ('rcbf_global', 'rcbf_local', 'core_global', 'core_local', 'hypoperfusion'),
+    'lesions': ('core_global', 'core_local', 'hypoperfusion'),
+    'probability': (*PROBABILITIES, 'core_global', 'core_local'),
+    'tmaxhist': ('tmax', 'hemispheres'),
+    'curves': ('curves', *PLACES),
+    'mirror': ('reference', 'homologue_reference'),
+    'masks': ('brain_mask', 'tissue_mask', 'hemispheres'),
+    'motion': ('confounds',),
+}
 # voxels finer than this in plane are left out of pictures
 FINEST_MM = 0.9
 OTHERS = ('reference', 'homologue_reference', 'hemispheres')

@@ -2,6 +2,6 @@
 """The report of a participant: `page` builds it, `methods` sets its text and references."""
 
 from ctpprep.reports.methods import write_citation
-from ctpprep.reports.page import build_report
+from ctpprep.reports.page import Drawing, build_report
 
-__all__ = ['build_report', 'write_citation']
+__all__ = ['Drawing', 'build_report', 'write_citation']

@@ -13,6 +13,7 @@ import csv
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cache
@@ -86,6 +87,32 @@ class Check:
 
 
 @dataclass
+class Drawing:
+    """The graph of some series, drawn twice.
+
+    Attributes
+    ----------
+    key : str
+        Start of the ids of the boxes of nodes.
+    prefixes : list of str
+        The series.
+    stages, nodes : str
+        SVG, which stands in the page as it is, for links into it.
+    plotter : str
+        Name of the node that draws the figures.
+    made : dict of str to list of (str, list of str)
+        For each figure, the nodes that made what it shows, with its quantities.
+    """
+
+    key: str
+    prefixes: list[str]
+    stages: str
+    nodes: str
+    plotter: str = ''
+    made: dict[str, list[tuple[str, list[str]]]] = field(default_factory=dict)
+
+
+@dataclass
 class Section:
     """What the page tells of one series."""
 
@@ -138,7 +165,11 @@ class Section:
 
 
 def build_report(
-    output_dir: Path, participant: str, methods: str, run_info: dict[str, Any]
+    output_dir: Path,
+    participant: str,
+    methods: str,
+    run_info: dict[str, Any],
+    drawings: Sequence[Drawing] = (),
 ) -> Path:
     """Write `sub-<label>.html` from the files of a participant.
 
@@ -154,6 +185,8 @@ def build_report(
     run_info : dict
         Configuration to show; nested dicts become tables. ``failed``: list of dicts with
         ``prefix``, ``reason`` and, if known, more; ``version`` stands in the title line.
+    drawings : sequence of Drawing
+        The graph of each series; figures link to it.
 
     Returns
     -------
@@ -173,6 +206,8 @@ def build_report(
             methods=text,
             references=references(cited),
             facts=facts,
+            drawings=drawings,
+            drawn={prefix: each for each in drawings for prefix in each.prefixes},
             version=run_info.get('version', ''),
             written=datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC'),
             lights=STATUS,
@@ -392,6 +427,7 @@ def millilitres(row: dict[str, str]) -> str:
 def _environment() -> Any:
     """Make the jinja2 environment; text is escaped unless it is marked as HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -400,5 +436,5 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {'number': number, 'millilitres': millilitres}
+    environment.filters |= {'number': number, 'millilitres': millilitres, 'as_markup': Markup}
     return environment

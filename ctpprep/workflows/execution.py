@@ -290,22 +290,3 @@ def _make_plugin(run: RunSettings) -> Any:
     if name == 'MultiProc':
         return SturdyMultiProcPlugin(resources | args)
     return getattr(plugins, f'{name}Plugin')(plugin_args=args)
-
-
-def write_graph(workflow: Workflow, run: RunSettings) -> Path:
-    """Draw the graph of nodes; without graphviz the .dot file alone is written.
-
-    Returns
-    -------
-    Path
-        The drawing, or the .dot file.
-    """
-    folder = run.output_dir / 'logs'
-    folder.mkdir(parents=True, exist_ok=True)
-    dot = folder / f'graph-{run.run_uuid}.dot'
-    workflow.base_dir = str(run.work_dir)
-    try:
-        return Path(workflow.write_graph(str(dot), graph2use='hierarchical', format='svg'))
-    except OSError:  # raised when graphviz is missing, after the .dot file is written
-        logger.info('graphviz (dot) is not installed, the graph is not drawn')
-        return dot
