@@ -192,6 +192,12 @@ def test_group_collects_tables(dataset, graph, capsys):
     assert 'sub-02 is not in group_volumes.tsv' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize('option', ['--dry-run', '--reports-only', '--boilerplate-only'])
+def test_the_group_level_knows_no_substitutes(dataset, graph, capsys, option):
+    assert call(dataset, option, level='group') == 2
+    assert f'{option} is of the level participant' in error_of(capsys)
+
+
 # -- options
 
 

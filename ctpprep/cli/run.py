@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ctpprep import __version__
+from ctpprep.cli.config import INSTEAD, format_config
 from ctpprep.cli.folders import make_folder
 from ctpprep.cli.graphs import write_graphs
 from ctpprep.cli.messages import complain, log_file
 from ctpprep.cli.pages import report_again, write_boilerplate, write_reports
 from ctpprep.cli.plan import show_plan
 from ctpprep.cli.results import tabulate, tell_entries, with_quality
+from ctpprep.exceptions import UsageError
 from ctpprep.settings import MethodSettings, RunSettings
 
 if typing.TYPE_CHECKING:
@@ -77,7 +79,6 @@ def warn_of_names(found: Sequence[Any], run: RunSettings) -> None:
 
 def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
     """Run the graph of all series and write the reports; return the exit code."""
-    from ctpprep.cli.config import format_config
     from ctpprep.dataset import FailedSeries
     from ctpprep.interfaces.bids import put_in_place, write_dataset_description
     from ctpprep.supplied import dataset_links
@@ -143,6 +144,12 @@ def run_group(run: RunSettings) -> int:
     """Collect the tables of all participants; return the exit code."""
     from ctpprep.group import collect_tables
 
+    for name in INSTEAD:
+        if getattr(run, name):
+            option = '--' + name.replace('_', '-')
+            raise UsageError(
+                f'{option} is of the level participant; the group level knows no such'
+            )
     written = collect_tables(run)
     logger.info('written: %s', ', '.join(str(path) for path in written))
     return 0
