@@ -6,11 +6,13 @@ from itertools import combinations
 
 import pytest
 
+from ctpprep.cli import graphs
 from ctpprep.cli.graphs import draw_graphs
 from ctpprep.cli.plan import format_tree
 from ctpprep.interfaces.figures import DRAWN_FROM, PlotSeries
 from ctpprep.reports import graph, page
 from ctpprep.reports.graph import HEIGHT, WIDTH, Box, draw_graph, reduce_arrows
+from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows.graph import Step
 
 SVG = '{http://www.w3.org/2000/svg}'
@@ -122,6 +124,17 @@ def test_series_of_one_graph_share_a_drawing(without_dot):
     assert set(places(drawings[0].stages)) == {'graph1-stages-one', 'graph1-stages-quality'}
     ids = places(drawings[0].nodes)
     assert {name.removeprefix('graph1-nodes-') for name in ids} == set(STEPS)
+
+
+def test_both_drawings_are_written_once_a_graph(without_dot, tmp_path, monkeypatch):
+    monkeypatch.setattr(graphs, 'graphs_of', lambda *_: {'sub-1': STEPS, 'sub-2': STEPS})
+    run = RunSettings(tmp_path, tmp_path / 'out', tmp_path / 'work', run_uuid='x')
+    written = graphs.write_graphs([], MethodSettings(), run)
+    assert written == ['graph-x_1-stages.svg', 'graph-x_1-nodes.svg']
+    assert sorted(path.name for path in (tmp_path / 'out' / 'logs').iterdir()) == sorted(written)
+    assert set(places((tmp_path / 'out' / 'logs' / written[1]).read_text())) == {
+        f'graph1-nodes-{name}' for name in STEPS
+    }
 
 
 def test_a_figure_links_to_the_nodes_that_made_it(without_dot, tmp_path):

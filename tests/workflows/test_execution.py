@@ -148,8 +148,17 @@ def test_progress_names_series_and_stage_once(tmp_path, caplog, nprocs):
     assert [line for line in said if 'sub-b' in line] == ['sub-b first', 'sub-b first failed']
 
 
-def test_the_first_crash_stops_the_others_if_asked_to(tmp_path):
-    bad, late = run_all(tmp_path, 1, {'stop_on_first_crash': True}, a=find_no_bolus, b=pass_on)
+def wait_a_little(number):
+    import time
+
+    time.sleep(3)
+    return number
+
+
+@pytest.mark.parametrize('nprocs', [1, 2])
+def test_the_first_crash_stops_the_others_if_asked_to(tmp_path, nprocs):
+    stop = {'stop_on_first_crash': True}
+    bad, late = run_all(tmp_path, nprocs, stop, a=find_no_bolus, b=wait_a_little)
     assert bad.cause == 'no contrast arrives in frames 1 to 27'
     assert late.cause == 'not finished: stopped on the first crash'
 
