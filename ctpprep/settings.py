@@ -29,6 +29,8 @@ ALBERS = 'Albers et al. 2018, doi:10.1056/NEJMoa1713973'
 OLIVOT = 'Olivot et al. 2014, doi:10.1161/STROKEAHA.113.003857'
 WACK = 'Wack et al. 2014, doi:10.1186/1471-2342-14-28'
 MENDRIK = 'Mendrik et al., Phys Med Biol 2011;56:3857'
+# the 2.5th percentile lies within this many
+LEAST_DRAWS = 40
 GOLUB = 'Golub et al. 1979, doi:10.1080/00401706.1979.10489751'
 
 
@@ -361,6 +363,23 @@ class MethodSettings:
         low=0.001,
         high=1.0,
     )
+    local_least_tissue: float = _setting(
+        0.5,
+        'normalization',
+        'fraction',
+        'share of tissue at the homologue of a voxel from which its value counts',
+        low=0.01,
+        high=1.0,
+    )
+    local_least_weight: float = _setting(
+        0.1,
+        'normalization',
+        'fraction',
+        'share of the Gaussian that must meet such homologues, or a voxel is not assessable; at the '
+        'corner of a slab an eighth of it lies inside',
+        low=0.001,
+        high=1.0,
+    )
     # -- symmetry
     mirror_grid_mm: float = _setting(
         3.4,
@@ -406,7 +425,7 @@ class MethodSettings:
         high=1.0,
     )
     random_seed: int = _setting(
-        20240277, 'symmetry', '', 'seed of the registrations', low=0, high=2**31 - 1
+        20240277, 'symmetry', '', 'seed of the registrations and of the draws of noise', low=0, high=2**31 - 1
     )
     # -- maps made elsewhere
     map_least_similarity: float = _setting(
@@ -526,10 +545,18 @@ class MethodSettings:
         100,
         'uncertainty',
         '',
-        'segmentations with more noise from which the interval of a core volume is taken; 0 for no '
-        'interval',
+        'segmentations with more noise from which the interval of a core volume is taken, at least 40; '
+        '0 for no interval',
         low=0,
         high=10000,
+    )
+    interval_widening: float = _setting(
+        2.0,
+        'uncertainty',
+        'ratio',
+        'factor on the spread of these volumes, by simulated scans: alone it is too narrow',
+        low=0.1,
+        high=10.0,
     )
     # -- volumes
     tmax_thresholds: tuple[float, ...] = _setting(
@@ -555,6 +582,11 @@ class MethodSettings:
         """Refuse values outside the range or the choices of their setting."""
         for each in fields(self):
             check_setting(each.name, getattr(self, each.name), each.metadata['about'])
+        if 0 < self.noise_draws < LEAST_DRAWS:
+            raise UsageError(
+                f'noise_draws is 0 or at least {LEAST_DRAWS}, got {self.noise_draws}: fewer tell no '
+                '95 % interval'
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, for sidecars and node inputs."""

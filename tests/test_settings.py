@@ -94,3 +94,8 @@ def test_stages_share_no_setting_and_leave_none_out():
     found = [key for stage in stages for key in settings.stage(stage)]
     assert sorted(found) == sorted(each.name for each in FIELDS)
     assert settings.stage(*stages) == settings.as_dict()
+
+
+def test_too_few_draws_tell_no_interval():
+    with pytest.raises(UsageError, match='0 or at least 40, got 10'):
+        MethodSettings(noise_draws=10)

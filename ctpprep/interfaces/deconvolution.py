@@ -35,6 +35,8 @@ MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
 LEAST_TOLERANCE_HU = 0.01
 # samples of the noise of CBF: as many as make its size known to a fifth
 NOISE_SAMPLES = 12
+# with fewer nothing is told of it
+LEAST_NOISE_SAMPLES = 6
 
 
 class _FindVesselsInputSpec(BaseInterfaceInputSpec):
@@ -247,7 +249,7 @@ class _DeconvolveOutputSpec(TraitedSpec):
     ttp = File(exists=True, desc='s')
     noise = File(exists=True, desc='noise of the denoised curves, HU')
     cbf_noise = File(
-        exists=True, desc='samples of the noise of CBF, mL/100 g/min, 4D; none for a short series'
+        exists=True, desc='samples of the noise of CBF, mL/100 g/min, 4D; none for a short or undenoised series'
     )
     tissue_share = File(exists=True, desc='share of tissue in each voxel, fraction')
     deconvolution = File(exists=True, desc='lambda, Tmax offset and noise as measured, json')
@@ -285,7 +287,8 @@ class Deconvolve(SimpleInterface):
         found, operators, offsets = self._maps(curves, share, lambda_rel)
         noise = self._flow_noise(noise, found.pop('cbf_time'), share, operators)
         found |= {'noise': self._noise(curves), 'tissue_share': share}
-        if noise.shape[1]:
+        # a maximum over undenoised curves jumps: its noise is not that of one time
+        if noise.shape[1] >= LEAST_NOISE_SAMPLES and inputs.denoise != 'none':
             found['cbf_noise'] = noise
         for name, values in found.items():
             volume = np.zeros((*self.tissue.shape, *values.shape[1:]), dtype=np.float32)

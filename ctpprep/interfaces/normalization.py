@@ -128,6 +128,8 @@ class _NormalizeContralateralInputSpec(BaseInterfaceInputSpec):
     local_clip = traits.Float(mandatory=True, desc='fraction')
     local_sigma_mm = traits.Tuple(*[traits.Float] * 3, mandatory=True, desc='x, y, z, mm')
     local_floor = traits.Float(mandatory=True, desc='fraction')
+    local_least_tissue = traits.Float(mandatory=True, desc='fraction')
+    local_least_weight = traits.Float(mandatory=True, desc='fraction')
 
 
 class _NormalizeContralateralOutputSpec(TraitedSpec):
@@ -153,11 +155,12 @@ class NormalizeContralateral(SimpleInterface):
         mirrored, _ = _images.load(inputs.mirrored)
         share, _ = _images.load(inputs.homologue_tissue)
         # outside tissue the maps are 0: what interpolation mixed in is divided out
-        assessable = share > 0.5
+        assessable = share > inputs.local_least_tissue
         homologue = np.divide(mirrored, share, out=np.zeros_like(mirrored), where=assessable)
         local, unassessable = normalization.normalize_contralateral(
             relative, homologue, assessable, _images.load_mask(inputs.tissue_mask), affine,
             clip=inputs.local_clip, sigma_mm=inputs.local_sigma_mm, floor=inputs.local_floor,
+            least_weight=inputs.local_least_weight,
         )  # fmt: skip
         for name, array in (
             ('local', local),

@@ -19,10 +19,14 @@ from ctpprep.perfusion import segmentation, symmetry, uncertainty, volumes
 
 NORMALIZATIONS = ('global', 'local')
 CLEANING = ('opening_mm', 'closing_mm', 'least_lesion_ml', 'rim_deep_share', 'slab_end_ml')
+NO_NOISE = (
+    'no interval: the noise of CBF is not known (maps made elsewhere, a series of few frames, or one '
+    'that was not denoised)'
+)
 # labels of the combined segmentation
 LESIONS = {
     1: 'core by both normalizations',
-    2: 'core by global normalization only',
+    2: 'core by global normalization only, or without a local map',
     3: 'core by local normalization only',
     4: 'hypoperfusion outside of both cores',
 }
@@ -188,6 +192,7 @@ class _EstimateUncertaintyInputSpec(_LesionInputSpec):
     cbf_noise = File(exists=True, desc='samples of the noise of CBF, mL/100 g/min, 4D')
     hypoperfusion = File(exists=True, mandatory=True)
     noise_draws = traits.Int(mandatory=True, desc='0 for no interval')
+    interval_widening = traits.Float(mandatory=True)
     random_seed = traits.Int(mandatory=True)
 
 
@@ -200,7 +205,7 @@ class _EstimateUncertaintyOutputSpec(TraitedSpec):
 class EstimateUncertainty(SimpleInterface):
     """Carry the noise of CBF on to the probability of core and to an interval of its volume.
 
-    Without samples of the noise (maps made elsewhere, a short series) there is neither.
+    Without samples of the noise (maps made elsewhere, a short or undenoised series) there is neither.
     """
 
     input_spec = _EstimateUncertaintyInputSpec
@@ -210,7 +215,11 @@ class EstimateUncertainty(SimpleInterface):
         inputs, maps = self.inputs, _Maps(self.inputs)
         cwd = Path(runtime.cwd)
         intervals = {}
-        if inputs.cbf_noise:
+        if not inputs.noise_draws:
+            intervals['reason'] = 'no interval was asked for'
+        if not inputs.cbf_noise:
+            intervals['reason'] = NO_NOISE
+        else:
             reference = json.loads(Path(inputs.normalization).read_text())['cbf_reference']
             noise = _images.load(inputs.cbf_noise)[0] / np.float32(reference)
             for which in maps.rcbf:
@@ -249,7 +258,7 @@ class EstimateUncertainty(SimpleInterface):
         draws = uncertainty.noisy_volumes(
             measure, relative[box], noise[box], inputs.noise_draws, inputs.random_seed
         )
-        return uncertainty.interval(measure(relative[box]), draws)
+        return uncertainty.interval(measure(relative[box]), draws, inputs.interval_widening)
 
 
 class _MeasureVolumesInputSpec(_LesionInputSpec):

@@ -193,7 +193,7 @@ def gaussian_in_patient_axes(volume, affine, sigma_mm):
 
 
 def normalize_contralateral(
-    relative, mirrored, assessable, tissue_mask, affine, *, clip, sigma_mm, floor
+    relative, mirrored, assessable, tissue_mask, affine, *, clip, sigma_mm, floor, least_weight
 ):
     """Divide a map by its clipped and smoothed contralateral homologue.
 
@@ -214,6 +214,8 @@ def normalize_contralateral(
         Sigma of the Gaussian along patient x, y, z, mm.
     floor : float
         Smoothed homologues below this fraction are too small to divide by.
+    least_weight : float
+        Share of the Gaussian that must meet assessable voxels.
 
     Returns
     -------
@@ -228,15 +230,15 @@ def normalize_contralateral(
 
     >>> ones = np.ones((4, 4, 4)); mask = ones > 0
     >>> local, unassessable = normalize_contralateral(
-    ...     0.5 * ones, 0.5 * ones, mask, mask, np.eye(4), clip=1.5, sigma_mm=(1, 1, 0), floor=0.1)
+    ...     0.5 * ones, 0.5 * ones, mask, mask, np.eye(4), clip=1.5, sigma_mm=(1, 1, 0), floor=0.1,
+    ...     least_weight=0.1)
     >>> bool(np.allclose(local, 1)), int(unassessable.sum())
     (True, 0)
     """
     capped = np.where(assessable, np.minimum(mirrored, clip), 0.0)
     weight = gaussian_in_patient_axes(assessable, affine, sigma_mm)
     total = gaussian_in_patient_axes(capped, affine, sigma_mm)
-    # at the corner of a slab an eighth of the Gaussian lies inside
-    seen = weight > 0.1
+    seen = weight > least_weight
     smooth = np.divide(total, weight, out=np.zeros_like(total), where=seen)
     unassessable = tissue_mask & (~seen | (smooth < floor))
     usable = tissue_mask & ~unassessable

@@ -275,7 +275,16 @@ def segment(
         rim_deep_share=rim_deep_share, slab_end_ml=slab_end_ml, hypoperfusion=hypoperfusion,
     )  # fmt: skip
     lesion = found & ~specks & ~rims
-    return Lesion(lesion & hypoperfusion if restrict else lesion, specks, rims, lesion)
+    restricted = lesion
+    if restrict:
+        restricted = lesion & hypoperfusion
+        pieces, _ = find_artefacts(
+            restricted, border, voxel_size_mm, least_lesion_ml=least_lesion_ml,
+            rim_deep_share=0.0, slab_end_ml=0.0,
+        )  # fmt: skip
+        restricted &= ~pieces
+        specks = specks | pieces
+    return Lesion(restricted, specks, rims, lesion)
 
 
 def segment_core(

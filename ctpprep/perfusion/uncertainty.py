@@ -15,9 +15,6 @@ from ctpprep.perfusion.denoising import smooth_within
 # sigma of the smoothing of the noise map: it rests on a few samples in each voxel
 NOISE_SIGMA_MM = 4.0
 COVERAGE = 0.95
-# the draws alone are too sure: they leave out that the weights and components of denoising are
-# chosen by noisy curves, and that a maximum over noise is too high (decision 0016)
-WIDENING = 2.0
 
 
 def residue_noise(times, operator, samples, weights, n_baseline, components=None):
@@ -131,7 +128,7 @@ def noisy_volumes(measure, values, fields, n_draws, seed):
     return np.array([measure(values + fields @ each) for each in weights.astype(np.float32)])
 
 
-def interval(volume, draws):
+def interval(volume, draws, widening):
     """Give the 95 % interval of a volume.
 
     Parameters
@@ -140,21 +137,29 @@ def interval(volume, draws):
         As segmented, mL.
     draws : (N,) array
         Volumes of `noisy_volumes`, mL.
+    widening : float
+        Factor on the spread of the draws, which alone is too sure.
 
     Returns
     -------
     list of float
-        Both limits, mL, not below 0: the 2.5th and the 97.5th percentile of the draws, their distance from
-        the mean of the draws doubled (`WIDENING`) and laid around the volume.
+        Both limits, mL, not below 0: the distance of the 2.5th and the 97.5th percentile of the draws
+        from their mean, widened and laid around the volume; stretched to hold these percentiles, and
+        with them a core that more noise makes appear or vanish.
 
     Examples
     --------
-    >>> interval(10.0, np.linspace(9, 11, 201))
+    >>> interval(10.0, np.linspace(9, 11, 201), 2.0)
     [8.1, 11.9]
+    >>> interval(3.0, np.zeros(100), 2.0)
+    [0.0, 3.0]
     """
     tail = 50 * (1 - COVERAGE)
-    low, high = WIDENING * (np.percentile(draws, [tail, 100 - tail]) - np.mean(draws))
-    return [round(max(float(volume + each), 0.0), 4) for each in (low, high)]
+    percentiles = np.percentile(draws, [tail, 100 - tail])
+    spread = volume + widening * (percentiles - np.mean(draws))
+    low = max(min(spread[0], percentiles[0], volume), 0.0)
+    high = max(spread[1], percentiles[1], volume)
+    return [round(float(low), 4), round(float(high), 4)]
 
 
 def scale_noise(noise, relative_global, relative):
@@ -170,12 +175,17 @@ def scale_noise(noise, relative_global, relative):
     Returns
     -------
     (X, Y, Z, K) array
-        The divisor is smooth, so its own noise is left out; where the map is 0 nothing is divided.
+        The divisor is smooth, so its own noise is left out, and where the maps are 0 it is that of the
+        nearest voxel.
     """
-    divided = np.divide(
-        relative, relative_global, out=np.ones_like(relative), where=relative_global > 0
+    known = (relative_global > 0) & (relative > 0)
+    if not known.any():
+        return noise
+    divided = np.divide(relative, relative_global, out=np.ones_like(relative), where=known)
+    nearest = ndimage.distance_transform_edt(
+        ~known, return_distances=False, return_indices=True
     )
-    return noise * divided[..., None]
+    return noise * divided[tuple(nearest)][..., None]
 
 
 def reach(threshold, values, noise, within):

@@ -164,7 +164,7 @@ def volume_table(
     hypodense : (X, Y, Z) array of bool, optional
         Hypodense tissue of either core; absent without an image of densities.
     intervals : dict of (2,) sequences of float, optional
-        Limits of the core volume, mL, by normalization.
+        Limits of the core volume, mL, by normalization; ``reason`` tells why there are none.
 
     Returns
     -------
@@ -228,6 +228,8 @@ def volume_table(
         add('core', which, 'volume', core_rcbf, core, empty(core, low, removed))
         if limits := (intervals or {}).get(which):
             rows[-1] |= dict(zip(('ci_low_ml', 'ci_high_ml'), limits, strict=True))
+        elif not rows[-1]['reason']:
+            rows[-1]['reason'] = (intervals or {}).get('reason')
         add('core', which, 'volume unrestricted', core_rcbf, removed['unrestricted'],
             empty(removed['unrestricted'], low, removed))  # fmt: skip
         add('core', which, 'volume within hypoperfusion', core_rcbf,

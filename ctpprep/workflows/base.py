@@ -76,8 +76,8 @@ def init_series_wf(
     if isinstance(series, ReadyMaps):
         stages = {'ready_maps': init_ready_maps_wf(series, method)}
         quantities = quantities if 'cbv' in series.maps else ('rcbf',)
-        # whose Tmax it is, is not known: there is none without calibration; nor is the noise
-        method = replace(method, tmax_calibration=False, noise_draws=0)
+        # whose Tmax it is, is not known: there is none without calibration
+        method = replace(method, tmax_calibration=False)
         if series.reference is None:
             method = replace(method, mirror_least_similarity=method.map_least_similarity)
     else:
@@ -89,7 +89,7 @@ def init_series_wf(
     stages |= {
         'symmetry': init_symmetry_wf(method),
         'normalization': init_normalization_wf(method, quantities),
-        'segmentation': init_segmentation_wf(method),
+        'segmentation': init_segmentation_wf(method, isinstance(series, CTPSeries)),
         'quality': init_quality_wf(series, method, run),
     }
     if isinstance(series, CTPSeries) and series.ncct is not None:

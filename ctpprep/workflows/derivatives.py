@@ -284,9 +284,12 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
         *(
             Derivative(
                 'segmentation', f'probability_{which}', f'label-core_desc-{which}_probseg.nii.gz',
-                f'probability of {which} rCBF, without its noise, to lie below the threshold of core; '
-                'noise of the curves alone',
-                (f'rcbf_{which}', 'ctp_corrected', 'curves'), _LESIONS,
+                f'probability of {which} rCBF, without its noise, to lie below the threshold of core, by '
+                'noise of the curves alone and before opening and cleaning; 0 on the other side and where '
+                'nothing can be judged',
+                (f'rcbf_{which}', 'ctp_corrected', 'curves'),
+                (*_MAPS, *(_LOCAL if which == 'local' else ('normalization',)), 'core_rcbf',
+                 'affected_side'),
                 LESION | {'Units': '1'}, ('normalization',), fields=_GLOBAL,
             )
             for which in ('global', 'local')
@@ -408,6 +411,8 @@ def ready_derivatives(series: ReadyMaps, global_reference: str) -> tuple[Derivat
     for row in table:
         if row.name == 'reference_mirror':
             row = replace(row, fields=(*row.fields, 'baseline_fields'))
+        if row.name == 'volumes':
+            row = replace(row, settings=tuple(s for s in row.settings if s != 'uncertainty'))
         if row.name == 'quality':
             row = replace(row, sources=sources)
         if row.name == 'rcbf_global' and series.relative:

@@ -69,6 +69,8 @@ def init_normalization_wf(
                 local_clip=method.local_clip,
                 local_sigma_mm=method.local_sigma_mm,
                 local_floor=method.local_floor,
+                local_least_tissue=method.local_least_tissue,
+                local_least_weight=method.local_least_weight,
             ),
             name=f'normalize_contralateral_{quantity}',
         )

@@ -24,13 +24,15 @@ MASKS = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'misma
 
 
 def init_segmentation_wf(
-    method: MethodSettings, name: str = 'segmentation_wf'
+    method: MethodSettings, noise: bool = True, name: str = 'segmentation_wf'
 ) -> LiterateWorkflow:
     """Segment by both normalizations and measure.
 
     Parameters
     ----------
     method : MethodSettings
+    noise : bool
+        Whether the noise of CBF is known.
     name : str
 
     Returns
@@ -109,14 +111,18 @@ def init_segmentation_wf(
         if method.core_within_hypoperfusion
         else 'Core is not restricted to hypoperfusion; the table gives the part of it that is.'
     )
-    sure = (
-        ' The noise of the curves, taken where they hold nothing else, was carried through the '
-        'deconvolution to relative CBF; it gives the probability of each voxel to lie below the '
-        f'threshold and, from {method.noise_draws} segmentations with more such noise, the 95 % interval '
-        'of each core volume. Other errors are not in it.'
-        if method.noise_draws
-        else ''
-    )
+    sure = ''
+    if noise:
+        sure = (
+            ' The noise of the curves, taken where they hold nothing else, was carried through the '
+            'deconvolution to relative CBF; it gives the probability of each voxel to lie below the '
+            'threshold. Other errors are not in it.'
+        )
+    if noise and method.noise_draws:
+        sure += (
+            f' From {method.noise_draws} segmentations with more such noise comes the 95 % interval of '
+            f'each core volume, their spread widened {method.interval_widening:g} times.'
+        )
     workflow.__desc__ = f"""
 ### Segmentation
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
+from nipype.interfaces.base import isdefined
 from scipy import ndimage
 
 from ctpprep.exceptions import VesselError
@@ -216,6 +217,32 @@ def test_denoising_lowers_noise(again, found):
     facts = json.loads(Path(found['RAS'].maps.deconvolution).read_text())
     assert facts['noise_raw_hu'] == pytest.approx(noise['none'], rel=0.1)
     assert facts['noise_denoised_hu'] < noise['none']
+
+
+@pytest.mark.parametrize('denoise', ['similarity', 'lowrank', 'smooth'])
+def test_samples_of_noise_are_as_noisy_as_repeated_scans(found, again, tissue, denoise):
+    one = found['RAS']
+    ctp, affine = _images.load(one.files['ctp_corrected'])
+    inner = ndimage.binary_erosion(tissue, iterations=2)
+    scans, estimated = [], []
+    for seed in range(5):
+        noise = np.random.default_rng(seed).normal(0, 1.5, ctp.shape)
+        path = _images.save(ctp + noise, affine, f'{seed}.nii', like=one.files['tissue_mask'])
+        outputs = deconvolve(
+            one.files | {'ctp_corrected': path}, one.vessels.curves, denoise=denoise,
+            lambda_rel=0.15, partial_volume=False,
+        )  # fmt: skip
+        scans.append(values(outputs, 'cbf')[inner])
+        estimated.append(values(outputs, 'cbf_noise')[inner])
+    # the noise of the head itself, 1 HU, is in each estimate but in no difference
+    spread = np.sqrt(np.median(np.var(scans, axis=0, ddof=1))) * np.hypot(1.5, 1.0) / 1.5
+    told = np.sqrt(np.median(np.mean(np.square(estimated), axis=(0, 2))))
+    assert told == pytest.approx(spread, rel=0.3)
+
+
+@pytest.mark.parametrize('changed', [{'denoise': 'none'}, {'denoise_rank': 12}])
+def test_without_denoising_or_frames_the_noise_of_flow_is_not_told(again, changed):
+    assert not isdefined(again(**changed).cbf_noise)
 
 
 def test_a_rejected_frame_does_not_change_the_maps_much(found, tmp_path, monkeypatch, tissue):

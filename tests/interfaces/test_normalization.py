@@ -63,7 +63,9 @@ def normalize_global(files, **changed):
 
 def normalize_contralateral(files, **changed):
     method = MethodSettings(**changed)
-    names = ('local_clip', 'local_sigma_mm', 'local_floor')
+    names = (
+        'local_clip', 'local_sigma_mm', 'local_floor', 'local_least_tissue', 'local_least_weight'
+    )  # fmt: skip
     given = {name: getattr(method, name) for name in names}
     outputs = NormalizeContralateral(**files, **given).run().outputs
     names = ('local', 'homologue_map', 'unassessable_mask')
@@ -166,6 +168,8 @@ def test_without_a_mirrored_map_there_is_no_local_one():
     outputs = NormalizeContralateral(
         **files, local_clip=method.local_clip, local_sigma_mm=method.local_sigma_mm,
         local_floor=method.local_floor,
+        local_least_tissue=method.local_least_tissue,
+        local_least_weight=method.local_least_weight,
     ).run().outputs  # fmt: skip
     assert not isdefined(outputs.local)
     assert not isdefined(outputs.unassessable_mask)

@@ -403,7 +403,7 @@ def test_interval_stands_beside_the_volume_it_belongs_to():
 def test_maps_without_noise_have_no_probability_and_no_interval():
     found = estimate(write())
     assert not isdefined(found.probability_global)
-    assert json.loads(Path(found.intervals).read_text()) == {}
+    assert json.loads(Path(found.intervals).read_text())['reason'].startswith('no interval')
 
 
 def test_a_withheld_local_map_has_no_probability():
@@ -418,3 +418,10 @@ def test_a_withheld_local_map_has_no_probability():
 def test_a_box_that_holds_no_core_is_a_volume_of_zero():
     found = estimate(write(rcbf_global=np.ones(SHAPE)), noise_of(1e-3))
     assert json.loads(Path(found.intervals).read_text())['global'] == [0.0, 0.0]
+
+
+def test_a_missing_interval_has_its_reason_in_the_table():
+    Path('intervals.json').write_text(json.dumps({'reason': 'no interval: no noise'}))
+    found = measure(write(), intervals=str(Path('intervals.json').absolute()))
+    (row,) = rows(found, region='core', normalization='global', measure='volume')
+    assert (row['ci_low_ml'], row['reason']) == ('n/a', 'no interval: no noise')

@@ -12,7 +12,7 @@ RNG = np.random.default_rng(0)
 SHAPE = (24, 20, 10)
 ALL = np.ones(SHAPE, bool)
 AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
-PAPER = {'clip': 1.5, 'sigma_mm': (12.0, 12.0, 4.0), 'floor': 0.1}
+PAPER = {'clip': 1.5, 'sigma_mm': (12.0, 12.0, 4.0), 'floor': 0.1, 'least_weight': 0.1}
 ROTATED = AFFINE.copy()
 ROTATED[:3, :3] = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]]) @ AFFINE[:3, :3]
 

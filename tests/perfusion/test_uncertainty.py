@@ -120,3 +120,24 @@ def test_draws_have_the_spread_of_the_noise_and_depend_on_the_seed_alone():
     assert not np.array_equal(draws[0], draws[2])
     assert draws[0].std() == pytest.approx(0.2 * np.sqrt(1600), rel=0.4)
     assert np.ptp(uncertainty.noisy_volumes(np.sum, values, 0 * fields, 5, 1)) == 0
+
+
+@pytest.mark.parametrize(
+    ('volume', 'draws', 'holds'),
+    [
+        (3.0, [0.0] * 100, 0.0),  # more noise makes it vanish
+        (0.0, [0.0] * 90 + [4.0] * 10, 4.0),  # or appear
+        (5.0, [5.0] * 98 + [0.0] * 2, 5.0),
+    ],
+)
+def test_interval_holds_the_volume_and_what_noise_makes_of_it(volume, draws, holds):
+    low, high = uncertainty.interval(volume, np.array(draws), 2.0)
+    assert 0 <= low <= volume <= high
+    assert low <= holds <= high
+
+
+def test_noise_where_flow_is_0_is_divided_as_next_to_it():
+    flow = np.ones((6, 4, 2), np.float32)
+    flow[0] = 0
+    found = uncertainty.scale_noise(np.ones((6, 4, 2, 3), np.float32), flow, 2 * flow)
+    np.testing.assert_array_equal(found, 2)
