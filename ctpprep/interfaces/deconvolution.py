@@ -249,7 +249,8 @@ class _DeconvolveOutputSpec(TraitedSpec):
     ttp = File(exists=True, desc='s')
     noise = File(exists=True, desc='noise of the denoised curves, HU')
     cbf_noise = File(
-        exists=True, desc='samples of the noise of CBF, mL/100 g/min, 4D; none for a short or undenoised series'
+        exists=True,
+        desc='samples of its noise, mL/100 g/min, 4D; not of a short or undenoised series',
     )
     tissue_share = File(exists=True, desc='share of tissue in each voxel, fraction')
     deconvolution = File(exists=True, desc='lambda, Tmax offset and noise as measured, json')

@@ -182,9 +182,7 @@ def scale_noise(noise, relative_global, relative):
     if not known.any():
         return noise
     divided = np.divide(relative, relative_global, out=np.ones_like(relative), where=known)
-    nearest = ndimage.distance_transform_edt(
-        ~known, return_distances=False, return_indices=True
-    )
+    nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
     return noise * divided[tuple(nearest)][..., None]
 
 
