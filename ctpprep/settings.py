@@ -437,17 +437,6 @@ class MethodSettings:
         low=-1.0,
         high=1.0,
     )
-<<<<<<< HEAD
-=======
-    random_seed: int = _setting(
-        20240277,
-        'symmetry',
-        '',
-        'seed of the registrations and of the draws of noise',
-        low=0,
-        high=2**31 - 1,
-    )
->>>>>>> 991eac3 (Shorter line)
     # -- coregistration
     ncct_grid_mm: float = _setting(
         2.0,
