@@ -425,7 +425,12 @@ class MethodSettings:
         high=1.0,
     )
     random_seed: int = _setting(
-        20240277, 'symmetry', '', 'seed of the registrations and of the draws of noise', low=0, high=2**31 - 1
+        20240277,
+        'symmetry',
+        '',
+        'seed of the registrations and of the draws of noise',
+        low=0,
+        high=2**31 - 1,
     )
     # -- maps made elsewhere
     map_least_similarity: float = _setting(
