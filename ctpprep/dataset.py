@@ -158,6 +158,7 @@ class DatasetIndex:
             ) from error
         if database is not None:
             self._check_database(database)
+        self._by_session: dict[tuple[tuple[str, Any], ...], dict[Path, list[Path]]] = {}
         self.sidecars: dict[Path, list[Path]] = defaultdict(list)
         for path in self._get(extension='.json'):
             self.sidecars[path.parent].append(path)
@@ -178,7 +179,12 @@ class DatasetIndex:
 
     def of_session(self, home: Path, **labels: Any) -> list[Path]:
         """List the NIfTI files of a session, a folder as `session_dir` returns it."""
-        return [each for each in self.images(**labels) if session_dir(each, self.bids_dir) == home]
+        key = tuple(sorted(labels.items()))
+        if key not in self._by_session:  # a query a series would take minutes in a large dataset
+            groups = self._by_session[key] = defaultdict(list)
+            for path in self.images(**labels):
+                groups[session_dir(path, self.bids_dir)].append(path)
+        return self._by_session[key].get(home, [])
 
     def select(self, kind: str, images: list[Path]) -> list[Path]:
         """Keep the images that fit the filter of a user, or all of them without one.

@@ -136,10 +136,11 @@ def find_series(run: RunSettings) -> list[Series | FailedSeries]:
     )
     images = _series_images(index) if run.entry != 'maps' else []
     maps = map_images(index) if run.entry != 'series' else []
-    chosen = select_runs(select_sessions(images + maps, run.session_label), run.run_label)
+    named = select_sessions(images + maps, run.session_label)
+    chosen = set(select_runs(named, run.run_label))
     images = [path for path in images if path in chosen]
     having_series = {session_dir(path, run.bids_dir) for path in images}
-    having_maps = {session_dir(path, run.bids_dir) for path in chosen if path not in images}
+    having_maps = {session_dir(path, run.bids_dir) for path in chosen.difference(images)}
     for home in sorted(having_series & having_maps):
         logger.info(
             '%s has a series and perfusion maps: the series is processed; --entry maps takes the '

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,8 +93,9 @@ def configure(workflow: Workflow, series: Sequence[Series], run: RunSettings) ->
         'stop_on_first_crash': str(run.stop_on_first_crash).lower(),
     }
     workflow.config['execution'] = workflow.config.get('execution', {}) | options
+    owners = Owners(series)
     for name in workflow.list_node_names():
-        labels = {each.participant for each in owners(name.split('.'), series)}
+        labels = {each.participant for each in owners(name.split('.'))}
         if len(labels) == 1:
             node = workflow.get_node(name)
             merged = dict(node.config or {})
@@ -129,31 +131,35 @@ def crash_dir(run: RunSettings, participant: str) -> Path:
     return run.output_dir / f'sub-{participant}' / 'log' / run.run_uuid
 
 
-def owners(parts: Sequence[str], series: Sequence[Series]) -> list[Series]:
+class Owners:
     """Tell which series a node works for.
 
     Parameters
     ----------
-    parts : sequence of str
-        Names of the workflows around the node, outermost first.
     series : sequence of CTPSeries and ReadyMaps
         All series of the graph.
-
-    Returns
-    -------
-    list of CTPSeries and ReadyMaps
-        One, or all of a participant for a node that joins them, or all.
     """
-    parts = list(parts)
-    exact, shared = [], []
-    for each in series:
-        home = workflow_name(f'sub-{each.participant}')
-        inner = parts[parts.index(home) + 1 :] if home in parts else parts
-        if each.workflow_name in inner:
-            exact.append(each)
-        elif home in parts:
-            shared.append(each)
-    return exact or shared or list(series)
+
+    def __init__(self, series: Sequence[Series]) -> None:
+        self.series = list(series)
+        self.homes: dict[str, list[Series]] = defaultdict(list)
+        for each in series:
+            self.homes[workflow_name(f'sub-{each.participant}')].append(each)
+
+    def __call__(self, parts: Sequence[str]) -> list[Series]:
+        """Tell it from the names of the workflows around the node, outermost first.
+
+        Returns
+        -------
+        list of CTPSeries and ReadyMaps
+            One, or all of a participant for a node that joins them, or all.
+        """
+        for position, part in enumerate(parts):
+            if part in self.homes:
+                inner = set(parts[position + 1 :])
+                mine = self.homes[part]
+                return [each for each in mine if each.workflow_name in inner] or mine
+        return self.series
 
 
 class Progress:
@@ -164,19 +170,19 @@ class Progress:
     """
 
     def __init__(self, workflow: Workflow, series: Sequence[Series]) -> None:
-        self.series = series
+        self.owners = Owners(series)
         self.began = time.monotonic()
         self.said: set[tuple[str, str]] = set()
         self.waiting: dict[str, set[str]] = {each.prefix: set() for each in series}
         for name in workflow.list_node_names():
             node = workflow.get_node(name)
             if not isinstance(node.interface, IdentityInterface):  # nipype drops these
-                for each in owners(name.split('.'), series):
+                for each in self.owners(name.split('.')):
                     self.waiting[each.prefix].add(f'{workflow.name}.{name}')
 
     def __call__(self, node: Node, status: str) -> None:
         """Take note of one event."""
-        concerned = owners(Path(node.output_dir()).parts, self.series)
+        concerned = self.owners(Path(node.output_dir()).parts)
         who = concerned[0].prefix if len(concerned) == 1 else f'sub-{concerned[0].participant}'
         if len({each.participant for each in concerned}) > 1:
             who = 'all'
@@ -256,9 +262,10 @@ def _collect_results(
     folders.add(run.output_dir / 'logs' / run.run_uuid)
     files = [path for folder in folders for path in folder.glob('crash-*.txt')]
     failures: dict[str, tuple[str, Path | None]] = {}
+    owners = Owners(series)
     for path in sorted(files, key=os.path.getmtime):
         folder, cause = read_crash(path)
-        for each in owners(folder.parts, series):
+        for each in owners(folder.parts):
             failures.setdefault(each.prefix, (cause, path))
     if error is not None and not files:
         logger.debug('nipype stopped', exc_info=error)
