@@ -179,8 +179,6 @@ def test_expected_errors_are_one_line_and_others_a_traceback(dataset, monkeypatc
     assert 'no contrast' in error_of(capsys)
     assert fail(ZeroDivisionError()) == 1
     assert 'Traceback' in capsys.readouterr().err
-    assert fail(KeyboardInterrupt()) == 130
-    assert 'interrupted' in error_of(capsys)
 
 
 def test_group_collects_tables(dataset, graph, capsys):

@@ -14,9 +14,8 @@ from ctpprep.cli.machine import set_environment
 from ctpprep.cli.messages import complain, console
 from ctpprep.cli.parser import make_parser, read_settings
 from ctpprep.cli.run import run_group, run_participants
+from ctpprep.cli.signals import ending_at_once
 from ctpprep.exceptions import CtpprepError, UsageError
-
-INTERRUPTED = 130  # as shells report SIGINT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         0 if every series succeeded, 1 if not, 2 for a command that cannot be carried out as given.
+        Ctrl-C and SIGTERM end the process with 130 and 143.
     """
     parser = make_parser()
     try:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     try:
         method, run = read_settings(args)
-        with console(run.verbosity):
+        with ending_at_once(), console(run.verbosity):
             check_folders(run)
             set_environment(run)
             return run_group(run) if args.level == 'group' else run_participants(method, run)
@@ -47,8 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(args, 'debug', False):
             traceback.print_exc()
         return complain(error, 2 if isinstance(error, UsageError) else 1)
-    except KeyboardInterrupt:
-        return complain('interrupted; the same command takes up the work again', INTERRUPTED)
     except Exception:
         traceback.print_exc()
         return complain('this should not have happened, please report it with the above', 1)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders of a run: which are allowed, and whether they can be written to."""
 
-import uuid
+import tempfile
 from pathlib import Path
 
 from ctpprep.exceptions import UsageError
@@ -46,9 +46,8 @@ def make_folder(folder: Path, option: str) -> None:
     """Make a folder and try to write to it; the error names the option to change."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f'.probe-{uuid.uuid4()}'
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):  # without a name: it cannot be left behind
+            pass
     except OSError as error:
         raise UsageError(
             f'cannot write to {folder} ({error.strerror}); choose another folder with {option}'

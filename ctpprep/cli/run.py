@@ -4,6 +4,7 @@
 import logging
 import os
 import time
+import uuid
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,10 +63,12 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
 def prepare_templates() -> None:
     """Keep templateflow from filling its folder: it does not touch one with a description."""
     templates = Path(os.environ['TEMPLATEFLOW_HOME'])
-    if not templates.exists():
-        templates.mkdir(parents=True)
+    templates.mkdir(parents=True, exist_ok=True)
+    if not any(templates.glob('[!.]*')):  # else a user's own, or described before
         description = '{"Name": "no templates are needed", "BIDSVersion": "1.9.0"}\n'
-        (templates / 'dataset_description.json').write_text(description)
+        mine = templates / f'.{uuid.uuid4()}'
+        mine.write_text(description)
+        mine.replace(templates / 'dataset_description.json')  # whole, for calls side by side
 
 
 def warn_of_names(found: Sequence[Any], run: RunSettings) -> None:
@@ -80,7 +83,7 @@ def warn_of_names(found: Sequence[Any], run: RunSettings) -> None:
 def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
     """Run the graph of all series and write the reports; return the exit code."""
     from ctpprep.dataset import FailedSeries
-    from ctpprep.interfaces.bids import put_in_place, write_dataset_description
+    from ctpprep.interfaces.bids import put_in_place, remove_partials, write_dataset_description
     from ctpprep.supplied import dataset_links
     from ctpprep.workflows.base import init_ctpprep_wf
     from ctpprep.workflows.execution import SeriesResult, clean_work, run_workflow
@@ -97,6 +100,7 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
             run.output_dir / 'logs' / f'run-{run.run_uuid}.toml',
         )
         links = {'raw': run.bids_dir, **dataset_links(run, series)}
+        remove_partials(run.output_dir, {each.participant for each in series})
         write_dataset_description(run.output_dir, links, __version__)
         workflow = init_ctpprep_wf(series, method, run)
         if run.write_graph:

@@ -4,6 +4,8 @@
 import json
 import os
 import shutil
+import time
+import uuid
 from pathlib import Path
 
 import nibabel as nb
@@ -21,6 +23,9 @@ from nipype.interfaces.io import add_traits
 
 from ctpprep.interfaces.preprocessing import AIR_HU
 
+PARTIAL = '.partial-'  # start of the name of a file that is being written
+ABANDONED = 3600.0  # s after which nobody is still writing one
+
 
 def put_in_place(write, path):
     """Write a file under another name and move it to its own in one step.
@@ -33,7 +38,8 @@ def put_in_place(write, path):
         Final place; its folder is made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.partial-{os.getpid()}-{path.name}')
+    # process ids repeat from host to host
+    partial = path.with_name(f'{PARTIAL}{uuid.uuid4().hex}-{path.name}')
     try:
         write(partial)
         partial.replace(path)
@@ -179,8 +185,34 @@ def remove_older(paths, since):
     """
     older = [path for path in paths if path.is_file() and path.stat().st_mtime < since]
     for path in older:
-        path.unlink()
+        path.unlink(missing_ok=True)
     return older
+
+
+def remove_partials(output_dir, participants):
+    """Remove the half-written files of killed runs.
+
+    Parameters
+    ----------
+    output_dir : Path
+    participants : iterable of str
+        Labels without 'sub-' whose files nobody else is writing. Of what all runs write, only old
+        leftovers go: another call may be at work.
+    """
+    own = [
+        path
+        for label in participants
+        for path in (
+            *(output_dir / f'sub-{label}').rglob(f'{PARTIAL}*'),
+            *output_dir.glob(f'{PARTIAL}*-sub-{label}.html'),
+        )
+    ]
+    shared = [
+        path for inner in ('', 'logs', 'prov') for path in (output_dir / inner).glob(f'{PARTIAL}*')
+    ]
+    for path in own:
+        path.unlink(missing_ok=True)
+    remove_older(shared, time.time() - ABANDONED)
 
 
 class _WriteFiguresInputSpec(BaseInterfaceInputSpec):

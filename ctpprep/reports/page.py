@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ctpprep.interfaces.bids import put_in_place
 from ctpprep.perfusion.quality import with_unit
 from ctpprep.reports.methods import references, render_methods
 from ctpprep.settings import MethodSettings
@@ -214,11 +215,7 @@ def build_report(
         )
     )
     path = output_dir / f'sub-{label}.html'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # put in place in one step: a reader never sees half a page
-    partial = path.with_name(f'.{path.name}.partial')
-    partial.write_text(page, encoding='utf-8')
-    partial.replace(path)
+    put_in_place(lambda partial: partial.write_text(page, encoding='utf-8'), path)
     return path
 
 

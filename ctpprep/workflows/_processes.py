@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """nipype's MultiProc plugin, made to survive the death of a worker."""
 
+import contextlib
+import ctypes
 import gc
 import multiprocessing
 import multiprocessing.connection
@@ -22,6 +24,7 @@ KILLED = (
     'because memory ran out; run again with fewer --nprocs or more memory\n'
 )
 
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 LOOK_INTERVAL = 0.1  # s between two looks at the nodes, unless one ends before
 
 
@@ -49,7 +52,9 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
         # A fork of this process would copy its threads' locks in whatever state they are. The
         # server imports the graph once and forks workers from there.
         self._context = multiprocessing.get_context('forkserver')
-        self._context.set_forkserver_preload([__name__, 'ctpprep.workflows.base'])
+        self._context.set_forkserver_preload([
+            'ctpprep.workflows._server', __name__, 'ctpprep.workflows.base'
+        ])  # fmt: skip
         self.pool = self._new_pool(self.processors)
 
     def _new_pool(self, processes: int) -> ProcessPoolExecutor:
@@ -124,14 +129,22 @@ def _start_worker(cwd: str, level: str) -> None:
     os.chdir(cwd)
     gc.freeze()  # what the server has imported stays shared with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    die_with_parent()  # the server of forks, which dies with the run
     threading.Thread(target=_follow_parent, daemon=True).start()
     levels = dict.fromkeys(('workflow_level', 'interface_level', 'utils_level'), level)
     nipype_config.update_config({'logging': levels})
     nipype_logging.update_logging(nipype_config)
 
 
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it has ended (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _follow_parent() -> None:
-    """End this worker when the main process has died, by whatever signal."""
+    """End this worker when the main process has died, by whatever signal; on any system."""
     parent = multiprocessing.parent_process()
     if parent is None:  # not a worker
         return

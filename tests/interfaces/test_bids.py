@@ -3,6 +3,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nb
@@ -15,6 +16,7 @@ from ctpprep.interfaces.bids import (
     put_in_place,
     read_container,
     remove_older,
+    remove_partials,
     write_dataset_description,
     write_json,
 )
@@ -87,6 +89,32 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
 
     put_in_place(slowly, path)
     assert path.read_text() == 'whole'
+
+
+def test_writers_side_by_side_leave_one_whole_file(tmp_path):
+    """As parallel calls write the description of their common folder; a reader looks on."""
+    path = tmp_path / 'shared.json'
+    contents = [{'writer': number, 'text': 50000 * str(number)} for number in range(4)]
+    write_json(contents[0], path)
+    with ThreadPoolExecutor(4) as pool:
+        writers = [pool.submit(write_json, contents[n % 4], path) for n in range(60)]
+        while not all(writer.done() for writer in writers):
+            assert json.loads(path.read_text()) in contents
+    for writer in writers:
+        writer.result()
+    assert [each.name for each in tmp_path.iterdir()] == ['shared.json']
+
+
+def test_leftovers_of_killed_runs_go_but_not_what_others_write(tmp_path):
+    leftovers = ['sub-1/ct/.partial-ab-sub-1_cbf.nii.gz', '.partial-ab-sub-1.html', '.partial-old']
+    others = ['sub-2/ct/.partial-cd-sub-2_cbf.nii.gz', '.partial-cd-dataset_description.json']
+    for name in (*leftovers, *others, 'sub-1/ct/sub-1_cbf.nii.gz'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    os.utime(tmp_path / '.partial-old', (1, 1))
+    remove_partials(tmp_path, ['1'])
+    assert not [name for name in leftovers if (tmp_path / name).exists()]
+    assert all((tmp_path / name).exists() for name in (*others, 'sub-1/ct/sub-1_cbf.nii.gz'))
 
 
 # -- images

@@ -18,7 +18,7 @@ from ctpprep.dataset import workflow_name
 from ctpprep.series import CTPSeries
 from ctpprep.settings import RunSettings
 from ctpprep.workflows._processes import SturdyMultiProcPlugin
-from ctpprep.workflows.execution import owners, run_workflow
+from ctpprep.workflows.execution import Owners, run_workflow
 
 
 def make_series(prefix):
@@ -84,6 +84,16 @@ def sleep_long(number):
 
     pathlib.Path(number).write_text(str(os.getpid()))
     time.sleep(60)
+
+
+def hold_the_lock(number):
+    """Compute for minutes in C without letting any other thread of Python run."""
+    import os
+    import pathlib
+    import re
+
+    pathlib.Path(number).write_text(str(os.getpid()))
+    re.match('(a+)+$', 40 * 'a' + 'b')
 
 
 def make_workflow(stages):
@@ -195,11 +205,12 @@ def test_finished_nodes_are_not_run_again(tmp_path):
     assert result.stat().st_mtime_ns == before
 
 
-def test_no_worker_outlives_a_killed_run(tmp_path):
+@pytest.mark.parametrize('busy', [sleep_long, hold_the_lock])
+def test_no_worker_outlives_a_killed_run(tmp_path, busy):
     script = (
         'from tests.workflows.test_execution import *\n'
         "if __name__ == '__main__':\n"
-        f'    wf = make_workflow({{"sub-a": (sleep_long, Node)}})\n'
+        f'    wf = make_workflow({{"sub-a": ({busy.__name__}, Node)}})\n'
         f'    wf.get_node("sub_a_wf.sub_a_wf.inputnode").inputs.number = {str(tmp_path / "pid")!r}\n'
         f'    run = RunSettings(*[Path({str(tmp_path)!r})] * 3, nprocs=2, run_uuid="x")\n'
         "    run_workflow(wf, [make_series('sub-a')], run)\n"
@@ -227,10 +238,11 @@ def wait_until(condition, seconds=90):
 def test_a_node_belongs_to_the_innermost_series():
     one, two, other = (make_series(name) for name in ('sub-1', 'sub-1_run-2', 'sub-2'))
     everything = [one, two, other]
-    assert owners(['ctpprep_wf', 'sub_1_wf', 'sub_1_wf', 'mask'], everything) == [one]
-    assert owners(['ctpprep_wf', 'sub_1_wf', 'sub_1_run_2_wf', 'mask'], everything) == [two]
-    assert owners(['ctpprep_wf', 'sub_1_wf', 'build_report'], everything) == [one, two]
-    assert owners(['ctpprep_wf', 'citation'], everything) == everything
+    owners = Owners(everything)
+    assert owners(['ctpprep_wf', 'sub_1_wf', 'sub_1_wf', 'mask']) == [one]
+    assert owners(['ctpprep_wf', 'sub_1_wf', 'sub_1_run_2_wf', 'mask']) == [two]
+    assert owners(['ctpprep_wf', 'sub_1_wf', 'build_report']) == [one, two]
+    assert owners(['ctpprep_wf', 'citation']) == everything
 
 
 def test_looking_at_the_nodes_costs_no_garbage_collection(tmp_path, monkeypatch):
