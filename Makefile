@@ -19,6 +19,8 @@ help:
 	@echo 'make demo    run ctpprep on the example in $(DEMO_DATA), say where the results are'
 	@echo 'make test    run the tests'
 	@echo 'make validate  check the example and what make demo wrote with the BIDS validator'
+	@echo 'make test-offline  the same without a network interface (Linux)'
+	@echo 'make test-resume   kill runs of the command at random moments and take them up again'
 	@echo 'make lint    check code style and types'
 	@echo 'make format  rewrite the code in the style that lint checks'
 	@echo 'make bench   measure accuracy and a cohort on phantoms with known truth, and speed'
@@ -60,6 +62,17 @@ test: $(VENV)/.installed-tests
 validate: $(VENV)/.installed-tests
 	$(BIN)/python -m ctpprep.bids_schema $(DEMO_DATA)
 	$(BIN)/python -m ctpprep.bids_schema $(DEMO_OUT)
+
+# Where namespaces are forbidden, the reason is said and nothing is run.
+test-offline: $(VENV)/.installed-tests
+	@if unshare --map-current-user --net true; then \
+		unshare --map-current-user --net $(BIN)/python -m pytest -q $(PYTEST_ARGS); \
+	else \
+		echo 'not run: a network namespace cannot be made here (unshare --net)'; \
+	fi
+
+test-resume: $(VENV)/.installed-tests
+	$(BIN)/python -m pytest -q -m resume
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check
