@@ -4,8 +4,8 @@
 import logging
 import os
 import time
-import uuid
 import typing
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
