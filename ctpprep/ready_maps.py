@@ -46,8 +46,8 @@ SAME_MM = 0.01
 MASKS = {'brain_mask': 'desc-brain_mask', 'tissue_mask': 'desc-tissue_mask'}
 # images whose mirror image can be registered, the better ones first; the last but one is ours, too
 REFERENCES = {'ctpref': ('desc-hmc_ctpref', 'ctpref'), 'ncct': ('desc-baseline_ctpref', 'ncct')}
-# names of the raw data beside a folder `derivatives`, as in ISLES'24
-BESIDE = ('raw_data', 'rawdata')
+# folders of the raw data beside a folder `derivatives`, as in ISLES'24
+RAW_FOLDERS = ('raw_data', 'rawdata')
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class ReadyMaps:
 
 
 def find_maps(
-    index: DatasetIndex, sessions: Sequence[Path] | None = None
+    index: DatasetIndex, sessions: Sequence[Path] | None = None, *, beside_series: bool = False
 ) -> list[ReadyMaps | FailedSeries]:
     """Find and validate the sets of perfusion maps of a dataset.
 
@@ -122,6 +122,9 @@ def find_maps(
     index : DatasetIndex
     sessions : sequence of Path, optional
         Folders of the sessions to look at, as `session_dir` returns them; all by default.
+    beside_series : bool
+        Whether there are series, too: maps without Tmax, such as CBF of another modality, are then
+        left out and have not failed.
 
     Returns
     -------
@@ -133,6 +136,12 @@ def find_maps(
         paths = next(iter(spaces.values()))
         one = next(iter(paths.values()))[0]
         if sessions is not None and session_dir(one, index.bids_dir) not in sessions:
+            continue
+        if beside_series and not any('tmax' in names for names in spaces.values()):
+            logger.info(
+                '%s has no map of Tmax beside %s and is left out', prefix,
+                one.relative_to(index.bids_dir),
+            )  # fmt: skip
             continue
         try:
             space = _choose_space(prefix, spaces)
@@ -318,11 +327,11 @@ def describe_grid(grid: Grid) -> str:
 # -- what goes with the maps
 
 
-def beside(bids_dir: Path) -> Path | None:
+def raw_beside(bids_dir: Path) -> Path | None:
     """Return the raw data beside a folder 'derivatives', as ISLES'24 has them."""
     if bids_dir.name != 'derivatives':
         return None
-    folders = (bids_dir.parent / name for name in BESIDE)
+    folders = (bids_dir.parent / name for name in RAW_FOLDERS)
     return next((folder for folder in folders if folder.is_dir()), None)
 
 

@@ -153,7 +153,7 @@ def find_series(run: RunSettings) -> list[Series | FailedSeries]:
             found.append(_read_series(prefix, paths[0], index, command_times))
         except SeriesError as error:
             found.append(fail(prefix, paths[0], run.bids_dir, error))
-    found += find_maps(index, sorted(having_maps - having_series))
+    found += find_maps(index, sorted(having_maps - having_series), beside_series=bool(images))
     if not found:
         raise UsageError(
             f'no CT perfusion series in {run.bids_dir} for {listed(participants, "sub-")}; '

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ctpprep.dataset import FailedSeries, SuppliedFile, check_volume
 from ctpprep.exceptions import SeriesError, UsageError
-from ctpprep.ready_maps import MASKS, REFERENCES, ReadyMaps, add_companions, beside
+from ctpprep.ready_maps import MASKS, REFERENCES, ReadyMaps, add_companions, raw_beside
 from ctpprep.series import CTPSeries, Series, read_command_times, read_times_of
 from ctpprep.settings import RunSettings
 
@@ -41,7 +41,7 @@ WORDS = {
 AIF = ('curves', 'aif_mask')
 # what goes with maps made elsewhere
 MAP_PIECES = (*MASKS.values(), *(each for names in REFERENCES.values() for each in names))
-BESIDE = 'rawdata'  # name in BIDS URIs of the raw data beside a folder `derivatives`
+RAW_NAME = 'rawdata'  # in BIDS URIs, of the raw data beside a folder `derivatives`
 LEAST_SAMPLES = 5
 MISSING = ('n/a', '', 'nan')
 
@@ -130,8 +130,8 @@ def dataset_links(
         if _home(path, {'raw': run.bids_dir, **links}) is None:
             links[option] = path.parent
     maps = [each for each in found if isinstance(each, ReadyMaps)]
-    if any(f'bids:{BESIDE}:' in f.uri for each in maps for f in each.supplied.values()):
-        links.update(_beside(run))
+    if any(f'bids:{RAW_NAME}:' in f.uri for each in maps for f in each.supplied.values()):
+        links.update(_raw_beside(run))
     return links
 
 
@@ -301,11 +301,11 @@ def _choose(
     return {name: file for name, file in chosen.items() if name not in AIF or name == aif}
 
 
-def _beside(run: RunSettings) -> list[tuple[str, Path]]:
+def _raw_beside(run: RunSettings) -> list[tuple[str, Path]]:
     """Name the raw data beside the maps, unless a user's dataset has that name."""
-    folder = beside(run.bids_dir)
-    taken = BESIDE in dict(run.derivatives)
-    return [(BESIDE, folder)] if folder is not None and not taken else []
+    folder = raw_beside(run.bids_dir)
+    taken = RAW_NAME in dict(run.derivatives)
+    return [(RAW_NAME, folder)] if folder is not None and not taken else []
 
 
 def _complete(maps: ReadyMaps, given: dict[str, SuppliedFile], run: RunSettings) -> ReadyMaps:
@@ -316,7 +316,7 @@ def _complete(maps: ReadyMaps, given: dict[str, SuppliedFile], run: RunSettings)
         raise SeriesError(
             f'{maps.prefix}: --aif-file needs a series, but there are maps made elsewhere only'
         )
-    maps = add_companions(maps, [*run.derivatives, ('raw', run.bids_dir), *_beside(run)])
+    maps = add_companions(maps, [*run.derivatives, ('raw', run.bids_dir), *_raw_beside(run)])
     for name, file in maps.masks.items():
         logger.info('%s: supplied: %s, %s', maps.prefix, name.replace('_', ' '), file.uri)
         check_volume(file.path, 'mask')

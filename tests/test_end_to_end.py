@@ -656,6 +656,20 @@ def test_quality_figures_of_the_series_are_not_available(second, where, site):
     assert missing == SERIES_CHECKS
 
 
+def test_no_file_of_the_other_entry_stays(site, second):
+    """Maps are taken into a folder that holds the files of the series."""
+    shutil.copytree(site.out, site.folder / 'switched')
+    options = ('--nprocs', '1', '--participant-label', '01')
+    again = call(site.folder, 'switched', *options, work='second_work', dataset='first')
+    assert again.returncode == 0, again.stderr
+    assert 'files of an earlier run were removed' in again.stdout + again.stderr
+    written, left = (
+        {path.name for path in (out / 'sub-01' / 'ct').iterdir()}
+        for out in (second.out, site.folder / 'switched')
+    )
+    assert left == written
+
+
 def test_every_source_of_maps_is_there(second):
     assert lost_sources(second.out) == []
     texts = [path.read_text() for path in second.out.glob('sub-01/ct/*.json')]

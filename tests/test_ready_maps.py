@@ -133,6 +133,21 @@ def test_sessions_are_selected(both):
     assert maps.session == '2'
 
 
+@pytest.mark.parametrize(('entry', 'lost'), [('auto', []), ('maps', ['sub-02'])])
+def test_flow_of_another_modality_is_left_out_beside_series(both, dataset, entry, lost, caplog):
+    dataset('cbf', start='sub-02/perf/sub-02')
+    with caplog.at_level('INFO'):
+        found = look(both, entry=entry)
+    assert [each.prefix for each in found if isinstance(each, FailedSeries)] == lost
+    assert ('sub-02/perf/sub-02_cbf.nii.gz and is left out' in caplog.text) == (not lost)
+
+
+def test_a_participant_asked_for_fails_without_tmax(both, dataset):
+    dataset('cbf', start='sub-02/perf/sub-02')
+    found = look(both, participant_label=('01', '02'))
+    assert [each.prefix for each in found if isinstance(each, FailedSeries)] == ['sub-02']
+
+
 # -- refused
 
 

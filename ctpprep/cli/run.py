@@ -132,15 +132,19 @@ def remove_stale(
     run: RunSettings,
     began: float,
 ) -> None:
-    """Remove what an earlier run left of a series that has failed now: no page may mix runs."""
+    """Remove what an earlier run left of a series and this one did not write: no page may mix runs."""
     from ctpprep.interfaces.bids import remove_older
-    from ctpprep.workflows.derivatives import written_paths
+    from ctpprep.workflows.derivatives import foreign_paths, written_paths
 
     failed = {each.prefix for each in results if not each.succeeded}
     for each in series:
-        if each.prefix in failed and remove_older(
-            written_paths(each, method, run.output_dir), began
-        ):
+        if each.prefix not in failed:
+            stale = [path for path in foreign_paths(each, method, run.output_dir) if path.is_file()]
+            for path in stale:
+                path.unlink()
+            if stale:
+                logger.info('%s: %d files of an earlier run were removed', each.prefix, len(stale))
+        elif remove_older(written_paths(each, method, run.output_dir), began):
             logger.info('%s failed: the files of an earlier run were removed', each.prefix)
 
 

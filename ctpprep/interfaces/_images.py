@@ -19,6 +19,7 @@ from nibabel.orientations import (
 )
 
 from ctpprep.perfusion import supplied
+from ctpprep.perfusion.ready_maps import MIRRORED
 
 # ITK counts in LPS, nibabel in RAS
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -96,7 +97,7 @@ def is_density(entry):
     """
     if not entry:
         return True
-    return json.loads(Path(entry).read_text())['reference_image_from'] in ('ctpref', 'ncct')
+    return json.loads(Path(entry).read_text())['reference_image_from'] in MIRRORED
 
 
 def voxel_size_mm(affine):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of one series for the report."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from nipype.interfaces.base import (
 )
 
 from ctpprep import figures
-from ctpprep.interfaces._images import load, voxel_size_mm
+from ctpprep.interfaces._images import is_density, load, voxel_size_mm
 
 MASKS = (
     'brain_mask',
@@ -91,7 +90,7 @@ class PlotSeries(SimpleInterface):
                 size_mm,
                 self.inputs.core_rcbf,
                 self.inputs.hypoperfusion_tmax,
-                '' if mirrors_a_map(self.inputs.entry) else 'HU',
+                'HU' if is_density(self.inputs.entry) else '',
             ),
             **self._draw_charts(images, size_mm),
         }
@@ -151,13 +150,6 @@ def _valued(images, name):
     if name == 'rcbf_local' and (none := images.get('unassessable_mask')) is not None:
         values[none.astype(bool)] = np.nan
     return values
-
-
-def mirrors_a_map(path):
-    """Tell whether a perfusion map stands in for the image of densities."""
-    return bool(isinstance(path, str) and path) and json.loads(Path(path).read_text())[
-        'reference_image_from'
-    ] not in ('ctpref', 'ncct')
 
 
 def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU'):

@@ -17,9 +17,9 @@ from ctpprep.exceptions import PerfusionError
 from ctpprep.interfaces import _images
 from ctpprep.interfaces.preprocessing import AIR_HU
 from ctpprep.perfusion import brain, ready_maps, supplied
+from ctpprep.perfusion.ready_maps import MIRRORED
 
 MAPS = ('cbf', 'rcbf', 'cbv', 'mtt', 'tmax', 'ttp')
-MIRRORED = {'ctpref': 'mean image of a series before contrast', 'ncct': 'baseline CT'}
 
 
 class _TakeMapsInputSpec(BaseInterfaceInputSpec):
@@ -31,7 +31,7 @@ class _TakeMapsInputSpec(BaseInterfaceInputSpec):
     ttp = File(exists=True, desc='TTP')
     units = traits.Dict(traits.Str, traits.Str, mandatory=True, desc="by map; '' if not stated")
     density = File(exists=True, desc='baseline CT or reference image in the same space, HU')
-    density_kind = traits.Enum('', 'ctpref', 'ncct', usedefault=True)
+    density_kind = traits.Enum('', *MIRRORED, usedefault=True)
     brain_mask = File(exists=True, desc='in place of ours, on any grid of the same space')
     tissue_mask = File(exists=True, desc='in place of ours, on any grid of the same space')
     bone_hu = traits.Float(mandatory=True, desc='HU')
@@ -99,6 +99,10 @@ class TakeMaps(SimpleInterface):
             ).astype(np.float32)
             self.facts |= facts
             self.notes.append(note)
+        if 'mtt' in maps and (
+            doubt := ready_maps.doubt_of_times(self.facts['tmax_median'], self.facts['mtt_median'])
+        ):
+            self.notes.append(doubt)
         if 'rcbf' in maps:
             self.notes.append(
                 'relative CBF: divided again by the median of our own reference tissue'

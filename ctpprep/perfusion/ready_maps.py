@@ -37,13 +37,19 @@ UNITS: dict[str, dict[str, tuple[float, bool]]] = {
     **{name: {unit: (factor, False) for unit, factor in _TIMES.items()}
        for name in ('mtt', 'tmax', 'ttp')},
 }  # fmt: skip
-# medians over tissue that are plausible in the standard unit
+# kinds of images of densities that can be mirrored
+MIRRORED = {'ctpref': 'mean image of a series before contrast', 'ncct': 'baseline CT'}
+# medians over tissue that are plausible in the standard unit; a Tmax of 6 s is seen where all tissue
+# is late, as in heart failure, and tenths of a second begin soon above
 PLAUSIBLE = {
-    'cbf': (5.0, 150.0), 'rcbf': (0.2, 5.0), 'cbv': (0.5, 15.0), 'mtt': (1.0, 30.0),
-    'tmax': (0.05, 20.0), 'ttp': (1.0, 90.0),
+    'cbf': (5.0, 150.0), 'rcbf': (0.2, 5.0), 'cbv': (0.5, 15.0), 'mtt': (1.0, 20.0),
+    'tmax': (0.05, 8.0), 'ttp': (1.0, 90.0),
 }  # fmt: skip
-# a stated unit is believed this many times beyond: software differs, but not as units do
-STATED_MARGIN = 3.0
+# a stated unit is believed this many times beyond: software differs, but not as units do; of times
+# less, since a tenth of a second is often written as a second
+STATED_MARGIN, STATED_MARGIN_OF_TIMES = 3.0, 1.5
+# medians of Tmax over those of MTT that one unit can give: about a quarter in health, 1 if all is late
+TMAX_PER_MTT = (0.02, 2.0)
 # other units that are taken without being stated: hardly any map fits two of them
 UNSTATED = {'rcbf': ('1', 'percent'), **dict.fromkeys(('mtt', 'tmax', 'ttp'), ('s', 'ms'))}
 # fewer voxels than this with a value are no map
@@ -122,7 +128,8 @@ def to_standard(name, values, tissue_mask, stated, *, tissue_density):
             f'{LEAST_VOXELS} are needed'
         )
     median = float(np.median(there))
-    margin = STATED_MARGIN if stated else 1.0
+    margin = STATED_MARGIN_OF_TIMES if standard == 's' else STATED_MARGIN
+    margin = margin if stated else 1.0
     low, high = PLAUSIBLE[name][0] / margin, PLAUSIBLE[name][1] * margin
     if stated and unit_key(stated) not in UNITS[name]:
         known = ', '.join(UNITS[name])
@@ -152,6 +159,35 @@ def to_standard(name, values, tissue_mask, stated, *, tissue_density):
     facts = {f'{name}_unit': read, f'{name}_unit_from': source, f'{name}_median': median * factor}
     changed = values if factor == 1.0 else (values * factor).astype(np.float32)
     return changed, facts, f'{word}: {how} ({shown})'
+
+
+def doubt_of_times(tmax_median, mtt_median):
+    """Say that Tmax and MTT can hardly be in the units that were taken.
+
+    Parameters
+    ----------
+    tmax_median, mtt_median : float
+        Medians over tissue, s.
+
+    Returns
+    -------
+    str
+        Empty if they agree.
+
+    Examples
+    --------
+    >>> doubt_of_times(1.2, 5.0)
+    ''
+    >>> doubt_of_times(8.0, 2.0)
+    'Tmax and MTT disagree: medians of 8 s and 2 s; check the Units of both'
+    """
+    low, high = TMAX_PER_MTT
+    if low <= tmax_median / mtt_median <= high:
+        return ''
+    return (
+        f'Tmax and MTT disagree: medians of {tmax_median:.3g} s and {mtt_median:.3g} s; check the '
+        'Units of both'
+    )
 
 
 def _shown(unit):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is written: one row a file."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ SIDES = {1: 'left', 2: 'right'}
 ROI = {'Type': 'ROI'}
 LESION = {'Type': 'Lesion'}
 HU = {'Units': 'HU'}
+BASELINE = 'desc-baseline_ctpref.nii.gz'  # what is mirrored where there is no series
 
 
 def _columns(**descriptions: tuple[str, str]) -> dict[str, Any]:
@@ -399,7 +401,7 @@ def ready_derivatives(series: ReadyMaps, global_reference: str) -> tuple[Derivat
     rows.append(
         Derivative(
             'ready_maps', 'reference',
-            'desc-hmc_ctpref.nii.gz' if copied else 'desc-baseline_ctpref.nii.gz',
+            known['reference'].ending if copied else BASELINE,
             known['reference'].description if copied else
             'image whose mirror image is registered: the baseline CT on the grid of the maps, or, '
             'without one, CBV or CBF scaled to the window of the registration (Measured says which)',
@@ -502,7 +504,7 @@ def derivative_rows(series: Series, method: MethodSettings, stage: str) -> list[
 
 
 def written_paths(series: Series, method: MethodSettings, output_dir: Path) -> list[Path]:
-    """List everything that a run of a series may write: files, sidecars, figures.
+    """List everything that runs of a series may write, by either entry: files, sidecars, figures.
 
     Parameters
     ----------
@@ -514,16 +516,40 @@ def written_paths(series: Series, method: MethodSettings, output_dir: Path) -> l
     -------
     list of Path
     """
-    stems = [
-        output_dir / f'{series.out_subdir}/{series.prefix}_{row.ending}'
-        for row in (*derivatives(method.global_reference), *table_of(series, method))
-    ]
-    paths = []
-    for path in stems:
-        paths += with_sidecars(path)
+    paths = _paths(series, output_dir, _endings(method))
     figures = output_dir / f'sub-{series.participant}' / 'figures'
     paths += figures.glob(f'{series.prefix}_desc-*_ctp.svg')
     return list(dict.fromkeys(paths))
+
+
+def foreign_paths(series: Series, method: MethodSettings, output_dir: Path) -> list[Path]:
+    """List what only other runs of a series write, such as those by the other entry.
+
+    Parameters
+    ----------
+    series : CTPSeries or ReadyMaps
+    method : MethodSettings
+    output_dir : Path
+
+    Returns
+    -------
+    list of Path
+        Files and sidecars, whether they are there or not.
+    """
+    skipped = () if getattr(series, 'ncct', None) else ('coregistration',)
+    own = {row.ending for row in table_of(series, method) if row.stage not in skipped}
+    kept = set(_paths(series, output_dir, own))
+    return [path for path in _paths(series, output_dir, _endings(method)) if path not in kept]
+
+
+def _endings(method: MethodSettings) -> list[str]:
+    """List the ends of the names of all files that either entry writes."""
+    return [*(row.ending for row in derivatives(method.global_reference)), BASELINE]
+
+
+def _paths(series: Series, output_dir: Path, endings: Iterable[str]) -> list[Path]:
+    stems = (output_dir / f'{series.out_subdir}/{series.prefix}_{each}' for each in endings)
+    return [path for stem in stems for path in with_sidecars(stem)]
 
 
 def init_writer(series: Series, method: MethodSettings, run: RunSettings, stage: str) -> pe.Node:

@@ -195,6 +195,11 @@ def test_a_mask_beside_the_maps_fails(head):
         take(head, brain_mask=~head['brain'])
 
 
+def test_tmax_that_disagrees_with_mtt_is_told(head):
+    assert 'disagree' not in notes(take(head, mtt=head['tmax'] * 3))
+    assert 'Tmax and MTT disagree' in notes(take(head, tmax=head['tmax'] * 5, mtt=head['tmax']))
+
+
 def test_an_empty_map_fails(head):
     with pytest.raises(PerfusionError, match='the map of Tmax is empty'):
         take(head, tmax=np.zeros(SHAPE, np.float32))

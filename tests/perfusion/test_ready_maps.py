@@ -76,7 +76,12 @@ def test_no_median_fits_two_units():
         ('cbf', 2000, '', 'state its Units'),
         ('cbf', 40, 'mL/g/min', 'check its Units'),
         ('cbf', 40, 'HU', 'is "HU", which is not one of'),
-        ('tmax', 35, '', 'the median of Tmax over tissue is 35'),
+        ('tmax', 12, '', 'the median of Tmax over tissue is 12'),
+        ('tmax', 15, '', '0.05 to 8 s are plausible'),
+        ('tmax', 20, '', 'state its Units'),
+        ('tmax', 15, 's', '0.0333 to 12 s are plausible'),
+        ('tmax', 20, 's', 'check its Units'),
+        ('mtt', 40, 's', 'the median of MTT over tissue is 40 s'),
         ('tmax', 1500, 's', '1.5e+03 s'),
     ],
 )
@@ -85,6 +90,23 @@ def test_an_implausible_unit_is_one_sentence(name, value, stated, words):
         convert(name, value, stated)
     assert words in str(caught.value)
     assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('stated', ['', 's'])
+@pytest.mark.parametrize('median', [0.3, 2.5, 4, 6.5])
+def test_late_and_uncalibrated_tmax_passes(median, stated):
+    """All tissue is late in heart failure; other programs give 2 to 4 s in health."""
+    assert convert('tmax', median, stated)[0] == pytest.approx(median)
+
+
+@pytest.mark.parametrize(('tmax', 'mtt'), [(0.3, 4.5), (3.0, 5.0), (6.0, 6.0)])
+def test_tmax_and_mtt_of_one_unit_agree(tmax, mtt):
+    assert not ready_maps.doubt_of_times(tmax, mtt)
+
+
+@pytest.mark.parametrize(('tmax', 'mtt'), [(8.0, 2.5), (0.2, 15.0)])
+def test_tmax_and_mtt_of_two_units_are_doubted(tmax, mtt):
+    assert 'check the Units of both' in ready_maps.doubt_of_times(tmax, mtt)
 
 
 def test_a_standard_unit_changes_no_voxel():

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from ctpprep.dataset import SuppliedFile
+from ctpprep.ready_maps import ReadyMaps
 from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings, RunSettings
-from ctpprep.workflows.derivatives import derivative_rows, derivatives, init_writer
+from ctpprep.workflows.derivatives import derivative_rows, derivatives, foreign_paths, init_writer
 
 TIMES = tuple(5.0 + 1.5 * frame for frame in range(12))
 SERIES = CTPSeries(
@@ -75,6 +76,21 @@ def rows():
 
 def test_the_promised_files_are_written_and_no_others(rows):
     assert set(rows) == set(FILES)
+
+
+def test_files_of_the_other_entry_are_foreign():
+    def foreign(series):
+        start = f'{series.prefix}_'
+        paths = foreign_paths(series, MethodSettings(), Path('out'))
+        return {path.name.removeprefix(start) for path in paths}
+
+    assert foreign(SERIES) == {f'desc-baseline_ctpref.{each}' for each in ('nii.gz', 'json', 'tsv')}
+    assert 'from-ctpref_to-NCCT_mode-image_xfm.txt' in foreign(replace(SERIES, ncct=None))
+    given = {name: SuppliedFile(Path(name), f'bids:raw:{name}') for name in ('cbf', 'tmax')}
+    maps = ReadyMaps('sub-01', '01', None, 'sub-01/ct', '', given, {})
+    others = foreign(maps)
+    assert {'desc-local_rcbv.nii.gz', 'mtt.json', 'desc-hmc_ctpref.nii.gz'} <= others
+    assert not {'tmax.nii.gz', 'tmax.json', 'desc-baseline_ctpref.nii.gz'} & others
 
 
 def test_each_file_is_written_once():
