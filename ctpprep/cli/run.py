@@ -139,7 +139,9 @@ def remove_stale(
     failed = {each.prefix for each in results if not each.succeeded}
     for each in series:
         if each.prefix not in failed:
-            stale = [path for path in foreign_paths(each, method, run.output_dir) if path.is_file()]
+            stale = [
+                path for path in foreign_paths(each, method, run.output_dir) if path.is_file()
+            ]
             for path in stale:
                 path.unlink()
             if stale:

@@ -84,7 +84,9 @@ def test_files_of_the_other_entry_are_foreign():
         paths = foreign_paths(series, MethodSettings(), Path('out'))
         return {path.name.removeprefix(start) for path in paths}
 
-    assert foreign(SERIES) == {f'desc-baseline_ctpref.{each}' for each in ('nii.gz', 'json', 'tsv')}
+    assert foreign(SERIES) == {
+        f'desc-baseline_ctpref.{each}' for each in ('nii.gz', 'json', 'tsv')
+    }
     assert 'from-ctpref_to-NCCT_mode-image_xfm.txt' in foreign(replace(SERIES, ncct=None))
     given = {name: SuppliedFile(Path(name), f'bids:raw:{name}') for name in ('cbf', 'tmax')}
     maps = ReadyMaps('sub-01', '01', None, 'sub-01/ct', '', given, {})
