@@ -697,7 +697,7 @@ def isles(site, where):
     """Run on maps as in ISLES'24: no sidecars, on the grid of an NCCT in the raw data beside.
 
     a has the NCCT, larger and finer; b none, relative CBF in percent, Tmax in ms and voxels in
-    another order; c no Tmax; d maps of two grids.
+    another order; c no Tmax; d maps of two grids; e an NCCT that lies elsewhere.
     """
     root = site.folder / 'isles'
 
@@ -717,6 +717,10 @@ def isles(site, where):
     placed = affine @ np.diag([0.5, 0.5, 1, 1])
     placed[:3, 3] = (affine @ [-5.25, -5.25, -2, 1])[:3]
     give('a', 'ncct', np.round(fine).astype(np.int16), placed, 'raw_data', '')
+    for name, array in arrays.items():
+        give('e', f'space-ncct_{name}', array, affine)
+    placed[0, 3] += 120
+    give('e', 'ncct', np.round(fine).astype(np.int16), placed, 'raw_data', '')
     flip = np.diag([-1.0, 1, 1, 1])
     flip[0, 3] = HEAD.matrix - 1
     percent = {'rcbf': arrays['cbf'] * 2, 'tmax': arrays['tmax'] * 1000, 'cbv': arrays['cbv']}
@@ -757,6 +761,22 @@ def test_without_a_ct_the_mirrored_map_is_warned_of(isles):
     said = 'quality: Mirrored image: density or perfusion (warn)'
     assert f'sub-b_ses-01  ok      {said}' in isles.run.stdout
     assert 'for want of a CT, the map of CBV' in isles.run.stdout
+
+
+def test_a_ct_that_lies_elsewhere_shaped_nothing(isles):
+    """Sources, settings and limit are those of maps without a CT."""
+    assert 'baseline CT not used' in isles.run.stdout
+    folder = isles.found('e', 'tmax').parent
+    told = {path.name[17:]: json.loads(path.read_text()) for path in folder.glob('*.json')}
+    assert not [name for name, each in told.items() if '_ncct.nii.gz' in str(each['Sources'])]
+    assert 'Settings' not in told['desc-brain_mask.json']
+    assert set(told['desc-baseline_ctpref.json']['Settings']) == {'mirror_window_hu'}
+    limit = MethodSettings().map_least_similarity
+    assert told['seg-hemisphere_dseg.json']['Settings']['map_least_similarity'] == limit
+    assert told['desc-qualitycontrol_ctp.json']['mirror_similarity']['Fail'] == limit
+    near = isles.found('a', 'brain_mask')
+    assert any('_ncct.nii.gz' in each for each in sidecar(near)['Sources'])
+    assert set(sidecar(near)['Settings']) == {'bone_hu', 'csf_hu'}
 
 
 def test_outputs_beside_a_ct_and_alone_are_valid(isles):

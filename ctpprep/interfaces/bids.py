@@ -138,6 +138,12 @@ class WriteDerivatives(SimpleInterface):
         }
         if absent:
             sidecar['Sources'] = [uri for uri in sidecar['Sources'] if uri not in absent]
+        for port, names in row.get('settings_if', {}).items():
+            if not isdefined(getattr(self.inputs, port)):
+                kept = {k: v for k, v in sidecar['Settings'].items() if k not in names}
+                sidecar['Settings'] = kept
+        if not sidecar.get('Settings', True):
+            del sidecar['Settings']
         measured = {}
         for name in row['facts']:
             if isdefined(path := getattr(self.inputs, name)):

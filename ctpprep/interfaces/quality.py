@@ -39,11 +39,13 @@ class _AssessQualityInputSpec(BaseInterfaceInputSpec):
     entry = File(exists=True, desc='of maps made elsewhere: which image was mirrored, json')
     hypoperfusion_tmax = traits.Float(mandatory=True, desc='s')
     mirror_least_similarity = traits.Float(mandatory=True, desc='correlation')
+    map_least_similarity = traits.Float(desc='correlation, in its stead if a map is mirrored')
     mirror_most_folding = traits.Float(mandatory=True, desc='fraction')
 
 
 class _AssessQualityOutputSpec(TraitedSpec):
     quality = File(exists=True, desc='one row: figures, grades and sentences, tsv')
+    limits = File(exists=True, desc='the checks as they describe its columns in a sidecar, json')
 
 
 class AssessQuality(SimpleInterface):
@@ -53,13 +55,19 @@ class AssessQuality(SimpleInterface):
     output_spec = _AssessQualityOutputSpec
 
     def _run_interface(self, runtime):
+        inputs = self.inputs
+        by_density = _images.is_density(inputs.entry)
         checks = quality.checks_of(
-            self.inputs.mirror_least_similarity, self.inputs.mirror_most_folding
+            inputs.mirror_least_similarity if by_density else inputs.map_least_similarity,
+            inputs.mirror_most_folding,
         )
         row = quality.grade(self._series_figures() | self._map_figures(), checks)
         path = Path(runtime.cwd) / 'quality.tsv'
         pd.DataFrame([row]).to_csv(path, sep='\t', index=False, na_rep='n/a')
         self._results['quality'] = str(path)
+        self._results['limits'] = str(path.with_name('limits.json'))
+        limits = {check.name: _describe(check) for check in checks}
+        Path(self._results['limits']).write_text(json.dumps(limits))
         return runtime
 
     def _series_figures(self):
@@ -131,6 +139,17 @@ class AssessQuality(SimpleInterface):
         if not self.inputs.unassessable_mask:
             return None
         return _images.load_mask(self.inputs.unassessable_mask).sum() / tissue.sum()
+
+
+def _describe(check):
+    return {
+        'LongName': check.title,
+        'Description': check.meaning,
+        'Units': check.unit,
+        'Warn': check.warn,
+        'Fail': check.fail,
+        'LowIsBad': check.low_is_bad,
+    }
 
 
 def _read(path):

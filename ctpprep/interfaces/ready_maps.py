@@ -52,6 +52,9 @@ class _TakeMapsOutputSpec(TraitedSpec):
     tissue_mask = File(exists=True)
     vessel_mask = File(exists=True, desc='only if the tissue was not supplied')
     csf_mask = File(exists=True, desc='only if the tissue was not supplied')
+    brain_ct = File(exists=True, desc='the image of densities, if the brain was found in it')
+    baseline_ct = File(exists=True, desc='the same, if it was used: it is mirrored, and shows CSF')
+    stand_in = File(exists=True, desc='the map that is mirrored in its stead')
     entry = File(exists=True, desc='units, and where masks and reference come from, json')
     entry_fields = File(exists=True, desc='sidecar field with the same in sentences, json')
     baseline_fields = File(exists=True, desc='unit of the reference as a sidecar field, json')
@@ -134,6 +137,7 @@ class TakeMaps(SimpleInterface):
         )
         share, name = ready_maps.share_inside(density, values), Path(inputs.density).name
         if share >= ready_maps.LEAST_INSIDE:
+            self._results['baseline_ct'] = inputs.density
             return density
         lies = (
             f'{name}: {share:.0%} of the maps lie on its soft tissue, at least '
@@ -155,6 +159,7 @@ class TakeMaps(SimpleInterface):
                     density, values, self.size, bone_hu=inputs.bone_hu, csf_hu=inputs.csf_hu
                 )
                 self._tell('brain mask', 'baseline CT, as far as the maps reach')
+                self._results['brain_ct'] = inputs.density
                 return found
             except PerfusionError as error:
                 self.notes.append(f'baseline CT shows no brain: {error}')
@@ -183,6 +188,7 @@ class TakeMaps(SimpleInterface):
             self._tell('reference image', kind, MIRRORED[kind])
             return density
         name = 'cbv' if 'cbv' in maps else 'cbf'
+        self._results['stand_in'] = self.inputs.cbv or self.inputs.cbf or self.inputs.rcbf
         self._tell(
             'reference image', name,
             f'for want of a CT, the map of {name.upper()} with its lesions; look at the mirror '

@@ -141,6 +141,8 @@ class _RegisterMirrorInputSpec(BaseInterfaceInputSpec):
     mirror_grid_mm = traits.Float(mandatory=True, desc='in-plane voxel size, mm')
     mirror_window_hu = traits.Tuple(traits.Float, traits.Float, mandatory=True)
     mirror_least_similarity = traits.Float(mandatory=True, desc='correlation')
+    map_least_similarity = traits.Float(desc='correlation, in its stead if a map is mirrored')
+    entry = File(exists=True, desc='of maps made elsewhere: which image was mirrored, json')
     mirror_most_folding = traits.Float(mandatory=True, desc='fraction of the brain')
     mirror_retry_similarity = traits.Float(mandatory=True, desc='correlation')
     random_seed = traits.Int(mandatory=True)
@@ -180,8 +182,11 @@ class RegisterMirror(SimpleInterface):
                 best = found
             if best is not None and best.score >= inputs.mirror_retry_similarity:
                 break
+        by_density = _images.is_density(inputs.entry)
         limits = {
-            'least_similarity': inputs.mirror_least_similarity,
+            'least_similarity': inputs.mirror_least_similarity
+            if by_density
+            else inputs.map_least_similarity,
             'most_folding': inputs.mirror_most_folding,
         }
         facts = {

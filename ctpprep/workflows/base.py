@@ -78,8 +78,6 @@ def init_series_wf(
         quantities = quantities if 'cbv' in series.maps else ('rcbf',)
         # whose Tmax it is, is not known: there is none without calibration
         method = replace(method, tmax_calibration=False)
-        if series.reference is None:
-            method = replace(method, mirror_least_similarity=method.map_least_similarity)
     else:
         mem_gb = working_gb(series, method)
         stages = {
@@ -87,7 +85,7 @@ def init_series_wf(
             'deconvolution': init_deconvolution_wf(series, method, mem_gb, threads),
         }
     stages |= {
-        'symmetry': init_symmetry_wf(method),
+        'symmetry': init_symmetry_wf(method, series),
         'normalization': init_normalization_wf(method, quantities),
         'segmentation': init_segmentation_wf(method, isinstance(series, CTPSeries)),
         'quality': init_quality_wf(series, method, run),

@@ -10,7 +10,6 @@ from nipype.pipeline import engine as pe
 
 from ctpprep.interfaces.bids import WriteDerivatives, with_sidecars
 from ctpprep.interfaces.segmentation import LESIONS
-from ctpprep.perfusion.quality import checks_of
 from ctpprep.ready_maps import ReadyMaps
 from ctpprep.series import CTPSeries, Series
 from ctpprep.settings import MethodSettings, RunSettings
@@ -103,6 +102,8 @@ class Derivative:
         Meaning of the values of a segmentation.
     fields : tuple of str
         Ports of JSON files whose fields the sidecar takes as they are.
+    settings_if : dict of str to tuple of str
+        Single settings that count only if a port brings a file.
     """
 
     stage: str
@@ -115,8 +116,11 @@ class Derivative:
     facts: tuple[str, ...] = ()
     labels: dict[int, str] | None = None
     fields: tuple[str, ...] = ()
+    settings_if: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+# inputs of which the run tells whether they were used
+KNOWN_LATER = ('brain_ct', 'baseline_ct', 'stand_in')
 # what a supplied file shaped besides what is made from that
 SHAPED = {
     'brain_mask': ('brain_mask', 'tissue_mask', 'vessel_mask', 'csf_mask'),
@@ -321,25 +325,9 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
         Derivative(
             'quality', 'quality', 'desc-qualitycontrol_ctp.tsv',
             'automated quality control: for every check its figure, grade and sentence',
-            ('ctp',), (), QUALITY,
+            ('ctp',), (), QUALITY, fields=('limits',),
         ),
     )  # fmt: skip
-
-
-def _limits(method: MethodSettings) -> dict[str, Any]:
-    """Describe the columns of quality control."""
-    checks = checks_of(method.mirror_least_similarity, method.mirror_most_folding)
-    return {
-        check.name: {
-            'LongName': check.title,
-            'Description': check.meaning,
-            'Units': check.unit,
-            'Warn': check.warn,
-            'Fail': check.fail,
-            'LowIsBad': check.low_is_bad,
-        }
-        for check in checks
-    }
 
 
 def ready_derivatives(series: ReadyMaps, global_reference: str) -> tuple[Derivative, ...]:
@@ -370,34 +358,37 @@ def ready_derivatives(series: ReadyMaps, global_reference: str) -> tuple[Derivat
         for name in series.maps
         if name != 'rcbf'
     ]  # fmt: skip
-    from_ct = ('given_reference',) if series.reference else ()
-    by_density = ('csf_hu',) if series.reference else ()
+    # a CT that does not lie on the maps, or shows no brain, is told when it is read
+    ct = ('baseline_ct',) if series.reference else ()
+    by_density = {'baseline_ct': ('csf_hu',)} if series.reference else {}
 
     def mask(
-        name: str, description: str, made_from: tuple[str, ...], settings: tuple[str, ...]
-    ) -> Derivative:
+        name: str, description: str, made_from: tuple[str, ...], settings: tuple[str, ...] = (),
+        settings_if: dict[str, tuple[str, ...]] | None = None,
+    ) -> Derivative:  # fmt: skip
         if name in series.masks:
-            made_from, settings = (f'given_{name}',), ()
+            made_from, settings, settings_if = (f'given_{name}',), (), None
         return replace(
             known[name], stage='ready_maps', description=description, sources=made_from,
-            settings=settings, **told,
+            settings=settings, settings_if=settings_if or {}, **told,
         )  # fmt: skip
 
     rows.append(
-        mask('brain_mask', known['brain_mask'].description, (*sources, *from_ct),
-             ('bone_hu', *by_density) if series.reference else ())
+        mask('brain_mask', known['brain_mask'].description,
+             (*sources, *(('brain_ct',) if series.reference else ())),
+             settings_if={'brain_ct': ('bone_hu', 'csf_hu')} if series.reference else {})
     )  # fmt: skip
-    parts = (*sources, *from_ct, 'brain_mask')
+    parts = (*sources, *ct, 'brain_mask')
     rows.append(
-        mask('tissue_mask', 'brain without vessels and CSF', parts, ('vessel_ratio', *by_density))
+        mask('tissue_mask', 'brain without vessels and CSF', parts, ('vessel_ratio',), by_density)
     )
     if 'tissue_mask' not in series.masks:
         rows += [
-            mask('vessel_mask', 'far more blood than brain', parts, ('vessel_ratio',)),
-            mask('csf_mask', known['csf_mask'].description, parts, by_density),
-        ]
+            mask('vessel_mask', 'far more blood than brain', (*sources, 'brain_mask'),
+                 ('vessel_ratio',)),
+            mask('csf_mask', known['csf_mask'].description, parts, settings_if=by_density),
+        ]  # fmt: skip
     copied = series.reference_kind == 'ctpref'
-    blood = ('given_cbv',) if 'cbv' in series.maps else sources[:1]
     rows.append(
         Derivative(
             'ready_maps', 'reference',
@@ -405,9 +396,10 @@ def ready_derivatives(series: ReadyMaps, global_reference: str) -> tuple[Derivat
             known['reference'].description if copied else
             'image whose mirror image is registered: the baseline CT on the grid of the maps, or, '
             'without one, CBV or CBF scaled to the window of the registration (Measured says which)',
-            from_ct if copied else (*from_ct, *blood), () if copied else ('mirror_window_hu',),
+            ct if copied else (*ct, 'stand_in'), (),
             {'SpatialReference': 'the grid of the maps'}, told['facts'],
             fields=(*told['fields'], 'baseline_fields'),
+            settings_if={} if copied else {'stand_in': ('mirror_window_hu',)},
         )
     )  # fmt: skip
     for row in table:
@@ -417,6 +409,9 @@ def ready_derivatives(series: ReadyMaps, global_reference: str) -> tuple[Derivat
             row = replace(row, settings=tuple(s for s in row.settings if s != 'uncertainty'))
         if row.name == 'quality':
             row = replace(row, sources=sources)
+        if 'symmetry' in row.settings and not copied:
+            # the limit that counts, if a map is mirrored
+            row = replace(row, settings_if={'stand_in': ('map_least_similarity',)})
         if row.name == 'rcbf_global' and series.relative:
             row = replace(row, sources=('given_rcbf', *row.sources[1:]))
         rows.append(row)
@@ -444,7 +439,10 @@ def _uris_of_inputs(series: Series) -> dict[str, str]:
     """Name what was read, by the words of `Derivative.sources`."""
     if isinstance(series, ReadyMaps):
         given = {f'given_{name}': file.uri for name, file in (series.maps | series.masks).items()}
-        return given | ({'given_reference': series.reference.uri} if series.reference else {})
+        given['stand_in'] = series.maps['cbv' if 'cbv' in series.maps else series.flow].uri
+        if series.reference is not None:
+            given |= dict.fromkeys(('brain_ct', 'baseline_ct'), series.reference.uri)
+        return given
     uris = {'ctp': series.source.uri}
     if series.ncct is not None:
         depth = series.uri.count('/')
@@ -465,7 +463,7 @@ def derivative_rows(series: Series, method: MethodSettings, stage: str) -> list[
     -------
     list of dict
         ``name``, ``path`` below the output folder, ``sidecar``, ``made_from`` (URI of each source
-        that is a file of ours, by port), ``facts`` and ``labels``.
+        that may be missing, by port), ``settings_if``, ``facts`` and ``labels``.
     """
     table = table_of(series, method)
     paths = {row.name: f'{series.out_subdir}/{series.prefix}_{row.ending}' for row in table}
@@ -482,11 +480,10 @@ def derivative_rows(series: Series, method: MethodSettings, stage: str) -> list[
             for piece, file in series.supplied.items()
             if isinstance(series, CTPSeries) and row.name in SHAPED.get(piece, ())
         ]
-        if row.name == 'quality':
-            sidecar |= _limits(method)
         if isinstance(series, CTPSeries) and {'ctp', 'ctp_corrected'} & set(row.sources):
             sidecar['TimingSource'] = series.timing_source
-        singles = {name: value for name, value in method.as_dict().items() if name in row.settings}
+        wanted = {*row.settings, *(name for names in row.settings_if.values() for name in names)}
+        singles = {name: value for name, value in method.as_dict().items() if name in wanted}
         if settings := method.stage(*row.settings) | singles:
             sidecar['Settings'] = settings
         rows.append(
@@ -494,7 +491,12 @@ def derivative_rows(series: Series, method: MethodSettings, stage: str) -> list[
                 'name': row.name,
                 'path': paths[row.name],
                 'sidecar': sidecar,
-                'made_from': {source: uris[source] for source in row.sources if source in paths},
+                'made_from': {
+                    source: uris[source]
+                    for source in row.sources
+                    if source in paths or source in KNOWN_LATER
+                },
+                'settings_if': {port: list(names) for port, names in row.settings_if.items()},
                 'facts': list(row.facts),
                 'fields': list(row.fields),
                 'labels': row.labels or {},
@@ -562,7 +564,11 @@ def init_writer(series: Series, method: MethodSettings, run: RunSettings, stage:
     names = list(
         dict.fromkeys(
             [row['name'] for row in rows]
-            + [f for row in rows for f in (*row['made_from'], *row['facts'], *row['fields'])]
+            + [
+                port
+                for row in rows
+                for port in (*row['made_from'], *row['facts'], *row['fields'], *row['settings_if'])
+            ]
         )
     )
     writer = WriteDerivatives(names=names, rows=rows, output_dir=str(run.output_dir))

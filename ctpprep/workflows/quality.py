@@ -40,7 +40,7 @@ def init_quality_wf(
     Returns
     -------
     LiterateWorkflow
-        Inputs: those of `CHECKED` and `DRAWN`. Output: ``quality``.
+        Inputs: those of `CHECKED` and `DRAWN`. Outputs: ``quality`` ``limits``.
     """
     workflow = LiterateWorkflow(name=name)
     # relative flow is no CBF to draw
@@ -52,6 +52,7 @@ def init_quality_wf(
         AssessQuality(
             hypoperfusion_tmax=method.hypoperfusion_tmax,
             mirror_least_similarity=method.mirror_least_similarity,
+            map_least_similarity=method.map_least_similarity,
             mirror_most_folding=method.mirror_most_folding,
         ),
         name='assess_quality',
@@ -73,11 +74,11 @@ def init_quality_wf(
         name='write_figures',
         overwrite=True,
     )
-    outputnode = pe.Node(IdentityInterface(['quality']), name='outputnode')
+    outputnode = pe.Node(IdentityInterface(['quality', 'limits']), name='outputnode')
     workflow.connect([
         (inputnode, assess_quality, [(port, port) for port in CHECKED]),
         (inputnode, plot_series, [(port, port) for port in drawn]),
         (plot_series, write_figures, [('figures', 'figures')]),
-        (assess_quality, outputnode, [('quality', 'quality')]),
+        (assess_quality, outputnode, [('quality', 'quality'), ('limits', 'limits')]),
     ])  # fmt: skip
     return workflow

@@ -10,7 +10,10 @@ from ctpprep.ready_maps import ReadyMaps
 from ctpprep.settings import MethodSettings
 
 MADE = ('vessel_mask', 'csf_mask')
-FACTS = ('entry', 'entry_fields', 'baseline_fields')
+FACTS = ('entry', 'entry_fields', 'baseline_fields', 'brain_ct', 'baseline_ct', 'stand_in')
+# how brain and CSF are found without a CT
+BY_VALUES = 'where the maps have values, closed and filled'
+NO_FLOW = 'voxels of hardly any flow'
 
 
 def init_ready_maps_wf(
@@ -60,31 +63,42 @@ def init_ready_maps_wf(
 def _describe(series: ReadyMaps, method: MethodSettings) -> str:
     words = {'cbf': 'CBF', 'rcbf': 'relative CBF', 'tmax': 'Tmax'}
     maps = ', '.join(words.get(each, each.upper()) for each in series.maps)
+    blood = 'CBV' if 'cbv' in series.maps else 'CBF'
+    in_its_stead = f'the map of {blood}, scaled to the window of the registration'
     mirrored = {
         'ctpref': 'the reference image that was supplied',
         'ncct': 'the baseline CT, brought to their grid by its header',
-        '': f'for want of a CT, the map of {"CBV" if "cbv" in series.maps else "CBF"}, scaled to '
-        'the window of the registration',
+        '': f'for want of a CT, {in_its_stead}',
     }[series.reference_kind]
     brain = (
         'a mask that was supplied'
         if 'brain_mask' in series.masks
         else 'the soft tissue inside the ring of bone in the CT, as far as the maps reach'
         if series.reference
-        else 'where the maps have values, closed and filled'
+        else BY_VALUES
     )
-    csf = f'voxels below {method.csf_hu:g} HU' if series.reference else 'voxels of hardly any flow'
+    csf = f'voxels below {method.csf_hu:g} HU' if series.reference else NO_FLOW
     tissue = (
         'a mask that was supplied, too'
         if 'tissue_mask' in series.masks
         else f'brain without vessels (more than {method.vessel_ratio:g} times the median of '
-        f'{"CBV" if "cbv" in series.maps else "CBF"}) and without CSF ({csf})'
+        f'{blood}) and without CSF ({csf})'
     )
+    # whether a CT shows the brain and lies on the maps is known when it is read
+    otherwise = ''
+    if series.reference and 'brain_mask' not in series.masks:
+        otherwise = f' If the CT shows no brain, the brain is {BY_VALUES}.'
+    if series.reference_kind == 'ncct':
+        without = '' if 'tissue_mask' in series.masks else f'CSF is then {NO_FLOW}, and '
+        otherwise += (
+            f' A CT that does not lie on the maps is not used: {without}the reference image is '
+            f'{in_its_stead}. Sidecars say which it was.'
+        )
     return f"""
 ### Perfusion maps
 
 The perfusion maps ({maps}) were made elsewhere and taken as they are, on their own grid; how, is
 for their maker to say. Units are those that their sidecars state, or else those in which the
 median over tissue is plausible. The brain is {brain}; tissue is {tissue}. The reference image is
-{mirrored}.
+{mirrored}.{otherwise}
 """

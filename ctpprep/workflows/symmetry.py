@@ -7,31 +7,41 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from ctpprep.interfaces.normalization import MirrorImage
 from ctpprep.interfaces.registration import FindHomologues, RegisterMirror
+from ctpprep.ready_maps import ReadyMaps
+from ctpprep.series import Series
 from ctpprep.settings import MethodSettings
 
 
-def init_symmetry_wf(method: MethodSettings, name: str = 'symmetry_wf') -> LiterateWorkflow:
+def init_symmetry_wf(
+    method: MethodSettings, series: Series | None = None, name: str = 'symmetry_wf'
+) -> LiterateWorkflow:
     """Mirror the reference image, bring it home and find homologues and hemispheres.
 
     Parameters
     ----------
     method : MethodSettings
+    series : CTPSeries or ReadyMaps, optional
+        Of maps made elsewhere it tells whether a CT is known that can be mirrored.
     name : str
 
     Returns
     -------
     LiterateWorkflow
-        Inputs: ``reference`` ``brain_mask`` ``tissue_mask``. Outputs: ``reference_mirror``
+        Inputs: ``reference`` ``brain_mask`` ``tissue_mask`` ``entry``. Outputs: ``reference_mirror``
         ``homologue_reference`` ``symmetry`` ``hemispheres``, and where the registration can be
         trusted ``mirror_to_reference`` ``reference_to_mirror`` ``homologue_tissue``.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(
-        IdentityInterface(['reference', 'brain_mask', 'tissue_mask']), name='inputnode'
+        IdentityInterface(['reference', 'brain_mask', 'tissue_mask', 'entry']), name='inputnode'
     )
     mirror_image = pe.Node(MirrorImage(), name='mirror_image')
     register_mirror = pe.Node(
-        RegisterMirror(**method.stage('symmetry')), name='register_mirror', mem_gb=1.0
+        RegisterMirror(
+            **method.stage('symmetry'), map_least_similarity=method.map_least_similarity
+        ),
+        name='register_mirror',
+        mem_gb=1.0,
     )
     find_homologues = pe.Node(FindHomologues(), name='find_homologues', mem_gb=0.7)
     registered = ['mirror_to_reference', 'reference_to_mirror', 'homologue_reference', 'symmetry']
@@ -41,7 +51,8 @@ def init_symmetry_wf(method: MethodSettings, name: str = 'symmetry_wf') -> Liter
     )
     workflow.connect([
         (inputnode, mirror_image, [('reference', 'reference')]),
-        (inputnode, register_mirror, [('reference', 'reference'), ('brain_mask', 'brain_mask')]),
+        (inputnode, register_mirror, [('reference', 'reference'), ('brain_mask', 'brain_mask'),
+                                      ('entry', 'entry')]),
         (mirror_image, register_mirror, [('reference_mirror', 'reference_mirror')]),
         (inputnode, find_homologues, [('brain_mask', 'brain_mask'),
                                       ('tissue_mask', 'tissue_mask')]),
@@ -63,7 +74,16 @@ reflection. Where brain and mirrored brain then correlated by less than
 {method.mirror_retry_similarity:g}, other starts were tried and the best result kept. The transform
 gives each voxel its contralateral homologue; the hemispheres meet where a voxel is its own
 homologue. A registration failed if brain and mirrored brain correlated by less than
-{method.mirror_least_similarity:g}, or if it folded over itself in more than
+{_limit(method, series)}, or if it folded over itself in more than
 {method.mirror_most_folding:.1%} of the brain; local maps were then withheld.
 """
     return workflow
+
+
+def _limit(method: MethodSettings, series: Series | None) -> str:
+    """Say how alike brain and mirrored brain must be; whether a CT fits maps is known when it is read."""
+    if not isinstance(series, ReadyMaps) or series.reference_kind == 'ctpref':
+        return f'{method.mirror_least_similarity:g}'
+    if series.reference is None:
+        return f'{method.map_least_similarity:g}'
+    return f'{method.mirror_least_similarity:g} ({method.map_least_similarity:g} if a map is mirrored)'

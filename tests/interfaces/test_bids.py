@@ -37,7 +37,8 @@ def row(name, ending, **changed):
 def write(rows, **sources):
     """Run the writer; give the folder of its files."""
     names = {each['name'] for each in rows}
-    names |= {port for each in rows for port in (*each['facts'], *each['made_from'])}
+    ports = ('facts', 'made_from', 'settings_if')
+    names |= {port for each in rows for kind in ports for port in each.get(kind, ())}
     writer = WriteDerivatives(
         names=sorted(names), rows=rows, output_dir=str(Path('out').absolute())
     )
@@ -208,6 +209,16 @@ def test_a_source_that_was_not_made_is_not_named():
     folder = write([row('t', 't.tsv', sidecar=told, made_from=sources)], t='t.tsv', here='t.tsv')
     sidecar = json.loads((folder / 'sub-1_t.json').read_text())
     assert sidecar['Sources'] == ['bids:raw:a', 'bids::here']
+
+
+def test_a_setting_that_shaped_nothing_is_not_named():
+    Path('t.tsv').write_text('x\n')
+    told = {'Settings': {'csf_hu': 17, 'bone_hu': 130}}
+    by = {'ct': ['csf_hu', 'bone_hu'], 'here': ['other']}
+    folder = write([row('t', 't.tsv', sidecar=told, settings_if=by)], t='t.tsv', here='t.tsv')
+    assert 'Settings' not in json.loads((folder / 'sub-1_t.json').read_text())
+    folder = write([row('t', 't.tsv', sidecar=told, settings_if=by)], t='t.tsv', ct='t.tsv')
+    assert json.loads((folder / 'sub-1_t.json').read_text())['Settings'] == told['Settings']
 
 
 def test_figures_go_to_the_folder_of_the_participant():

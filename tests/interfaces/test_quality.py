@@ -121,6 +121,17 @@ def test_the_limits_that_withhold_local_maps_are_those_of_failure(files, limit, 
     assert 'read the global map' in row[f'{check}_sentence']
 
 
+@pytest.mark.parametrize(
+    ('mirrored', 'limit', 'status'), [('ncct', 0.85, 'fail'), ('cbv', 0.3, 'pass')]
+)
+def test_the_limit_is_that_of_the_image_that_was_mirrored(files, mirrored, limit, status):
+    Path('entry.json').write_text(json.dumps({'reference_image_from': mirrored}))
+    files |= {'entry': str(Path('entry.json').absolute())}
+    limits = {'mirror_least_similarity': 0.85, 'map_least_similarity': 0.3}
+    assert assess(files, **limits)['mirror_similarity_status'] == status
+    assert json.loads(Path('limits.json').read_text())['mirror_similarity']['Fail'] == limit
+
+
 def test_figures_of_withheld_maps_are_not_available(files):
     Path('volumes.tsv').write_text(
         'region\tnormalization\tmeasure\tvolume_ml\n'

@@ -173,6 +173,20 @@ def test_an_ncct_beside_the_maps_is_told_and_not_used(head):
     outputs = take(head, density=moved, density_kind='ncct')
     assert told(outputs)['reference_image_from'] == 'cbv'
     assert 'baseline CT not used: density.nii' in notes(outputs)
+    assert not isdefined(outputs.baseline_ct)
+    assert not isdefined(outputs.brain_ct)
+    assert Path(outputs.stand_in).name == 'cbv.nii'
+
+
+def test_a_ct_without_a_brain_is_mirrored_all_the_same(head, monkeypatch):
+    def see_none(*_, **__):
+        raise PerfusionError('no brain')
+
+    monkeypatch.setattr('ctpprep.perfusion.ready_maps.brain_of_ct', see_none)
+    outputs = take(head, density=head['density'], density_kind='ncct')
+    assert isdefined(outputs.baseline_ct)
+    assert not isdefined(outputs.stand_in)
+    assert not isdefined(outputs.brain_ct)
 
 
 def test_a_reference_beside_the_maps_fails(head):

@@ -151,7 +151,7 @@ def test_motion_of_2_mm_and_2_degrees_is_found(draw, affine, file_affine):
 # -- mirror
 
 
-def mirror(draw, pose, **changed):
+def mirror(draw, pose, entry='', **changed):
     """Register the mirrored head; give the truth beside what was found."""
     reference, brain = draw(pose)
     inputs = {
@@ -159,7 +159,10 @@ def mirror(draw, pose, **changed):
         'brain_mask': write(brain, AFFINE, 'brain', LPS_FILE),
     }
     flipped = write(symmetry.mirror(reference), AFFINE, 'flipped', LPS_FILE)
-    settings = MethodSettings(random_seed=SEED, **changed).stage('symmetry')
+    method = MethodSettings(random_seed=SEED, **changed)
+    settings = method.stage('symmetry')
+    if entry:
+        settings |= {'entry': entry, 'map_least_similarity': method.map_least_similarity}
     outputs = registration.RegisterMirror(
         reference_mirror=flipped, **settings, **inputs
     ).run().outputs  # fmt: skip
@@ -315,6 +318,13 @@ def test_every_start_brings_the_mirror_home(draw):
         x = registration.apply_transform(where[..., 0], AFFINE, transform)
         inner = ndimage.binary_erosion(truth, iterations=3)
         assert np.median(np.abs(x - found.truth[..., 0])[inner]) < 2, start
+
+
+def test_the_limit_is_that_of_the_image_that_was_mirrored(draw, tmp_path):
+    entry = tmp_path / 'entry.json'
+    entry.write_text('{"reference_image_from": "cbv"}')
+    limits = {'mirror_least_similarity': 1.0, 'map_least_similarity': 0.3}
+    assert not mirror(draw, TILTED, entry=str(entry), **limits).facts['withheld']
 
 
 def test_nothing_is_mirrored_without_a_transform(draw):

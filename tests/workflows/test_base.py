@@ -180,13 +180,25 @@ def test_stages_of_the_series_are_not_told_of_maps(run, tmp_path):
 
 
 def test_a_mirrored_map_has_a_limit_of_its_own(run, tmp_path):
-    for density, limit in ((False, 0.35), (True, MethodSettings().mirror_least_similarity)):
-        workflow = init_series_wf(
-            make_maps(tmp_path, density=density), MethodSettings(map_least_similarity=0.35), run
-        )
-        nodes = {node.name: node.inputs for node in wired(workflow)}
-        assert nodes['register_mirror'].mirror_least_similarity == limit
-        assert nodes['assess_quality'].mirror_least_similarity == limit
+    method = MethodSettings(map_least_similarity=0.35)
+    for density, limit in ((False, 'than 0.35'), (True, '(0.35 if a map is mirrored)')):
+        workflow = init_series_wf(make_maps(tmp_path, density=density), method, run)
+        nodes = {node.name: (node.inputs, fed) for node, fed in wired(workflow).items()}
+        for name in ('register_mirror', 'assess_quality'):
+            assert nodes[name][0].map_least_similarity == 0.35
+            assert 'entry' in nodes[name][1]
+        assert limit in ' '.join(workflow.visit_desc().split())
+
+
+def test_methods_tell_what_is_done_if_a_ct_does_not_fit(run, tmp_path):
+    graphs = [
+        init_series_wf(make_maps(tmp_path, density=each), MethodSettings(), run)
+        for each in (True, False)
+    ]
+    texts = [' '.join(graph.visit_desc().split()) for graph in graphs]
+    assert 'A CT that does not lie on the maps is not used' in texts[0]
+    assert 'If the CT shows no brain, the brain is where the maps have values' in texts[0]
+    assert 'CT shows no brain' not in texts[1]
 
 
 def test_a_missing_connection_would_be_seen(series, run):
