@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is written: one row a file."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nipype.pipeline import engine as pe
@@ -364,13 +365,13 @@ def ready_derivatives(series: ReadyMaps, global_reference: str) -> tuple[Derivat
 
     def mask(
         name: str, description: str, made_from: tuple[str, ...], settings: tuple[str, ...] = (),
-        settings_if: dict[str, tuple[str, ...]] | None = None,
+        settings_if: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     ) -> Derivative:  # fmt: skip
         if name in series.masks:
-            made_from, settings, settings_if = (f'given_{name}',), (), None
+            made_from, settings, settings_if = (f'given_{name}',), (), {}
         return replace(
             known[name], stage='ready_maps', description=description, sources=made_from,
-            settings=settings, settings_if=settings_if or {}, **told,
+            settings=settings, settings_if=dict(settings_if), **told,
         )  # fmt: skip
 
     rows.append(
