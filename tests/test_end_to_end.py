@@ -767,7 +767,10 @@ def test_a_ct_that_lies_elsewhere_shaped_nothing(isles):
     """Sources, settings and limit are those of maps without a CT."""
     assert 'baseline CT not used' in isles.run.stdout
     folder = isles.found('e', 'tmax').parent
-    told = {path.name[17:]: json.loads(path.read_text()) for path in folder.glob('*.json')}
+    told = {
+        path.name.removeprefix('sub-e_ses-01_'): json.loads(path.read_text())
+        for path in folder.glob('*.json')
+    }
     assert not [name for name, each in told.items() if '_ncct.nii.gz' in str(each['Sources'])]
     assert 'Settings' not in told['desc-brain_mask.json']
     assert set(told['desc-baseline_ctpref.json']['Settings']) == {'mirror_window_hu'}
