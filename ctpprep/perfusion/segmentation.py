@@ -260,7 +260,7 @@ def segment(
     hypoperfusion : (X, Y, Z) array of bool, optional
         What meets it is no rim.
     restrict : bool
-        Whether the lesion ends where hypoperfusion ends.
+        Whether the lesion ends where hypoperfusion ends; what that leaves is not cleaned again.
 
     Returns
     -------
@@ -275,16 +275,7 @@ def segment(
         rim_deep_share=rim_deep_share, slab_end_ml=slab_end_ml, hypoperfusion=hypoperfusion,
     )  # fmt: skip
     lesion = found & ~specks & ~rims
-    restricted = lesion
-    if restrict:
-        restricted = lesion & hypoperfusion
-        pieces, _ = find_artefacts(
-            restricted, border, voxel_size_mm, least_lesion_ml=least_lesion_ml,
-            rim_deep_share=0.0, slab_end_ml=0.0,
-        )  # fmt: skip
-        restricted &= ~pieces
-        specks = specks | pieces
-    return Lesion(restricted, specks, rims, lesion)
+    return Lesion(lesion & hypoperfusion if restrict else lesion, specks, rims, lesion)
 
 
 def segment_core(

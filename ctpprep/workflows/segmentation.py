@@ -106,8 +106,8 @@ def init_segmentation_wf(
             f'meet hypoperfusion or {method.slab_end_ml:g} mL of them lie in the end slices.'
         )
     restricted = (
-        'Core is restricted to hypoperfusion, unlike in the paper; the table gives its volume before '
-        'that, too.'
+        'Core is then restricted to hypoperfusion, unlike in the paper, which may leave smaller pieces; the '
+        'table gives its volume before that, too.'
         if method.core_within_hypoperfusion
         else 'Core is not restricted to hypoperfusion; the table gives the part of it that is.'
     )

@@ -354,15 +354,3 @@ def test_without_a_homologue_the_density_of_tissue_stands_in():
         dense(reference, homologue_reference=nowhere, homologue_tissue=nowhere), dense(reference)
     )
     assert dense(reference)[WEDGE & (DEPTH < 20)].any()
-
-
-def test_restriction_to_hypoperfusion_leaves_no_speck():
-    slow = np.zeros(SHAPE, bool)
-    slow[8:10, 8:10, 1] = True
-    found = segmentation.segment(
-        block(), ALL, SIZE, NO_BORDER, hypoperfusion=slow, restrict=True,
-        **KEEP | {'least_lesion_ml': 1.0},
-    )  # fmt: skip
-    assert not found.mask.any()
-    assert found.specks.any()
-    assert found.unrestricted.any()

@@ -35,7 +35,7 @@ def test_masks_that_are_measured_are_those_that_are_written():
         ({'least_lesion_ml': 2.0}, 'lesions below 2 mL were removed'),
         ({'rim_mm': 4.0}, 'deeper than 4 mm'),
         ({'hypodense_hu': 9.0}, 'more than 9 HU less dense'),
-        ({'core_within_hypoperfusion': True}, 'Core is restricted to hypoperfusion'),
+        ({'core_within_hypoperfusion': True}, 'Core is then restricted to hypoperfusion'),
     ],
 )
 def test_methods_text_follows_the_settings(changed, sentence):
