@@ -78,6 +78,10 @@ class CTPSeries:
         Non-contrast CT of the same session.
     supplied : dict of str to SuppliedFile
         Files of the user in place of a step, by the name of what the step puts out.
+    shape : tuple of int
+        (X, Y, Z) of the file; slices are last.
+    voxel_size_mm : tuple of float
+        Of the file, mm.
     """
 
     path: Path
@@ -92,6 +96,8 @@ class CTPSeries:
     sidecar: dict[str, Any]
     ncct: Path | None = None
     supplied: dict[str, SuppliedFile] = dataclasses.field(default_factory=dict)
+    shape: tuple[int, ...] = ()
+    voxel_size_mm: tuple[float, ...] = ()
 
     @property
     def workflow_name(self) -> str:
@@ -215,6 +221,7 @@ def _read_series(
         )
     same_session = index.select('ncct', index.of_session(home, suffix='ncct'))
     same_name = [each for each in same_session if each.name.startswith(f'{prefix}_ncct')]
+    image = open_nifti(path)
     return CTPSeries(
         path=path,
         prefix=prefix,
@@ -227,6 +234,8 @@ def _read_series(
         timing_source=source,
         sidecar=sidecar,
         ncct=next(iter(same_name + same_session), None),
+        shape=image.shape[:3],
+        voxel_size_mm=tuple(math.hypot(*column) for column in image.affine[:3, :3].T.tolist()),
     )
 
 

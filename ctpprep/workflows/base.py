@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole graph: every series through every stage."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from ctpprep.dataset import workflow_name
+from ctpprep.perfusion.grid import block_factors
 from ctpprep.ready_maps import ReadyMaps
 from ctpprep.series import CTPSeries, Series
 from ctpprep.settings import MethodSettings, RunSettings
@@ -20,8 +22,10 @@ from ctpprep.workflows.ready_maps import init_ready_maps_wf
 from ctpprep.workflows.segmentation import init_segmentation_wf
 from ctpprep.workflows.symmetry import init_symmetry_wf
 
-# most that a node was seen to need: 1.7 GB for maps of 480 x 480 x 40 voxels
-GB_A_VOXEL = 1.8e-7
+# what a process takes that has imported the graph, and some for small maps; benchmarks/memory.py
+LEAST_GB = 0.3
+# most that a node was seen to need above that: 1.2 GB for maps of 5.2 million voxels
+GB_A_VOXEL = 2.2e-7
 
 
 def init_ctpprep_wf(
@@ -73,6 +77,7 @@ def init_series_wf(
     """
     workflow = LiterateWorkflow(name=series.workflow_name)
     quantities: tuple[str, ...] = ('rcbf', 'rcbv')
+    mem_gb = 0.0
     if isinstance(series, ReadyMaps):
         stages = {'ready_maps': init_ready_maps_wf(series, method)}
         quantities = quantities if 'cbv' in series.maps else ('rcbf',)
@@ -105,15 +110,17 @@ def init_series_wf(
             if port in makers:
                 workflow.connect(makers[port], f'outputnode.{port}', stage, f'inputnode.{port}')
     for name in stages:
-        writer = init_writer(series, method, run, name)
+        held = 4 * mem_gb if name == 'preprocessing' else 0.0  # it alone writes a series
+        writer = init_writer(series, method, run, name, LEAST_GB + held)
         for port in writer.interface.names:
             if port in makers:
                 workflow.connect(makers[port], f'outputnode.{port}', writer, port)
-    if isinstance(series, ReadyMaps):
-        for node_name in workflow.list_node_names():
-            node = workflow.get_node(node_name)
-            # the grid of an NCCT has a hundred times the voxels of a working grid
-            node._mem_gb = max(node.mem_gb, GB_A_VOXEL * series.n_voxels)
+    least = LEAST_GB
+    if isinstance(series, ReadyMaps):  # the grid of an NCCT has a hundred times the usual voxels
+        least += GB_A_VOXEL * series.n_voxels
+    for node_name in workflow.list_node_names():
+        node = workflow.get_node(node_name)
+        node._mem_gb = max(node.mem_gb, least)
     return workflow
 
 
@@ -130,6 +137,11 @@ def working_gb(series: CTPSeries, method: MethodSettings) -> float:
     float
         GB of float32.
     """
-    # a head fills a field of view of about 250 mm
-    in_plane = (260.0 / method.working_in_plane_mm) ** 2 * 2
-    return max(0.1, in_plane * len(series.sample_times) * len(series.frame_times) * 4 / 1e9)
+    factors = block_factors(
+        series.voxel_size_mm,
+        series.sample_times,
+        method.working_in_plane_mm,
+        method.working_slice_mm,
+    )
+    sizes = [size // factor for size, factor in zip(series.shape, factors, strict=True)]
+    return math.prod(sizes) * len(series.frame_times) * 4 / 1e9

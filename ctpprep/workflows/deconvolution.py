@@ -44,7 +44,7 @@ def init_deconvolution_wf(
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(IdentityInterface(list(INPUTS)), name='inputnode')
     find_vessels = pe.Node(
-        FindVessels(**method.stage('vessels')), name='find_vessels', mem_gb=2 * mem_gb
+        FindVessels(**method.stage('vessels')), name='find_vessels', mem_gb=0.3 + 6 * mem_gb
     )
     for piece in ('curves', 'aif_mask'):
         if file := series.supplied.get(piece):
@@ -52,7 +52,7 @@ def init_deconvolution_wf(
     deconvolve = pe.Node(
         Deconvolve(num_threads=threads, **method.stage('denoising', 'deconvolution')),
         name='deconvolve',
-        mem_gb=3 * mem_gb,
+        mem_gb=0.3 + 6 * mem_gb,
     )
     vessels = ['curves', 'aif_mask', 'vof_mask']
     maps = [*MAPS, 'noise', 'cbf_noise', 'tissue_share', 'deconvolution']

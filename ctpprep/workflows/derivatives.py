@@ -555,7 +555,9 @@ def _paths(series: Series, output_dir: Path, endings: Iterable[str]) -> list[Pat
     return [path for stem in stems for path in with_sidecars(stem)]
 
 
-def init_writer(series: Series, method: MethodSettings, run: RunSettings, stage: str) -> pe.Node:
+def init_writer(
+    series: Series, method: MethodSettings, run: RunSettings, stage: str, mem_gb: float = 0.3
+) -> pe.Node:
     """Make the node that writes the files of a stage.
 
     Its input ports are the names of the rows, of what they were made from, and of the facts that
@@ -574,4 +576,4 @@ def init_writer(series: Series, method: MethodSettings, run: RunSettings, stage:
     )
     writer = WriteDerivatives(names=names, rows=rows, output_dir=str(run.output_dir))
     # a kept work folder must not make up for outputs that somebody removed
-    return pe.Node(writer, name=f'write_{stage}', mem_gb=0.5, overwrite=True)
+    return pe.Node(writer, name=f'write_{stage}', mem_gb=mem_gb, overwrite=True)

@@ -50,7 +50,7 @@ def init_normalization_wf(
         ),
         name='normalize_global',
     )
-    apply_mirror = pe.Node(ApplyMirror(), name='apply_mirror', mem_gb=0.7)
+    apply_mirror = pe.Node(ApplyMirror(), name='apply_mirror', mem_gb=0.5)
     fields = [f'{q}_{kind}' for q in quantities for kind in ('global', 'mirrored', 'local')]
     outputnode = pe.Node(
         IdentityInterface([*fields, 'unassessable_mask', *FACTS]), name='outputnode'

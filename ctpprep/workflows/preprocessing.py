@@ -18,6 +18,8 @@ from ctpprep.supplied import describe_supplied
 
 # a series has some tens of frames: more threads would gain little
 MOST_THREADS = 8
+# what a node takes without a series, GB; with benchmarks/memory.py
+OWN_GB = 0.3
 
 
 def init_preprocessing_wf(
@@ -55,7 +57,7 @@ def init_preprocessing_wf(
             **method.stage('grid'),
         ),
         name='prepare_series',
-        mem_gb=2 * mem_gb,
+        mem_gb=OWN_GB + 2 * mem_gb,
     )
     ready = 'ctp_corrected' in series.supplied
     corrector = TakeCorrected if ready else CorrectMotion
@@ -65,9 +67,11 @@ def init_preprocessing_wf(
     correct_motion = pe.Node(
         corrector(**correction),
         name='take_corrected' if ready else 'correct_motion',
-        mem_gb=2 * mem_gb,
+        mem_gb=OWN_GB + 3 * mem_gb,
     )
-    make_masks = pe.Node(MakeMasks(**method.stage('masks')), name='make_masks', mem_gb=2 * mem_gb)
+    make_masks = pe.Node(
+        MakeMasks(**method.stage('masks')), name='make_masks', mem_gb=OWN_GB + 4 * mem_gb
+    )
     if mask := series.supplied.get('brain_mask'):
         make_masks.inputs.supplied_brain_mask = str(mask.path)
     outputs = {
@@ -98,7 +102,7 @@ def init_preprocessing_wf(
                 num_threads=threads,
             ),
             name='estimate_motion',
-            mem_gb=mem_gb + 0.3,
+            mem_gb=OWN_GB + 2 * mem_gb,
         )
         workflow.connect([
             (prepare_series, estimate_motion, [('ctp_working', 'ctp_working')]),

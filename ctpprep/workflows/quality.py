@@ -64,7 +64,7 @@ def init_quality_wf(
             hypoperfusion_tmax=method.hypoperfusion_tmax,
         ),
         name='plot_series',
-        mem_gb=0.7,
+        mem_gb=0.5,
     )
     write_figures = pe.Node(
         WriteFigures(

@@ -49,7 +49,7 @@ def init_ready_maps_wf(
             **files,
         ),
         name='take_maps',
-        mem_gb=1.0,
+        mem_gb=0.5,
     )
     maps = ['cbf' if each == 'rcbf' else each for each in series.maps]
     made = () if 'tissue_mask' in series.masks else MADE

@@ -55,7 +55,7 @@ def init_segmentation_wf(
             random_seed=method.random_seed, **settings, **method.stage('uncertainty')
         ),
         name='estimate_uncertainty',
-        mem_gb=1.0,
+        mem_gb=0.5,
     )
     measure_volumes = pe.Node(
         MeasureVolumes(

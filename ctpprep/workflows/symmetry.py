@@ -41,9 +41,9 @@ def init_symmetry_wf(
             **method.stage('symmetry'), map_least_similarity=method.map_least_similarity
         ),
         name='register_mirror',
-        mem_gb=1.0,
+        mem_gb=0.6,
     )
-    find_homologues = pe.Node(FindHomologues(), name='find_homologues', mem_gb=0.7)
+    find_homologues = pe.Node(FindHomologues(), name='find_homologues', mem_gb=0.5)
     registered = ['mirror_to_reference', 'reference_to_mirror', 'homologue_reference', 'symmetry']
     found = ['hemispheres', 'homologue_tissue']
     outputnode = pe.Node(

@@ -35,7 +35,8 @@ def make_series(folder, participant='01', session=None):
     where = '/'.join([*labels, 'ct'])
     return CTPSeries(
         path, '_'.join(labels), participant, session, where, f'bids:raw:{where}/{path.name}',
-        times, (times,) * N_SLICES, 'RepetitionTime', {},
+        times, (times,) * N_SLICES, 'RepetitionTime', {}, shape=(2, 2, N_SLICES),
+        voxel_size_mm=(1.0, 1.0, 5.0),
     )  # fmt: skip
 
 
@@ -378,13 +379,33 @@ def test_nothing_of_the_run_but_folders_is_in_the_graph(series, run):
 # -- memory, text
 
 
-def test_memory_grows_with_slices_and_frames_but_not_with_the_raw_matrix(series):
-    short = series()
-    long = dataclasses.replace(short, frame_times=short.frame_times * 20)
-    wide = dataclasses.replace(long, sample_times=long.sample_times * 10)
-    method = MethodSettings()
-    assert working_gb(short, method) < working_gb(long, method) < working_gb(wide, method)
-    assert working_gb(wide, method) == pytest.approx(10 * working_gb(long, method), rel=1e-6)
+def test_memory_is_planned_by_the_working_grid(series):
+    """512 x 512 x 320 voxels of 0.43 x 0.43 x 0.5 mm are averaged to 128 x 128 x 32."""
+    one = series()
+    fine = dataclasses.replace(
+        one, shape=(512, 512, 320), voxel_size_mm=(0.43, 0.43, 0.5),
+        sample_times=one.sample_times[:1] * 320,
+    )  # fmt: skip
+    coarse = dataclasses.replace(
+        one, shape=(128, 128, 32), voxel_size_mm=(1.72, 1.72, 5.0),
+        sample_times=one.sample_times[:1] * 32,
+    )  # fmt: skip
+    method, frames = MethodSettings(), len(one.frame_times)
+    assert working_gb(fine, method) == working_gb(coarse, method)
+    assert working_gb(coarse, method) == pytest.approx(128 * 128 * 32 * frames * 4 / 1e9)
+
+
+def test_memory_of_nodes_grows_with_the_series_and_with_maps(series, run, tmp_path):
+    def planned(one):
+        workflow = init_series_wf(one, MethodSettings(), run)
+        return {node.name: node.mem_gb for node in wired(workflow)}
+
+    one = dataclasses.replace(series(), shape=(128, 128, 40))
+    small, large = planned(one), planned(dataclasses.replace(one, shape=(128, 128, 4000)))
+    assert small['deconvolve'] < large['deconvolve']
+    assert small['segment_lesions'] == large['segment_lesions'] >= 0.3
+    maps = planned(dataclasses.replace(make_maps(tmp_path), n_voxels=5_000_000))
+    assert min(maps.values()) > 1
 
 
 def test_methods_text_tells_the_settings_that_were_used(series, run):
