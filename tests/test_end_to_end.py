@@ -5,21 +5,26 @@ One run serves most tests: it costs half a minute, and all of them stay in this 
 worker makes it once.
 """
 
+import getpass
+import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel as nb
 import numpy as np
 import pandas as pd
 import pytest
+import rdflib
 
-from ctpprep import __version__
+from ctpprep import __version__, provenance
 from ctpprep.bids_schema import validate
 from ctpprep.dataset import resolve_uri
 from ctpprep.group import collect_tables
@@ -298,6 +303,120 @@ def test_report_shows_every_figure_of_the_series(site):
     assert page.count('data:image/svg+xml') >= len(figures)
 
 
+# -- provenance
+
+
+def graphs(out):
+    return sorted((out / 'prov').glob('*.jsonld'))
+
+
+def records(out):
+    """Records of the last run, by their ids."""
+    return {each['Id']: each for each in json.loads(graphs(out)[-1].read_text())['@graph']}
+
+
+def steps(out, label):
+    return [each for each in records(out).values() if each.get('Label') == label]
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_documented_query_names_input_aif_and_lambda(site, where):
+    page = (Path(__file__).parents[1] / 'docs' / 'usage.md').read_text()
+    (query,) = re.findall(r'```sparql\n(.*?)```', page, flags=re.DOTALL)
+    graph = rdflib.Graph().parse(graphs(site.out)[0], format='json-ld')
+    (row,) = graph.query(query)
+    found = row.asdict()
+    assert str(found['input']) == 'bids:raw:sub-01/ct/sub-01_ctp.nii.gz'
+    assert str(found['input_sha256']) == sha256(site.series)
+    assert str(found['aif']) == f'bids::sub-01/ct/{where("curves").name}'
+    assert str(found['aif_sha256']) == sha256(where('curves'))
+    measured = sidecar(where('cbf'))['Measured']['lambda']
+    assert found['lambda'].toPython() == pytest.approx(measured)
+    assert found['core_rcbf'].toPython() == MethodSettings().core_rcbf
+
+
+def test_every_file_of_the_series_is_recorded_with_its_digest(site):
+    known = records(site.out)
+    files = [path for path in site.out.glob('sub-01/*/*') if path.is_file()]
+    assert len(files) > 80
+    for path in files:
+        record = known[f'bids::{path.relative_to(site.out).as_posix()}']
+        assert record['SHA256'] == sha256(path), path.name
+        assert record['DerivedFrom'], path.name
+
+
+def test_every_reference_within_the_graph_resolves(site):
+    known = records(site.out)
+    links = ('Used', 'DerivedFrom', 'AlternateOf', 'GeneratedBy', 'AssociatedWith', 'PartOf')
+    for record in known.values():
+        for link in links:
+            targets = record.get(link, [])
+            for target in targets if isinstance(targets, list) else [targets]:
+                assert target in known, f'{record["Id"]}: {link} {target}'
+
+
+def test_the_graph_is_flat(site):
+    for record in records(site.out).values():
+        for value in record.values():
+            objects = [each for each in np.atleast_1d(value) if isinstance(each, dict)]
+            assert all(set(each) == {'Id'} for each in objects)
+
+
+def test_steps_tell_times_parameters_and_software(site, where):
+    (step,) = steps(site.out, 'segment_lesions')
+    assert step['StartedAtTime'] < step['EndedAtTime']
+    assert step['parameter:opening_mm'] == MethodSettings().opening_mm
+    versions = {
+        each['Label']: each['Version']
+        for each in records(site.out).values()
+        if each['Type'] == 'Software'
+    }
+    assert versions['ctpprep'] == __version__
+    assert {'antspyx', 'nipype', 'numpy'} <= set(versions)
+    (mirror,) = steps(site.out, 'register_mirror')
+    assert 'run:software/antspyx' in mirror['AssociatedWith']
+
+
+def test_the_graph_tells_how_far_a_failed_series_came(site):
+    states = {each['Id']: each['Status'] for each in steps(site.out, 'make_masks')}
+    assert sorted(states.values()) == ['failed', 'finished']
+    (failed,) = [name for name, state in states.items() if state == 'failed']
+    assert 'sub_03' in failed
+    assert records(site.out)['run:ctpprep']['FailedSeries'] == ['sub-02', 'sub-03']
+    assert not [name for name in records(site.out) if name.startswith('bids::sub-03/ct')]
+
+
+def test_records_that_travel_tell_nothing_of_the_machine(site):
+    texts = [path.read_text() for path in (*graphs(site.out), *site.out.glob('logs/CITATION.*'))]
+    assert len(texts) == 3
+    for secret in (str(site.folder), platform.node(), getpass.getuser(), str(Path.home())):
+        assert not [
+            text for text in texts if re.search(rf'(?<!\w){re.escape(secret)}(?!\w)', text)
+        ]
+
+
+def test_citation_holds_the_methods_text_of_the_report(site):
+    text = (site.out / 'logs' / 'CITATION.md').read_text()
+    assert 'Local normalization supplements the global one and does not replace it.' in text
+    assert 'CBF  = 6000 (k_H / rho) max k / f' in text
+    assert '@article{rau2024,' in (site.out / 'logs' / 'CITATION.bib').read_text()
+
+
+def test_the_tree_leads_from_the_core_to_the_series(site, where, capsys):
+    assert provenance.main([str(where('core_local'))]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    order = [
+        'label-core_desc-local_mask', 'segment_lesions(', 'core_rcbf=0.3', '_tmax.nii.gz', 'deconvolve(',
+        'lambda=', 'vascular_timeseries.tsv', 'bids:raw:sub-01/ct/sub-01_ctp',
+    ]  # fmt: skip
+    places = [next(i for i, line in enumerate(lines) if word in line) for word in order]
+    assert places == sorted(places)
+    assert str(site.folder) not in '\n'.join(lines)
+
+
 # -- values
 
 
@@ -494,6 +613,14 @@ def test_a_deleted_output_folder_comes_back_without_computing_again(site):
     figures = [path.name for path in (site.out / 'sub-01/figures').iterdir()]
     assert sorted(figures) == sorted(path.name for path in (out / 'sub-01/figures').iterdir())
     assert (out / 'sub-01.html').stat().st_size > 0.9 * (site.out / 'sub-01.html').stat().st_size
+    for label, status in (('deconvolve', 'reused'), ('write_deconvolution', 'finished')):
+        (step,) = steps(out, label)
+        assert step['Status'] == status
+    first, second = records(site.out), records(out)
+    # the run is another one, what it rests on is not
+    core = f'bids::sub-01/ct/sub-01_{TABLE["core_local"].ending}'
+    assert second[core] == first[core]
+    assert {name for name in first if 'sub_01' in name} == {n for n in second if 'sub_01' in n}
 
 
 def test_what_was_written_once_can_be_supplied_again(site):
@@ -512,6 +639,10 @@ def test_what_was_written_once_can_be_supplied_again(site):
             assert uri in sidecar(path)['Sources']
     assert described(out)['DatasetLinks']['first'] == '../first'
     assert lost_sources(out) == []
+    (step,) = steps(out, 'find_vessels')
+    assert step['input:supplied_curves'] == [
+        {'Id': f'bids:first:sub-01/ct/sub-01_{TABLE["curves"].ending}'}
+    ]
     assert 'supplied' in (out / 'sub-01.html').read_text()
 
 
@@ -678,6 +809,14 @@ def test_every_source_of_maps_is_there(second):
 
 def test_outputs_of_maps_are_valid(second):
     assert invalid(second.out) == []
+
+
+def test_provenance_of_maps_ends_at_the_maps(second, where, capsys):
+    path = second.out / 'sub-01' / 'ct' / where('core_local').name
+    assert provenance.main([str(path)]) == 0
+    tree = capsys.readouterr().out
+    assert 'bids:raw:sub-01/ct/sub-01_tmax.nii.gz' in tree
+    assert 'deconvolve' not in tree
 
 
 def test_name_of_the_dataset_does_not_grow_from_run_to_run(second, site):

@@ -7,6 +7,7 @@ import logging
 import sys
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ctpprep import __version__
@@ -72,22 +73,35 @@ def made_elsewhere(series: Any) -> bool:
     return isinstance(series, ReadyMaps)
 
 
-def methods_text(series: Sequence[Any], method: MethodSettings, run: RunSettings) -> str:
-    """Join the methods texts of some series; one text where they do not differ."""
+def methods_of(series: Sequence[Any], method: MethodSettings, run: RunSettings) -> dict[str, str]:
+    """Write the methods text of each series, by its prefix."""
     from ctpprep.workflows.base import init_series_wf
 
-    texts = {each.prefix: init_series_wf(each, method, run).visit_desc() for each in series}
+    return {each.prefix: init_series_wf(each, method, run).visit_desc() for each in series}
+
+
+def methods_text(series: Sequence[Any], method: MethodSettings, run: RunSettings) -> str:
+    """Join the methods texts of some series; one text where they do not differ."""
+    texts = methods_of(series, method, run)
     if len(set(texts.values())) > 1:  # what was supplied differs from series to series
         return '\n'.join(f'## {prefix}\n{text}' for prefix, text in texts.items())
     return next(iter(texts.values()), '')
 
 
-def write_boilerplate(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
-    """Write the methods text alone; return the exit code."""
+def write_methods(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> list[Path]:
+    """Write methods text, equations and references of all series to ``logs/``."""
     from ctpprep.reports import write_citation
 
-    text = methods_text(usable_of(found), method, run)
-    logger.info('written: %s', write_citation(run.output_dir, text))
+    series = usable_of(found)
+    maps_alone = bool(series) and all(map(made_elsewhere, series))
+    texts = methods_of(series, method, run)
+    return write_citation(run.output_dir / 'logs', texts, method, maps_alone)
+
+
+def write_boilerplate(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
+    """Write the methods text alone; return the exit code."""
+    written = write_methods(found, method, run)
+    logger.info('written: %s', ', '.join(str(path) for path in written))
     return 0
 
 

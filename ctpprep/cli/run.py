@@ -15,7 +15,13 @@ from ctpprep.cli.config import INSTEAD, format_config
 from ctpprep.cli.folders import make_folder
 from ctpprep.cli.graphs import write_graphs
 from ctpprep.cli.messages import complain, log_file
-from ctpprep.cli.pages import report_again, write_boilerplate, write_reports
+from ctpprep.cli.pages import (
+    describe_run,
+    report_again,
+    write_boilerplate,
+    write_methods,
+    write_reports,
+)
 from ctpprep.cli.plan import show_plan
 from ctpprep.cli.results import tabulate, tell_entries, with_quality
 from ctpprep.exceptions import UsageError
@@ -87,6 +93,7 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
     from ctpprep.supplied import dataset_links
     from ctpprep.workflows.base import init_ctpprep_wf
     from ctpprep.workflows.execution import SeriesResult, clean_work, run_workflow
+    from ctpprep.workflows.provenance import write_provenance
 
     series = [each for each in found if not isinstance(each, FailedSeries)]
     with log_file(run.output_dir / 'logs' / f'run-{run.run_uuid}.log'):
@@ -114,9 +121,13 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
             if isinstance(each, FailedSeries):
                 results.append(SeriesResult(each.prefix, False, each.reason))
         results.sort(key=lambda result: result.prefix)
+        failed = [each.prefix for each in results if not each.succeeded]
+        software = describe_run(method)['Software']
+        graph = write_provenance(workflow, series, method, run, began, software, failed)
+        logger.info('provenance: %s', graph)
+        write_methods(found, method, run)
         write_reports(found, results, method, run)
         if run.clean_workdir_on_success:
-            failed = {result.prefix for result in results if not result.succeeded}
             dirty = {each.participant for each in found if each.prefix in failed}
             clean_work({each.participant for each in series} - dirty, run)
         tell_entries(series, results, run.output_dir)

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of a participant: `page` builds it, `methods` sets its text and references."""
+"""The report of a participant: `page` builds it, `methods` sets its text and references.
 
-from ctpprep.reports.methods import write_citation
+`citation` writes the same for a paper.
+"""
+
+from ctpprep.reports.citation import write_citation
 from ctpprep.reports.page import Drawing, build_report
 
 __all__ = ['Drawing', 'build_report', 'write_citation']

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The methods text with numbered citations, and the references they point to."""
 
-import os
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -49,39 +48,6 @@ def render_methods(methods: str) -> tuple[Any, list[str]]:
     text = re.sub(r'\*\*(.+?)\*\*', r'<strong>\1</strong>', text)
     text = re.sub(r'(?<![\w*])\*([^*\n]+)\*(?![\w*])', r'<em>\1</em>', text)
     return Markup('\n'.join(_blocks(text))), cited  # escaped above
-
-
-def write_citation(output_dir: Path, methods: str) -> Path:
-    """Write the methods text as Markdown, with its references numbered, to `logs/CITATION.md`.
-
-    Parameters
-    ----------
-    output_dir : Path
-        The derivatives folder.
-    methods : str
-        Plain Markdown; ``[@key]`` cites an entry of ``resources/boilerplate.bib``.
-
-    Returns
-    -------
-    Path
-    """
-    cited = render_methods(methods)[1]
-
-    def cite(match: re.Match[str]) -> str:
-        keys = [key for key in re.findall(r'@(\w+)', match[0]) if key in cited]
-        return f'[{", ".join(str(cited.index(key) + 1) for key in keys)}]'
-
-    lines = [re.sub(r'\[@[^\]]+\]', cite, methods).strip(), '', '### References', '']
-    lines += [
-        f'{place}. {each["text"]} doi:{each["doi"]}'
-        for place, each in enumerate(references(cited), start=1)
-    ]
-    path = output_dir / 'logs' / 'CITATION.md'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}-{os.getpid()}')
-    partial.write_text('\n'.join(lines) + '\n', encoding='utf-8')
-    partial.replace(path)
-    return path
 
 
 def _blocks(text: str) -> Iterator[str]:

@@ -436,8 +436,18 @@ def table_of(series: Series, method: MethodSettings) -> tuple[Derivative, ...]:
     return derivatives(method.global_reference)
 
 
-def _uris_of_inputs(series: Series) -> dict[str, str]:
-    """Name what was read, by the words of `Derivative.sources`."""
+def uris_of_inputs(series: Series) -> dict[str, str]:
+    """Name what was read, by the words of `Derivative.sources`.
+
+    Parameters
+    ----------
+    series : CTPSeries or ReadyMaps
+
+    Returns
+    -------
+    dict of str to str
+        BIDS URIs.
+    """
     if isinstance(series, ReadyMaps):
         given = {f'given_{name}': file.uri for name, file in (series.maps | series.masks).items()}
         given['stand_in'] = series.maps['cbv' if 'cbv' in series.maps else series.flow].uri
@@ -468,7 +478,7 @@ def derivative_rows(series: Series, method: MethodSettings, stage: str) -> list[
     """
     table = table_of(series, method)
     paths = {row.name: f'{series.out_subdir}/{series.prefix}_{row.ending}' for row in table}
-    uris = {name: f'bids::{path}' for name, path in paths.items()} | _uris_of_inputs(series)
+    uris = {name: f'bids::{path}' for name, path in paths.items()} | uris_of_inputs(series)
     if 'ctp_corrected' in series.supplied:
         method = replace(method, motion_correction=False)
     rows = []

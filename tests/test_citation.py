@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CITATION.md and CITATION.bib."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from ctpprep.reports.citation import write_citation, write_equations
+from ctpprep.settings import MethodSettings
+
+METHOD = MethodSettings()
+
+
+def write(folder, methods, **options):
+    text, entries = (
+        path.read_text() for path in write_citation(folder, methods, METHOD, **options)
+    )
+    return text, entries
+
+
+def test_each_key_that_is_cited_is_in_both_lists_and_no_other(tmp_path):
+    text, entries = write(tmp_path, {'sub-1': 'Smoothed [@wack2014; @mendrik2011].'})
+    keys = set(re.findall(r'@article\{(\w+),', entries))
+    assert {'wack2014', 'mendrik2011', 'rau2024', 'fieselmann2011'} <= keys
+    assert 'albers2018' not in keys
+    body, listed = text.split('# References')
+    assert set(re.findall(r'@(\w+)', body)) == keys == set(re.findall(r'\* @(\w+):', listed))
+
+
+def test_entries_are_whole(tmp_path):
+    _, entries = write(tmp_path, {'sub-1': 'x'})
+    assert entries.count('@article{') == len(re.findall(r'^\}$', entries, flags=re.MULTILINE))
+
+
+def test_one_text_for_series_that_were_treated_alike(tmp_path):
+    text, _ = write(tmp_path, {'sub-1': 'Alike.', 'sub-2': 'Alike.'})
+    assert text.count('Alike.') == 1
+    assert 'sub-1' not in text
+
+
+def test_texts_that_differ_name_the_series(tmp_path):
+    text, _ = write(tmp_path, {'sub-1': 'Ours.', 'sub-2': 'Supplied.', 'sub-3': 'Ours.'})
+    assert text.index('# sub-1 and those like it') < text.index('Ours.')
+    assert text.index('Ours.') < text.index('# sub-2 and those like it')
+
+
+def test_equations_hold_the_values_of_the_run():
+    text = write_equations(replace(METHOD, core_rcbf=0.25, tissue_density=1.05))
+    assert 'rCBF < 0.25' in text
+    assert 'rho = 1.05 g/mL' in text
+    assert '12 x 12 x 4 mm' in text
+
+
+def test_of_maps_made_elsewhere_the_deconvolution_is_not_told():
+    text = write_equations(METHOD, maps_alone=True)
+    assert 'Tikhonov' not in text
+    assert 'local  = global / S' in text
+
+
+@pytest.mark.parametrize('methods', [{}, {'sub-1': ''}])
+def test_a_run_without_usable_series_has_equations_all_the_same(tmp_path, methods):
+    text, _ = write(tmp_path, methods)
+    assert 'hypoperfusion = Tmax > 6 s' in text
