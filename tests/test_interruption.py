@@ -27,13 +27,18 @@ HEAD = PhantomSettings(
 PATIENCE = 300  # s, on a busy machine
 
 
+def hear_ctrl_c():
+    """Take Ctrl-C as in a terminal: what a shell runs in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(folder, out, *options, work='work', participant='01'):
     """Start the command in a session of its own, so that all its processes can be told."""
     command = [sys.executable, '-m', 'ctpprep', folder / 'raw', folder / out, 'participant']
     command += ['-w', folder / work, '--participant-label', participant, *options]
     return subprocess.Popen(
         [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
+        text=True, start_new_session=True, preexec_fn=hear_ctrl_c,
         env={k: v for k, v in os.environ.items() if k != 'TEMPLATEFLOW_HOME'},
     )  # fmt: skip
 

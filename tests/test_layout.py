@@ -46,7 +46,7 @@ ANTS_HOME = 'interfaces/registration.py'
 # Each takes 0.2 to 10 s to import; `ctpprep --help` must not wait for any.
 HEAVY = {'ants', 'bids', 'matplotlib', 'nibabel', 'nilearn', 'nipype', 'nireports', 'niworkflows'}
 HEAVY |= {'pandas', 'scipy', 'skimage', 'sklearn', 'templateflow'}
-QUICK = ('__init__.py', '__main__.py', 'cli.py', 'cli/__init__.py')
+QUICK = ('__init__.py', '__main__.py', 'cli/__init__.py')
 
 
 class Import(NamedTuple):

@@ -7,17 +7,22 @@ import pytest
 
 from ctpprep.perfusion import symmetry
 
-RNG = np.random.default_rng(0)
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
 OBLIQUE = np.array([[1.7, 0.3, 0, -60], [-0.3, 1.7, 0.4, -80], [0, -0.1, 5, 9], [0, 0, 0, 1.0]])
 
 
-def test_mirroring_twice_changes_nothing():
-    volume = RNG.normal(size=(5, 4, 3, 2))
+def test_mirroring_twice_changes_nothing(rng):
+    volume = rng.normal(size=(5, 4, 3, 2))
     np.testing.assert_array_equal(symmetry.mirror(symmetry.mirror(volume)), volume)
 
 
-def test_mirroring_swaps_left_and_right_only():
-    volume = RNG.normal(size=(5, 4, 3))
+def test_mirroring_swaps_left_and_right_only(rng):
+    volume = rng.normal(size=(5, 4, 3))
     np.testing.assert_array_equal(symmetry.mirror(volume)[1, 2, 1], volume[3, 2, 1])
 
 
@@ -81,16 +86,16 @@ def test_a_side_without_tissue_gives_no_confidence():
     assert (found.side, found.confidence) == ('right', 0)
 
 
-def test_confidence_is_the_share_of_pairs_won_less_those_lost():
-    left, right = RNG.integers(0, 9, 41) + 1, RNG.integers(0, 9, 30)
+def test_confidence_is_the_share_of_pairs_won_less_those_lost(rng):
+    left, right = rng.integers(0, 9, 41) + 3, rng.integers(0, 9, 30)
     found = sides(left, right)
     pairs = np.sign(left[:, None] - right[None])
     assert found.side == 'left'
     assert found.confidence == pytest.approx(pairs.mean(), abs=1e-4)
 
 
-def test_sides_change_places_when_the_head_is_mirrored():
-    left, right = RNG.normal(3, 1, 50), RNG.normal(2, 1, 60)
+def test_sides_change_places_when_the_head_is_mirrored(rng):
+    left, right = rng.normal(3, 1, 50), rng.normal(2, 1, 60)
     first, second = sides(left, right), sides(right, left)
     assert (first.side, second.side) == ('left', 'right')
     assert first.confidence == second.confidence
@@ -105,22 +110,22 @@ def test_only_tissue_votes():
     assert (found.side, found.tmax_left) == ('right', 1)
 
 
-def test_a_brain_is_similar_to_itself_and_not_to_a_shifted_one():
-    image = np.cumsum(RNG.normal(0, 3, (40, 40, 2)), axis=0) + 30
+def test_a_brain_is_similar_to_itself_and_not_to_a_shifted_one(rng):
+    image = np.cumsum(rng.normal(0, 3, (40, 40, 2)), axis=0) + 30
     both = np.ones(image.shape, bool)
     assert symmetry.mirror_similarity(image, image, both, both, (2, 2, 5)) == pytest.approx(1)
     assert symmetry.mirror_similarity(image, np.roll(image, 10, 0), both, both, (2, 2, 5)) < 0.8
 
 
-def test_noise_hardly_lowers_the_similarity():
-    image = np.cumsum(RNG.normal(0, 3, (40, 40, 2)), axis=0) + 30
-    noisy = image + RNG.normal(0, 4, image.shape)
+def test_noise_hardly_lowers_the_similarity(rng):
+    image = np.cumsum(rng.normal(0, 3, (40, 40, 2)), axis=0) + 30
+    noisy = image + rng.normal(0, 4, image.shape)
     both = np.ones(image.shape, bool)
     assert symmetry.mirror_similarity(image, noisy, both, both, (2, 2, 5)) > 0.9
 
 
-def test_brains_that_do_not_overlap_have_nothing_in_common():
-    image = RNG.normal(30, 3, (20, 20, 5))
+def test_brains_that_do_not_overlap_have_nothing_in_common(rng):
+    image = rng.normal(30, 3, (20, 20, 5))
     brain, part = np.ones(image.shape, bool), np.zeros(image.shape, bool)
     part[:5] = True
     assert symmetry.mirror_similarity(image, image, brain, part, (2, 2, 5)) == 0
