@@ -11,6 +11,8 @@ from ctpprep.perfusion import grid
 from ctpprep.perfusion.denoising import smooth_within
 
 LEFT, RIGHT = 1, 2
+# how the reason begins for which there are no local maps
+WITHHELD = 'withheld: '
 # densities of brain and CSF
 SOFT_TISSUE_HU = (0.0, 60.0)
 # fewer voxels of brain in both images, or less of the brain, are no overlap
@@ -262,7 +264,8 @@ def mirror_similarity(reference, homologue_reference, brain_mask, homologue_brai
     Returns
     -------
     float
-        Pearson correlation; 0 if less than 30 % of the brain, or less than 100 voxels, meet brain.
+        Pearson correlation; 0 if less than 30 % of the brain, or less than 100 voxels, meet brain, or if
+        either has no contrast.
     """
     both = brain_mask & homologue_brain
     if both.sum() < max(LEAST_OVERLAP, LEAST_OVERLAP_SHARE * brain_mask.sum()):
@@ -276,6 +279,9 @@ def mirror_similarity(reference, homologue_reference, brain_mask, homologue_brai
         contrasts.append(
             (smooth_within(density, both, fine) - smooth_within(density, both, wide))[both]
         )
+    # below rounding there is nothing to compare
+    if min(np.std(contrasts, axis=1)) < 1e-3:
+        return 0.0
     return float(np.corrcoef(contrasts)[0, 1])
 
 
@@ -362,15 +368,15 @@ def withheld_reason(similarity, folded, *, least_similarity, most_folding):
     'withheld: the mirrored brain does not match the brain (correlation 0.31, at least 0.6 needed)'
     """
     if similarity is None:
-        return 'withheld: the mirrored brain could not be registered to the brain'
-    if similarity < least_similarity:
+        return f'{WITHHELD}the mirrored brain could not be registered to the brain'
+    if not similarity >= least_similarity:
         return (
-            f'withheld: the mirrored brain does not match the brain (correlation {similarity:.2f}, '
+            f'{WITHHELD}the mirrored brain does not match the brain (correlation {similarity:.2f}, '
             f'at least {least_similarity:g} needed)'
         )
     if folded > most_folding:
         return (
-            f'withheld: the mirror registration folds over itself or tears in {folded:.1%} of the '
+            f'{WITHHELD}the mirror registration folds over itself or tears in {folded:.1%} of the '
             f'brain (at most {most_folding:.1%} allowed)'
         )
     return ''

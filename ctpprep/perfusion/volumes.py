@@ -172,126 +172,150 @@ def volume_table(
         Rows with the keys of `COLUMNS`; what does not apply is None. Empty regions are rows of 0
         with the reason. Without a local map its rows are there, without figures and with the reason.
     """
-    rows = []
+    table = _Table(masks, cleaning, within, voxel_size_mm, side, hemisphere_name, segment)
+    slow = f'with Tmax > {hypoperfusion_tmax:g} s'
+    table.add_lesion('hypoperfusion', None, hypoperfusion_tmax, slow)
+    table.add_cleaning('hypoperfusion', None, hypoperfusion_tmax, slow)
+    for which in ('global', 'local'):
+        if which in rcbf:
+            table.add_core(which, core_rcbf, hypodense, intervals or {})
+            table.add_mismatch(which, slow)
+        else:
+            table.add_absent(which, core_rcbf, withheld)
+    for level in tmax_thresholds:
+        table.add_threshold('tmax', None, level, tmax > level, f'with Tmax > {level:g} s')
+    if tmax_offsets is not None:
+        levels = [('hypoperfusion', hypoperfusion_tmax), *(('tmax', t) for t in tmax_thresholds)]
+        table.add_uncalibrated(levels, uncalibrated_tmax(tmax, tmax_offsets), tmax_offsets)
+    for which in ('global', 'local'):
+        for level in rcbf_thresholds:
+            if which in rcbf:
+                low = f'with rCBF < {level:.0%}'
+                table.add_threshold('rcbf', which, level, rcbf[which] < level, low)
+            else:
+                table.add('rcbf', which, 'volume', level, None, withheld)
+    table.add_unassessable(withheld)
+    table.add_ratios(tmax, rcbv_global)
+    return table.rows
 
-    def add(region, normalization, measure, threshold, figure, reason=None):
+
+class _Table:
+    """The rows of a series, and what all of them look at."""
+
+    def __init__(self, masks, cleaning, within, voxel_size_mm, side, hemisphere_name, segment):
+        self.masks, self.cleaning, self.within = masks, cleaning, within
+        self.size_mm, self.side, self.hemisphere = voxel_size_mm, side, hemisphere_name
+        self.segment = segment
+        self.rows = []
+
+    def ml(self, mask):
+        return volume_ml(mask, self.size_mm)
+
+    def add(self, region, normalization, measure, threshold, figure, reason=None):
         # figures without a unit stand in a column of their own
         column = 'volume_ml' if measure in IN_ML else 'value'
-        rows.append(
+        self.rows.append(
             dict.fromkeys(COLUMNS)
             | {
                 'region': region,
-                'hemisphere': hemisphere_name,
+                'hemisphere': self.hemisphere,
                 'normalization': normalization,
                 'measure': measure,
                 'threshold': threshold,
                 column: None if figure is None else round(float(figure), 4),
-                'affected_side': side.side,
-                'side_confidence': side.confidence,
+                'affected_side': self.side.side,
+                'side_confidence': self.side.confidence,
                 'reason': reason,
             }
         )
 
-    def empty(value, what, removed=None):
-        return _why_empty(what, removed or {}) if value == 0 else None
+    def add_volume(self, region, which, measure, threshold, value, what, removed=None):
+        reason = _why_empty(what, removed or {}) if value == 0 else None
+        self.add(region, which, measure, threshold, value, reason)
 
-    def add_thresholded(region, which, measure, level, candidate, what):
-        flow = region == 'rcbf'
-        lesion = segment(candidate, within[which or 'global'], flow)
-        value = volume_ml(lesion.mask, voxel_size_mm)
-        removed = cleaning_ml(lesion, masks['hypoperfusion'], voxel_size_mm)
-        add(region, which, measure, level, value, empty(value, what, removed))
+    def add_lesion(self, region, which, threshold, what):
+        name = f'{region}_{which}' if which else region
+        value = self.ml(self.masks[name])
+        self.add_volume(region, which, 'volume', threshold, value, what, self.cleaning[name])
 
-    def add_cleaning(region, which, level, removed, what):
+    def add_cleaning(self, region, which, threshold, what):
+        removed = self.cleaning[f'{region}_{which}' if which else region]
         for kind in ('specks', 'rims'):
-            add(region, which, f'removed {kind}', level, removed[kind],
-                None if removed[kind] else f'no {kind} {what}')  # fmt: skip
+            self.add(region, which, f'removed {kind}', threshold, removed[kind],
+                     None if removed[kind] else f'no {kind} {what}')  # fmt: skip
 
-    size = {name: volume_ml(mask, voxel_size_mm) for name, mask in masks.items()}
-    slow = f'with Tmax > {hypoperfusion_tmax:g} s'
-    add('hypoperfusion', None, 'volume', hypoperfusion_tmax, size['hypoperfusion'],
-        empty(size['hypoperfusion'], slow, cleaning['hypoperfusion']))  # fmt: skip
-    add_cleaning('hypoperfusion', None, hypoperfusion_tmax, cleaning['hypoperfusion'], slow)
-    for which in ('global', 'local'):
-        if which not in rcbf:
-            for measure in CORE:
-                add('core', which, measure, core_rcbf, None, withheld)
-            for region, measure in (
-                ('mismatch', 'volume'), ('mismatch', 'difference'), ('mismatch', 'ratio'),
-                ('defuse3', 'criteria'),
-            ):  # fmt: skip
-                add(region, which, measure, None, None, withheld)
-            continue
-        core = size[f'core_{which}']
+    def add_core(self, which, core_rcbf, hypodense, intervals):
         low = f'with {which} rCBF < {core_rcbf:.0%}'
-        removed = cleaning[f'core_{which}']
-        add('core', which, 'volume', core_rcbf, core, empty(core, low, removed))
-        if limits := (intervals or {}).get(which):
-            rows[-1] |= dict(zip(('ci_low_ml', 'ci_high_ml'), limits, strict=True))
-        elif not rows[-1]['reason']:
-            rows[-1]['reason'] = (intervals or {}).get('reason')
-        add('core', which, 'volume unrestricted', core_rcbf, removed['unrestricted'],
-            empty(removed['unrestricted'], low, removed))  # fmt: skip
-        add('core', which, 'volume within hypoperfusion', core_rcbf,
-            removed['within_hypoperfusion'],
-            empty(removed['within_hypoperfusion'], low, removed))  # fmt: skip
-        add_cleaning('core', which, core_rcbf, removed, low)
+        removed = self.cleaning[f'core_{which}']
+        self.add_lesion('core', which, core_rcbf, low)
+        if limits := intervals.get(which):
+            self.rows[-1] |= dict(zip(('ci_low_ml', 'ci_high_ml'), limits, strict=True))
+        elif not self.rows[-1]['reason']:
+            self.rows[-1]['reason'] = intervals.get('reason')
+        for part in ('unrestricted', 'within_hypoperfusion'):
+            measure = f'volume {part.replace("_", " ")}'
+            self.add_volume('core', which, measure, core_rcbf, removed[part], low, removed)
+        self.add_cleaning('core', which, core_rcbf, low)
         if hypodense is None:
-            add('core', which, 'hypodense', core_rcbf, None, 'no image of densities')
+            self.add('core', which, 'hypodense', core_rcbf, None, 'no image of densities')
         else:
-            value = volume_ml(hypodense & masks[f'core_{which}'], voxel_size_mm)
-            add('core', which, 'hypodense', core_rcbf, value,
-                None if value else 'no hypodense tissue in the core')  # fmt: skip
-        overlap = size[f'mismatch_{which}']
-        add('mismatch', which, 'volume', None, overlap, empty(overlap, f'{slow} outside the core'))
-        volume, ratio, profile = mismatch_figures(core, size['hypoperfusion'])
-        add('mismatch', which, 'difference', None, volume)
-        add('mismatch', which, 'ratio', None, None if np.isnan(ratio) else ratio,
-            'no core to divide by' if np.isnan(ratio) else None)  # fmt: skip
-        add('defuse3', which, 'criteria', None, float(profile))
-    for level in tmax_thresholds:
-        add_thresholded('tmax', None, 'volume', level, tmax > level, f'with Tmax > {level:g} s')
-    if tmax_offsets is not None:
-        uncalibrated = uncalibrated_tmax(tmax, tmax_offsets)
-        greatest = max(offset for offset in tmax_offsets if offset is not None)
-        for region, level in (
-            ('hypoperfusion', hypoperfusion_tmax), *(('tmax', each) for each in tmax_thresholds)
-        ):  # fmt: skip
+            value = self.ml(hypodense & self.masks[f'core_{which}'])
+            self.add('core', which, 'hypodense', core_rcbf, value,
+                     None if value else 'no hypodense tissue in the core')  # fmt: skip
+
+    def add_mismatch(self, which, slow):
+        core, slow_ml = (self.ml(self.masks[name]) for name in (f'core_{which}', 'hypoperfusion'))
+        overlap = self.ml(self.masks[f'mismatch_{which}'])
+        outside = f'{slow} outside the core'
+        self.add_volume('mismatch', which, 'volume', None, overlap, outside)
+        volume, ratio, profile = mismatch_figures(core, slow_ml)
+        self.add('mismatch', which, 'difference', None, volume)
+        self.add('mismatch', which, 'ratio', None, None if np.isnan(ratio) else ratio,
+                 'no core to divide by' if np.isnan(ratio) else None)  # fmt: skip
+        self.add('defuse3', which, 'criteria', None, float(profile))
+
+    def add_absent(self, which, core_rcbf, reason):
+        for measure in CORE:
+            self.add('core', which, measure, core_rcbf, None, reason)
+        for measure in ('volume', 'difference', 'ratio'):
+            self.add('mismatch', which, measure, None, None, reason)
+        self.add('defuse3', which, 'criteria', None, None, reason)
+
+    def add_threshold(self, region, which, level, candidate, what, measure='volume'):
+        lesion = self.segment(candidate, self.within[which or 'global'], region == 'rcbf')
+        removed = cleaning_ml(lesion, self.masks['hypoperfusion'], self.size_mm)
+        self.add_volume(region, which, measure, level, self.ml(lesion.mask), what, removed)
+
+    def add_uncalibrated(self, levels, tmax, offsets):
+        greatest = max(offset for offset in offsets if offset is not None)
+        for region, level in levels:
             if level < greatest:
-                add(region, None, 'volume uncalibrated', level, None,
-                    f'below the offset of {greatest:.1f} s, where calibrated Tmax is cut at 0')  # fmt: skip
-                continue
-            add_thresholded(
-                region, None, 'volume uncalibrated', level, uncalibrated > level,
-                f'with Tmax > {level:g} s',
-            )  # fmt: skip
-    for which in ('global', 'local'):
-        for level in rcbf_thresholds:
-            if which not in rcbf:
-                add('rcbf', which, 'volume', level, None, withheld)
-                continue
-            add_thresholded(
-                'rcbf', which, 'volume', level, rcbf[which] < level, f'with rCBF < {level:.0%}'
-            )
-    if 'local' in rcbf:
-        missing = volume_ml(within['global'] & ~within['local'], voxel_size_mm)
-        add('unassessable', 'local', 'volume', None, missing,
-            None if missing else 'no tissue without a homologue')  # fmt: skip
-    else:
-        add('unassessable', 'local', 'volume', None, None, withheld)
-    severe, all_slow = (
-        volume_ml(segment(tmax > level, within['global'], False).mask, voxel_size_mm)
-        for level in INTENSITY_TMAX
-    )
-    add('hypoperfusion', None, 'intensity ratio', None, severe / all_slow if all_slow else None,
-        None if all_slow else 'no tissue with Tmax > 6 s to divide by')  # fmt: skip
-    index, reason = None, 'no map of CBV' if rcbv_global is None else None
-    if reason is None and masks['hypoperfusion'].any():
-        index = float(rcbv_global[masks['hypoperfusion']].mean())
-    elif reason is None:
-        reason = 'no hypoperfusion to average over'
-    add('hypoperfusion', 'global', 'CBV index', None, index, reason)
-    return rows
+                reason = f'below the offset of {greatest:.1f} s, where calibrated Tmax is cut at 0'
+                self.add(region, None, 'volume uncalibrated', level, None, reason)
+            else:
+                slow = f'with Tmax > {level:g} s'
+                self.add_threshold(region, None, level, tmax > level, slow, 'volume uncalibrated')
+
+    def add_unassessable(self, withheld):
+        missing, reason = None, withheld
+        if 'local' in self.within:
+            missing = self.ml(self.within['global'] & ~self.within['local'])
+            reason = None if missing else 'no tissue without a homologue'
+        self.add('unassessable', 'local', 'volume', None, missing, reason)
+
+    def add_ratios(self, tmax, rcbv_global):
+        severe, slow = (
+            self.ml(self.segment(tmax > level, self.within['global'], False).mask)
+            for level in INTENSITY_TMAX
+        )
+        self.add('hypoperfusion', None, 'intensity ratio', None, severe / slow if slow else None,
+                 None if slow else 'no tissue with Tmax > 6 s to divide by')  # fmt: skip
+        index, reason = None, 'no map of CBV'
+        if rcbv_global is not None:
+            within = rcbv_global[self.masks['hypoperfusion']]
+            index = float(within.mean()) if within.size else None
+            reason = None if within.size else 'no hypoperfusion to average over'
+        self.add('hypoperfusion', 'global', 'CBV index', None, index, reason)
 
 
 def _why_empty(what, removed):

@@ -23,6 +23,8 @@ from urllib.parse import quote
 
 from ctpprep.interfaces.bids import put_in_place
 from ctpprep.perfusion.quality import with_unit
+from ctpprep.perfusion.symmetry import WITHHELD
+from ctpprep.perfusion.volumes import COLUMNS
 from ctpprep.reports.methods import references, render_methods
 from ctpprep.settings import MethodSettings
 
@@ -67,12 +69,7 @@ FIGURES = (
 )
 STATUS = {'pass': ('✓', 'passed'), 'warn': ('!', 'caution'), 'fail': ('✕', 'failed')}
 # how the volume table begins the reason of figures that a failed mirror registration withholds
-WITHHELD = 'withheld: '
 MISSING = (None, '', 'n/a', 'nan', 'None')
-VOLUME_COLUMNS = (
-    'region', 'hemisphere', 'normalization', 'measure', 'threshold', 'volume_ml', 'ci_low_ml',
-    'ci_high_ml', 'value', 'affected_side', 'side_confidence', 'reason',
-)  # fmt: skip
 
 
 @dataclass
@@ -321,7 +318,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 def read_volumes(path: Path) -> list[dict[str, str]]:
     """Read the table of volumes; columns that the page looks at are there in every row."""
-    return [dict.fromkeys(VOLUME_COLUMNS, '') | row for row in read_table(path)]
+    return [dict.fromkeys(COLUMNS, '') | row for row in read_table(path)]
 
 
 def read_quality(path: Path) -> tuple[list[Check], str]:

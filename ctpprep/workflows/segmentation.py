@@ -85,6 +85,11 @@ def init_segmentation_wf(
         (find_hypodense, outputnode, [('hypodense_mask', 'hypodense_mask')]),
         (measure_volumes, outputnode, [('volumes', 'volumes')]),
     ])  # fmt: skip
+    workflow.__desc__ = _describe(method, noise)
+    return workflow
+
+
+def _describe(method: MethodSettings, noise: bool) -> str:
     side = {
         'auto': 'the hemisphere with the greater median Tmax',
         'both': 'both hemispheres',
@@ -123,7 +128,7 @@ def init_segmentation_wf(
             f' From {method.noise_draws} segmentations with more such noise comes the 95 % interval of '
             f'each core volume, their spread widened {method.interval_widening:g} times.'
         )
-    workflow.__desc__ = f"""
+    return f"""
 ### Segmentation
 
 Core is tissue with relative CBF below {method.core_rcbf:.0%}, by each normalization; hypoperfusion
@@ -136,4 +141,3 @@ their ratio, the hypoperfusion intensity ratio [@olivot2014] and the criteria of
 Tissue of the core that is more than {method.hypodense_hu:g} HU less dense than its homologue is
 flagged: it may be an old infarct.
 """
-    return workflow
