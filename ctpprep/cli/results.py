@@ -35,7 +35,8 @@ def with_quality(results: Sequence['SeriesResult'], output_dir: Path) -> list['S
 
     titles, told = {check.name: check.title for check in CHECKS}, []
     for result in results:
-        tables = sorted(output_dir.rglob(f'{result.prefix}_desc-qualitycontrol_ctp.tsv'))
+        home = output_dir / result.prefix.partition('_')[0]
+        tables = sorted(home.rglob(f'{result.prefix}_desc-qualitycontrol_ctp.tsv'))
         if result.succeeded and tables:
             with tables[0].open(newline='') as file:
                 row = next(csv.DictReader(file, delimiter='\t'), {})

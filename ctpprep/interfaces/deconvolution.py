@@ -331,13 +331,13 @@ class Deconvolve(SimpleInterface):
     def _find_components(self, smooth):
         """Find the temporal components of each sampling pattern, and where there is noise alone."""
         good = self.weights > 0
-        self.components, self.directions = {}, {}
+        self.centres, self.components, self.directions = {}, {}, {}
         for group, mine, _ in self._groups():
-            rank = self.inputs.denoise_rank
-            _, self.components[group] = denoising.temporal_components(smooth[mine][:, good], rank)
-            self.directions[group] = denoising.noise_directions(
-                self.components[group], NOISE_SAMPLES
+            self.centres[group], components = denoising.temporal_components(
+                smooth[mine][:, good], self.inputs.denoise_rank
             )
+            self.components[group] = components
+            self.directions[group] = denoising.noise_directions(components, NOISE_SAMPLES)
 
     def _denoise(self, raw, smooth, average):
         """Denoise the curves of each sampling pattern by itself; return them and their noise."""
@@ -362,9 +362,10 @@ class Deconvolve(SimpleInterface):
                 curves[mine], noise[mine] = denoising.denoise_by_similarity(
                     raw[mine], smooth[mine], (self.tissue & within)[part],
                     (self.pure & within)[part], average[part], self.weights,
-                    inputs.denoise_reach_mm / self.size, rank=inputs.denoise_rank,
-                    tolerance_hu=tolerance, density_tolerance_hu=density_tolerance,
-                    directions=directions, num_threads=inputs.num_threads,
+                    inputs.denoise_reach_mm / self.size, centre=self.centres[group],
+                    components=self.components[group], tolerance_hu=tolerance,
+                    density_tolerance_hu=density_tolerance, directions=directions,
+                    num_threads=inputs.num_threads,
                 )  # fmt: skip
         return curves, noise
 

@@ -318,7 +318,7 @@ def _overlap(shape, offset):
 
 
 def denoise_by_similarity(
-    curves, smooth, tissue_mask, pure_mask, density, weights, sigma_voxels, *, rank,
+    curves, smooth, tissue_mask, pure_mask, density, weights, sigma_voxels, *, centre, components,
     tolerance_hu, density_tolerance_hu, directions=None, num_threads=1,
 ):  # fmt: skip
     """Average the temporal components of tissue curves over similar voxels.
@@ -340,8 +340,8 @@ def denoise_by_similarity(
         0 for rejected frames, which come back as they were.
     sigma_voxels : (3,) sequence of float
         Sigma of the average, voxels.
-    rank : int
-        Number of temporal components.
+    centre, components : (T',) and (T', rank) arrays
+        `temporal_components` of the smoothed curves among the usable frames.
     tolerance_hu, density_tolerance_hu : float
         Difference of scores and of densities at which a neighbour counts ``exp(-1/2)``, HU.
     directions : (T', K) array, optional
@@ -365,37 +365,32 @@ def denoise_by_similarity(
     good = np.flatnonzero(np.asarray(weights) > 0)
     box = ndimage.find_objects(tissue_mask.astype(np.uint8))[0]
     inside, source = tissue_mask[box], pure_mask[box]
-    centre, components = temporal_components(np.asarray(smooth, np.float32)[:, good], rank)
+    # the strongest first
     components = np.ascontiguousarray(components[:, ::-1])
 
-    def scores(of):
-        volume = np.zeros((components.shape[1], *inside.shape), dtype=np.float32)
-        volume[:, inside] = ((np.asarray(of, np.float32)[:, good] - centre) @ components).T
+    def scores(of, along):
+        volume = np.zeros((along.shape[1], *inside.shape), dtype=np.float32)
+        volume[:, inside] = ((np.asarray(of, np.float32)[:, good] - centre) @ along).T
         return volume
 
     def average(values, guide, tolerance, density_tolerance):
         guides = np.concatenate([density[box][None] / density_tolerance, guide[:2] / tolerance])
         return average_similar(values, guides, source, sigma_voxels, num_threads)
 
-    def noise_scores(of):
-        volume = np.zeros((directions.shape[1], *inside.shape), dtype=np.float32)
-        volume[:, inside] = ((np.asarray(of, np.float32)[:, good] - centre) @ directions).T
-        return volume
-
     if directions is None:
         directions = np.zeros((len(good), 0), dtype=np.float32)
-    noisy, guide = scores(curves), scores(smooth)
+    noisy, guide = scores(curves, components), scores(smooth, components)
     first, weight = average(noisy, guide, tolerance_hu, density_tolerance_hu)
     # its own weight does not make a voxel less lonely
     lonely = inside & (weight - source < LEAST_SIMILAR)
     first[:, lonely] = guide[:, lonely]
     strong = noisy[:FINE_COMPONENTS]
     averaged, _ = average(
-        np.concatenate([strong, noise_scores(curves)]), first,
+        np.concatenate([strong, scores(curves, directions)]), first,
         SECOND_TOLERANCE * tolerance_hu, density_tolerance_hu,
     )  # fmt: skip
     fine, noise = averaged[: len(strong)], averaged[len(strong) :]
-    noise[:, lonely] = noise_scores(smooth)[:, lonely]
+    noise[:, lonely] = scores(smooth, directions)[:, lonely]
     weak, _ = average(
         first[FINE_COMPONENTS:], first, WEAK_TOLERANCE * tolerance_hu,
         WEAK_DENSITY_TOLERANCE * density_tolerance_hu,

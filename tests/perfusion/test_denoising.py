@@ -173,10 +173,13 @@ def two_tissues(noise):
 
 
 def by_similarity(curves, tissue, weights=None, density=None, tolerance=5.0):
+    weights = np.ones(curves.shape[1]) if weights is None else weights
+    smooth = denoising.smooth_curves(curves, tissue, tissue, (2, 2, 1))
+    centre, components = denoising.temporal_components(smooth[:, weights > 0], 6)
     return denoising.denoise_by_similarity(
-        curves, denoising.smooth_curves(curves, tissue, tissue, (2, 2, 1)), tissue, tissue,
+        curves, smooth, tissue, tissue,
         np.full(tissue.shape, 35.0) if density is None else density,
-        np.ones(curves.shape[1]) if weights is None else weights, (3.5, 3.5, 1.2), rank=6,
+        weights, (3.5, 3.5, 1.2), centre=centre, components=components,
         tolerance_hu=tolerance, density_tolerance_hu=3.0,
     )[0]  # fmt: skip
 
@@ -223,9 +226,10 @@ def test_a_voxel_unlike_all_others_gets_its_smoothed_curve(source):
     density = np.full(tissue.shape, 35.0)
     density[4, 4, 2] = 300.0
     smooth = denoising.smooth_curves(curves, tissue, pure, (2, 2, 1))
+    centre, components = denoising.temporal_components(smooth, 20)
     found, _ = denoising.denoise_by_similarity(
-        curves, smooth, tissue, pure, density, np.ones(20), (3.5, 3.5, 1.2), rank=20,
-        tolerance_hu=5.0, density_tolerance_hu=3.0,
+        curves, smooth, tissue, pure, density, np.ones(20), (3.5, 3.5, 1.2), centre=centre,
+        components=components, tolerance_hu=5.0, density_tolerance_hu=3.0,
     )  # fmt: skip
     voxel = np.ravel_multi_index((4, 4, 2), tissue.shape)
     np.testing.assert_allclose(found[voxel], smooth[voxel], atol=1e-3)

@@ -68,10 +68,10 @@ def test_samples_of_the_average_have_the_noise_that_it_leaves():
     noise = np.random.default_rng(0).normal(0, 2.0, clean.shape)
     curves = (clean + noise).astype(np.float32)
     smooth = denoising.smooth_curves(curves, tissue, tissue, (2, 2, 1))
-    _, components = denoising.temporal_components(smooth, 1)
+    centre, components = denoising.temporal_components(smooth, 1)
     kept, found = denoising.denoise_by_similarity(
-        curves, smooth, tissue, tissue, np.full(shape, 35.0), np.ones(n_frames), (2, 2, 1), rank=1,
-        tolerance_hu=8.0, density_tolerance_hu=3.0,
+        curves, smooth, tissue, tissue, np.full(shape, 35.0), np.ones(n_frames), (2, 2, 1),
+        centre=centre, components=components, tolerance_hu=8.0, density_tolerance_hu=3.0,
         directions=denoising.noise_directions(components, 8),
     )  # fmt: skip
     left = ((kept - clean) @ components)[:, 0]
