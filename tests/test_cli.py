@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: its options, its errors in one line, its exit codes."""
 
+import json
 import os
 import re
 import subprocess
@@ -20,6 +21,7 @@ from ctpprep import cli
 from ctpprep.cli.config import format_config
 from ctpprep.cli.machine import available_cores
 from ctpprep.cli.parser import described
+from ctpprep.cli.status import status_path
 from ctpprep.exceptions import BolusError, UsageError
 from ctpprep.settings import MethodSettings, RunSettings, describe
 from ctpprep.workflows import execution
@@ -155,11 +157,45 @@ def test_missing_timing_is_one_sentence_and_the_other_series_goes_on(dataset, gr
     assert 'sub-01/ct/sub-01_ctp.nii.gz: no acquisition times' in error_of(capsys)
 
 
-def test_no_usable_series_at_all_stops_before_anything_is_written(dataset, graph, capsys):
+def test_of_no_usable_series_at_all_only_the_status_is_written(dataset, graph, capsys):
     (dataset / 'sub-01/ct/sub-01_ctp.json').unlink()
     assert call(dataset, '--participant-label', '01') == 1
     assert '--frame-interval' in error_of(capsys)
-    assert not (dataset.parent / 'out').exists()
+    (written,) = (path for path in (dataset.parent / 'out').rglob('*') if path.is_file())
+    assert written == status_path(dataset.parent / 'out', '01')
+    assert status_of(dataset, '01')['State'] == 'failed'
+
+
+def status_of(dataset, participant):
+    return json.loads(status_path(dataset.parent / 'out', participant).read_text())
+
+
+def test_status_tells_state_and_cause_of_each_series(dataset, graph):
+    crash = dataset.parent / 'out' / 'sub-02' / 'log' / 'a' / 'crash-b.txt'
+    graph.failures['sub-02'] = ('no contrast arrives', crash)
+    assert call(dataset) == 1
+    assert status_of(dataset, '01')['State'] == 'succeeded'
+    told = status_of(dataset, '02')
+    assert told['State'] == 'failed'
+    assert told['Series'] == [{
+        'Series': 'sub-02', 'State': 'failed', 'Cause': 'no contrast arrives',
+        'CrashFile': 'sub-02/log/a/crash-b.txt',
+    }]  # fmt: skip
+
+
+def test_status_of_a_run_that_did_not_end_is_running(dataset, graph, monkeypatch):
+    assert call(dataset) == 0
+    monkeypatch.setattr(execution, 'run_workflow', lambda *_: 1 / 0)
+    assert call(dataset) == 1
+    assert status_of(dataset, '01')['State'] == 'running'
+
+
+def test_what_computes_nothing_leaves_the_status_alone(dataset, graph):
+    assert call(dataset) == 0
+    before = status_of(dataset, '01')
+    call(dataset, '--reports-only')
+    call(dataset, '--boilerplate-only')
+    assert status_of(dataset, '01') == before
 
 
 def test_results_stand_in_the_log_of_the_run(dataset, graph):

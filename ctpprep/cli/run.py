@@ -24,6 +24,7 @@ from ctpprep.cli.pages import (
 )
 from ctpprep.cli.plan import show_plan
 from ctpprep.cli.results import tabulate, tell_entries, with_quality
+from ctpprep.cli.status import write_status
 from ctpprep.exceptions import UsageError
 from ctpprep.settings import MethodSettings, RunSettings
 
@@ -49,12 +50,16 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
     for each in found:
         if isinstance(each, FailedSeries):
             complain(each.reason, 1)
+    computes = not (run.dry_run or run.boilerplate_only or run.reports_only)
     if all(isinstance(each, FailedSeries) for each in found):
+        if computes:
+            make_folder(run.output_dir / 'logs', 'output_dir')
+            write_status(found, run)
         return 1
     if run.dry_run:
         prepare_templates()
         return show_plan(found, method, run)
-    if not run.boilerplate_only and not run.reports_only:
+    if computes:
         make_folder(run.work_dir, '-w/--work-dir')
     make_folder(run.output_dir, 'output_dir')
     make_folder(run.output_dir / 'logs', 'output_dir')
@@ -108,6 +113,7 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
         )
         links = {'raw': run.bids_dir, **dataset_links(run, series)}
         remove_partials(run.output_dir, {each.participant for each in series})
+        write_status(found, run)
         write_dataset_description(run.output_dir, links, __version__)
         workflow = init_ctpprep_wf(series, method, run)
         if run.write_graph:
@@ -133,6 +139,7 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
         tell_entries(series, results, run.output_dir)
         told = with_quality(results, run.output_dir)
         logger.info('\n%s\noutputs: %s', tabulate(told), run.output_dir)
+        write_status(found, run, told)
     return 0 if all(result.succeeded for result in results) else 1
 
 

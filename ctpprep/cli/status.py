@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What became of each participant, for programs: one small file, always the latest run's."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctpprep import __version__
+from ctpprep.dataset import FailedSeries
+from ctpprep.settings import RunSettings
+
+if TYPE_CHECKING:
+    from ctpprep.workflows.execution import SeriesResult
+
+
+def status_path(output_dir: Path, participant: str) -> Path:
+    """Name the file of one participant.
+
+    Examples
+    --------
+    >>> status_path(Path('out'), '01').as_posix()
+    'out/logs/sub-01_status.json'
+    """
+    return output_dir / 'logs' / f'sub-{participant}_status.json'
+
+
+def write_status(
+    found: Sequence[Any], run: RunSettings, results: Sequence['SeriesResult'] = ()
+) -> None:
+    """Write the status of each participant of a run: when it begins, and as its very last step.
+
+    A run that is killed leaves 'running' behind: whoever knows that it has ended knows that it was killed.
+
+    Parameters
+    ----------
+    found : sequence of CTPSeries, ReadyMaps and FailedSeries
+        The series of the run.
+    run : RunSettings
+    results : sequence of SeriesResult
+        One for each series; none when the run begins: what cannot be processed has failed by then.
+    """
+    from ctpprep.interfaces.bids import write_json
+
+    by_prefix = {each.prefix: each for each in results}
+    for participant in sorted({each.participant for each in found}):
+        mine = [each for each in found if each.participant == participant]
+        series = [_tell(each, by_prefix.get(each.prefix), run.output_dir) for each in mine]
+        states = {each['State'] for each in series}
+        content = {
+            'Participant': f'sub-{participant}',
+            'State': next(each for each in ('running', 'failed', 'succeeded') if each in states),
+            'Run': run.run_uuid,
+            'Version': __version__,
+            'UpdatedAtTime': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
+            'Series': series,
+        }
+        write_json(content, status_path(run.output_dir, participant))
+
+
+def _tell(series: Any, result: 'SeriesResult | None', output_dir: Path) -> dict[str, str]:
+    """Write the entry of one series."""
+    told = {'Series': series.prefix, 'State': 'running'}
+    if result is not None:
+        told |= {'State': 'succeeded' if result.succeeded else 'failed', 'Cause': result.cause}
+        if result.crash_file is not None:
+            told['CrashFile'] = result.crash_file.relative_to(output_dir).as_posix()
+    elif isinstance(series, FailedSeries):
+        told |= {'State': 'failed', 'Cause': series.reason}
+    return told
