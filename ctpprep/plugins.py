@@ -8,8 +8,11 @@ from ctpprep.dataset import refuse_unknown
 from ctpprep.exceptions import UsageError
 
 LOCAL = ('Linear', 'MultiProc')
-# nipype's other plugins submit the whole graph, do not wait for it, and cannot tell what failed
 PLUGINS = (*LOCAL, 'SLURM', 'SGE', 'PBS', 'LSF', 'OAR', 'Condor')
+# the plugins that submit the whole graph, by those that wait
+DETACHED = {
+    'SLURMGraph': 'SLURM', 'SGEGraph': 'SGE', 'PBSGraph': 'PBS', 'CondorDAGMan': 'Condor'
+}  # fmt: skip
 
 
 def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
@@ -44,6 +47,11 @@ def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
     for key in content:
         refuse_unknown(str(key), ('plugin', 'plugin_args'), where)
     name, args = content['plugin'], content.get('plugin_args') or {}
+    if name in DETACHED:
+        raise UsageError(
+            f'{where}: {name} submits the graph and returns at once, so that nobody could tell what '
+            f'failed or write the report; use {DETACHED[name]}, or a job for each participant'
+        )
     refuse_unknown(name, PLUGINS, where)
     if not isinstance(args, dict):
         raise UsageError(f'{where}: plugin_args must be pairs, "name: value", got {args!r}')

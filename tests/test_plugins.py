@@ -5,7 +5,7 @@ import pytest
 from nipype.pipeline import plugins
 
 from ctpprep.exceptions import UsageError
-from ctpprep.plugins import PLUGINS, read_plugin
+from ctpprep.plugins import DETACHED, PLUGINS, read_plugin
 
 
 @pytest.fixture
@@ -23,6 +23,10 @@ def test_plugin_and_arguments_are_read(file):
     assert read_plugin(path) == ('SLURM', {'sbatch_args': '--mem 4G'})
 
 
+def test_detached_plugins_are_plugins_of_nipype():
+    assert all(hasattr(plugins, f'{name}Plugin') for name in DETACHED)
+
+
 @pytest.mark.parametrize('name', PLUGINS)
 def test_nipype_has_every_plugin(file, name):
     assert read_plugin(file(f'plugin: {name}')) == (name, {})
@@ -33,7 +37,8 @@ def test_nipype_has_every_plugin(file, name):
     ('text', 'message'),
     [
         ('plugin: SLRUM', "there is no 'SLRUM'; did you mean SLURM?"),
-        ('plugin: SLURMGraph', "there is no 'SLURMGraph'"),
+        ('plugin: SLURMGraph', 'returns at once'),
+        ('plugin: CondorDAGMan', 'use Condor'),
         ('plugin: SLURM\nplugin_arg: {}', 'did you mean plugin_args?'),
         ('plugin: SLURM\nplugin_args: 3', 'plugin_args must be pairs'),
         ('- SLURM', 'must name a plugin'),

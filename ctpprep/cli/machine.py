@@ -101,7 +101,7 @@ def set_environment(run: RunSettings) -> None:
     if run.verbosity == 0:
         defaults['PYTHONWARNINGS'] = 'ignore'
     try:
-        pwd.getpwuid(os.getuid())
+        defaults['LOGNAME'] = pwd.getpwuid(os.getuid()).pw_name  # nipype names jobs by it
     except KeyError:  # a container run as any user: getpass.getuser() would fail
         defaults['LOGNAME'] = 'ctpprep'
     for name, value in defaults.items():

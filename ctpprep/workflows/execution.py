@@ -15,7 +15,6 @@ from typing import Any
 from nipype import config as nipype_config
 from nipype import logging as nipype_logging
 from nipype.interfaces.utility import IdentityInterface
-from nipype.pipeline import plugins
 from nipype.pipeline.engine import Node, Workflow
 from nipype.pipeline.plugins.linear import LinearPlugin
 
@@ -24,6 +23,7 @@ from ctpprep.dataset import workflow_name
 from ctpprep.plugins import LOCAL, read_plugin
 from ctpprep.series import Series
 from ctpprep.settings import RunSettings
+from ctpprep.workflows._batch import make_batch_plugin
 from ctpprep.workflows._processes import SturdyMultiProcPlugin
 
 logger = logging.getLogger(__name__)
@@ -296,4 +296,4 @@ def _make_plugin(run: RunSettings) -> Any:
         return LinearPlugin(args)
     if name == 'MultiProc':
         return SturdyMultiProcPlugin(resources | args)
-    return getattr(plugins, f'{name}Plugin')(plugin_args=args)
+    return make_batch_plugin(name, args)
