@@ -13,7 +13,7 @@ DEMO_WORK := demo-work
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test validate lint format bench clean distclean
+.PHONY: help demo test test-cluster validate lint format bench clean distclean
 
 help:
 	@echo 'make demo    run ctpprep on the example in $(DEMO_DATA), say where the results are'
@@ -21,6 +21,7 @@ help:
 	@echo 'make validate  check the example and what make demo wrote with the BIDS validator'
 	@echo 'make test-offline  the same without a network interface (Linux)'
 	@echo 'make test-resume   kill runs of the command at random moments and take them up again'
+	@echo 'make test-cluster  run jobs of a SLURM on this machine (as root on Debian, installs it)'
 	@echo 'make lint    check code style and types'
 	@echo 'make format  rewrite the code in the style that lint checks'
 	@echo 'make bench   measure accuracy and a cohort on phantoms with known truth, and speed'
@@ -73,6 +74,13 @@ test-offline: $(VENV)/.installed-tests
 
 test-resume: $(VENV)/.installed-tests
 	$(BIN)/python -m pytest -q -m resume
+
+test-cluster: $(VENV)/.installed-tests
+	@if why=$$(tests/tools/install_slurm.sh); then \
+		$(BIN)/python -m pytest -q -m cluster; \
+	else \
+		echo "SKIPPED: $$why"; \
+	fi
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check

@@ -60,7 +60,10 @@ def anchors(page: Path) -> set[str]:
 
 @each_page
 def test_named_options_exist(page):
-    known = set(cli.make_parser()._option_string_actions)
+    script = read(ROOT / 'scripts' / 'ctpprep_cluster.py')
+    known = set(cli.make_parser()._option_string_actions) | set(
+        re.findall(r"'(--[a-z-]+)'", script)
+    )
     named = {option for code in re.findall(r'`([^`\n]+)`', read(page)) for option in
              re.findall(r'(?<![\w-])--[a-z][a-z-]*', code)}  # fmt: skip
     assert named <= known
