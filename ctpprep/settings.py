@@ -31,6 +31,7 @@ WACK = 'Wack et al. 2014, doi:10.1186/1471-2342-14-28'
 MENDRIK = 'Mendrik et al., Phys Med Biol 2011;56:3857'
 # the 2.5th percentile lies within this many
 LEAST_DRAWS = 40
+EFRON = 'Efron 1979, doi:10.1214/aos/1176344552'
 GOLUB = 'Golub et al. 1979, doi:10.1080/00401706.1979.10489751'
 
 
@@ -308,6 +309,13 @@ class MethodSettings:
         'mean transit time of the calibrating residue',
         low=0.5,
         high=20.0,
+    )
+    cbf_noise_correction: bool = _setting(
+        True,
+        'deconvolution',
+        '',
+        'subtract from CBF what the noise left by denoising adds to a maximum',
+        EFRON,
     )
     partial_volume: bool = _setting(
         True,

@@ -235,6 +235,7 @@ class _DeconvolveInputSpec(BaseInterfaceInputSpec):
     residue_lead = traits.Float(mandatory=True, desc='s')
     tmax_calibration = traits.Bool(mandatory=True)
     calibration_mtt = traits.Float(mandatory=True, desc='s')
+    cbf_noise_correction = traits.Bool(mandatory=True, desc='subtract what noise adds to CBF')
     hematocrit_factor = traits.Float(mandatory=True)
     tissue_density = traits.Float(mandatory=True, desc='g/mL')
     partial_volume = traits.Bool(mandatory=True, desc='divide by the share of tissue')
@@ -285,25 +286,36 @@ class Deconvolve(SimpleInterface):
         curves, noise = self._denoise(raw, smooth, average)
         lambda_rel = inputs.lambda_rel or self._choose_lambda(raw, smooth)
         share = self._tissue_share(average, smooth if inputs.denoise == 'none' else curves)
-        found, operators, offsets = self._maps(curves, share, lambda_rel)
-        noise = self._flow_noise(noise, found.pop('cbf_time'), share, operators)
-        found |= {'noise': self._noise(curves), 'tissue_share': share}
+        self._make_operators(lambda_rel)
         # a maximum over undenoised curves jumps: its noise is not that of one time
-        if noise.shape[1] >= LEAST_NOISE_SAMPLES and inputs.denoise != 'none':
+        known = noise.shape[1] >= LEAST_NOISE_SAMPLES and inputs.denoise != 'none'
+        corrected = known and inputs.cbf_noise_correction
+        excess = self._excess(curves, noise) if corrected else np.zeros(len(curves), np.float32)
+        found = self._maps(curves, share, excess)
+        noise = self._flow_noise(noise, found.pop('cbf_time'), share)
+        found |= {'noise': self._noise(curves), 'tissue_share': share}
+        if known:
             found['cbf_noise'] = noise
         for name, values in found.items():
-            volume = np.zeros((*self.tissue.shape, *values.shape[1:]), dtype=np.float32)
-            volume[self.tissue] = values
             self._results[name] = _images.save(
-                volume, affine, Path(runtime.cwd) / f'{name}.nii', like=inputs.tissue_mask
+                self._volume(values),
+                affine,
+                Path(runtime.cwd) / f'{name}.nii',
+                like=inputs.tissue_mask,
             )
+        operators, tmax_operators = zip(*self.operators.values(), strict=True)
+        offsets = {group: each.tmax_offset for group, (_, each) in self.operators.items()}
         facts = {
             'lambda_rel': float(lambda_rel),
-            'lambda': float(np.mean([each.regularization for each, _ in operators])),
-            'lambda_tmax': float(np.mean([each.regularization for _, each in operators])),
-            'tmax_offset_s': float(np.mean([each.tmax_offset for _, each in operators])),
+            'lambda': float(np.mean([each.regularization for each in operators])),
+            'lambda_tmax': float(np.mean([each.regularization for each in tmax_operators])),
+            'tmax_offset_s': float(np.mean(list(offsets.values()))),
             # feet to head; slices whose sampling pattern meets no tissue have none
-            'tmax_offset_s_by_slice': offsets,
+            'tmax_offset_s_by_slice': [offsets.get(group) for group in self.slice_pattern],
+            # median; none if it was not subtracted
+            'cbf_noise_excess': float(np.median(self._flow(excess) / share))
+            if corrected
+            else None,
             'noise_raw_hu': float(np.median(self._noise(raw))),
             'noise_denoised_hu': float(np.median(found['noise'])),
             'n_patterns': len(operators),
@@ -318,6 +330,12 @@ class Deconvolve(SimpleInterface):
         if 'weight' in table:
             table = table[table['weight'] > 0]
         return table['time'].to_numpy(), table['aif'].to_numpy()
+
+    def _volume(self, values):
+        """Put the values of tissue, (V,) or (V, K), where they belong; 0 elsewhere."""
+        volume = np.zeros((*self.tissue.shape, *values.shape[1:]), dtype=np.float32)
+        volume[self.tissue] = values
+        return volume
 
     def _noise(self, curves):
         return denoising.curve_noise(curves, self.weights, self.n_baseline)
@@ -394,25 +412,11 @@ class Deconvolve(SimpleInterface):
         )  # fmt: skip
         return deconvolution.choose_lambda(scores, share)
 
-    def _flow_noise(self, noise, times, share, operators):
-        """Turn samples of the noise of the curves into samples of the noise of CBF."""
+    def _make_operators(self, lambda_rel):
+        """Make the operators of each sampling pattern, for CBF and for Tmax."""
         inputs = self.inputs
-        found = np.zeros_like(noise)
-        reduced = inputs.denoise in ('lowrank', 'similarity')
-        for (group, mine, _), (operator, _) in zip(self._groups(), operators, strict=True):
-            found[mine] = uncertainty.residue_noise(
-                times[mine], operator, noise[mine], self.weights, self.n_baseline,
-                self.components[group] if reduced else None,
-            )  # fmt: skip
-        return maps.flow(found, inputs.hematocrit_factor, inputs.tissue_density) / share[:, None]
-
-    def _maps(self, curves, share, lambda_rel):
-        """Deconvolve each sampling pattern; return maps, operators and the offset of each slice."""
-        inputs = self.inputs
-        found = {name: np.zeros(len(curves), dtype=np.float32) for name in (*MAPS, 'cbf_time')}
-        operators, offsets = [], [None] * len(self.slice_pattern)
-        for group, mine, _ in self._groups():
-            operator, tmax_operator = (
+        self.operators = {
+            group: tuple(
                 deconvolution.deconvolution_operator(
                     self.aif_times, self.aif, self.times[group], self.weights,
                     penalty_order=int(inputs.penalty_order), lambda_rel=each,
@@ -420,17 +424,54 @@ class Deconvolve(SimpleInterface):
                     calibration_mtt=inputs.calibration_mtt,
                 )
                 for each in (lambda_rel, lambda_rel * inputs.tmax_lambda_ratio)
+            )
+            for group, _, _ in self._groups()
+        }  # fmt: skip
+
+    def _components_kept(self, group):
+        """Return the temporal components that denoising has kept; None if it kept all."""
+        reduced = self.inputs.denoise in ('lowrank', 'similarity')
+        return self.components[group] if reduced else None
+
+    def _excess(self, curves, noise):
+        """Estimate, in each voxel and near by, what noise adds to the maximum that is CBF, 1/s."""
+        spread = uncertainty.noise_map(self._volume(noise), self.tissue, self.size)[self.tissue]
+        excess = np.zeros(len(curves), dtype=np.float32)
+        for group, mine, _ in self._groups():
+            excess[mine] = uncertainty.peak_excess(
+                curves[mine], spread[mine], self.operators[group][0], self.weights,
+                self.n_baseline, self._components_kept(group),
             )  # fmt: skip
-            operators.append((operator, tmax_operator))
-            for each in np.flatnonzero(self.slice_pattern == group):
-                offsets[each] = tmax_operator.tmax_offset
+        sigma = uncertainty.NOISE_SIGMA_MM / self.size
+        return denoising.smooth_within(self._volume(excess), self.tissue, sigma)[self.tissue]
+
+    def _flow(self, heights):
+        return maps.flow(heights, self.inputs.hematocrit_factor, self.inputs.tissue_density)
+
+    def _flow_noise(self, noise, times, share):
+        """Turn samples of the noise of the curves into samples of the noise of CBF."""
+        found = np.zeros_like(noise)
+        for group, mine, _ in self._groups():
+            found[mine] = uncertainty.residue_noise(
+                times[mine], self.operators[group][0], noise[mine], self.weights,
+                self.n_baseline, self._components_kept(group),
+            )  # fmt: skip
+        return self._flow(found) / share[:, None]
+
+    def _maps(self, curves, share, excess):
+        """Deconvolve each sampling pattern; return maps and where the maximum lies that is CBF."""
+        inputs = self.inputs
+        found = {name: np.zeros(len(curves), dtype=np.float32) for name in (*MAPS, 'cbf_time')}
+        for group, mine, _ in self._groups():
+            operator, tmax_operator = self.operators[group]
             here = maps.perfusion_maps(
                 curves[mine], self.times[group], self.weights, operator, tmax_operator,
                 float(np.trapezoid(self.aif, self.aif_times)), share[mine],
                 scan_start=float(self.times.min()),
                 hematocrit_factor=inputs.hematocrit_factor, tissue_density=inputs.tissue_density,
                 tmax_offset=tmax_operator.tmax_offset if inputs.tmax_calibration else 0.0,
+                excess=excess[mine],
             )  # fmt: skip
             for name in found:
                 found[name][mine] = here[name]
-        return found, operators, offsets
+        return found

@@ -119,7 +119,7 @@ def time_to_peak(curves, times, weights):
 
 def perfusion_maps(
     curves, times, weights, operator, tmax_operator, aif_area, tissue_share,
-    *, scan_start, hematocrit_factor, tissue_density, tmax_offset,
+    *, scan_start, hematocrit_factor, tissue_density, tmax_offset, excess=0.0,
 ):  # fmt: skip
     """Compute the maps of voxels that share a sampling pattern.
 
@@ -146,6 +146,8 @@ def perfusion_maps(
         k_H and rho (g/mL).
     tmax_offset : float
         Subtracted from Tmax, s; 0 gives the uncalibrated map.
+    excess : float or (V,) array
+        Subtracted from the maximum that is CBF, 1/s: what noise adds to it.
 
     Returns
     -------
@@ -159,12 +161,14 @@ def perfusion_maps(
         for name in ('cbf', 'cbv', 'mtt', 'tmax', 'ttp', 'cbf_time')
     }
     area = trapezoid_weights(times, weights)
+    excess = np.broadcast_to(np.float32(excess), len(curves))
     matrix, tmax_matrix = (each.matrix.T.astype(np.float32) for each in (operator, tmax_operator))
     for start in range(0, len(curves), CHUNK):
         part = slice(start, start + CHUNK)
         chunk = np.asarray(curves[part], dtype=np.float32)
         share = np.asarray(tissue_share[part], dtype=np.float32)
         height, maps['cbf_time'][part] = residue_peak(chunk @ matrix, operator.tau)
+        height = np.maximum(height - excess[part], 0.0)
         _, tmax = residue_peak(chunk @ tmax_matrix, tmax_operator.tau)
         volume = blood_volume(chunk @ area, aif_area, hematocrit_factor, tissue_density)
         maps['cbf'][part] = flow(height, hematocrit_factor, tissue_density) / share

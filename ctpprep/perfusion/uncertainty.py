@@ -10,11 +10,15 @@ AIF, of regularization, of smoothing or of the registration.
 import numpy as np
 from scipy import ndimage, special
 
+from ctpprep.perfusion.deconvolution import residue_peak
 from ctpprep.perfusion.denoising import smooth_within
+from ctpprep.perfusion.maps import CHUNK
 
 # sigma of the smoothing of the noise map: it rests on a few samples in each voxel
 NOISE_SIGMA_MM = 4.0
 COVERAGE = 0.95
+# draws of noise, with both signs, from which its effect on a maximum is estimated
+EXCESS_PAIRS = 8
 
 
 def residue_noise(times, operator, samples, weights, n_baseline, components=None):
@@ -47,6 +51,12 @@ def residue_noise(times, operator, samples, weights, n_baseline, components=None
     see different parts of the noise; here they share it, which makes sums over voxels noisier than
     they are, by some percent.
     """
+    gain = np.linalg.norm(_loading(operator, weights, n_baseline, components), axis=1)
+    return (samples * np.interp(times, operator.tau, gain)[:, None]).astype(np.float32)
+
+
+def _loading(operator, weights, n_baseline, components):
+    """Return the (N, T') matrix that turns white noise of the usable frames into that of `k`."""
     good = np.flatnonzero(np.asarray(weights) > 0)
     before = good < n_baseline
     noise = np.eye(len(good))
@@ -55,8 +65,51 @@ def residue_noise(times, operator, samples, weights, n_baseline, components=None
     rows = operator.matrix[:, good]
     if components is not None:
         noise, rows = components.T @ noise, rows @ components
-    gain = np.linalg.norm(rows @ noise, axis=1)
-    return (samples * np.interp(times, operator.tau, gain)[:, None]).astype(np.float32)
+    return rows @ noise
+
+
+def peak_excess(curves, noise, operator, weights, n_baseline, components=None):
+    """Estimate by how much noise raises the maxima of residue functions.
+
+    Parameters
+    ----------
+    curves : (V, T) array
+        Denoised curves, HU.
+    noise : (V,) array
+        Standard deviation of their noise in one direction among frames, HU.
+    operator : Operator
+    weights : (T,) array
+        0 for rejected frames.
+    n_baseline : int
+        Frames before contrast, whose mean was subtracted from each curve.
+    components : (T', rank) array, optional
+        Temporal components, among the usable frames, that denoising has kept; all by default.
+
+    Returns
+    -------
+    (V,) array of float32
+        1/s. To be subtracted from the maxima.
+
+    Notes
+    -----
+    Parametric bootstrap of a bias (Efron 1979, doi:10.1214/aos/1176344552): by as much as
+    the maximum grows, on the mean, when the noise is added once more, by so much it has grown already. Noise
+    is drawn in pairs of opposite sign, the same for all voxels, from a fixed seed. What it does is
+    larger the flatter `k` is: slow, low flow reads too high. Too small where noise has made a flat
+    `k` peaked already.
+    """
+    loading = _loading(operator, weights, n_baseline, components)
+    half = np.random.default_rng(0).standard_normal((EXCESS_PAIRS, loading.shape[1])) @ loading.T
+    draws = np.concatenate([half, -half]).astype(np.float32)
+    matrix = operator.matrix.T.astype(np.float32)
+    excess = np.zeros(len(curves), dtype=np.float32)
+    for start in range(0, len(curves), CHUNK):
+        part = slice(start, start + CHUNK)
+        residue = np.asarray(curves[part], dtype=np.float32) @ matrix
+        spread = np.asarray(noise[part], dtype=np.float32)[:, None]
+        raised = sum(residue_peak(residue + spread * each, operator.tau)[0] for each in draws)
+        excess[part] = raised / len(draws) - residue_peak(residue, operator.tau)[0]
+    return excess
 
 
 def noise_map(fields, tissue_mask, voxel_size_mm):

@@ -103,6 +103,12 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
         if method.tmax_calibration
         else 'Tmax was not calibrated.'
     )
+    excess = (
+        ' From the maximum that is CBF was subtracted what noise adds to it, as estimated by adding noise '
+        'of the same kind once more [@efron1979].'
+        if method.cbf_noise_correction and method.denoise != 'none'
+        else ''
+    )
     scaling = ', its area scaled to that of the VOF' if method.aif_scaling == 'vof' else ''
     if 'curves' in series.supplied:
         aif = 'a curve that was supplied'
@@ -125,5 +131,5 @@ true sample times by Tikhonov regularization [@calamante2003] (derivative of ord
 grid of {method.residue_step:g} s that begins {method.residue_lead:g} s before zero, which makes
 the result insensitive to delay. CBF, CBV, MTT and Tmax follow from the residue function
 [@fieselmann2011; @ostergaard1996] with k_H = {method.hematocrit_factor:g} and
-rho = {method.tissue_density:g} g/mL.{share} {calibration}
+rho = {method.tissue_density:g} g/mL.{excess}{share} {calibration}
 """

@@ -240,6 +240,16 @@ def test_samples_of_noise_are_as_noisy_as_repeated_scans(found, again, tissue, d
     assert told == pytest.approx(spread, rel=0.3)
 
 
+def test_what_noise_adds_is_taken_from_flow_and_told(again, found, tissue):
+    raw = again(cbf_noise_correction=False)
+    less = (values(raw, 'cbf') - values(found['RAS'].maps, 'cbf'))[tissue]
+    assert less.min() >= 0
+    facts = json.loads(Path(found['RAS'].maps.deconvolution).read_text())
+    assert facts['cbf_noise_excess'] == pytest.approx(np.median(less), rel=0.02)
+    assert json.loads(Path(raw.deconvolution).read_text())['cbf_noise_excess'] is None
+    np.testing.assert_array_equal(values(raw, 'tmax'), values(found['RAS'].maps, 'tmax'))
+
+
 @pytest.mark.parametrize('changed', [{'denoise': 'none'}, {'denoise_rank': 12}])
 def test_without_denoising_or_frames_the_noise_of_flow_is_not_told(again, changed):
     assert not isdefined(again(**changed).cbf_noise)

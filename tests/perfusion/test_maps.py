@@ -20,7 +20,7 @@ OPERATOR = {
 
 @pytest.fixture
 def compute(artery):
-    def run(curves, weights=None, scale=1.0, times=TIMES, share=None):
+    def run(curves, weights=None, scale=1.0, times=TIMES, share=None, excess=0.0):
         weights = np.ones(len(times)) if weights is None else weights
         aif = scale * artery(TIMES)
         operator = deconvolution.deconvolution_operator(TIMES, aif, times, weights, **OPERATOR)
@@ -33,6 +33,7 @@ def compute(artery):
         return maps.perfusion_maps(
             curves, times, weights, operator, smoother, np.trapezoid(aif, TIMES), share,
             **CONSTANTS, scan_start=TIMES[0], tmax_offset=smoother.tmax_offset,
+            excess=excess,
         )  # fmt: skip
 
     return run
@@ -167,3 +168,14 @@ def test_flow_and_volume_are_those_of_the_tissue_in_the_voxel(compute, tissue):
     half = compute(0.5 * tissue(TIMES), share=np.array([0.5]))
     for name in whole:
         np.testing.assert_allclose(half[name], whole[name], rtol=1e-5)
+
+
+def test_what_noise_adds_is_taken_from_flow_before_transit_time_is_formed(compute, tissue):
+    curves = np.stack([tissue(TIMES, 60, 4.0), tissue(TIMES, 3, 4.0)])
+    raw, found = compute(curves), compute(curves, excess=np.array([0.001, 0.001]))
+    less = maps.flow(0.001, **CONSTANTS)
+    np.testing.assert_allclose(found['cbf'], np.maximum(raw['cbf'] - less, 0), rtol=1e-4)
+    assert found['cbf'][1] == 0
+    assert found['mtt'][1] == 0
+    assert found['mtt'][0] == pytest.approx(60 * found['cbv'][0] / found['cbf'][0], rel=1e-4)
+    np.testing.assert_array_equal(found['tmax'], raw['tmax'])

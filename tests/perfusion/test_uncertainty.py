@@ -59,6 +59,40 @@ def test_rejected_frames_bring_no_noise(artery, tissue):
     assert found.std() == pytest.approx(heights.std(), rel=0.1)
 
 
+def excess_and_bias(artery, tissue, cbf, mtt):
+    """Return what is estimated from single scans, its mean, and what noise adds in truth."""
+    operator = deconvolution.deconvolution_operator(
+        TIMES, artery(TIMES), TIMES, np.ones(30), **OPERATOR
+    )
+    noise = np.random.default_rng(1).normal(0, 0.5, (2000, 30))
+    noise -= noise[:, :N_BASELINE].mean(axis=1, keepdims=True)
+    clean = tissue(TIMES, cbf, mtt)
+    true, _ = deconvolution.residue_peak(clean @ operator.matrix.T, operator.tau)
+    found, _ = deconvolution.residue_peak((clean + noise) @ operator.matrix.T, operator.tau)
+    excess = uncertainty.peak_excess(
+        clean + noise, np.full(2000, 0.5), operator, np.ones(30), N_BASELINE
+    )
+    return excess, (found.mean() - true) / true, excess.mean() / true
+
+
+@pytest.mark.parametrize(('cbf', 'mtt'), [(20, 6.0), (6, 12.0), (3, 12.0)])
+def test_flow_is_less_biased_without_the_excess(artery, tissue, cbf, mtt):
+    _, bias, estimated = excess_and_bias(artery, tissue, cbf, mtt)
+    assert bias > 0.05
+    # the rest is a third of it for core, and no flow is turned round by more than it was off
+    assert abs(bias - estimated) < (1.05 if cbf == 20 else 0.35) * bias
+
+
+def test_the_excess_is_never_negative_and_nil_without_noise(artery, tissue):
+    assert excess_and_bias(artery, tissue, 60, 4.0)[0].min() > 0
+    operator = deconvolution.deconvolution_operator(
+        TIMES, artery(TIMES), TIMES, np.ones(30), **OPERATOR
+    )
+    curve = tissue(TIMES, 20, 6.0)[None]
+    none = uncertainty.peak_excess(curve, np.zeros(1), operator, np.ones(30), N_BASELINE)
+    np.testing.assert_allclose(none, 0, atol=1e-9)
+
+
 def test_samples_of_the_average_have_the_noise_that_it_leaves():
     shape, n_frames = (24, 24, 6), 24
     tissue = np.ones(shape, bool)
