@@ -1,36 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-# docker build --build-arg VERSION=0.1.0 --build-arg VCS_REF=$(git rev-parse HEAD) -t ctpprep .
-# docker run --rm --read-only --network none --tmpfs /tmp -u $(id -u) -v BIDS:/data:ro -v OUT:/out -v WORK:/work \
-#     ctpprep /data /out participant -w /work
+# Built by docker and by buildah, without BuildKit. How to build and run it: docs/containers.md
 ARG BASE_IMAGE=debian:bookworm-slim
 
-FROM ${BASE_IMAGE} AS build
+FROM ${BASE_IMAGE} AS interpreter
+RUN python3 --version 2>/dev/null \
+    || { apt-get update \
+         && apt-get install --yes --no-install-recommends python3 \
+         && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/*; }
+
+FROM interpreter AS build
 RUN python3 -c 'import ensurepip' 2>/dev/null \
     || { apt-get update \
-         && apt-get install --yes --no-install-recommends ca-certificates python3 python3-venv \
+         && apt-get install --yes --no-install-recommends python3-venv \
          && rm -rf /var/lib/apt/lists/*; }
-RUN python3 -m venv /opt/ctpprep
-# The dependencies first, around an empty package: this layer outlives every change of the code.
-# In a folder of its own: setuptools would take the empty modules left in build/ for current ones.
-WORKDIR /dependencies
-COPY setup.cfg pyproject.toml LICENSE ./
-RUN mkdir ctpprep && touch ctpprep/__init__.py README.md \
-    && SETUPTOOLS_SCM_PRETEND_VERSION=0 /opt/ctpprep/bin/pip install --no-cache-dir .
+# The tools that build stay in /build; /opt/ctpprep has neither them nor pip.
+RUN python3 -m venv /build && python3 -m venv --without-pip /opt/ctpprep
 WORKDIR /src
+# The dependencies first: this layer outlives every change of the code. Their hashes are checked when
+# the wheels are fetched; the few that have none are built with the tools of the other lock file.
+COPY requirements.lock requirements-build.lock ./
+RUN /build/bin/pip install --no-cache-dir --require-hashes -r requirements-build.lock \
+    && /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --use-pep517 \
+        --require-hashes -r requirements.lock --wheel-dir /wheels \
+    && /build/bin/pip --python /opt/ctpprep/bin/python install --no-index --no-deps \
+        /wheels/*.whl \
+    && rm -r /wheels
 COPY setup.cfg pyproject.toml LICENSE README.md ./
 COPY ctpprep ctpprep
 ARG VERSION=0
 RUN SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION} \
-    /opt/ctpprep/bin/pip install --no-cache-dir --no-deps --force-reinstall .
+    /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation . --wheel-dir /wheels \
+    && /build/bin/pip --python /opt/ctpprep/bin/python install --no-index --no-deps /wheels/*.whl
 # A TemplateFlow home that is complete and empty: nothing is looked up, nothing is written.
 RUN mkdir /opt/templateflow \
     && echo '{"Name": "no templates", "BIDSVersion": "1.9.0"}' > /opt/templateflow/dataset_description.json
 
-FROM ${BASE_IMAGE}
-RUN python3 --version 2>/dev/null \
-    || { apt-get update \
-         && apt-get install --yes --no-install-recommends python3 \
-         && rm -rf /var/lib/apt/lists/*; }
+FROM interpreter
 COPY --from=build /opt/ctpprep /opt/ctpprep
 COPY --from=build /opt/templateflow /opt/templateflow
 

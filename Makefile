@@ -13,7 +13,7 @@ DEMO_WORK := demo-work
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster validate lint format bench clean distclean
+.PHONY: help demo test test-cluster test-container check-container lock validate lint format bench clean distclean
 
 help:
 	@echo 'make demo    run ctpprep on the example in $(DEMO_DATA), say where the results are'
@@ -22,9 +22,11 @@ help:
 	@echo 'make test-offline  the same without a network interface (Linux)'
 	@echo 'make test-resume   kill runs of the command at random moments and take them up again'
 	@echo 'make test-cluster  run jobs of a SLURM on this machine (as root on Debian, installs it)'
+	@echo 'make test-container  build the image, run it, compare with a run outside (as root on Debian)'
 	@echo 'make lint    check code style and types'
 	@echo 'make format  rewrite the code in the style that lint checks'
 	@echo 'make bench   measure accuracy and a cohort on phantoms with known truth, and speed'
+	@echo 'make lock    write the lock files again (UPGRADE=--upgrade for newer versions)'
 	@echo 'make clean   remove what the others wrote, but not $(VENV) (make distclean does)'
 	@echo
 	@echo 'All of them install into $(VENV); make PYTHON=python3.12 ... picks the Python.'
@@ -42,6 +44,17 @@ $(VENV)/.installed-%: setup.cfg pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-tests: EXTRAS := [tests]
 $(VENV)/.installed-lint: EXTRAS := [lint]
+$(VENV)/.installed-lock: EXTRAS := [lock]
+
+# What the image is built from, outside: the same versions, checked by the same hashes.
+LOCKED := $(VENV)-locked
+$(LOCKED)/.installed: requirements.lock requirements-build.lock setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m venv --clear $(LOCKED)
+	$(LOCKED)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-build.lock
+	$(LOCKED)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--use-pep517 --require-hashes -r requirements.lock
+	$(LOCKED)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
 
 demo: $(VENV)/.installed-run
 	$(BIN)/ctpprep $(DEMO_DATA) $(DEMO_OUT) participant --work-dir $(DEMO_WORK)
@@ -82,6 +95,19 @@ test-cluster: $(VENV)/.installed-tests
 		echo "SKIPPED: $$why"; \
 	fi
 
+test-container: $(VENV)/.installed-tests
+	@if why=$$(tests/tools/install_container_tools.sh); then \
+		$(MAKE) --no-print-directory check-container; \
+	else \
+		echo "SKIPPED: $$why"; \
+	fi
+
+check-container: $(VENV)/.installed-tests $(LOCKED)/.installed
+	version=$$($(LOCKED)/bin/ctpprep --version) && \
+		PYTHON=$(BIN)/python tests/tools/build_image.sh ctpprep:test "$${version#ctpprep }"
+	CTPPREP_LOCKED=$(LOCKED) $(BIN)/python -m pytest -q -m container tests/container
+	@echo && cat .container/measured.txt
+
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -90,6 +116,15 @@ lint: $(VENV)/.installed-lint
 format: $(VENV)/.installed-lint
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# Versions that still do are kept; for newer ones: make lock UPGRADE=--upgrade
+COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-emit-find-links $(UPGRADE)
+lock: $(VENV)/.installed-lock
+	$(COMPILE) --output-file requirements.lock setup.cfg
+	$(BIN)/python -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(COMPILE) --output-file requirements-build.lock -
 
 bench: $(VENV)/.installed-run
 	$(BIN)/python benchmarks/accuracy.py
@@ -101,4 +136,4 @@ clean:
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(LOCKED) .container

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Have what `make test-container` needs beyond Python, or print in one line why it cannot be had.
+set -euo pipefail
+
+missing=()
+for tool in buildah podman runc mmdebstrap; do
+    command -v "$tool" >/dev/null || missing+=("$tool")
+done
+((${#missing[@]})) || exit 0
+
+if ! command -v apt-get >/dev/null; then
+    echo "${missing[*]} not found, and this is no Debian"
+    exit 1
+fi
+if (($(id -u) != 0)); then
+    echo "${missing[*]} not found; as root: apt-get install --no-install-recommends ${missing[*]}"
+    exit 1
+fi
+# the words of apt-get go to the log, its last one into the reason
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+export DEBIAN_FRONTEND=noninteractive
+if ! { apt-get update && apt-get install --yes --no-install-recommends "${missing[@]}"; } \
+        >"$log" 2>&1 </dev/null; then
+    cat "$log" >&2
+    echo "Debian's packages ${missing[*]} cannot be installed: $(tail -n 1 "$log")"
+    exit 1
+fi
