@@ -99,7 +99,7 @@ test-container: $(VENV)/.installed-tests
 	@if why=$$(tests/tools/install_container_tools.sh); then \
 		$(MAKE) --no-print-directory check-container; \
 	else \
-		echo "SKIPPED: $$why"; \
+		[ -n "$$why" ] && echo "SKIPPED: $$why"; \
 	fi
 
 check-container: $(VENV)/.installed-tests $(LOCKED)/.installed

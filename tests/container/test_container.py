@@ -101,7 +101,9 @@ def inside(request, tmp_path_factory):
     started = time.monotonic()
     run = run_image(folder, user, '/data', '/out', 'participant', '-w', '/work',
                     '--nprocs', processes)  # fmt: skip
-    measure(f'both heads inside, {request.param}, --nprocs {processes}', time.monotonic() - started)
+    measure(
+        f'both heads inside, {request.param}, --nprocs {processes}', time.monotonic() - started
+    )
     assert run.returncode == 0, run.stderr
     assert run.stderr == ''
     return SimpleNamespace(out=folder / 'out', user=1000 if user == '-' else user)
@@ -137,8 +139,7 @@ def differences(first, second):
     for path in set(results(first)) & set(results(second)):
         ours, theirs = read_numbers(first / path), read_numbers(second / path)
         same = len(ours) == len(theirs) and all(
-            a.dtype == b.dtype and np.array_equal(a, b)
-            for a, b in zip(ours, theirs, strict=True)
+            a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True)
         )
         if not same:
             found.add(str(path))
