@@ -2,6 +2,7 @@
 """A BIDS dataset: participants, files by their names, sidecars, and what headers must hold."""
 
 import difflib
+import hashlib
 import json
 import math
 import re
@@ -428,6 +429,12 @@ def resolve_uri(uri: str, root: Path, links: dict[str, str]) -> Path:
             f'{uri}: DatasetLinks of {root / "dataset_description.json"} has no {name}'
         )
     return root / links[name] / path
+
+
+def digest(path: Path) -> str:
+    """Compute the SHA-256 of a file."""
+    with path.open('rb') as content:
+        return hashlib.file_digest(content, 'sha256').hexdigest()
 
 
 def read_sidecar(path: Path, sidecars: dict[Path, list[Path]]) -> dict[str, Any]:

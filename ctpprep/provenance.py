@@ -6,7 +6,6 @@ SHA-256 that was recorded. The standard library is enough.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -15,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ctpprep.dataset import resolve_uri
+from ctpprep.dataset import digest, resolve_uri
 from ctpprep.exceptions import CtpprepError, UsageError
 
 WRITERS = ('WriteDerivatives', 'WriteFigures')
@@ -74,12 +73,6 @@ def find_root(file: Path) -> Path:
         if (folder / 'dataset_description.json').is_file():
             return folder
     raise UsageError(f'{file} is in no dataset: no folder above it has a dataset_description.json')
-
-
-def digest(path: Path) -> str:
-    """Compute the SHA-256 of a file."""
-    with path.open('rb') as content:
-        return hashlib.file_digest(content, 'sha256').hexdigest()
 
 
 class Chain:

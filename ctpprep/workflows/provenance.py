@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from nipype.pipeline.engine import Workflow
 from nipype.pipeline.engine.utils import load_resultfile
 
 from ctpprep import __version__
+from ctpprep.dataset import digest
 from ctpprep.interfaces.bids import read_container, with_sidecars, write_json
 from ctpprep.ready_maps import ReadyMaps
 from ctpprep.series import CTPSeries, Series
@@ -134,10 +135,10 @@ def read_steps(workflow: Workflow, began: float) -> list[Step]:
     found = {}
     for full_name in workflow.list_node_names():
         parts = full_name.split('.')
-        home = Path(workflow.base_dir, workflow.name, *parts)
+        home = _base(workflow).joinpath(*parts)
         result = home / f'result_{parts[-1]}.pklz'
         if result.is_file() and (step := _read_step(result, '/'.join(parts))):
-            found[home] = step
+            found[home] = replace(step, inputs=step.inputs | _given_now(workflow, full_name, step))
     counted: dict[Path, Step] = {}
     waiting = [home for home, step in found.items() if step.began.timestamp() >= began]
     while waiting:
@@ -147,6 +148,21 @@ def read_steps(workflow: Workflow, began: float) -> list[Step]:
             makers = {Path(path).parent for _, path in _paths(found[home].inputs)}
             waiting += [maker for maker in makers if maker in found]
     return sorted(counted.values(), key=lambda step: (step.began, step.name))
+
+
+def _base(workflow: Workflow) -> Path:
+    """Folder of the nodes, as nipype writes it in their results: without links and '..'."""
+    return Path(workflow.base_dir, workflow.name).resolve()
+
+
+def _given_now(workflow: Workflow, name: str, step: Step) -> dict[str, Any]:
+    """Give the inputs from outside of the graph as this run names them.
+
+    A reused step recorded the paths of its own run: the same content, perhaps by another name or
+    from a folder that is gone.
+    """
+    given = workflow.get_node(name).inputs.get_traitsfree()
+    return {port: value for port, value in given.items() if port in step.inputs}
 
 
 def _read_step(path: Path, name: str) -> Step | None:
@@ -223,9 +239,7 @@ class _Graph:
         elif where.is_relative_to(self.base):
             identity = f'run:{where.relative_to(self.base).as_posix()}'
         else:  # its folder is nobody's business
-            identity = f'run:elsewhere/{where.name}'
-        with where.open('rb') as content:
-            digest = hashlib.file_digest(content, 'sha256').hexdigest()
+            identity = f'run:elsewhere/{digest(where)[:12]}/{where.name}'
         record = {'Id': identity, 'Type': 'Entity', 'Label': label}
         if identity.startswith('bids:'):
             record['AtLocation'] = identity
@@ -233,7 +247,7 @@ class _Graph:
             record['Quantity'] = quantity
         size = where.stat().st_size
         self.ids[path] = identity
-        self.records[identity] = record | {'SHA256': digest, 'Size': size} | links
+        self.records[identity] = record | {'SHA256': digest(where), 'Size': size} | links
         return identity
 
     def step(self, step: Step, agents: list[str]) -> None:
@@ -355,7 +369,7 @@ def write_provenance(
     Path
     """
     agents = {name: f'run:software/{_word(name)}' for name in software}
-    base = Path(workflow.base_dir, workflow.name)
+    base = _base(workflow)
     graph = _Graph(series, run, base, began)
     for name, version in software.items():
         graph.records[agents[name]] = {
