@@ -38,11 +38,13 @@ def _end(number: int, frame: FrameType | None) -> None:
     import psutil
 
     text = f'ctpprep: error: {WORDS[signal.Signals(number)]}; the same command takes up the work again'
-    os.write(2, f'{text}\n'.encode())
-    with contextlib.suppress(psutil.Error):
+    try:
+        with contextlib.suppress(OSError):  # nobody may be listening any more, as `| tee` at Ctrl-C
+            os.write(2, f'{text}\n'.encode())
         workers = psutil.Process().children(recursive=True)
         for worker in workers:
             with contextlib.suppress(psutil.Error):
                 worker.kill()
         psutil.wait_procs(workers, timeout=2)
-    os._exit(128 + number)
+    finally:
+        os._exit(128 + number)
