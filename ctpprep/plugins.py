@@ -6,6 +6,7 @@ from typing import Any
 
 from ctpprep.dataset import refuse_unknown
 from ctpprep.exceptions import UsageError
+from ctpprep.settings import LEAST_GB
 
 LOCAL = ('Linear', 'MultiProc')
 PLUGINS = (*LOCAL, 'SLURM', 'SGE', 'PBS', 'LSF', 'OAR', 'Condor')
@@ -55,4 +56,7 @@ def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
     refuse_unknown(name, PLUGINS, where)
     if not isinstance(args, dict):
         raise UsageError(f'{where}: plugin_args must be pairs, "name: value", got {args!r}')
+    memory = args.get('memory_gb', LEAST_GB)
+    if not isinstance(memory, int | float) or memory < LEAST_GB:
+        raise UsageError(f'{where}: memory_gb is at least {LEAST_GB:g}, in GB, got {memory!r}')
     return name, args

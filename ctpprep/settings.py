@@ -629,6 +629,9 @@ class MethodSettings:
         }
 
 
+# what a process takes that has imported the graph, and some for small maps; benchmarks/memory.py
+LEAST_GB = 0.3
+
 # what is taken of a dataset: series where there are some and else maps, or one of both alone
 ENTRIES = ('auto', 'series', 'maps')
 # of each of these, one at most
@@ -651,8 +654,8 @@ class RunSettings:
         'folder for intermediate files; the same folder lets a stopped run go on',
         options=('-w', '--work-dir'),
         value='DIR',
-        by_default='OUTPUT_DIR with _work added to its name, or the same beside BIDS_DIR if OUTPUT_DIR '
-        'is inside it',
+        by_default='OUTPUT_DIR with _work added to its name; if it is inside BIDS_DIR, beside that '
+        'and with its name in front',
     )
     # -- input
     participant_label: tuple[str, ...] = _setting(

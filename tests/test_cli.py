@@ -19,6 +19,7 @@ from nipype.pipeline.engine import Workflow
 
 from ctpprep import cli
 from ctpprep.cli.config import format_config
+from ctpprep.cli.folders import default_work_dir
 from ctpprep.cli.machine import available_cores
 from ctpprep.cli.parser import described
 from ctpprep.cli.status import status_path
@@ -283,6 +284,7 @@ def test_no_more_processes_than_cores():
         (['--denoise', 'lowrnk'], 'did you mean lowrank?'),
         (['--core-rcbf', '30'], 'core_rcbf is a fraction between 0.01 and 1.0, got 30.0'),
         (['--local-sigma-mm', '12'], 'expected 3 arguments'),
+        (['--mem', '8'], 'at least 0.3 GB are needed, got 8; 8 is MB, write 8G'),
         (['--mem', 'much'], 'a size such as 8000 (MB), 8000M or 8G'),
         (['--nprocs', '0'], 'a whole number from 1 on is needed'),
         (['--frame-interval', '1', '--frame-times', 'x'], 'exclude each other'),
@@ -342,7 +344,9 @@ def test_a_config_file_repeats_a_run(config):
 
 
 def test_a_config_file_tells_folders_by_their_role_alone():
-    method, run = parse('--brain-mask', '/home/alice/mask.nii.gz', '-d', 'first=first')
+    far = '/'.join(['..'] * len(Path.cwd().parts))
+    options = ('--brain-mask', '/home/alice/mask.nii.gz', '--aif-file', f'{far}/home/alice/aif.tsv')
+    method, run = parse(*options, '-d', 'first=first')
     text = format_config(method, run)
     assert 'derivatives = {first = "bids_dir/../first"}' in text
     assert '# brain_mask: elsewhere; give --brain-mask again' in text
@@ -455,6 +459,7 @@ def test_intermediate_files_go_by_participant(dataset, graph):
         ('raw/out', [], 'only its folder derivatives/'),
         ('out', ['-w', 'raw/work'], 'inside the dataset; choose another with -w'),
         ('out', ['-w', 'out'], 'is output_dir; choose another with -w'),
+        ('out', ['-w', 'out/work'], 'is inside output_dir; choose another with -w'),
         ('out', ['-w', 'raw/sub-01/ct/sub-01_ctp.json'], 'inside the dataset'),
         ('out', ['-w', 'file/work'], 'cannot write to'),
         ('out', ['--participant-label', '1'], 'did you mean sub-01'),
@@ -476,7 +481,26 @@ def test_missing_dataset_is_one_sentence(tmp_path, graph, capsys):
 
 def test_derivatives_of_the_dataset_take_outputs(dataset, graph):
     assert call(dataset, out='raw/derivatives/ctpprep') == 0
-    assert graph.run.work_dir == dataset.parent / 'ctpprep_work'
+    assert graph.run.work_dir == dataset.parent / 'raw_ctpprep_work'
+
+
+def test_datasets_side_by_side_do_not_share_a_work_folder():
+    dirs = [f'/data/{name}' for name in 'AB']
+    works = [default_work_dir(Path(each), Path(each) / 'derivatives' / 'prep') for each in dirs]
+    assert works == [Path('/data/A_prep_work'), Path('/data/B_prep_work')]
+
+
+def test_dots_in_paths_are_resolved_before_anything_is_made_of_them(dataset, graph, monkeypatch):
+    (dataset / 'code').mkdir()
+    monkeypatch.chdir(dataset / 'code')
+    assert cli.main(['..', '../derivatives/ctpprep', 'participant']) == 0
+    assert graph.run.work_dir == dataset.parent / 'raw_ctpprep_work'
+    (dataset.parent / 'elsewhere' / 'deep').mkdir(parents=True)
+    (dataset / 'link').symlink_to(dataset.parent / 'elsewhere' / 'deep')
+    options = ('participant', '-w', '../link/../work')
+    _, run = cli.read_settings(cli.make_parser().parse_args(['..', '../out', *options]))
+    assert run.work_dir == dataset.parent / 'elsewhere' / 'work'  # as the system reads it
+    assert run.output_dir == dataset / 'out'
 
 
 def test_a_folder_of_derivatives_that_is_the_dataset_takes_outputs(tmp_path):

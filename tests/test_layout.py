@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'exceptions': set(),
     'settings': LEAVES,
     'dataset': {'exceptions'},
-    'plugins': {'dataset', 'exceptions'},
+    'plugins': {'dataset', 'exceptions', 'settings'},
     'ready_maps': {'dataset', 'exceptions'},
     'series': LEAVES - {'supplied'},
     'supplied': LEAVES,

@@ -41,6 +41,7 @@ def test_nipype_has_every_plugin(file, name):
         ('plugin: CondorDAGMan', 'use Condor'),
         ('plugin: SLURM\nplugin_arg: {}', 'did you mean plugin_args?'),
         ('plugin: SLURM\nplugin_args: 3', 'plugin_args must be pairs'),
+        ('plugin: MultiProc\nplugin_args: {memory_gb: 0.008}', 'memory_gb is at least 0.3, in GB'),
         ('- SLURM', 'must name a plugin'),
         ('plugin: [', 'cannot be read'),
     ],

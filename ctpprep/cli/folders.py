@@ -9,17 +9,23 @@ from ctpprep.settings import RunSettings
 
 
 def default_work_dir(bids_dir: Path, output_dir: Path) -> Path:
-    """Choose a work folder outside of the dataset, the same for the same command.
+    """Choose a work folder outside of the dataset, the same for the same folders.
+
+    Where the output folder is inside of the dataset, the name of the dataset is in it: others
+    beside it may have an output folder of that name.
 
     Examples
     --------
     >>> default_work_dir(Path('/data/raw'), Path('/data/out')).as_posix()
     '/data/out_work'
     >>> default_work_dir(Path('/data/raw'), Path('/data/raw/derivatives/ctpprep')).as_posix()
-    '/data/ctpprep_work'
+    '/data/raw_ctpprep_work'
     """
-    inside = output_dir.resolve().is_relative_to(bids_dir.resolve())
-    return (bids_dir if inside else output_dir).parent / f'{output_dir.name}_work'
+    bids, out = bids_dir.resolve(), output_dir.resolve()
+    if not out.is_relative_to(bids):
+        return output_dir.parent / f'{output_dir.name}_work'
+    inside = [part for part in out.relative_to(bids).parts if part != 'derivatives']
+    return bids_dir.parent / '_'.join([bids_dir.name, *inside, 'work'])
 
 
 def check_folders(run: RunSettings) -> None:
@@ -37,8 +43,9 @@ def check_folders(run: RunSettings) -> None:
             f'output_dir {run.output_dir} is inside the dataset; only its folder derivatives/ may '
             'take outputs'
         )
-    if work.is_relative_to(bids) or work == out:
-        role = 'output_dir' if work == out else 'inside the dataset'
+    if work.is_relative_to(bids) or work.is_relative_to(out):
+        role = 'inside the dataset' if work.is_relative_to(bids) else 'inside output_dir'
+        role = 'output_dir' if work == out else role
         raise UsageError(f'the work folder {run.work_dir} is {role}; choose another with -w')
 
 

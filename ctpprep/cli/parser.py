@@ -16,7 +16,7 @@ from typing import Any
 from ctpprep import __version__
 from ctpprep.cli.folders import default_work_dir
 from ctpprep.cli.machine import available_cores, available_memory_gb, default_processes
-from ctpprep.settings import About, MethodSettings, RunSettings
+from ctpprep.settings import LEAST_GB, About, MethodSettings, RunSettings
 
 LEVELS = ('participant', 'group')
 EPILOG = (
@@ -187,7 +187,12 @@ def _choice(allowed: tuple[str, ...]) -> Callable[[str], str]:
 
 
 def _folder(text: str) -> Path:
-    return Path(text).expanduser().absolute()
+    """Make a path absolute and free of '..', which means the parent of what a link leads to."""
+    path = Path(text).expanduser().absolute()
+    while '..' in path.parts:
+        up = path.parts.index('..')
+        path = Path(*path.parts[:up]).resolve().parent.joinpath(*path.parts[up + 1 :])
+    return path
 
 
 def _dataset(text: str) -> tuple[str, Path]:
@@ -218,7 +223,11 @@ def read_memory(text: str) -> float:
         raise argparse.ArgumentTypeError(
             f'a size such as 8000 (MB), 8000M or 8G is needed, got {text!r}'
         )
-    return float(match[1]) * {'': 1e-3, 'M': 1e-3, 'G': 1.0, 'T': 1e3}[match[2].upper()]
+    size = float(match[1]) * {'': 1e-3, 'M': 1e-3, 'G': 1.0, 'T': 1e3}[match[2].upper()]
+    if size < LEAST_GB:
+        hint = f'; {text} is MB, write {match[1]}G' if not match[2] else ''
+        raise argparse.ArgumentTypeError(f'at least {LEAST_GB:g} GB are needed, got {text}{hint}')
+    return size
 
 
 def read_settings(args: argparse.Namespace) -> tuple[MethodSettings, RunSettings]:

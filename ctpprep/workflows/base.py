@@ -11,7 +11,7 @@ from ctpprep.dataset import workflow_name
 from ctpprep.perfusion.grid import block_factors
 from ctpprep.ready_maps import ReadyMaps
 from ctpprep.series import CTPSeries, Series
-from ctpprep.settings import MethodSettings, RunSettings
+from ctpprep.settings import LEAST_GB, MethodSettings, RunSettings
 from ctpprep.workflows.coregistration import init_coregistration_wf
 from ctpprep.workflows.deconvolution import init_deconvolution_wf
 from ctpprep.workflows.derivatives import init_writer
@@ -22,8 +22,6 @@ from ctpprep.workflows.ready_maps import init_ready_maps_wf
 from ctpprep.workflows.segmentation import init_segmentation_wf
 from ctpprep.workflows.symmetry import init_symmetry_wf
 
-# what a process takes that has imported the graph, and some for small maps; benchmarks/memory.py
-LEAST_GB = 0.3
 # most that a node was seen to need above that: 1.2 GB for maps of 5.2 million voxels
 GB_A_VOXEL = 2.2e-7
 
