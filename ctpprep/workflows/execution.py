@@ -166,13 +166,14 @@ class Progress:
     """Say on the terminal which series is at which stage, and remember which nodes have ended.
 
     nipype calls it with a node and 'start', 'end' or 'exception'. A node found in the work folder
-    only ends; one skipped after a failure ends, too, but then the failure is what counts.
+    only ends; one skipped after a failure may end, too, but then the failure is what counts.
     """
 
     def __init__(self, workflow: Workflow, series: Sequence[Series]) -> None:
         self.owners = Owners(series)
         self.began = time.monotonic()
         self.said: set[tuple[str, str]] = set()
+        self.failed: dict[str, str] = {}  # stage by prefix
         self.waiting: dict[str, set[str]] = {each.prefix: set() for each in series}
         for name in workflow.list_node_names():
             node = workflow.get_node(name)
@@ -193,6 +194,8 @@ class Progress:
             self.say(who, stage)
         elif status == 'exception':
             self.say(who, f'{stage} failed')
+            for each in concerned:
+                self.failed.setdefault(each.prefix, stage)
         elif status == 'end':
             for each in concerned:
                 waiting = self.waiting[each.prefix]
@@ -257,7 +260,7 @@ def last_failure(series: Any, output_dir: Path) -> str:
 def _collect_results(
     series: Sequence[Series], run: RunSettings, progress: Progress, error: Exception | None
 ) -> list[SeriesResult]:
-    """Assign crash files to series; without any, an error concerns what had not ended."""
+    """Assign crash files to series; what failed or has not ended without one has failed, too."""
     folders = {crash_dir(run, each.participant) for each in series}
     folders.add(run.output_dir / 'logs' / run.run_uuid)
     files = [path for folder in folders for path in folder.glob('crash-*.txt')]
@@ -267,17 +270,21 @@ def _collect_results(
         folder, cause = read_crash(path)
         for each in owners(folder.parts):
             failures.setdefault(each.prefix, (cause, path))
-    if error is not None and not files:
+    why = 'not finished'
+    if error is not None:
         logger.debug('nipype stopped', exc_info=error)
-        unfinished = [each for each in series if progress.waiting[each.prefix]] or series
-        for each in unfinished:
-            failures[each.prefix] = (f'{type(error).__name__}: {error}', None)
-    if error is not None and run.stop_on_first_crash:
-        for each in series:
-            if progress.waiting[each.prefix]:
-                failures.setdefault(
-                    each.prefix, ('not finished: stopped on the first crash', None)
-                )
+        said = [line.strip() for line in str(error).splitlines() if line.strip()]
+        why = f'not finished: {": ".join([type(error).__name__, *said[-1:]])}'
+        if run.stop_on_first_crash and failures:
+            why = 'not finished: stopped on the first crash'
+    for each in series:
+        if each.prefix in progress.failed:
+            stage = progress.failed[each.prefix]
+            failures.setdefault(each.prefix, (f'{stage} failed without a crash file; {why}', None))
+        elif progress.waiting[each.prefix]:
+            failures.setdefault(each.prefix, (why, None))
+    if error is not None and not failures:  # whatever it was, it was not success
+        failures = {each.prefix: (why.removeprefix('not finished: '), None) for each in series}
     return [
         SeriesResult(each.prefix, False, *failures[each.prefix])
         if each.prefix in failures

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from nipype.interfaces.utility import Function, IdentityInterface
 from nipype.pipeline.engine import MapNode, Node, Workflow
+from nipype.pipeline.plugins import base, linear, tools
 from nipype.pipeline.plugins.linear import LinearPlugin
 
 from ctpprep.dataset import workflow_name
@@ -171,6 +172,26 @@ def test_the_first_crash_stops_the_others_if_asked_to(tmp_path, nprocs):
     bad, late = run_all(tmp_path, nprocs, stop, a=find_no_bolus, b=wait_a_little)
     assert bad.cause == 'no contrast arrives in frames 1 to 27'
     assert late.cause == 'not finished: stopped on the first crash'
+
+
+@pytest.mark.parametrize('nprocs', [1, 2])
+def test_what_was_not_run_when_nipype_broke_down_is_no_success(tmp_path, monkeypatch, nprocs):
+    report, reports = tools.report_crash, []
+
+    def disk_is_full(node, traceback=None):
+        if reports:
+            raise OSError(28, 'No space left on device')
+        reports.append(report(node, traceback))
+        return reports[0]
+
+    for module in (linear, base):
+        monkeypatch.setattr(module, 'report_crash', disk_is_full)
+    results = run_all(tmp_path, nprocs, a=divide_by_zero, b=divide_by_zero, c=wait_a_little)
+    assert not [each.prefix for each in results if each.succeeded]
+    causes = sorted(each.cause for each in results)
+    assert causes[0] == 'ZeroDivisionError: division by zero'
+    assert causes[1].startswith('first failed without a crash file; not finished: OSError: ')
+    assert causes[2] == 'not finished: OSError: [Errno 28] No space left on device'
 
 
 @pytest.mark.parametrize(('text', 'kind'), [
