@@ -33,12 +33,19 @@ class SuppliedFile:
 
 @dataclass(frozen=True)
 class FailedSeries:
-    """A series that cannot be processed, and why."""
+    """A series that cannot be processed, and why; `absent` where a wanted participant has none."""
 
     prefix: str
     participant: str
     session: str | None
     reason: str
+    absent: bool = False
+
+    @property
+    def out_subdir(self) -> str:
+        """Folder of the outputs of earlier runs, below the output folder."""
+        session = f'ses-{self.session}/' if self.session else ''
+        return f'sub-{self.participant}/{session}ct'
 
 
 def workflow_name(prefix: str) -> str:

@@ -178,6 +178,7 @@ def find_series(run: RunSettings) -> list[Series | FailedSeries]:
                     None,
                     f'sub-{label} has no CT perfusion series ({PATTERNS}) and no maps '
                     f'({MAP_PATTERNS})',
+                    absent=True,
                 )
             )
         else:

@@ -345,7 +345,12 @@ def test_a_config_file_repeats_a_run(config):
 
 def test_a_config_file_tells_folders_by_their_role_alone():
     far = '/'.join(['..'] * len(Path.cwd().parts))
-    options = ('--brain-mask', '/home/alice/mask.nii.gz', '--aif-file', f'{far}/home/alice/aif.tsv')
+    options = (
+        '--brain-mask',
+        '/home/alice/mask.nii.gz',
+        '--aif-file',
+        f'{far}/home/alice/aif.tsv',
+    )
     method, run = parse(*options, '-d', 'first=first')
     text = format_config(method, run)
     assert 'derivatives = {first = "bids_dir/../first"}' in text
@@ -538,3 +543,71 @@ def test_a_failed_series_loses_the_files_of_its_earlier_run(dataset, graph):
     graph.failures['sub-01'] = ('no bolus', None)
     assert call(dataset) == 1
     assert not table.exists()
+
+
+def leave_earlier(dataset, label='01'):
+    """Leave an old table and page of a participant."""
+    give_outputs(dataset, label)
+    for path in (dataset.parent / 'out' / f'sub-{label}' / 'ct').iterdir():
+        os.utime(path, (1, 1))
+    page = dataset.parent / 'out' / f'sub-{label}.html'
+    page.write_text('of an earlier run')
+    return path.parent, page
+
+
+@pytest.mark.parametrize('alone', [False, True])
+def test_a_series_that_cannot_be_read_any_more_loses_them_too(dataset, graph, alone):
+    folder, page = leave_earlier(dataset)
+    (dataset / 'sub-01/ct/sub-01_ctp.json').unlink()
+    assert call(dataset, *(['--participant-label', '01'] if alone else [])) == 1
+    assert list(folder.iterdir()) == []
+    assert 'no acquisition times' in page.read_text()
+
+
+def test_a_choice_that_leaves_nothing_of_a_participant_removes_nothing(dataset, graph):
+    folder, page = leave_earlier(dataset)
+    image = dataset / 'sub-02/ct/sub-02_ctp.nii.gz'
+    for path in (image, image.with_name('sub-02_ctp.json')):
+        path.rename(path.with_name(path.name.replace('_ctp', '_run-2_ctp')))
+    assert call(dataset, '--run-label', '2', '--participant-label', '01', '02') == 1
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_reports_alone_do_not_call_a_series_ok_that_cannot_be_read(dataset, graph, capsys):
+    leave_earlier(dataset)
+    leave_earlier(dataset, '02')
+    (dataset / 'sub-01/ct/sub-01_ctp.json').unlink()
+    assert call(dataset, '--reports-only') == 1
+    assert re.search('sub-01  failed  .*no acquisition times', capsys.readouterr().out)
+
+
+def test_a_page_that_cannot_be_written_stops_no_other(dataset, graph, capsys):
+    folder, page = leave_earlier(dataset)
+    (folder / 'sub-01_tmax.json').write_text('{')
+    assert call(dataset) == 1
+    said = capsys.readouterr()
+    assert 'sub-01  failed  the page sub-01.html could not be written (JSONDecodeError' in said.out
+    assert 'sub-02  ok' in said.out
+    assert (dataset.parent / 'out' / 'sub-02.html').is_file()
+    assert said.err.count('\n') == 1
+
+
+def test_provenance_that_cannot_be_written_hides_no_result(dataset, graph, capsys, monkeypatch):
+    def fail(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('ctpprep.workflows.provenance.write_provenance', fail)
+    assert call(dataset) == 1
+    said = capsys.readouterr()
+    assert 'the provenance of the run could not be written (OSError: [Errno 28]' in said.err
+    assert 'sub-01  failed  the provenance' in said.out
+    assert (dataset.parent / 'out' / 'sub-01.html').is_file()
+
+
+def test_reports_tell_no_folder_of_the_machine(dataset, graph):
+    place = dataset.parent / 'out_work' / 'node' / 'x.nii'
+    graph.failures['sub-01'] = (f'OSError: [Errno 28] No space: {place}, {Path.home()}/a', None)
+    call(dataset)
+    page = (dataset.parent / 'out' / 'sub-01.html').read_text()
+    assert 'No space: work_dir/node/x.nii, ~/a' in page
+    assert str(dataset.parent) not in page

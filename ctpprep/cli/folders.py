@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders of a run: which are allowed, and whether they can be written to."""
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -47,6 +48,26 @@ def check_folders(run: RunSettings) -> None:
         role = 'inside the dataset' if work.is_relative_to(bids) else 'inside output_dir'
         role = 'output_dir' if work == out else role
         raise UsageError(f'the work folder {run.work_dir} is {role}; choose another with -w')
+
+
+def name_by_role(text: str, run: RunSettings) -> str:
+    """Name the folders of a run in a text that travels by their role alone.
+
+    Examples
+    --------
+    >>> run = RunSettings(Path('/data/raw'), Path('/data/raw/derivatives/x'), Path('/scratch/w'))
+    >>> name_by_role('no space in /scratch/w/a.nii of /data/raw/derivatives/x, /data/rawest', run)
+    'no space in work_dir/a.nii of output_dir, /data/rawest'
+    """
+    folders = {
+        run.bids_dir: 'bids_dir', run.output_dir: 'output_dir', run.work_dir: 'work_dir',
+        **{path: name for name, path in run.derivatives}, Path.home(): '~',
+    }  # fmt: skip
+    roles = {str(path): role for each, role in folders.items() for path in (each, each.resolve())}
+    for path in sorted(roles, key=len, reverse=True):  # the innermost first
+        if path != '/':
+            text = re.sub(rf'{re.escape(path)}(?![\w.-])', roles[path], text)
+    return text
 
 
 def make_folder(folder: Path, option: str) -> None:

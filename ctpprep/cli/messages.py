@@ -34,6 +34,28 @@ def console(verbosity: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def going_on(what: str, failures: dict[str, str], *participants: str) -> Iterator[None]:
+    """Let the others go on where something cannot be written when all computing is done.
+
+    Parameters
+    ----------
+    what : str
+        Such as 'the page sub-01.html could not be written'.
+    failures : dict of str to str
+        Gets a sentence for each of the participants.
+    *participants : str
+        Labels of those that it concerns.
+    """
+    try:
+        yield
+    except Exception as error:  # of libraries, of files that somebody edited
+        logger.debug('%s', what, exc_info=True)
+        sentence = f'{what} ({type(error).__name__}: {error})'
+        failures.update(dict.fromkeys(participants, sentence))
+        complain(sentence, 1)
+
+
+@contextlib.contextmanager
 def log_file(path: Path) -> Iterator[None]:
     """Write messages to the run's log file, too."""
     handler = logging.FileHandler(path)

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ctpprep import __version__
+from ctpprep.cli.folders import name_by_role
 from ctpprep.cli.graphs import draw_graphs, graphs_of
-from ctpprep.cli.results import tabulate
+from ctpprep.cli.messages import going_on
+from ctpprep.cli.results import tabulate, with_failures
 from ctpprep.settings import MethodSettings, RunSettings
 
 if typing.TYPE_CHECKING:
@@ -29,34 +31,54 @@ def write_reports(
     results: Sequence['SeriesResult'],
     method: MethodSettings,
     run: RunSettings,
+) -> dict[str, str]:
+    """Write the page of every participant, also of one whose series failed.
+
+    Returns
+    -------
+    dict of str to str
+        Why, by the label of each participant whose page could not be written.
+    """
+    failures: dict[str, str] = {}
+    for label in dict.fromkeys(each.participant for each in found):
+        mine = [each for each in found if each.participant == label]
+        with going_on(f'the page sub-{label}.html could not be written', failures, label):
+            _write_page(label, mine, results, method, run)
+    return failures
+
+
+def _write_page(
+    label: str,
+    mine: Sequence[Any],
+    results: Sequence['SeriesResult'],
+    method: MethodSettings,
+    run: RunSettings,
 ) -> None:
-    """Write the page of every participant, also of one whose series failed."""
+    """Write the page of one participant."""
     from ctpprep.reports import build_report
 
     failed = {each.prefix: each for each in results if not each.succeeded}
-    for label in dict.fromkeys(each.participant for each in found):
-        mine = [each for each in found if each.participant == label]
-        usable = usable_of(mine)
-        maps_only = bool(usable) and all(map(made_elsewhere, usable))
-        info = describe_run(method, SERIES_STAGES if maps_only else ()) | {
-            'Timing': {
-                each.prefix: 'maps made elsewhere' if made_elsewhere(each) else each.timing_source
-                for each in usable
-            },
-            'Supplied': {
-                each.prefix: ', '.join(file.uri for file in each.supplied.values()) or 'nothing'
-                for each in usable
-            },
-            'failed': [
-                {'prefix': each.prefix, 'reason': failed[each.prefix].cause}
-                for each in mine
-                if each.prefix in failed
-            ],
-        }
-        methods = methods_text(usable, method, run)
-        drawings = draw_graphs(graphs_of(usable, method, run))
-        page = build_report(run.output_dir, label, methods, info, drawings)
-        logger.info('report: %s', page)
+    usable = usable_of(mine)
+    maps_only = bool(usable) and all(map(made_elsewhere, usable))
+    info = describe_run(method, SERIES_STAGES if maps_only else ()) | {
+        'Timing': {
+            each.prefix: 'maps made elsewhere' if made_elsewhere(each) else each.timing_source
+            for each in usable
+        },
+        'Supplied': {
+            each.prefix: ', '.join(file.uri for file in each.supplied.values()) or 'nothing'
+            for each in usable
+        },
+        'failed': [
+            {'prefix': each.prefix, 'reason': name_by_role(failed[each.prefix].cause, run)}
+            for each in mine
+            if each.prefix in failed
+        ],
+    }
+    methods = methods_text(usable, method, run)
+    drawings = draw_graphs(graphs_of(usable, method, run))
+    page = build_report(run.output_dir, label, methods, info, drawings)
+    logger.info('report: %s', page)
 
 
 def usable_of(found: Sequence[Any]) -> list[Any]:
@@ -109,8 +131,9 @@ def report_again(found: Sequence[Any], method: MethodSettings, run: RunSettings)
     """Write the reports from the files of an earlier run; return the exit code.
 
     The methods text tells the settings that the sidecars of each participant hold, not those of
-    this call. What has no table of volumes has failed.
+    this call. What has no table of volumes, or cannot be read any more, has failed.
     """
+    from ctpprep.dataset import FailedSeries
     from ctpprep.exceptions import UsageError
     from ctpprep.reports.page import read_settings_used
     from ctpprep.workflows.execution import SeriesResult, last_failure
@@ -120,17 +143,20 @@ def report_again(found: Sequence[Any], method: MethodSettings, run: RunSettings)
         tables = (run.output_dir / f'sub-{each.participant}').rglob(
             f'{each.prefix}_seg-perfusion_morph.tsv'
         )
-        written = next(tables, None) is not None
+        written = next(tables, None) is not None and not isinstance(each, FailedSeries)
         cause = '' if written else last_failure(each, run.output_dir)
         results.append(SeriesResult(each.prefix, written, cause))
     if not any(result.succeeded for result in results):
         raise UsageError(
             f'--reports-only: {run.output_dir} holds no outputs of the selected series; run them first'
         )
+    failures: dict[str, str] = {}
     for label in dict.fromkeys(each.participant for each in found):
         mine = [each for each in found if each.participant == label]
-        used = read_settings_used(run.output_dir / f'sub-{label}')
-        write_reports(mine, results, dataclasses.replace(method, **used), run)
+        with going_on(f'the page sub-{label}.html could not be written', failures, label):
+            used = read_settings_used(run.output_dir / f'sub-{label}')
+            failures |= write_reports(mine, results, dataclasses.replace(method, **used), run)
+    results = with_failures(results, failures)
     logger.info('\n%s\noutputs: %s', tabulate(results), run.output_dir)
     return 0 if all(result.succeeded for result in results) else 1
 

@@ -55,6 +55,18 @@ def with_quality(results: Sequence['SeriesResult'], output_dir: Path) -> list['S
     return told
 
 
+def with_failures(
+    results: Sequence['SeriesResult'], failures: dict[str, str]
+) -> list['SeriesResult']:
+    """Let series count as failed of whose participant something could not be written."""
+    return [
+        dataclasses.replace(each, succeeded=False, cause=failures[each.participant])
+        if each.succeeded and each.participant in failures
+        else each
+        for each in results
+    ]
+
+
 def tabulate(results: Sequence['SeriesResult']) -> str:
     """Lay out what became of each series: name, result, cause, crash file."""
     width = max(len(result.prefix) for result in results)

@@ -14,7 +14,7 @@ from ctpprep import __version__
 from ctpprep.cli.config import INSTEAD, format_config
 from ctpprep.cli.folders import make_folder
 from ctpprep.cli.graphs import write_graphs
-from ctpprep.cli.messages import complain, log_file
+from ctpprep.cli.messages import complain, going_on, log_file
 from ctpprep.cli.pages import (
     describe_run,
     report_again,
@@ -23,7 +23,7 @@ from ctpprep.cli.pages import (
     write_reports,
 )
 from ctpprep.cli.plan import show_plan
-from ctpprep.cli.results import tabulate, tell_entries, with_quality
+from ctpprep.cli.results import tabulate, tell_entries, with_failures, with_quality
 from ctpprep.cli.status import write_status
 from ctpprep.exceptions import UsageError
 from ctpprep.settings import MethodSettings, RunSettings
@@ -53,6 +53,7 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
     computes = not (run.dry_run or run.boilerplate_only or run.reports_only)
     if all(isinstance(each, FailedSeries) for each in found):
         if computes:
+            forget(found, method, run)
             make_folder(run.output_dir / 'logs', 'output_dir')
             write_status(found, run)
         return 1
@@ -97,7 +98,7 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
     from ctpprep.interfaces.bids import put_in_place, remove_partials, write_dataset_description
     from ctpprep.supplied import dataset_links
     from ctpprep.workflows.base import init_ctpprep_wf
-    from ctpprep.workflows.execution import SeriesResult, clean_work, run_workflow
+    from ctpprep.workflows.execution import clean_work, run_workflow
     from ctpprep.workflows.provenance import write_provenance
 
     series = [each for each in found if not isinstance(each, FailedSeries)]
@@ -122,40 +123,78 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
             clean_work({each.participant for each in series}, run)
         began = time.time()
         results = run_workflow(workflow, series, run)
-        remove_stale(series, results, method, run, began)
-        for each in found:
-            if isinstance(each, FailedSeries):
-                results.append(SeriesResult(each.prefix, False, each.reason))
+        results += failed_results(found)
         results.sort(key=lambda result: result.prefix)
+        remove_stale(found, results, method, run, began)
         failed = [each.prefix for each in results if not each.succeeded]
         software = describe_run(method)['Software']
-        graph = write_provenance(workflow, series, method, run, began, software, failed)
-        logger.info('provenance: %s', graph)
-        write_methods(found, method, run)
-        write_reports(found, results, method, run)
+        failures: dict[str, str] = {}  # by participant
+        labels = [each.participant for each in found]
+        with going_on('the provenance of the run could not be written', failures, *labels):
+            graph = write_provenance(workflow, series, method, run, began, software, failed)
+            logger.info('provenance: %s', graph)
+        with going_on('logs/CITATION.md could not be written', failures, *labels):
+            write_methods(found, method, run)
+        failures |= write_reports(found, results, method, run)
         if run.clean_workdir_on_success:
             dirty = {each.participant for each in found if each.prefix in failed}
             clean_work({each.participant for each in series} - dirty, run)
-        tell_entries(series, results, run.output_dir)
-        told = with_quality(results, run.output_dir)
+        told = []
+        for each in series:
+            with going_on(
+                f'the notes on {each.prefix} cannot be read', failures, each.participant
+            ):
+                tell_entries([each], results, run.output_dir)
+        for result in results:
+            with going_on(
+                f'the quality of {result.prefix} cannot be read', failures, result.participant
+            ):
+                (result,) = with_quality([result], run.output_dir)
+            told.append(result)
+        told = with_failures(told, failures)
         logger.info('\n%s\noutputs: %s', tabulate(told), run.output_dir)
         write_status(found, run, told)
-    return 0 if all(result.succeeded for result in results) else 1
+    return 0 if all(result.succeeded for result in told) else 1
+
+
+def failed_results(found: Sequence[Any]) -> list['SeriesResult']:
+    """Tell of the series that could not be used from the start."""
+    from ctpprep.dataset import FailedSeries
+    from ctpprep.workflows.execution import SeriesResult
+
+    return [
+        SeriesResult(each.prefix, False, each.reason)
+        for each in found
+        if isinstance(each, FailedSeries)
+    ]
+
+
+def forget(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> None:
+    """Where no series can be used any more: remove what earlier runs left, also from pages."""
+    if not run.output_dir.is_dir():
+        return
+    results = failed_results(found)
+    remove_stale(found, results, method, run, time.time())
+    paged = [each for each in found if (run.output_dir / f'sub-{each.participant}.html').is_file()]
+    write_reports(paged, results, method, run)
 
 
 def remove_stale(
-    series: Sequence[Any],
+    found: Sequence[Any],
     results: Sequence['SeriesResult'],
     method: MethodSettings,
     run: RunSettings,
     began: float,
 ) -> None:
     """Remove what an earlier run left of a series and this one did not write: no page may mix runs."""
+    from ctpprep.dataset import FailedSeries
     from ctpprep.interfaces.bids import remove_older
     from ctpprep.workflows.derivatives import foreign_paths, written_paths
 
     failed = {each.prefix for each in results if not each.succeeded}
-    for each in series:
+    for each in found:
+        if isinstance(each, FailedSeries) and each.absent:  # nothing is known of a series
+            continue
         if each.prefix not in failed:
             stale = [
                 path for path in foreign_paths(each, method, run.output_dir) if path.is_file()

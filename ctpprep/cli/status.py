@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctpprep import __version__
+from ctpprep.cli.folders import name_by_role
 from ctpprep.dataset import FailedSeries
 from ctpprep.settings import RunSettings
 
@@ -45,7 +46,7 @@ def write_status(
     by_prefix = {each.prefix: each for each in results}
     for participant in sorted({each.participant for each in found}):
         mine = [each for each in found if each.participant == participant]
-        series = [_tell(each, by_prefix.get(each.prefix), run.output_dir) for each in mine]
+        series = [_tell(each, by_prefix.get(each.prefix), run) for each in mine]
         states = {each['State'] for each in series}
         content = {
             'Participant': f'sub-{participant}',
@@ -58,13 +59,16 @@ def write_status(
         write_json(content, status_path(run.output_dir, participant))
 
 
-def _tell(series: Any, result: 'SeriesResult | None', output_dir: Path) -> dict[str, str]:
+def _tell(series: Any, result: 'SeriesResult | None', run: RunSettings) -> dict[str, str]:
     """Write the entry of one series."""
     told = {'Series': series.prefix, 'State': 'running'}
     if result is not None:
-        told |= {'State': 'succeeded' if result.succeeded else 'failed', 'Cause': result.cause}
+        told |= {
+            'State': 'succeeded' if result.succeeded else 'failed',
+            'Cause': name_by_role(result.cause, run),
+        }
         if result.crash_file is not None:
-            told['CrashFile'] = result.crash_file.relative_to(output_dir).as_posix()
+            told['CrashFile'] = result.crash_file.relative_to(run.output_dir).as_posix()
     elif isinstance(series, FailedSeries):
-        told |= {'State': 'failed', 'Cause': series.reason}
+        told |= {'State': 'failed', 'Cause': name_by_role(series.reason, run)}
     return told

@@ -9,6 +9,7 @@ from typing import Any
 
 from nipype.pipeline import engine as pe
 
+from ctpprep.dataset import FailedSeries
 from ctpprep.interfaces.bids import WriteDerivatives, with_sidecars
 from ctpprep.interfaces.segmentation import LESIONS
 from ctpprep.ready_maps import ReadyMaps
@@ -516,12 +517,14 @@ def derivative_rows(series: Series, method: MethodSettings, stage: str) -> list[
     return rows
 
 
-def written_paths(series: Series, method: MethodSettings, output_dir: Path) -> list[Path]:
+def written_paths(
+    series: Series | FailedSeries, method: MethodSettings, output_dir: Path
+) -> list[Path]:
     """List everything that runs of a series may write, by either entry: files, sidecars, figures.
 
     Parameters
     ----------
-    series : CTPSeries or ReadyMaps
+    series : CTPSeries, ReadyMaps or FailedSeries
     method : MethodSettings
     output_dir : Path
 
@@ -560,7 +563,7 @@ def _endings(method: MethodSettings) -> list[str]:
     return [*(row.ending for row in derivatives(method.global_reference)), BASELINE]
 
 
-def _paths(series: Series, output_dir: Path, endings: Iterable[str]) -> list[Path]:
+def _paths(series: Series | FailedSeries, output_dir: Path, endings: Iterable[str]) -> list[Path]:
     stems = (output_dir / f'{series.out_subdir}/{series.prefix}_{each}' for each in endings)
     return [path for stem in stems for path in with_sidecars(stem)]
 

@@ -38,6 +38,11 @@ class SeriesResult:
     cause: str = ''
     crash_file: Path | None = None
 
+    @property
+    def participant(self) -> str:
+        """Label without 'sub-'."""
+        return self.prefix.partition('_')[0].removeprefix('sub-')
+
 
 def run_workflow(
     workflow: Workflow, series: Sequence[Series], run: RunSettings
@@ -228,6 +233,10 @@ def read_crash(path: Path) -> tuple[Path, str]:
     # what nipype adds when the node left no result behind
     text = re.split(r'\n\n(?:When creating|During the creation of) this crashfile', text)[0]
     lines = [line.strip() for line in text.splitlines()]
+    if re.match(r'FileNotFoundError: .*/result_\w+\.pklz$', lines[-1] if lines else ''):
+        # the result is missing for another error, such as a full disk
+        first = text.split('\n\nDuring handling of the above exception')[0]
+        lines = [line.strip() for line in first.splitlines()]
     folder = next((line for line in lines if line.startswith('Working directory: ')), '')
     cause = next((line for line in reversed(lines) if line), 'unknown')
     kind, _, sentence = cause.partition(': ')

@@ -37,6 +37,16 @@ def make_series(prefix):
     )
 
 
+def run_out_of_space(number):
+    from nipype.pipeline.engine import nodes
+
+    def fail(*args, **kwargs):
+        raise OSError(28, 'No space left on device')
+
+    nodes._save_resultfile = fail  # in this process alone
+    fail()
+
+
 def pass_on(number):
     return number
 
@@ -136,6 +146,11 @@ def test_a_failing_series_does_not_stop_the_others(tmp_path, nprocs):
     assert bad.crash_file.parent == tmp_path / 'out' / 'sub-a' / 'log' / 'run1'
     assert worse.cause == 'ZeroDivisionError: division by zero'
     assert good.succeeded
+
+
+def test_a_full_disk_is_the_cause_and_not_the_result_that_is_missing_for_it(tmp_path):
+    (bad,) = run_all(tmp_path, 2, a=run_out_of_space)
+    assert bad.cause == 'OSError: [Errno 28] No space left on device'
 
 
 @pytest.mark.parametrize('nprocs', [1, 2])
