@@ -7,13 +7,14 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import quote, unquote
 
-from ctpprep.exceptions import SeriesError, UsageError
+from ctpprep.exceptions import CtpprepError, SeriesError, UsageError
 
 MAX_SHEAR_DEG = 1.0
 MAX_TILT_DEG = 40.0
@@ -100,6 +101,18 @@ def match_labels(wanted: list[str], known: list[str], key: str, where: Any) -> l
             hint = f'did you mean {listed(near, key)}?' if near else has
             raise UsageError(f'{key}{label} is not in {where}; {hint}')
     return sorted(set(wanted))
+
+
+def nearest(word: str, known: Iterable[str], otherwise: str = '') -> str:
+    """Ask whether the nearest of some known words was meant; say something else if none is near.
+
+    Examples
+    --------
+    >>> nearest('lowrnk', ['lowrank', 'smooth']), nearest('x', ['lowrank'], 'see --help')
+    ('did you mean lowrank?', 'see --help')
+    """
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f'did you mean {near[0]}?' if near else otherwise
 
 
 def listed(labels: Sequence[str], key: str) -> str:
@@ -265,11 +278,8 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
     if path is None:
         return {}
     where = f'--bids-filter-file {path.name}'
-    try:
-        content = json.loads(path.read_text(encoding='utf-8-sig'))
-    except (OSError, ValueError) as error:
-        raise UsageError(f'--bids-filter-file {path} cannot be read ({error})') from error
-    if not isinstance(content, dict) or not all(isinstance(x, dict) for x in content.values()):
+    content = read_object(path, UsageError, where)
+    if not all(isinstance(each, dict) for each in content.values()):
         raise UsageError(f'{where} must hold objects by kind, as {{"ctp": {{"session": "01"}}}}')
     known = [each['name'] for each in json.loads(ENTITIES.read_text())['entities']]
     for kind, wanted in content.items():
@@ -294,8 +304,7 @@ def _query(value: Any) -> Any:
 def refuse_unknown(word: str, known: Sequence[str], where: str) -> None:
     """Refuse a word that is not among known ones; the error names the nearest."""
     if word not in known:
-        near = difflib.get_close_matches(word, known, n=1)
-        hint = f'did you mean {near[0]}?' if near else f'known are {", ".join(known)}'
+        hint = nearest(word, known, f'known are {", ".join(known)}')
         raise UsageError(f'{where}: there is no {word!r}; {hint}')
 
 
@@ -398,6 +407,24 @@ def refuse_twins(paths: Sequence[Path], bids_dir: Path) -> None:
         )
 
 
+def bids_uri(name: str, path: PurePath) -> str:
+    """Name a file by a BIDS URI, which `resolve_uri` reads.
+
+    Parameters
+    ----------
+    name : str
+        Of a dataset, a key of ``DatasetLinks``; '' for the one that holds the URI.
+    path : PurePath
+        Below its root.
+
+    Examples
+    --------
+    >>> bids_uri('manual', PurePath('by hand/größe.nii'))
+    'bids:manual:by%20hand/gr%C3%B6%C3%9Fe.nii'
+    """
+    return f'bids:{name}:{quote(path.as_posix(), safe="/+")}'
+
+
 def resolve_uri(uri: str, root: Path, links: dict[str, str]) -> Path:
     """Find the file that a BIDS URI names.
 
@@ -428,7 +455,7 @@ def resolve_uri(uri: str, root: Path, links: dict[str, str]) -> Path:
     match = re.fullmatch(r'bids:([A-Za-z0-9]*):(.+)', uri)
     if match is None:
         raise UsageError(f'{uri} is no BIDS URI (bids::PATH or bids:NAME:PATH)')
-    name, path = match.groups()
+    name, path = match[1], unquote(match[2])
     if not name:
         return root / path
     if name not in links:
@@ -436,6 +463,50 @@ def resolve_uri(uri: str, root: Path, links: dict[str, str]) -> Path:
             f'{uri}: DatasetLinks of {root / "dataset_description.json"} has no {name}'
         )
     return root / links[name] / path
+
+
+def read_object(path: Path, error: type[CtpprepError], what: str = '') -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Parameters
+    ----------
+    path : Path
+    error : type
+        Raised, with one sentence, where that is not possible.
+    what : str
+        How the sentence names the file; its path by default.
+
+    Returns
+    -------
+    dict
+    """
+    what = what or str(path)
+    try:
+        content = json.loads(path.read_text(encoding='utf-8-sig'))
+    except (OSError, ValueError) as reason:
+        raise error(f'{what} cannot be read ({reason})') from reason
+    if not isinstance(content, dict):
+        raise error(f'{what} must hold an object, {{"Field": value}}')
+    return content
+
+
+def read_links(root: Path) -> dict[str, str]:
+    """Read the ``DatasetLinks`` of a dataset; none where it does not tell.
+
+    Parameters
+    ----------
+    root : Path
+
+    Returns
+    -------
+    dict of str to str
+        Folders, relative to the root or absolute, by their names.
+    """
+    try:
+        links = read_object(root / 'dataset_description.json', UsageError).get('DatasetLinks')
+    except UsageError:
+        return {}
+    return links if isinstance(links, dict) else {}
 
 
 def digest(path: Path) -> str:
@@ -455,13 +526,7 @@ def read_sidecar(path: Path, sidecars: dict[Path, list[Path]]) -> dict[str, Any]
     ]
     merged: dict[str, Any] = {}
     for each in sorted(applying, key=lambda one: (len(one.parts), len(entities(one)))):
-        try:
-            content = json.loads(each.read_text(encoding='utf-8-sig'))
-        except (OSError, ValueError) as error:
-            raise SeriesError(f'the sidecar {each.name} cannot be read ({error})') from error
-        if not isinstance(content, dict):
-            raise SeriesError(f'the sidecar {each.name} must hold an object, {{"Field": value}}')
-        merged |= content
+        merged |= read_object(each, SeriesError, f'the sidecar {each.name}')
     return merged
 
 
@@ -507,7 +572,7 @@ def _unpacked_length(path: Path) -> int:
     length = 0
     with gzip.open(path) as stream:
         try:
-            while block := stream.read(2**22):
+            while block := stream.read1(2**22):  # what can be unpacked, up to the error
                 length += len(block)
         except (EOFError, OSError, zlib.error):
             pass

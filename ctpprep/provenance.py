@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ctpprep.dataset import digest, resolve_uri
+from ctpprep.dataset import bids_uri, digest, read_object, resolve_uri
 from ctpprep.exceptions import CtpprepError, UsageError
 
 WRITERS = ('WriteDerivatives', 'WriteFigures')
@@ -95,7 +95,7 @@ class Chain:
 
     def __init__(self, root: Path, uri: str, records: dict[str, Record]) -> None:
         self.root, self.uri, self.records = root, uri, records
-        description = _read_json(root / 'dataset_description.json')
+        description = read_object(root / 'dataset_description.json', UsageError)
         self.links = description.get('DatasetLinks') or {}
         self.published = {
             record['AlternateOf']: record for record in records.values() if 'AlternateOf' in record
@@ -114,13 +114,13 @@ class Chain:
             When no run tells of the file.
         """
         root = find_root(file)
-        uri = f'bids::{file.relative_to(root).as_posix()}'
+        uri = bids_uri('', file.relative_to(root))
         graphs = sorted((root / 'prov').glob('*.jsonld'))
         if not graphs:
             raise UsageError(f'{root} has no records of runs (prov/*.jsonld)')
         known = []
         for path in graphs:
-            listed = _read_json(path).get('@graph', [])
+            listed = read_object(path, UsageError).get('@graph', [])
             records = {each['Id']: each for each in listed if 'Id' in each}
             if uri in records:
                 began = records.get('run:ctpprep', {}).get('StartedAtTime', '')
@@ -202,16 +202,6 @@ class Chain:
         if now is None:
             return f'{GONE}; sha256 was {told[:12]}'
         return f'{CHANGED}: sha256 was {told[:12]}, is {now[:12]}'
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding='utf-8-sig'))
-    except (OSError, ValueError) as error:
-        raise UsageError(f'{path} cannot be read ({error})') from error
-    if not isinstance(content, dict):
-        raise UsageError(f'{path} must hold an object, {{"Field": value}}')
-    return content
 
 
 def _many(value: Any) -> list[str]:

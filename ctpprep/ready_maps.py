@@ -19,6 +19,7 @@ from ctpprep.dataset import (
     DatasetIndex,
     FailedSeries,
     SuppliedFile,
+    bids_uri,
     check_complete,
     check_geometry,
     check_name,
@@ -242,7 +243,7 @@ def _read_maps(
         out_subdir=(home.relative_to(index.bids_dir) / 'ct').as_posix(),
         space=space,
         maps={
-            name: SuppliedFile(path, f'bids:raw:{path.relative_to(index.bids_dir).as_posix()}')
+            name: SuppliedFile(path, bids_uri('raw', path.relative_to(index.bids_dir)))
             for name, path in ((name, files[name]) for name in MAPS if name in files)
         },
         units=units,
@@ -383,7 +384,7 @@ def _find(maps: ReadyMaps, ending: str, name: str, root: Path) -> SuppliedFile |
             for extension in NIFTI:
                 path = folder / f'{stem}_{ending}{extension}'
                 if (path.exists() or path.is_symlink()) and _in_hu(path):
-                    return SuppliedFile(path, f'bids:{name}:{path.relative_to(root).as_posix()}')
+                    return SuppliedFile(path, bids_uri(name, path.relative_to(root)))
     return None
 
 

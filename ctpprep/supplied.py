@@ -8,15 +8,22 @@ covers the bolus is checked where they are used.
 """
 
 import csv
-import json
 import logging
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from ctpprep.dataset import FailedSeries, SuppliedFile, check_volume
+from ctpprep.dataset import (
+    FailedSeries,
+    SuppliedFile,
+    bids_uri,
+    check_volume,
+    read_links,
+    read_object,
+)
 from ctpprep.exceptions import SeriesError, UsageError
 from ctpprep.ready_maps import MASKS, REFERENCES, ReadyMaps, add_companions, raw_beside
 from ctpprep.series import CTPSeries, Series, read_command_times, read_times_of
@@ -70,7 +77,7 @@ def add_supplied(
     """
     roots = _check_options(found, run)
     given = {
-        piece: SuppliedFile(path, _uri(path, option, roots))
+        piece: SuppliedFile(path, _uri(path, _link_name(option, found), roots))
         for piece, option, path in _options(run)
     }
     results: list[Series | FailedSeries] = []
@@ -128,7 +135,7 @@ def dataset_links(
     links = dict(run.derivatives)
     for _, option, path in _options(run):
         if _home(path, {'raw': run.bids_dir, **links}) is None:
-            links[option] = path.parent
+            links[_link_name(option, found)] = path.parent
     maps = [each for each in found if isinstance(each, ReadyMaps)]
     if any(f'bids:{RAW_NAME}:' in f.uri for each in maps for f in each.supplied.values()):
         links.update(_raw_beside(run))
@@ -230,7 +237,7 @@ def _options(run: RunSettings) -> list[tuple[str, str, Path]]:
 
 def _check_options(found: Sequence[Series | FailedSeries], run: RunSettings) -> dict[str, Path]:
     """Refuse options that cannot be meant; give the folders of the BIDS URIs by name."""
-    names = [name for name, _ in run.derivatives]
+    names, linked = [name for name, _ in run.derivatives], read_links(run.output_dir)
     for name, root in run.derivatives:
         if names.count(name) > 1:
             raise UsageError(f'--derivatives names {name} twice; each dataset needs its own name')
@@ -240,6 +247,12 @@ def _check_options(found: Sequence[Series | FailedSeries], run: RunSettings) -> 
             raise UsageError(
                 f'--derivatives {name}={root} is output_dir, whose files this run would replace; '
                 'choose another output_dir'
+            )
+        known = run.output_dir / linked[name] if name in linked else root
+        if known.is_dir() and not known.samefile(root):
+            raise UsageError(
+                f'--derivatives {name}={root}: files in output_dir call {linked[name]} so; choose '
+                'another name'
             )
     for _, option, path in _options(run):
         if not path.is_file():
@@ -255,7 +268,13 @@ def _check_options(found: Sequence[Series | FailedSeries], run: RunSettings) -> 
                 f'{", ..." if len(found) > 4 else ""}); choose one with --participant-label and '
                 '--session-label, or put the files into a dataset for --derivatives'
             )
-    return {'raw': run.bids_dir, **dataset_links(run)}
+    return {'raw': run.bids_dir, **dataset_links(run, found)}
+
+
+def _link_name(option: str, found: Sequence[Series | FailedSeries]) -> str:
+    """Name the folder of an option's file; by its series, since others may have theirs elsewhere."""
+    prefix = found[0].prefix if found else ''
+    return re.sub('[^A-Za-z0-9]', '', option + prefix)
 
 
 def _home(path: Path, roots: dict[str, Path]) -> str | None:
@@ -268,7 +287,7 @@ def _home(path: Path, roots: dict[str, Path]) -> str | None:
 
 def _uri(path: Path, option: str, roots: dict[str, Path]) -> str:
     name = _home(path, roots) or option
-    return f'bids:{name}:{path.resolve().relative_to(roots[name].resolve()).as_posix()}'
+    return bids_uri(name, path.resolve().relative_to(roots[name].resolve()))
 
 
 # -- pieces
@@ -287,7 +306,7 @@ def _find_pieces(series: CTPSeries, run: RunSettings) -> dict[str, SuppliedFile]
                 for each in endings
             ]
             for path in (each for each in candidates if each.exists() or each.is_symlink()):
-                uri = f'bids:{name}:{path.relative_to(root).as_posix()}'
+                uri = bids_uri(name, path.relative_to(root))
                 pieces.setdefault(piece, SuppliedFile(path, uri))
     return pieces
 
@@ -355,10 +374,4 @@ def _own_sidecar(path: Path) -> dict[str, object]:
     sidecar = path.with_name(path.name.partition('.')[0] + '.json')
     if not sidecar.exists():
         return {}
-    try:
-        content = json.loads(sidecar.read_text(encoding='utf-8-sig'))
-    except (OSError, ValueError) as error:
-        raise SeriesError(f'the sidecar {sidecar.name} cannot be read ({error})') from error
-    if not isinstance(content, dict):
-        raise SeriesError(f'the sidecar {sidecar.name} must hold an object, {{"Field": value}}')
-    return content
+    return read_object(sidecar, SeriesError, f'the sidecar {sidecar.name}')

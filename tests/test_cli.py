@@ -88,6 +88,7 @@ def test_supplied_files_reach_the_series_the_links_and_the_report(dataset, graph
     assert call(dataset, '-d', f'manual={dataset.parent / "manual"}') == 0
     assert [set(each.supplied) for each in graph.series] == [{'brain_mask'}, set()]
     out = dataset.parent / 'out'
+    assert len(list((out / 'logs').glob('run-*_CITATION.md'))) == 1
     assert '"manual": "../manual"' in (out / 'dataset_description.json').read_text()
     assert 'bids:manual:sub-01/sub-01_desc-brain_mask.nii.gz' in (out / 'sub-01.html').read_text()
 
@@ -336,7 +337,7 @@ def test_options_go_before_the_config_file_and_this_before_defaults(config):
 
 def test_a_config_file_repeats_a_run(config):
     options = '--participant-label 01 --run-label 2 -d first=first --aif-file raw/aif.tsv '
-    options += '--frame-interval 1.5 --tmax-thresholds 5 --no-motion-correction --denoise none -v'
+    options += '-d same=raw --frame-interval 1.5 --tmax-thresholds 5 --no-motion-correction --denoise none -v'
     method, run = parse(*options.split(), '--nprocs', '1')
     text = format_config(method, run)
     again = parse(*config(text), '--nprocs', '1')
@@ -345,18 +346,18 @@ def test_a_config_file_repeats_a_run(config):
 
 def test_a_config_file_tells_folders_by_their_role_alone():
     far = '/'.join(['..'] * len(Path.cwd().parts))
-    options = (
-        '--brain-mask',
-        '/home/alice/mask.nii.gz',
-        '--aif-file',
-        f'{far}/home/alice/aif.tsv',
-    )
-    method, run = parse(*options, '-d', 'first=first')
+    options = f'--brain-mask /home/alice/mask.nii.gz --aif-file {far}/home/alice/aif.tsv'
+    method, run = parse(*options.split(), '-d', 'first=first')
     text = format_config(method, run)
     assert 'derivatives = {first = "bids_dir/../first"}' in text
     assert '# brain_mask: elsewhere; give --brain-mask again' in text
     assert 'alice' not in text
     assert str(Path.cwd()) not in text
+
+
+def test_a_repeated_run_takes_up_its_work(config):
+    method, run = parse('--clean-workdir', '--clean-workdir-on-success')
+    assert 'clean_workdir' not in format_config(method, run)
 
 
 def test_every_run_writes_the_file_that_repeats_it(dataset, graph):
@@ -565,7 +566,7 @@ def test_a_series_that_cannot_be_read_any_more_loses_them_too(dataset, graph, al
 
 
 def test_a_choice_that_leaves_nothing_of_a_participant_removes_nothing(dataset, graph):
-    folder, page = leave_earlier(dataset)
+    folder, _ = leave_earlier(dataset)
     image = dataset / 'sub-02/ct/sub-02_ctp.nii.gz'
     for path in (image, image.with_name('sub-02_ctp.json')):
         path.rename(path.with_name(path.name.replace('_ctp', '_run-2_ctp')))
@@ -582,7 +583,7 @@ def test_reports_alone_do_not_call_a_series_ok_that_cannot_be_read(dataset, grap
 
 
 def test_a_page_that_cannot_be_written_stops_no_other(dataset, graph, capsys):
-    folder, page = leave_earlier(dataset)
+    folder, _ = leave_earlier(dataset)
     (folder / 'sub-01_tmax.json').write_text('{')
     assert call(dataset) == 1
     said = capsys.readouterr()

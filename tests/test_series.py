@@ -205,6 +205,15 @@ def test_cut_off_gzip_is_refused(path):
         read_header(path)
 
 
+def test_a_cut_off_file_tells_how_much_of_it_is_there(path):
+    write_series(path)
+    voxels = np.random.default_rng(0).integers(-1000, 1000, (32, 32, 4, 12)).astype(np.int16)
+    nb.Nifti1Image(voxels, np.diag([-2, 2, 5, 1])).to_filename(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(SeriesError, match=r'cut off \([345]\d{4} bytes, the header '):
+        read_header(path)
+
+
 def test_cut_off_plain_file_is_refused(tmp_path):
     path = write_series(tmp_path / 'sub-01_ctp.nii')
     path.write_bytes(path.read_bytes()[:-20])

@@ -7,8 +7,9 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from ctpprep.dataset import FailedSeries
+from ctpprep.dataset import FailedSeries, read_links, resolve_uri
 from ctpprep.exceptions import SeriesError, UsageError
+from ctpprep.interfaces.bids import write_dataset_description
 from ctpprep.series import find_series
 from ctpprep.settings import RunSettings
 from ctpprep.supplied import add_supplied, dataset_links, read_curves
@@ -128,16 +129,27 @@ def test_a_table_is_a_curve_and_an_image_a_mask(manual):
 
 
 @pytest.mark.parametrize(('home', 'uri'), [
-    ('manual', 'bids:brain-mask:mask.nii.gz'), ('raw', 'bids:raw:mask.nii.gz')
+    ('manual', 'bids:brainmasksub01:m%C3%A4sk%201.nii.gz'),
+    ('raw', 'bids:raw:m%C3%A4sk%201.nii.gz'),
 ])  # fmt: skip
 def test_links_lead_to_every_supplied_file(manual, home, uri):
     root = manual.parent
-    mask = write_image(root / home / 'mask.nii.gz', (4, 4, 3))
-    assert one(manual, brain_mask=mask).supplied['brain_mask'].uri == uri
+    mask = write_image(root / home / 'mäsk 1.nii.gz', (4, 4, 3))
+    series = one(manual, brain_mask=mask)
+    assert series.supplied['brain_mask'].uri == uri
     run = RunSettings(root / 'raw', root / 'out', root / 'work', brain_mask=mask)
-    links = {'raw': run.bids_dir, **dataset_links(run)}
-    _, name, path = uri.split(':')
-    assert links[name] / path == mask
+    links = {'raw': run.bids_dir, **dataset_links(run, [series])}
+    write_dataset_description(root / 'out', links, '1')
+    assert resolve_uri(uri, root / 'out', read_links(root / 'out')).samefile(mask)
+
+
+def test_a_name_that_stands_for_another_dataset_is_refused(manual):
+    write_image(manual / 'sub-01/ct/sub-01_desc-brain_mask.nii.gz', (4, 4, 3))
+    links = {'raw': manual.parent / 'raw', 'manual': manual}
+    write_dataset_description(manual.parent / 'out', links, '1')
+    look(manual)
+    with pytest.raises(UsageError, match=r'output_dir call \.\./manual so; choose another name'):
+        look(manual, derivatives=(('manual', manual.parent / 'raw'),))
 
 
 def test_an_option_for_one_series_refuses_several(manual):

@@ -7,7 +7,6 @@ belongs to the machine is left out.
 
 import argparse
 import dataclasses
-import difflib
 import json
 import os
 import tomllib
@@ -17,11 +16,15 @@ from typing import Any
 
 from ctpprep import __version__
 from ctpprep.cli.parser import described, hints, reader, spellings
+from ctpprep.dataset import nearest
 from ctpprep.exceptions import UsageError
 from ctpprep.settings import EXCLUSIVE, MethodSettings, RunSettings
 
 # of the machine, not of the run
-MACHINE = ('work_dir', 'nprocs', 'mem_gb', 'use_plugin', 'bids_database_dir')
+MACHINE = (
+    'work_dir', 'clean_workdir', 'clean_workdir_on_success', 'nprocs', 'mem_gb', 'use_plugin',
+    'bids_database_dir',
+)  # fmt: skip
 # of commands that process nothing
 INSTEAD = ('reports_only', 'boilerplate_only', 'dry_run')
 
@@ -66,8 +69,7 @@ def read_config(path: Path, folders: dict[str, Path]) -> dict[str, Any]:
     for written, value in content.items():
         key = written.replace('-', '_')
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f'did you mean {near[0]}?' if near else 'keys are options without their dashes'
+            hint = nearest(key, known, 'keys are options without their dashes')
             raise UsageError(f'--config-file {path.name}: there is no key {written}; {hint}')
         each, kind = known[key]
         try:
@@ -201,7 +203,8 @@ def _to_role(path: Path, folders: dict[str, Path]) -> str | None:
         for name, folder in folders.items():
             root = folder.parent if up else folder
             if path.is_relative_to(root) and root != Path(root.anchor):
-                return '/'.join([name, *(['..'] if up else []), *path.relative_to(root).parts])
+                inside = path.relative_to(root).parts or ('.',)
+                return '/'.join([name, *(['..'] if up else []), *inside])
     return None
 
 

@@ -110,14 +110,22 @@ def methods_text(series: Sequence[Any], method: MethodSettings, run: RunSettings
     return next(iter(texts.values()), '')
 
 
-def write_methods(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> list[Path]:
-    """Write methods text, equations and references of all series to ``logs/``."""
+def write_methods(
+    found: Sequence[Any], method: MethodSettings, run: RunSettings, start: str = ''
+) -> list[Path]:
+    """Write methods text, equations and references of all series to ``logs/``, as of the last call.
+
+    With `start`, they are kept under names that begin so, too: another call may have other methods.
+    """
     from ctpprep.reports import write_citation
 
     series = usable_of(found)
     maps_alone = bool(series) and all(map(made_elsewhere, series))
     texts = methods_of(series, method, run)
-    return write_citation(run.output_dir / 'logs', texts, method, maps_alone)
+    starts = dict.fromkeys(['', start])
+    folder = run.output_dir / 'logs'
+    written = [write_citation(folder, texts, method, maps_alone, each) for each in starts]
+    return written[0]
 
 
 def write_boilerplate(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:

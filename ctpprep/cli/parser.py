@@ -3,7 +3,6 @@
 
 import argparse
 import dataclasses
-import difflib
 import re
 import time
 import types
@@ -16,6 +15,7 @@ from typing import Any
 from ctpprep import __version__
 from ctpprep.cli.folders import default_work_dir
 from ctpprep.cli.machine import available_cores, available_memory_gb, default_processes
+from ctpprep.dataset import nearest
 from ctpprep.settings import LEAST_GB, About, MethodSettings, RunSettings
 
 LEVELS = ('participant', 'group')
@@ -164,8 +164,7 @@ class _Parser(argparse.ArgumentParser):
                 option, word = dashed, f'{dashed}{equals}{value}'  # as the first BIDS apps have it
             if re.match(r'--?[A-Za-z]', option) and option not in known:
                 said = [each for each, action in known.items() if action.help != argparse.SUPPRESS]
-                near = difflib.get_close_matches(word.partition('=')[0], said, n=1)
-                hint = f'did you mean {near[0]}?' if near else 'see ctpprep --help'
+                hint = nearest(word.partition('=')[0], said, 'see ctpprep --help')
                 self.error(f'there is no option {word.partition("=")[0]}; {hint}')
             words.append(word)
         return super().parse_args(words, namespace)
@@ -179,8 +178,7 @@ def _choice(allowed: tuple[str, ...]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text in allowed:
             return text
-        near = difflib.get_close_matches(text, allowed, n=1)
-        hint = f'; did you mean {near[0]}?' if near else ''
+        hint = f'; {near}' if (near := nearest(text, allowed)) else ''
         raise argparse.ArgumentTypeError(f'{text!r} is not one of {", ".join(allowed)}{hint}')
 
     return parse

@@ -8,6 +8,8 @@ import typing
 from collections.abc import Sequence
 from pathlib import Path
 
+from ctpprep.cli.messages import going_on
+
 if typing.TYPE_CHECKING:
     from ctpprep.workflows.execution import SeriesResult
 
@@ -51,6 +53,26 @@ def with_quality(results: Sequence['SeriesResult'], output_dir: Path) -> list['S
                 cause = f'CAUTION: {caution}; {cause}'
             if cause:
                 result = dataclasses.replace(result, cause=cause)
+        told.append(result)
+    return told
+
+
+def tell_doubts(
+    series: Sequence[typing.Any],
+    results: Sequence['SeriesResult'],
+    failures: dict[str, str],
+    output_dir: Path,
+) -> list['SeriesResult']:
+    """Say what was assumed and what is doubtful; a file that cannot be read is a failure."""
+    for each in series:
+        what = f'the notes on {each.prefix} cannot be read'
+        with going_on(what, failures, each.participant):
+            tell_entries([each], results, output_dir)
+    told = []
+    for result in results:
+        what = f'the quality of {result.prefix} cannot be read'
+        with going_on(what, failures, result.participant):
+            (result,) = with_quality([result], output_dir)
         told.append(result)
     return told
 

@@ -23,7 +23,7 @@ from ctpprep.cli.pages import (
     write_reports,
 )
 from ctpprep.cli.plan import show_plan
-from ctpprep.cli.results import tabulate, tell_entries, with_failures, with_quality
+from ctpprep.cli.results import tabulate, tell_doubts, with_failures
 from ctpprep.cli.status import write_status
 from ctpprep.exceptions import UsageError
 from ctpprep.settings import MethodSettings, RunSettings
@@ -94,7 +94,7 @@ def warn_of_names(found: Sequence[Any], run: RunSettings) -> None:
 
 def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
     """Run the graph of all series and write the reports; return the exit code."""
-    from ctpprep.dataset import FailedSeries
+    from ctpprep.dataset import FailedSeries, read_links
     from ctpprep.interfaces.bids import put_in_place, remove_partials, write_dataset_description
     from ctpprep.supplied import dataset_links
     from ctpprep.workflows.base import init_ctpprep_wf
@@ -113,6 +113,12 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
             run.output_dir / 'logs' / f'run-{run.run_uuid}.toml',
         )
         links = {'raw': run.bids_dir, **dataset_links(run, series)}
+        before = run.output_dir / read_links(run.output_dir).get('raw', run.bids_dir)
+        if before.is_dir() and not before.samefile(run.bids_dir):
+            logger.warning(
+                'files in output_dir were made from %s; only those of this run can name their '
+                'sources from now on', before.resolve(),
+            )  # fmt: skip
         remove_partials(run.output_dir, {each.participant for each in series})
         write_status(found, run)
         write_dataset_description(run.output_dir, links, __version__)
@@ -134,23 +140,12 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
             graph = write_provenance(workflow, series, method, run, began, software, failed)
             logger.info('provenance: %s', graph)
         with going_on('logs/CITATION.md could not be written', failures, *labels):
-            write_methods(found, method, run)
+            write_methods(found, method, run, f'run-{run.run_uuid}_')
         failures |= write_reports(found, results, method, run)
         if run.clean_workdir_on_success:
             dirty = {each.participant for each in found if each.prefix in failed}
             clean_work({each.participant for each in series} - dirty, run)
-        told = []
-        for each in series:
-            with going_on(
-                f'the notes on {each.prefix} cannot be read', failures, each.participant
-            ):
-                tell_entries([each], results, run.output_dir)
-        for result in results:
-            with going_on(
-                f'the quality of {result.prefix} cannot be read', failures, result.participant
-            ):
-                (result,) = with_quality([result], run.output_dir)
-            told.append(result)
+        told = tell_doubts(series, results, failures, run.output_dir)
         told = with_failures(told, failures)
         logger.info('\n%s\noutputs: %s', tabulate(told), run.output_dir)
         write_status(found, run, told)

@@ -39,9 +39,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 
     text = f'ctpprep: error: {WORDS[signal.Signals(number)]}; the same command takes up the work again'
     try:
-        with contextlib.suppress(
-            OSError
-        ):  # nobody may be listening any more, as `| tee` at Ctrl-C
+        with contextlib.suppress(OSError):  # nobody may be listening, as `| tee` after Ctrl-C
             os.write(2, f'{text}\n'.encode())
         workers = psutil.Process().children(recursive=True)
         for worker in workers:

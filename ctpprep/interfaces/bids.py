@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing derivatives: every file whole, or not at all."""
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -21,6 +23,7 @@ from nipype.interfaces.base import (
 )
 from nipype.interfaces.io import add_traits
 
+from ctpprep.dataset import read_links
 from ctpprep.interfaces.preprocessing import AIR_HU
 
 PARTIAL = '.partial-'  # start of the name of a file that is being written
@@ -265,6 +268,9 @@ def read_container():
 def write_dataset_description(output_dir, links, version):
     """Describe the derivatives dataset.
 
+    Calls share an output folder: links of earlier ones stay, since sidecars of other participants
+    need them.
+
     Parameters
     ----------
     output_dir : Path
@@ -273,7 +279,30 @@ def write_dataset_description(output_dir, links, version):
     version : str
         Of ctpprep.
     """
-    told = {name: _describe(folder) for name, folder in links.items()}
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with _alone_in(output_dir):
+        _write_description(output_dir, links, version)
+    ignore = '**/ct\n*.html\ngroup_*\nlogs\nprov\n**/figures\n**/log\n'
+    put_in_place(lambda partial: partial.write_text(ignore), output_dir / '.bidsignore')
+
+
+@contextlib.contextmanager
+def _alone_in(folder):
+    """Keep other calls waiting, where the file system knows locks."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _write_description(output_dir, links, version):
+    linked = read_links(output_dir) | {
+        name: _way(folder, output_dir) for name, folder in links.items()
+    }
+    told = {name: _describe(output_dir / way) for name, way in linked.items()}
     generated = {'Name': 'ctpprep', 'Version': version}
     if container := read_container():
         generated['Container'] = container
@@ -290,15 +319,20 @@ def write_dataset_description(output_dir, links, version):
         'DatasetType': 'derivative',
         'GeneratedBy': [generated],
         'SourceDatasets': sources,
-        # relative, so that a record that travels tells nothing of this machine
-        'DatasetLinks': {
-            name: os.path.relpath(folder, output_dir) for name, folder in links.items()
-        },
+        'DatasetLinks': linked,
         'HowToAcknowledge': 'Please cite doi:10.3174/ajnr.A8111 and ctpprep. Research use only.',
     }
     write_json(description, output_dir / 'dataset_description.json')
-    ignore = '**/ct\n*.html\ngroup_*\nlogs\nprov\n**/figures\n**/log\n'
-    put_in_place(lambda partial: partial.write_text(ignore), output_dir / '.bidsignore')
+
+
+def _way(folder, output_dir):
+    """Name a folder as seen from the output folder, which may be a link to elsewhere.
+
+    A dataset beside it or around it keeps its link when both are moved, and nothing further up is
+    told. Of one that lies elsewhere the names on the way there are, since sources are found by it.
+    """
+    ways = [os.path.relpath(each, output_dir.resolve()) for each in (folder, folder.resolve())]
+    return min(ways, key=lambda way: way.count('..'))
 
 
 def _describe(folder):

@@ -16,7 +16,11 @@ MAPS_ALONE = '## From maps to lesions'
 
 
 def write_citation(
-    folder: Path, methods: Mapping[str, str], method: MethodSettings, maps_alone: bool = False
+    folder: Path,
+    methods: Mapping[str, str],
+    method: MethodSettings,
+    maps_alone: bool = False,
+    start: str = '',
 ) -> list[Path]:
     """Write the methods of a run with equations, constants and references.
 
@@ -32,6 +36,8 @@ def write_citation(
         Whose values stand in the equations.
     maps_alone : bool
         All series are maps made elsewhere: the equations begin with these.
+    start : str
+        Of the names of the files.
 
     Returns
     -------
@@ -54,11 +60,13 @@ def write_citation(
         f'* @{each["key"]}: {each["text"]} doi:{each["doi"]}'.removesuffix(' doi:')
         for each in references(cited)
     ]
-    start = f'Methods of this run of ctpprep {__version__}; the keys are those of CITATION.bib.'
-    text = '\n\n'.join([start, body, '# References', '\n'.join(listed)]) + '\n'
+    opening = (
+        f'Methods of a run of ctpprep {__version__}; the keys are those of {start}CITATION.bib.'
+    )
+    text = '\n\n'.join([opening, body, '# References', '\n'.join(listed)]) + '\n'
     contents = {
-        'CITATION.md': text,
-        'CITATION.bib': '\n\n'.join(entries[key] for key in cited) + '\n',
+        f'{start}CITATION.md': text,
+        f'{start}CITATION.bib': '\n\n'.join(entries[key] for key in cited) + '\n',
     }
     for name, content in contents.items():
         put_in_place(

@@ -9,7 +9,7 @@ from typing import Any
 
 from nipype.pipeline import engine as pe
 
-from ctpprep.dataset import FailedSeries
+from ctpprep.dataset import FailedSeries, bids_uri
 from ctpprep.interfaces.bids import WriteDerivatives, with_sidecars
 from ctpprep.interfaces.segmentation import LESIONS
 from ctpprep.ready_maps import ReadyMaps
@@ -458,7 +458,7 @@ def uris_of_inputs(series: Series) -> dict[str, str]:
     uris = {'ctp': series.source.uri}
     if series.ncct is not None:
         depth = series.uri.count('/')
-        uris['ncct'] = f'bids:raw:{series.ncct.relative_to(series.path.parents[depth]).as_posix()}'
+        uris['ncct'] = bids_uri('raw', series.ncct.relative_to(series.path.parents[depth]))
     return uris
 
 

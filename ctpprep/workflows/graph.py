@@ -12,6 +12,7 @@ from nipype.pipeline.engine import Workflow
 from ctpprep.interfaces.bids import WriteDerivatives, WriteFigures
 from ctpprep.ready_maps import ReadyMaps
 from ctpprep.series import Series
+from ctpprep.workflows.derivatives import uris_of_inputs
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,7 @@ def _uris(series: Series) -> dict[str, str]:
         return {str(file.path): file.uri for file in series.supplied.values()}
     uris = {str(file.path): file.uri for file in (series.source, *series.supplied.values())}
     if series.ncct is not None:
-        root = series.path.parents[series.uri.count('/')]
-        uris[str(series.ncct)] = f'bids:raw:{series.ncct.relative_to(root).as_posix()}'
+        uris[str(series.ncct)] = uris_of_inputs(series)['ncct']
     return uris
 
 

@@ -20,7 +20,7 @@ from nipype.pipeline.engine import Workflow
 from nipype.pipeline.engine.utils import load_resultfile
 
 from ctpprep import __version__
-from ctpprep.dataset import digest
+from ctpprep.dataset import bids_uri, digest
 from ctpprep.interfaces.bids import read_container, with_sidecars, write_json
 from ctpprep.ready_maps import ReadyMaps
 from ctpprep.series import CTPSeries, Series
@@ -235,7 +235,7 @@ class _Graph:
         if path in self.given:
             identity, quantity = self.given[path]
         elif where.is_relative_to(self.run.output_dir):
-            identity = f'bids::{where.relative_to(self.run.output_dir).as_posix()}'
+            identity = bids_uri('', where.relative_to(self.run.output_dir))
         elif where.is_relative_to(self.base):
             identity = f'run:{where.relative_to(self.base).as_posix()}'
         else:  # its folder is nobody's business

@@ -302,3 +302,44 @@ def test_datasets_of_supplied_files_are_linked(tmp_path):
     found = json.loads((tmp_path / 'out' / 'dataset_description.json').read_text())
     assert found['DatasetLinks'] == {'raw': '../raw', 'manual': '../hand/made'}
     assert {'URL': 'bids:manual:'} in found['SourceDatasets']
+
+
+def links_of(out):
+    return json.loads((out / 'dataset_description.json').read_text())['DatasetLinks']
+
+
+def test_links_of_earlier_calls_stay(tmp_path):
+    for name in ('raw', 'one', 'two'):
+        (tmp_path / name).mkdir()
+    (tmp_path / 'one' / 'dataset_description.json').write_text('{"DatasetDOI": "doi:1/2"}')
+    for name in ('one', 'two'):
+        links = {'raw': tmp_path / 'raw', name: tmp_path / name}
+        write_dataset_description(tmp_path / 'out', links, '1.2')
+    assert links_of(tmp_path / 'out') == {'raw': '../raw', 'one': '../one', 'two': '../two'}
+    told = json.loads((tmp_path / 'out' / 'dataset_description.json').read_text())
+    assert {'URL': 'bids:one:', 'DOI': 'doi:1/2'} in told['SourceDatasets']
+
+
+def test_links_of_calls_at_the_same_time_stay(tmp_path):
+    (tmp_path / 'raw').mkdir()
+    names = [f'n{number}' for number in range(24)]
+
+    def describe(name):
+        links = {'raw': tmp_path / 'raw', name: tmp_path / name}
+        write_dataset_description(tmp_path / 'out', links, '1.2')
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(describe, names))
+    assert links_of(tmp_path / 'out').keys() == {'raw', *names}
+
+
+@pytest.mark.parametrize('raw', ['here/raw', 'raw', 'link/../raw'])
+def test_links_hold_where_the_output_folder_is_a_link_itself(tmp_path, raw):
+    (tmp_path / 'there' / 'deep').mkdir(parents=True)
+    (tmp_path / 'here').mkdir()
+    (tmp_path / 'link').symlink_to(tmp_path / 'here')
+    (tmp_path / raw).mkdir()
+    out = tmp_path / 'here' / 'out'
+    out.symlink_to(tmp_path / 'there' / 'deep')
+    write_dataset_description(out, {'raw': tmp_path / raw}, '1.2')
+    assert (out / links_of(out)['raw']).samefile(tmp_path / raw)
