@@ -13,7 +13,7 @@ DEMO_WORK := demo-work
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-container check-container lock validate lint format bench clean distclean
+.PHONY: help demo test test-browser test-cluster test-container check-container lock validate lint format bench clean distclean
 
 help:
 	@echo 'make demo    run ctpprep on the example in $(DEMO_DATA), say where the results are'
@@ -21,6 +21,7 @@ help:
 	@echo 'make validate  check the example and what make demo wrote with the BIDS validator'
 	@echo 'make test-offline  the same without a network interface (Linux)'
 	@echo 'make test-resume   kill runs of the command at random moments and take them up again'
+	@echo 'make test-browser  look at the pages with a headless Chromium (as root on Debian, installs it)'
 	@echo 'make test-cluster  run jobs of a SLURM on this machine (as root on Debian, installs it)'
 	@echo 'make test-container  build the image, run it, compare with a run outside (as root on Debian)'
 	@echo 'make lint    check code style and types'
@@ -87,6 +88,13 @@ test-offline: $(VENV)/.installed-tests
 
 test-resume: $(VENV)/.installed-tests
 	$(BIN)/python -m pytest -q -m resume
+
+test-browser: $(VENV)/.installed-tests
+	@if why=$$(tests/tools/install_chromium.sh); then \
+		$(BIN)/python -m pytest -q -m browser tests/browser; \
+	else \
+		echo "SKIPPED: $$why"; \
+	fi
 
 test-cluster: $(VENV)/.installed-tests
 	@if why=$$(tests/tools/install_slurm.sh); then \

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pages in a real Chromium: headless, without network, driven over a pipe (Chrome DevTools protocol).
+
+Debian's `chromium` will do; nothing of Python is needed. Its path is CTPPREP_CHROMIUM, or it is looked for.
+
+    def test_table_sorts(browser, page_file):
+        page = browser.open(page_file, width=1400)
+        page.click('th[data-column="core"]')
+        assert page.evaluate('document.querySelector("td").textContent') == '1.0'
+        page.check()
+"""
+
+import base64
+import itertools
+import json
+import os
+import select
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
+OPTIONS = (
+    '--headless',
+    '--no-sandbox',  # root in a container has none
+    '--disable-gpu',
+    '--disable-dev-shm-usage',
+    '--disable-quic',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+    '--no-first-run',
+    '--host-resolver-rules=MAP * ~NOTFOUND',  # no name is found: the network is off
+    '--proxy-server=127.0.0.1:9',
+    '--force-device-scale-factor=1',
+    '--hide-scrollbars',
+    '--remote-debugging-pipe',
+)
+LIMIT_S = 60
+BLANK = 'about:blank'
+
+
+class BrowserError(AssertionError):
+    """What the browser refused, or a wait that came to nothing."""
+
+
+class Browser:
+    """One Chromium; each page is a tab of its own.
+
+    Parameters
+    ----------
+    program : str
+    folder : Path
+        Where its profile goes.
+    """
+
+    def __init__(self, program: str, folder: Path) -> None:
+        to_browser, self._out = os.pipe()
+        self._in, from_browser = os.pipe()
+
+        def place() -> None:  # what it reads is its file 3, what it writes 4
+            reads, writes = os.dup(to_browser), os.dup(from_browser)
+            os.dup2(reads, 3)
+            os.dup2(writes, 4)
+
+        self._process = subprocess.Popen(
+            [program, *OPTIONS, f'--user-data-dir={folder}', BLANK],
+            preexec_fn=place, close_fds=False,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        os.close(to_browser)
+        os.close(from_browser)
+        self._buffer = b''
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, dict[str, Any]] = {}
+        self._pages: dict[str, Page] = {}
+
+    def open(
+        self, path: Path, width: int = 1400, height: int = 1000, scripts: bool = True
+    ) -> 'Page':
+        """Load a file and wait for it.
+
+        Parameters
+        ----------
+        path : Path
+        width, height : int
+            Of the window, pixels.
+        scripts : bool
+            Whether JavaScript is on.
+        """
+        target = self.send('Target.createTarget', url=BLANK)['targetId']
+        session = self.send('Target.attachToTarget', targetId=target, flatten=True)['sessionId']
+        page = self._pages[session] = Page(self, session, target)
+        for domain in ('Page', 'Runtime', 'Network', 'Log'):
+            page.send(f'{domain}.enable')
+        page.send('Emulation.setDeviceMetricsOverride', width=width, height=height,
+                  deviceScaleFactor=1, mobile=False)  # fmt: skip
+        if not scripts:
+            page.send('Emulation.setScriptExecutionDisabled', value=True)
+        page.url = Path(path).absolute().as_uri()
+        page.send('Page.navigate', url=page.url)
+        self.wait(lambda: page.loaded, f'{path} to load')
+        return page
+
+    def send(self, method: str, session: str = '', **params: Any) -> dict[str, Any]:
+        """Send a command and return its answer."""
+        number = next(self._numbers)
+        message: dict[str, Any] = {'id': number, 'method': method, 'params': params}
+        if session:
+            message['sessionId'] = session
+        left = json.dumps(message).encode() + b'\0'
+        while left:
+            left = left[os.write(self._out, left) :]
+        self.wait(lambda: number in self._answers, method)
+        answer = self._answers.pop(number)
+        if 'error' in answer:
+            raise BrowserError(f'{method}: {answer["error"]["message"]}')
+        return answer['result']
+
+    def wait(self, is_so: Any, what: str) -> None:
+        """Take in what the browser tells until something is so."""
+        end = time.monotonic() + LIMIT_S
+        while not is_so():
+            if time.monotonic() > end:
+                raise BrowserError(f'waited {LIMIT_S} s for {what}')
+            if select.select([self._in], [], [], 0.1)[0]:
+                self._read()
+
+    def _read(self) -> None:
+        chunk = os.read(self._in, 1 << 20)
+        if not chunk:
+            raise BrowserError('the browser has ended')
+        *messages, self._buffer = (self._buffer + chunk).split(b'\0')
+        for message in map(json.loads, messages):
+            if 'id' in message:
+                self._answers[message['id']] = message
+            elif message.get('sessionId') in self._pages:
+                self._pages[message['sessionId']].notice(message['method'], message['params'])
+
+    def close(self) -> None:
+        """End it."""
+        try:
+            self.send('Browser.close')
+        except (BrowserError, OSError):
+            self._process.kill()
+        self._process.wait(20)
+        os.close(self._out)
+        os.close(self._in)
+
+
+class Page:
+    """A page in a tab.
+
+    Attributes
+    ----------
+    requests : list of str
+        Addresses asked for, besides the page itself and what is in it (data:, blob:).
+    errors : list of str
+        What scripts threw, and what the console tells as an error (such as a refused request).
+    """
+
+    def __init__(self, browser: Browser, session: str, target: str) -> None:
+        self.browser, self.session, self.target = browser, session, target
+        self.url, self.loaded = '', False
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+
+    def send(self, method: str, **params: Any) -> dict[str, Any]:
+        """Send a command of the DevTools protocol for this page."""
+        return self.browser.send(method, self.session, **params)
+
+    def notice(self, event: str, told: dict[str, Any]) -> None:
+        """Keep what is asked of pages later."""
+        if event == 'Page.loadEventFired':
+            self.loaded = bool(self.url)
+        elif event == 'Network.requestWillBeSent':
+            address = told['request']['url']
+            if address.partition('#')[0] != self.url and not address.startswith(
+                ('data:', 'blob:', 'about:')
+            ):
+                self.requests.append(address)
+        elif event == 'Runtime.exceptionThrown':
+            details = told['exceptionDetails']
+            self.errors.append(details.get('exception', {}).get('description', details['text']))
+        elif event == 'Log.entryAdded' and told['entry']['level'] == 'error':
+            self.errors.append(told['entry']['text'])
+        elif event == 'Runtime.consoleAPICalled' and told['type'] == 'error':
+            self.errors.append(' '.join(str(each.get('value', '')) for each in told['args']))
+
+    def check(self) -> None:
+        """Assert that nothing was asked for and nothing went wrong."""
+        assert self.requests == []
+        assert self.errors == []
+
+    def evaluate(self, script: str) -> Any:
+        """Return the value of an expression of JavaScript, or of what it promises."""
+        answer = self.send('Runtime.evaluate', expression=script, returnByValue=True,
+                           awaitPromise=True)  # fmt: skip
+        if 'exceptionDetails' in answer:
+            told = answer['exceptionDetails']
+            raise BrowserError(told.get('exception', {}).get('description', told['text']))
+        return answer['result'].get('value')
+
+    def wait_for(self, script: str) -> Any:
+        """Wait until an expression of JavaScript holds, and return its value."""
+        end = time.monotonic() + LIMIT_S
+        while not (value := self.evaluate(script)):
+            if time.monotonic() > end:
+                raise BrowserError(f'waited {LIMIT_S} s for {script}')
+            time.sleep(0.05)
+        return value
+
+    def box(self, selector: str) -> tuple[float, float, float, float]:
+        """Bring an element into view; left, top, width and height in the window, pixels."""
+        found = self.evaluate(
+            f'(() => {{ const e = document.querySelector({json.dumps(selector)});'
+            ' if (!e) return null; e.scrollIntoView({block: "center", behavior: "instant"});'
+            ' const r = e.getBoundingClientRect(); return [r.x, r.y, r.width, r.height]; })()'
+        )
+        if found is None:
+            raise BrowserError(f'nothing on the page is {selector}')
+        x, y, width, height = found
+        return x, y, width, height
+
+    def point(self, selector: str, across: float = 0.5, down: float = 0.5) -> tuple[float, float]:
+        """Find a point of an element, by fractions of its width and height."""
+        x, y, width, height = self.box(selector)
+        return x + across * width, y + down * height
+
+    def hover(self, selector: str, across: float = 0.5, down: float = 0.5) -> None:
+        """Move the mouse onto an element."""
+        self._mouse('mouseMoved', *self.point(selector, across, down))
+
+    def click(self, selector: str, across: float = 0.5, down: float = 0.5) -> None:
+        """Click an element as a hand does: move, press, release."""
+        x, y = self.point(selector, across, down)
+        self._mouse('mouseMoved', x, y)
+        for kind in ('mousePressed', 'mouseReleased'):
+            self._mouse(kind, x, y, button='left', clickCount=1)
+
+    def wheel(self, selector: str, delta: float, across: float = 0.5, down: float = 0.5) -> None:
+        """Turn the wheel over an element; positive is down."""
+        x, y = self.point(selector, across, down)
+        self._mouse('mouseWheel', x, y, deltaX=0, deltaY=delta)
+
+    def _mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
+        self.send('Input.dispatchMouseEvent', type=kind, x=x, y=y, **more)
+
+    def press(self, key: str) -> None:
+        """Press a key by its name, such as ArrowDown, where the focus is."""
+        for kind in ('keyDown', 'keyUp'):
+            self.send('Input.dispatchKeyEvent', type=kind, key=key, code=key)
+
+    def type_text(self, selector: str, text: str) -> None:
+        """Put text into a field in place of what it holds."""
+        self.evaluate(f'document.querySelector({json.dumps(selector)}).select()')
+        self.send('Input.insertText', text=text)
+
+    def text(self, selector: str) -> str:
+        """Read the text of an element as it is seen."""
+        return self.evaluate(f'document.querySelector({json.dumps(selector)}).innerText')
+
+    def screenshot(self, path: Path, whole: bool = True) -> Path:
+        """Write a picture (PNG) of the whole page, or of the window."""
+        shot = self.send('Page.captureScreenshot', captureBeyondViewport=whole)
+        Path(path).write_bytes(base64.b64decode(shot['data']))
+        return path
+
+    def close(self) -> None:
+        """Close the tab."""
+        self.browser.send('Target.closeTarget', targetId=self.target)
+
+
+@pytest.fixture(scope='session')
+def browser(tmp_path_factory):
+    """Chromium without network; skipped, with the reason, where there is none."""
+    program = os.environ.get('CTPPREP_CHROMIUM') or next(
+        filter(None, map(shutil.which, NAMES)), ''
+    )
+    if not program or shutil.which(program) is None:
+        pytest.skip(
+            f'no Chromium: CTPPREP_CHROMIUM names {program}, which cannot be run' if program
+            else f'no Chromium: none of {", ".join(NAMES)} is installed; CTPPREP_CHROMIUM may name one'
+        )  # fmt: skip
+    found = Browser(program, tmp_path_factory.mktemp('profile'))
+    yield found
+    found.close()
