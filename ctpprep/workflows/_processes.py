@@ -41,7 +41,8 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
 
     The stock plugin waits for ever when a worker is killed, which is what happens when memory
     runs out. Here the pool is made anew, each node that was running is tried once more in a
-    process of its own, one after the other, and a second death is an ordinary failure of the node.
+    process of its own, one after the other and nothing beside it, and a second death is an ordinary
+    failure of the node.
     """
 
     pool: ProcessPoolExecutor
@@ -63,13 +64,14 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
             processes, self._context, initializer=_start_worker, initargs=(self._cwd, level)
         )
 
-    def _submit_job(self, node: Any, updatehash: bool = False) -> int:
+    def _submit_job(self, node: Any, updatehash: bool = False) -> int | None:
+        """Submit a node; None has nipype come back with it."""
         self._taskid += 1
         try:
             future = self.pool.submit(run_node, node, updatehash, self._taskid)
-        except BrokenProcessPool:
+        except BrokenProcessPool:  # first come those that ran in it
             self.pool = self._new_pool(self.processors)
-            future = self.pool.submit(run_node, node, updatehash, self._taskid)
+            return None
         self._task_obj[self._taskid] = _Task(node, updatehash, future)
         return self._taskid
 
@@ -81,8 +83,11 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
 
     def _send_procs_to_workers(self, updatehash: bool = False, graph: Any = None) -> None:
         """Submit what is ready, then wait until a node has ended; nipype only sleeps."""
-        super()._send_procs_to_workers(updatehash=updatehash, graph=graph)
-        running = [task.future for task in self._task_obj.values()]
+        tasks = list(self._task_obj.values())
+        if not any(task.own_pool or _killed(task.future) for task in tasks):
+            super()._send_procs_to_workers(updatehash=updatehash, graph=graph)
+            tasks = list(self._task_obj.values())
+        running = [task.future for task in tasks if task.own_pool or not _killed(task.future)]
         wait(running, timeout=LOOK_INTERVAL, return_when=FIRST_COMPLETED)
 
     def _get_result(self, taskid: int) -> dict[str, Any] | None:
@@ -122,6 +127,11 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
             for process in list((pool._processes or {}).values()):
                 process.kill()
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _killed(future: Future) -> bool:
+    """Tell whether the process of a node has died."""
+    return future.done() and isinstance(future.exception(), BrokenProcessPool)
 
 
 def _start_worker(cwd: str, level: str) -> None:

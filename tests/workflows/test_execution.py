@@ -88,6 +88,32 @@ def kill_first_process(number):
     return number
 
 
+def take_time(number):
+    import pathlib
+    import time
+
+    began = time.time()
+    time.sleep(1)
+    pathlib.Path('times.txt').write_text(f'{began} {time.time()}')
+    return number
+
+
+def kill_first_process_and_take_time(number):
+    import os
+    import pathlib
+    import signal
+    import time
+
+    mark = pathlib.Path.cwd().parent / 'killed'
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    began = time.time()
+    time.sleep(1)
+    pathlib.Path('times.txt').write_text(f'{began} {time.time()}')
+    return number
+
+
 def sleep_long(number):
     import os
     import pathlib
@@ -224,6 +250,20 @@ def test_a_plugin_of_the_user_runs_the_graph(tmp_path, text, kind, monkeypatch):
 def test_a_killed_process_is_tried_again(tmp_path):
     (result,) = run_all(tmp_path, 2, a=kill_first_process)
     assert result.succeeded
+
+
+def test_a_second_try_has_the_memory_for_itself(tmp_path):
+    others = dict.fromkeys('bcd', take_time)
+    results = run_all(tmp_path, 2, a=kill_first_process_and_take_time, **others)
+    assert all(each.succeeded for each in results)
+    files = list((tmp_path / 'work').rglob('times.txt'))
+    times = {each: [float(t) for t in each.read_text().split()] for each in files}
+    assert len(times) == 4
+    for began, ended in sorted(times.values())[
+        :2
+    ]:  # of a and of what ran beside when it was killed
+        beside = [each for each, (start, end) in times.items() if start < ended and end > began]
+        assert len(beside) == 1
 
 
 def test_a_process_killed_twice_fails_its_series_only(tmp_path):
