@@ -138,9 +138,10 @@ def find_series(run: RunSettings) -> list[Series | FailedSeries]:
     """
     participants = select_participants(run.bids_dir, run.participant_label)
     command_times = read_command_times(run)
-    index = DatasetIndex(
-        run.bids_dir, participants, run.bids_database_dir, read_filters(run.bids_filter_file)
-    )
+    database = run.bids_database_dir
+    if run.dry_run and database is not None and not database.exists():
+        database = None  # nothing is written
+    index = DatasetIndex(run.bids_dir, participants, database, read_filters(run.bids_filter_file))
     images = _series_images(index) if run.entry != 'maps' else []
     maps = map_images(index) if run.entry != 'series' else []
     named = select_sessions(images + maps, run.session_label)

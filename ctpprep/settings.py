@@ -754,7 +754,7 @@ class RunSettings:
         'resources',
         '',
         'processes at a time',
-        options=('--nprocs', '--nthreads'),
+        options=('--nprocs', '--nthreads', '--n-cpus'),
         value='N',
         by_default='all cores this process may use',
     )
@@ -770,7 +770,7 @@ class RunSettings:
         'resources',
         '',
         'memory to plan with: MB, or with G or M added',
-        options=('--mem',),
+        options=('--mem', '--mem-mb'),
         value='SIZE',
         by_default='90 % of what is available',
     )
@@ -779,6 +779,7 @@ class RunSettings:
         'resources',
         '',
         'YAML file with plugin and plugin_args of nipype, such as SLURM',
+        options=('--use-plugin', '--nipype-plugin-file'),
         value='FILE',
         by_default='processes on this machine',
     )

@@ -285,6 +285,10 @@ def test_no_more_processes_than_cores():
         (['--denoise', 'lowrnk'], 'did you mean lowrank?'),
         (['--core-rcbf', '30'], 'core_rcbf is a fraction between 0.01 and 1.0, got 30.0'),
         (['--local-sigma-mm', '12'], 'expected 3 arguments'),
+        (
+            ['-d', 'a=x', 'b'],
+            "NAME=PATH is needed, with letters and digits in NAME and not raw, got 'b'",
+        ),
         (['--mem', '8'], 'at least 0.3 GB are needed, got 8; 8 is MB, write 8G'),
         (['--mem', 'much'], 'a size such as 8000 (MB), 8000M or 8G'),
         (['--nprocs', '0'], 'a whole number from 1 on is needed'),
@@ -304,6 +308,14 @@ def test_misspelt_level_gets_the_nearest(capsys):
 
 def test_underscores_of_the_first_bids_apps_are_understood():
     assert parse('--participant_label', '01')[1].participant_label == ('01',)
+
+
+def test_names_of_options_in_other_apps_are_understood(tmp_path):
+    (tmp_path / 'p.yml').write_text('plugin: Linear')
+    options = f'--n_cpus 1 --mem_mb 4000 --nipype-plugin-file {tmp_path}/p.yml --notrack --low-mem'
+    _, run = parse(*options.split(), '-d', 'a=x', 'b=y', '-d', 'c=z')
+    assert (run.nprocs, run.mem_gb, run.use_plugin) == (1, 4.0, tmp_path / 'p.yml')
+    assert [name for name, _ in run.derivatives] == ['a', 'b', 'c']
 
 
 def test_every_setting_of_a_run_says_what_it_is():
@@ -430,8 +442,15 @@ def test_reports_alone_name_what_has_no_outputs(dataset, graph, capsys):
 
 
 def test_reports_of_nothing_are_refused(dataset, graph, capsys):
+    (dataset.parent / 'out').mkdir()
     assert call(dataset, '--reports-only') == 2
     assert 'holds no outputs of the selected series' in error_of(capsys)
+
+
+def test_reports_of_a_folder_that_is_not_there_make_none(dataset, graph, capsys):
+    assert call(dataset, '--reports-only', out='oout') == 2
+    assert 'there is no folder' in error_of(capsys)
+    assert not (dataset.parent / 'oout').exists()
 
 
 def test_debug_shows_where_an_error_came_from(dataset, graph, capsys):
@@ -525,6 +544,19 @@ def test_environment_is_offline_single_threaded_and_away_from_home(tmp_path, mon
     assert os.environ['TEMPLATEFLOW_AUTOUPDATE'] == '0'
     assert os.environ['NIPYPE_CONFIG_DIR'].startswith(str(tmp_path))
     assert os.environ['MPLBACKEND'] == 'pdf'
+
+
+def test_the_templates_of_a_user_are_left_alone(dataset, graph, monkeypatch):
+    monkeypatch.setenv('TEMPLATEFLOW_HOME', str(dataset.parent / 'mine'))
+    assert call(dataset, '--dry-run') == 0
+    assert call(dataset) == 0
+    assert not (dataset.parent / 'mine').exists()
+
+
+def test_a_dry_run_makes_no_database(dataset, graph):
+    before = sorted(dataset.parent.rglob('*'))
+    assert call(dataset, '--dry-run', '--bids-database-dir', str(dataset.parent / 'base')) == 0
+    assert sorted(dataset.parent.rglob('*')) == before
 
 
 def test_help_and_version_start_quickly():

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     try:
         method, run = read_settings(args)
-        with ending_at_once(), console(run.verbosity):
+        with ending_at_once(run.use_plugin is not None), console(run.verbosity):
             check_folders(run)
             set_environment(run)
             return run_group(run) if args.level == 'group' else run_participants(method, run)

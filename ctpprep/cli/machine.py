@@ -96,8 +96,9 @@ def set_environment(run: RunSettings) -> None:
         'NIPYPE_NO_ET': '1',
         'NO_ET': '1',
         'TEMPLATEFLOW_AUTOUPDATE': '0',
-        'TEMPLATEFLOW_HOME': str(caches / 'templateflow'),
     }
+    # whatever a user has: a folder that is not described gets templates at import
+    os.environ['TEMPLATEFLOW_HOME'] = str(caches / 'templateflow')
     if run.verbosity == 0:
         defaults['PYTHONWARNINGS'] = 'ignore'
     try:

@@ -21,7 +21,7 @@ from ctpprep.settings import LEAST_GB, About, MethodSettings, RunSettings
 LEVELS = ('participant', 'group')
 EPILOG = (
     'Exit code: 0 if every series succeeded, 1 if one failed, 2 for a command that cannot be carried '
-    'out as given, 130 when interrupted.'
+    'out as given, 130 when interrupted, 143 when terminated.'
 )
 
 
@@ -50,6 +50,11 @@ def make_parser() -> argparse.ArgumentParser:
         '--config-file', type=_folder, metavar='FILE',
         help='TOML file with options, one key each; options of the command go before it (every run '
         'writes the file that repeats it into OUTPUT_DIR/logs)',
+    )  # fmt: skip
+    add(
+        '--low-mem', '--notrack', action=_Nothing, nargs=0,
+        help='understood and without effect: series are read piece by piece in any case, and nothing '
+        'is ever reported to anybody',
     )  # fmt: skip
     groups = {'input': parser.add_argument_group('input')}
     for settings, title in ((RunSettings, '{}'), (MethodSettings, 'method: {}')):
@@ -126,7 +131,7 @@ def _add_option(
         group.add_argument(*options, action='count', **how)
         return
     if each.name == 'derivatives':
-        how['action'] = 'append'
+        how |= {'action': 'extend', 'nargs': '+'}
     elif typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)
         how['nargs'] = '+' if inner[-1] is ... else len(inner)
@@ -148,6 +153,13 @@ def _help(each: dataclasses.Field[Any]) -> str:
     source = f'; {about.source}' if about.source else ''
     unit = f', in {about.unit}' if about.unit and about.by_default else ''
     return f'{about.meaning}{unit} (default: {shown}{source})'
+
+
+class _Nothing(argparse.Action):
+    """An option of other apps that needs no answer here."""
+
+    def __call__(self, *_):
+        """Leave nothing behind."""
 
 
 class _Parser(argparse.ArgumentParser):

@@ -44,6 +44,8 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
         from ctpprep.plugins import read_plugin
 
         read_plugin(run.use_plugin)  # before a large dataset is looked through
+    if run.reports_only and not run.output_dir.is_dir():
+        raise UsageError(f'--reports-only: there is no folder {run.output_dir}')
     found = add_supplied(find_series(run), run)
     if not run.skip_bids_validation:
         warn_of_names(found, run)
@@ -76,7 +78,7 @@ def prepare_templates() -> None:
     """Keep templateflow from filling its folder: it does not touch one with a description."""
     templates = Path(os.environ['TEMPLATEFLOW_HOME'])
     templates.mkdir(parents=True, exist_ok=True)
-    if not any(templates.glob('[!.]*')):  # else a user's own, or described before
+    if not any(templates.glob('[!.]*')):  # else described before
         description = '{"Name": "no templates are needed", "BIDSVersion": "1.9.0"}\n'
         mine = templates / f'.{uuid.uuid4()}'
         mine.write_text(description)

@@ -13,7 +13,7 @@ RUN = (
     'from ctpprep.cli.signals import ending_at_once\n'
     'worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"],\n'
     '                          stderr=subprocess.DEVNULL)\n'
-    'with ending_at_once():\n'
+    'with ending_at_once(jobs=True):\n'
     '    print(worker.pid, flush=True)\n'
     '    time.sleep(60)\n'
 )
@@ -32,3 +32,12 @@ def test_a_run_ends_although_nobody_reads_what_it_says(number):
     process.send_signal(number)
     assert process.wait(timeout=30) == 128 + number
     assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+
+
+def test_jobs_on_a_cluster_are_not_forgotten():
+    process = subprocess.Popen(
+        [sys.executable, '-c', RUN], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    process.terminate()
+    assert 'cancel those there' in process.communicate()[1]
