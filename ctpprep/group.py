@@ -3,10 +3,10 @@
 
 import logging
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ctpprep.dataset import entities
 from ctpprep.exceptions import UsageError
 from ctpprep.settings import RunSettings
 
@@ -45,11 +45,10 @@ def collect_tables(run: RunSettings) -> list[Path]:
     """
     written = []
     for name, ending in TABLES.items():
-        wanted = [f'sub-{label.removeprefix("sub-")}' for label in run.participant_label]
         files = [
             path
             for path in sorted(run.output_dir.glob(f'sub-*/**/*{ending}'))
-            if not wanted or path.name.split('_')[0] in wanted
+            if _is_wanted(path, run)
         ]
         if not files:
             logger.warning('no series has a table *%s', ending)
@@ -62,6 +61,19 @@ def collect_tables(run: RunSettings) -> list[Path]:
             f'no tables of participants in {run.output_dir}; run the level participant first'
         )
     return written
+
+
+def _is_wanted(path: Path, run: RunSettings) -> bool:
+    """Tell whether a table is of the participants, sessions and runs that were asked for."""
+    labels = entities(path)
+    wanted = {'sub': run.participant_label, 'ses': run.session_label, 'run': run.run_label}
+    # runs count whatever their leading zeros
+    return all(
+        labels.get(key, '').lstrip('0' if key == 'run' else '')
+        in [each.removeprefix(f'{key}-').lstrip('0' if key == 'run' else '') for each in named]
+        for key, named in wanted.items()
+        if named
+    )
 
 
 def find_missing(run: RunSettings, files: list[Path]) -> dict[str, str]:
@@ -112,22 +124,11 @@ def join_tables(files: list[Path], ending: str) -> 'pd.DataFrame':
 
 def write_table(table: 'pd.DataFrame', path: Path) -> Path:
     """Write a table and put it in place at once: a reader never sees half of it."""
+    from ctpprep.interfaces.bids import put_in_place
+
+    how = {'sep': '\t', 'index': False, 'na_rep': 'n/a', 'lineterminator': '\n'}
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}-')
+        put_in_place(lambda partial: table.to_csv(partial, **how), path)
     except OSError as error:
         raise UsageError(f'cannot write to {path.parent} ({error.strerror})') from error
-    try:
-        os.fchmod(handle, 0o666 & ~_umask())  # mkstemp makes it private
-        with os.fdopen(handle, 'w', encoding='utf-8', newline='') as stream:
-            table.to_csv(stream, sep='\t', index=False, na_rep='n/a', lineterminator='\n')
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
     return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

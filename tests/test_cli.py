@@ -230,10 +230,14 @@ def test_group_collects_tables(dataset, graph, capsys):
     assert 'sub-02 is not in group_volumes.tsv' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('option', ['--dry-run', '--reports-only', '--boilerplate-only'])
-def test_the_group_level_knows_no_substitutes(dataset, graph, capsys, option):
-    assert call(dataset, option, level='group') == 2
-    assert f'{option} is of the level participant' in error_of(capsys)
+@pytest.mark.parametrize(
+    'option',
+    ['--dry-run', '--reports-only', '--boilerplate-only', '--bids-filter-file x', '--entry maps',
+     '--derivatives a=x', '--brain-mask x', '--frame-interval 1'],
+)  # fmt: skip
+def test_what_the_group_level_does_not_know_is_refused(dataset, graph, capsys, option):
+    assert call(dataset, *option.split(), level='group') == 2
+    assert f'{option.split()[0]} is of the level participant' in error_of(capsys)
 
 
 # -- options

@@ -2,6 +2,7 @@
 """Collecting the tables of all participants."""
 
 import logging
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -75,3 +76,16 @@ def test_no_temporary_file_stays(run):
     write(run, 'sub-01/ct/sub-01_seg-perfusion_morph.tsv')
     collect_tables(run)
     assert {path.name for path in run.output_dir.iterdir()} == {'sub-01', 'group_volumes.tsv'}
+
+
+@pytest.mark.parametrize(('wanted', 'series'), [
+    ({'session_label': ('ses-a',)}, ['sub-01_ses-a_run-01']),
+    ({'run_label': ('1',)}, ['sub-01_ses-a_run-01', 'sub-01_ses-b_run-1']),
+    ({'session_label': ('b',), 'run_label': ('run-02',)}, ['sub-01_ses-b_run-2']),
+])  # fmt: skip
+def test_only_wanted_sessions_and_runs_are_collected(run, wanted, series):
+    for prefix in ('sub-01_ses-a_run-01', 'sub-01_ses-b_run-1', 'sub-01_ses-b_run-2', 'sub-02'):
+        write(run, f'sub-01/ct/{prefix}_seg-perfusion_morph.tsv')
+    (path,) = collect_tables(replace(run, **wanted))
+    table = pd.read_csv(path, sep='\t')
+    assert list(dict.fromkeys(table['series'])) == series

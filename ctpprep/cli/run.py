@@ -5,7 +5,6 @@ import logging
 import os
 import time
 import typing
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ctpprep.cli.pages import (
     write_methods,
     write_reports,
 )
+from ctpprep.cli.parser import described, spellings
 from ctpprep.cli.plan import show_plan
 from ctpprep.cli.results import tabulate, tell_doubts, with_failures
 from ctpprep.cli.status import write_status
@@ -32,6 +32,11 @@ if typing.TYPE_CHECKING:
     from ctpprep.workflows.execution import SeriesResult
 
 logger = logging.getLogger('ctpprep')
+
+# what chooses or changes what is made of a series, beside labels
+OF_SERIES = (
+    'bids_filter_file', 'entry', 'frame_interval', 'frame_times', 'derivatives', 'brain_mask', 'aif_file'
+)  # fmt: skip
 
 
 def run_participants(method: MethodSettings, run: RunSettings) -> int:
@@ -76,13 +81,16 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
 
 def prepare_templates() -> None:
     """Keep templateflow from filling its folder: it does not touch one with a description."""
+    from ctpprep.interfaces.bids import put_in_place
+
     templates = Path(os.environ['TEMPLATEFLOW_HOME'])
-    templates.mkdir(parents=True, exist_ok=True)
     if not any(templates.glob('[!.]*')):  # else described before
         description = '{"Name": "no templates are needed", "BIDSVersion": "1.9.0"}\n'
-        mine = templates / f'.{uuid.uuid4()}'
-        mine.write_text(description)
-        mine.replace(templates / 'dataset_description.json')  # whole, for calls side by side
+        # whole, for calls side by side
+        put_in_place(
+            lambda partial: partial.write_text(description),
+            templates / 'dataset_description.json',
+        )
 
 
 def warn_of_names(found: Sequence[Any], run: RunSettings) -> None:
@@ -170,6 +178,7 @@ def forget(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> No
     """Where no series can be used any more: remove what earlier runs left, also from pages."""
     if not run.output_dir.is_dir():
         return
+    prepare_templates()
     results = failed_results(found)
     remove_stale(found, results, method, run, time.time())
     paged = [each for each in found if (run.output_dir / f'sub-{each.participant}.html').is_file()]
@@ -208,11 +217,10 @@ def run_group(run: RunSettings) -> int:
     """Collect the tables of all participants; return the exit code."""
     from ctpprep.group import collect_tables
 
-    for name in INSTEAD:
-        if getattr(run, name):
-            option = '--' + name.replace('_', '-')
+    for each in described(RunSettings):
+        if each.name in (*INSTEAD, *OF_SERIES) and getattr(run, each.name) != each.default:
             raise UsageError(
-                f'{option} is of the level participant; the group level knows no such'
+                f'{spellings(each)[-1]} is of the level participant; the group level knows no such'
             )
     written = collect_tables(run)
     logger.info('written: %s', ', '.join(str(path) for path in written))
