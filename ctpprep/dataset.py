@@ -509,6 +509,15 @@ def read_links(root: Path) -> dict[str, str]:
     return links if isinstance(links, dict) else {}
 
 
+def absolute(path: Path) -> Path:
+    """Make a path of a user absolute, without '..': that is the parent of what a link leads to."""
+    path = path.expanduser().absolute()
+    while '..' in path.parts:
+        up = path.parts.index('..')
+        path = Path(*path.parts[:up]).resolve().parent.joinpath(*path.parts[up + 1 :])
+    return path
+
+
 def digest(path: Path) -> str:
     """Compute the SHA-256 of a file."""
     with path.open('rb') as content:

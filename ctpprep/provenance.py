@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ctpprep.dataset import bids_uri, digest, read_object, resolve_uri
+from ctpprep.dataset import absolute, bids_uri, digest, read_object, resolve_uri
 from ctpprep.exceptions import CtpprepError, UsageError
 
 WRITERS = ('WriteDerivatives', 'WriteFigures')
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         'nothing is known of FILE.',
     )
     parser.add_argument('file', metavar='FILE', type=Path, help='a file that ctpprep wrote')
-    file = parser.parse_args(argv).file.expanduser().absolute()
+    file = absolute(parser.parse_args(argv).file)
     try:
         chain = Chain.of(file)
         tree = '\n'.join(chain.lines()) + '\n'

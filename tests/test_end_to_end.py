@@ -607,7 +607,9 @@ def test_a_deleted_output_folder_comes_back_without_computing_again(site):
     shutil.rmtree(out, ignore_errors=True)
     kept = {path: path.stat().st_mtime_ns for path in site.folder.glob('work/ctpprep-*/**/*.nii')}
     assert kept
-    again = call(site.folder, 'out', '--nprocs', '1', '--participant-label', '01')
+    (site.folder / 'same').symlink_to('raw')  # nor does it matter how the dataset is called
+    options = ('--nprocs', '1', '--participant-label', '01')
+    again = call(site.folder, 'out', *options, dataset='same')
     assert again.returncode == 0, again.stderr
     assert again.stderr == ''
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
@@ -622,7 +624,14 @@ def test_a_deleted_output_folder_comes_back_without_computing_again(site):
     # the run is another one, what it rests on is not
     core = f'bids::sub-01/ct/sub-01_{TABLE["core_local"].ending}'
     assert second[core] == first[core]
-    assert {name for name in first if 'sub_01' in name} == {n for n in second if 'sub_01' in n}
+    for part in ('sub_01', 'bids:raw:sub-01'):
+        assert {name for name in first if part in name} == {n for n in second if part in n}
+    series = 'bids:raw:sub-01/ct/sub-01_ctp.nii.gz'
+    readers = [
+        {name for name, each in told.items() if series in each.get('Used', ())}
+        for told in (first, second)
+    ]
+    assert readers[0] == readers[1] != set()
 
 
 def test_what_was_written_once_can_be_supplied_again(site):

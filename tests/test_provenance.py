@@ -109,9 +109,14 @@ def test_a_sidecar_leads_to_what_its_facts_come_from(root, capsys):
 
 
 def test_links_in_the_path_lead_to_the_dataset(root, capsys):
-    link = root.parent / 'link'
+    link = root.parent / 'far' / 'away' / 'link'  # nothing lies beside it
+    link.parent.mkdir(parents=True)
     os.symlink(root, link)
     assert draw(capsys, link / MASK)[0] == 0
+
+
+def test_dots_in_the_path_lead_to_the_file(root, capsys):
+    assert draw(capsys, root / 'sub-1' / 'ct' / '..' / 'ct' / 'sub-1_mask.nii.gz')[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -119,7 +124,7 @@ def test_links_in_the_path_lead_to_the_dataset(root, capsys):
     [
         ('out/sub-1.html', 'no run in'),
         ('raw/series.nii.gz', 'is in no dataset'),
-        ('out/prov/../sub-2/x', 'no run in'),
+        ('out/prov/../sub-1/ct/x', 'no run in'),
     ],
 )
 def test_what_is_not_known_is_one_sentence(root, capsys, path, sentence):

@@ -15,7 +15,7 @@ from typing import Any
 from ctpprep import __version__
 from ctpprep.cli.folders import default_work_dir
 from ctpprep.cli.machine import available_cores, available_memory_gb, default_processes
-from ctpprep.dataset import nearest
+from ctpprep.dataset import absolute, nearest
 from ctpprep.settings import LEAST_GB, About, MethodSettings, RunSettings
 
 LEVELS = ('participant', 'group')
@@ -197,12 +197,7 @@ def _choice(allowed: tuple[str, ...]) -> Callable[[str], str]:
 
 
 def _folder(text: str) -> Path:
-    """Make a path absolute and free of '..', which means the parent of what a link leads to."""
-    path = Path(text).expanduser().absolute()
-    while '..' in path.parts:
-        up = path.parts.index('..')
-        path = Path(*path.parts[:up]).resolve().parent.joinpath(*path.parts[up + 1 :])
-    return path
+    return absolute(Path(text))
 
 
 def _dataset(text: str) -> tuple[str, Path]:

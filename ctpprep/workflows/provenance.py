@@ -85,7 +85,7 @@ def context(run_uuid: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Step:
+class RanStep:
     """A step that has run, as nipype recorded it.
 
     Attributes
@@ -114,7 +114,7 @@ class Step:
         return 'written' in self.outputs
 
 
-def read_steps(workflow: Workflow, began: float) -> list[Step]:
+def read_steps(workflow: Workflow, began: float) -> list[RanStep]:
     """List the steps whose results this run made or took from the work folder.
 
     A result counts if it was made since the run began, or if a step that counts was given one of its
@@ -129,7 +129,7 @@ def read_steps(workflow: Workflow, began: float) -> list[Step]:
 
     Returns
     -------
-    list of Step
+    list of RanStep
         In the order of their start.
     """
     found = {}
@@ -139,7 +139,7 @@ def read_steps(workflow: Workflow, began: float) -> list[Step]:
         result = home / f'result_{parts[-1]}.pklz'
         if result.is_file() and (step := _read_step(result, '/'.join(parts))):
             found[home] = replace(step, inputs=step.inputs | _given_now(workflow, full_name, step))
-    counted: dict[Path, Step] = {}
+    counted: dict[Path, RanStep] = {}
     waiting = [home for home, step in found.items() if step.began.timestamp() >= began]
     while waiting:
         home = waiting.pop()
@@ -155,7 +155,7 @@ def _base(workflow: Workflow) -> Path:
     return Path(workflow.base_dir, workflow.name).resolve()
 
 
-def _given_now(workflow: Workflow, name: str, step: Step) -> dict[str, Any]:
+def _given_now(workflow: Workflow, name: str, step: RanStep) -> dict[str, Any]:
     """Give the inputs from outside of the graph as this run names them.
 
     A reused step recorded the paths of its own run: the same content, perhaps by another name or
@@ -165,7 +165,7 @@ def _given_now(workflow: Workflow, name: str, step: Step) -> dict[str, Any]:
     return {port: value for port, value in given.items() if port in step.inputs}
 
 
-def _read_step(path: Path, name: str) -> Step | None:
+def _read_step(path: Path, name: str) -> RanStep | None:
     """Read a result of nipype; None if it cannot be read, as after a crash while writing."""
     try:
         result = load_resultfile(str(path))
@@ -176,7 +176,7 @@ def _read_step(path: Path, name: str) -> Step | None:
     began, ended = (each if each.tzinfo else each.replace(tzinfo=UTC) for each in times)
     outputs = result.outputs.get_traitsfree() if result.outputs is not None else {}
     interface = result.interface
-    return Step(
+    return RanStep(
         name, f'{interface.__module__}.{interface.__name__}', began, ended,
         dict(result.inputs or {}), dict(outputs), result.outputs is None,
     )  # fmt: skip
@@ -250,7 +250,7 @@ class _Graph:
         self.records[identity] = record | {'SHA256': digest(where), 'Size': size} | links
         return identity
 
-    def step(self, step: Step, agents: list[str]) -> None:
+    def step(self, step: RanStep, agents: list[str]) -> None:
         """Add a step with the files it was given and those it made."""
         identity = f'run:{step.name}'
         used: dict[str, str] = {}
@@ -283,7 +283,7 @@ class _Graph:
             if path.endswith('.json'):
                 self.records[identity] |= _measured(Path(path))
 
-    def _written(self, step: Step, identity: str) -> None:
+    def _written(self, step: RanStep, identity: str) -> None:
         """Add the files of the output folder: each comes from one file of the work folder."""
         written = {str(path) for path in step.outputs['written']}
         for row in step.inputs.get('rows', ()):

@@ -567,7 +567,7 @@ def test_help_and_version_start_quickly():
     began = time.monotonic()
     script = 'import sys; from ctpprep.cli import main; main(["--version"])\n'
     script += 'assert not {"numpy", "nipype", "bids", "pandas"} & sys.modules.keys()'
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     subprocess.run([sys.executable, '-c', script], check=True, cwd=root)
     assert time.monotonic() - began < 5  # 0.3 s on an idle machine
 
