@@ -162,6 +162,34 @@ def make_large(bids_dir, label, large: Large) -> None:
     sidecar.write_text(json.dumps(timing))
 
 
+def make_series(sizes: Sequence[str], bids_dir: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
+    """Write the series of some sizes that are not there yet.
+
+    Parameters
+    ----------
+    sizes : sequence of str
+        Keys of `SIZES` and `LARGE`.
+    bids_dir : Path
+        Dataset of the former; that of the latter lies beside it.
+
+    Returns
+    -------
+    dict of str to (Path, tuple of int)
+        Dataset and shape by participant.
+    """
+    heads = {str(SIZES[name].seed): SIZES[name] for name in sizes if name in SIZES}
+    make_heads(bids_dir, heads, 1)
+    made = {
+        label: (bids_dir, (each.matrix, each.matrix, each.n_slices, each.n_frames))
+        for label, each in heads.items()
+    }
+    for large in (LARGE[name] for name in sizes if name in LARGE):
+        label, folder = str(large.head.seed), bids_dir.with_name(f'{bids_dir.name}-large')
+        make_large(folder, label, large)
+        made[label] = folder, large.shape
+    return made
+
+
 # -- memory
 
 
@@ -186,6 +214,8 @@ class MemoryWatch(threading.Thread):
     ----------
     samples : list of (float, int, float)
         Time since the epoch, s; bytes; processor time until then, s.
+    peak_rss : int
+        Highest sum of resident sets, bytes: what processes share counts in each.
     """
 
     def __init__(self, pid):
@@ -193,6 +223,7 @@ class MemoryWatch(threading.Thread):
         self.process = psutil.Process(pid)
         self.samples = []
         self.cpu = {}
+        self.peak_rss = 0
         self.ended = threading.Event()
 
     def run(self):
@@ -202,10 +233,13 @@ class MemoryWatch(threading.Thread):
                 family = [self.process, *self.process.children(recursive=True)]
             except psutil.Error:
                 return
+            resident = 0
             for each in family:
                 with contextlib.suppress(psutil.Error):
                     used = each.cpu_times()
                     self.cpu[each.pid] = used.user + used.system
+                    resident += each.memory_info().rss
+            self.peak_rss = max(self.peak_rss, resident)
             memory = sum(pss_bytes(each) for each in family)
             self.samples.append((time.time(), memory, sum(self.cpu.values())))
 
@@ -422,17 +456,7 @@ def main(argv) -> int:
     add('--no-deconvolution', action='store_true', help='leave out deconvolution alone')
     args = parser.parse_args(own)
     print(machine())
-    bids_dir = (args.data or default_data_dir()).absolute()
-    heads = {str(SIZES[name].seed): SIZES[name] for name in args.sizes if name in SIZES}
-    make_heads(bids_dir, heads, 1)
-    wanted = {
-        label: (bids_dir, (each.matrix, each.matrix, each.n_slices, each.n_frames))
-        for label, each in heads.items()
-    }
-    for large in (LARGE[name] for name in args.sizes if name in LARGE):
-        label, folder = str(large.head.seed), bids_dir.with_name(f'{bids_dir.name}-large')
-        make_large(folder, label, large)
-        wanted[label] = folder, large.shape
+    wanted = make_series(args.sizes, (args.data or default_data_dir()).absolute())
     complete = True
     for label, (folder, shape) in wanted.items():
         measured = measure_run(folder, label, args.nprocs, extra)

@@ -3,8 +3,10 @@
 
 import math
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import nibabel as nb
 import numpy as np
@@ -19,6 +21,7 @@ sys.path.append(str(Path(__file__).parents[1] / 'benchmarks'))
 import accuracy
 import cohort
 import scores
+import shares
 import speed
 import uncertainty
 
@@ -354,3 +357,32 @@ def test_an_interval_that_misses_the_volume_is_told(capsys):
     assert '| 401 | local | 10.0 | 11.2 (2.6) | 75% | 30% |' in printed
     assert 'all: held 75.0%' in printed
     assert '0.00 | 0.25 | 0.50 | 0.75 | 1.00' in printed
+
+
+# -- shares of time
+
+
+def test_time_belongs_to_the_innermost_share():
+    clock = shares.Clock()
+    with clock.share('numerical'):
+        time.sleep(0.02)
+        with clock.share('reading'):
+            time.sleep(0.04)
+    clock.turn('other')
+    wall = {name: spent[0] for name, spent in clock.spent.items()}
+    assert 0.02 <= wall['numerical'] < 0.04 <= wall['reading']
+    assert wall['other'] < 0.02
+
+
+def test_functions_and_methods_are_timed_wherever_they_were_imported(monkeypatch):
+    science, user = ModuleType('ctpprep.science'), ModuleType('ctpprep.user')
+    code = 'def f():\n    return 1\nclass C:\n    def g(self):\n        return 2\n'
+    exec(code, vars(science))
+    user.f = science.f
+    for module in (science, user):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    clock = shares.Clock()
+    shares.wrap_module(clock, science, 'numerical')
+    assert (user.f(), science.C().g()) == (1, 2)
+    assert user.f is science.f
+    assert clock.spent['numerical'][0] > 0

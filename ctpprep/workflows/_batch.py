@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """nipype's plugins for schedulers, made to survive a job that is killed or refused."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ ENDED = (
     'is cancelled or exceeds its memory or time{said}; ask for more in plugin_args, then run the same '
     'command again\n'
 )
-REFUSED = 'ctpprep.exceptions.CtpprepError: the job of this step could not be submitted ({said})\n'
+REFUSED = (
+    'ctpprep.exceptions.CtpprepError: the scheduler did not take the job of this step; submit {script} '
+    'by hand, with the plugin_args, to see why\n'
+)
 
 
 def make_batch_plugin(name: str, arguments: dict[str, Any]) -> Any:
@@ -31,7 +35,8 @@ def make_batch_plugin(name: str, arguments: dict[str, Any]) -> Any:
     -------
     plugin
     """
-    kind = type(f'Sturdy{name}Plugin', (_Sturdy, getattr(plugins, f'{name}Plugin')), {})
+    own = (_SturdySLURM,) if name == 'SLURM' else (_Sturdy,)
+    kind = type(f'Sturdy{name}Plugin', (*own, getattr(plugins, f'{name}Plugin')), {})
     return kind(plugin_args=arguments)
 
 
@@ -41,21 +46,20 @@ class _Sturdy:
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._scripts: dict[Any, Path] = {}
-        self._refused: dict[str, str] = {}
+        self._refused: set[str] = set()
 
     def _submit_batchtask(self, scriptfile: str, node: Any) -> Any:
         try:
             job = super()._submit_batchtask(scriptfile, node)  # type: ignore[misc]
-        except Exception as error:  # asked for its result, it has none: a failure like others
-            job = f'none-{len(self._refused)}'
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            self._refused[job] = lines[-1] if lines else type(error).__name__
+        except Exception:  # of nipype, which finds no number; asked for its result, it has none
+            job = f'refused-{len(self._scripts)}'
+            self._refused.add(job)
         self._scripts[job] = Path(scriptfile)
         return job
 
     def _get_result(self, job: Any) -> dict[str, Any] | None:
         if job in self._refused:
-            text = REFUSED.format(said=self._refused[job])
+            text = REFUSED.format(script=self._scripts[job])
             return {'result': None, 'traceback': [text]}
         told = super()._get_result(job)  # type: ignore[misc]
         if told and isinstance(told['traceback'], str):  # only then has nipype found no result
@@ -69,8 +73,19 @@ class _Sturdy:
         return super()._report_crash(node, result=result)  # type: ignore[misc]
 
     def _clear_task(self, job: Any) -> None:
-        if self._refused.pop(job, None) is None:
+        if job not in self._refused:
             super()._clear_task(job)  # type: ignore[misc]
+
+
+class _SturdySLURM(_Sturdy):
+    """A controller that does not answer for a while is no reason to give a job up."""
+
+    def _is_pending(self, job: Any) -> bool:
+        command = ['squeue', '--noheader', '--jobs', str(job)]
+        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+        if asked.returncode:
+            return 'Invalid job id' not in asked.stderr
+        return str(job) in asked.stdout
 
 
 def _last_error(folder: Path, job: Any) -> str:

@@ -14,10 +14,12 @@ from nipype.interfaces.utility import Function, IdentityInterface
 from nipype.pipeline.engine import MapNode, Node, Workflow
 from nipype.pipeline.plugins import base, linear, tools
 from nipype.pipeline.plugins.linear import LinearPlugin
+from nipype.utils import filemanip
 
 from ctpprep.dataset import workflow_name
 from ctpprep.series import CTPSeries
 from ctpprep.settings import RunSettings
+from ctpprep.workflows import _hashes
 from ctpprep.workflows._processes import SturdyMultiProcPlugin
 from ctpprep.workflows.execution import Owners, run_workflow
 
@@ -333,3 +335,76 @@ def test_looking_at_the_nodes_costs_no_garbage_collection(tmp_path, monkeypatch)
     assert tracked
     assert max(tracked) < before / 2
     assert gc.get_freeze_count() == 0
+
+
+# -- schedulers
+
+
+@pytest.fixture
+def scheduler(tmp_path, monkeypatch):
+    """Replace a scheduler's commands by lines of shell; give the options that use it."""
+
+    def write(**commands):
+        for name, lines in commands.items():
+            path = tmp_path / 'bin' / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f'#!/bin/sh\n{lines}\n')
+            path.chmod(0o755)
+        monkeypatch.setenv('PATH', f'{tmp_path / "bin"}:{os.environ["PATH"]}')
+        monkeypatch.setenv('LOGNAME', 'me')
+        file = tmp_path / 'plugin.yml'
+        file.write_text('plugin: SLURM\nplugin_args: {retry_timeout: 0}\n')
+        return {'use_plugin': file}
+
+    return write
+
+
+def test_a_job_that_is_refused_is_a_failure_of_its_series(tmp_path, scheduler):
+    options = scheduler(sbatch='echo "invalid account" >&2; exit 1')
+    (result,) = run_all(tmp_path, 1, options, a=pass_on)
+    assert not result.succeeded
+    assert 'did not take the job' in result.cause
+    assert result.crash_file is not None
+
+
+def test_a_job_without_a_result_is_a_failure_that_quotes_the_scheduler(tmp_path, scheduler):
+    # the script is the last argument; its log lies beside it
+    said = 'slurmstepd: error: *** JOB 7 ON n CANCELLED AT noon DUE TO TIME LIMIT ***'
+    sbatch = (
+        f'for s in "$@"; do :; done; echo "{said}" > "$(dirname "$s")/slurm-7.out"\n'
+        'echo "Submitted batch job 7"'
+    )
+    options = scheduler(sbatch=sbatch, squeue='true')
+    (result,) = run_all(tmp_path, 1, options, a=pass_on)
+    assert not result.succeeded
+    assert 'job 7 of this step ended without a result' in result.cause
+    assert 'JOB 7 ON n CANCELLED AT noon DUE TO TIME LIMIT' in result.cause
+
+
+def test_a_controller_that_does_not_answer_is_asked_again(tmp_path, scheduler):
+    squeue = 'if [ -e asked ]; then exit 0; fi; touch asked; echo "Unable to contact" >&2; exit 1'
+    options = scheduler(sbatch='echo "Submitted batch job 7"', squeue=f'cd {tmp_path}; {squeue}')
+    (result,) = run_all(tmp_path, 1, options, a=pass_on)
+    assert (tmp_path / 'asked').exists()
+    assert 'ended without a result' in result.cause  # only then
+
+
+# -- hashes
+
+
+def test_a_remembered_hash_is_that_of_nipype_and_follows_the_file(tmp_path):
+    path = tmp_path / 'a.txt'
+    for text in ('one', 'two'):  # of one size
+        path.write_text(text)
+        assert _hashes.hash_infile(str(path)) == filemanip.hash_infile(str(path))
+    path.unlink()
+    assert _hashes.hash_infile(str(path)) is None
+
+
+def test_a_file_is_hashed_once_in_a_run(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(filemanip, 'hash_infile', lambda path: seen.append(path) or 'x')
+    path = tmp_path / 'a.txt'
+    path.write_text('one')
+    assert [_hashes.hash_infile(path) for _ in range(3)] == ['x'] * 3
+    assert len(seen) == 1
