@@ -19,7 +19,7 @@ from nipype import config as nipype_config
 from nipype import logging as nipype_logging
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
-from ctpprep.workflows._hashes import remember_hashes
+from ctpprep.workflows._hashes import use_remembered_hashes
 
 KILLED = (
     'ctpprep.exceptions.CtpprepError: the process of this step was killed twice, most likely '
@@ -139,7 +139,7 @@ def _killed(future: Future) -> bool:
 def _start_worker(cwd: str, level: str) -> None:
     """Set up a worker: quiet, deaf to Ctrl-C (the parent ends it), and never an orphan."""
     os.chdir(cwd)
-    remember_hashes()
+    use_remembered_hashes()
     gc.freeze()  # what the server has imported stays shared with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -24,7 +24,7 @@ from ctpprep.plugins import LOCAL, read_plugin
 from ctpprep.series import Series
 from ctpprep.settings import RunSettings
 from ctpprep.workflows._batch import make_batch_plugin
-from ctpprep.workflows._hashes import remember_hashes
+from ctpprep.workflows._hashes import use_remembered_hashes
 from ctpprep.workflows._processes import SturdyMultiProcPlugin
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def run_workflow(
 
 def configure(workflow: Workflow, series: Sequence[Series], run: RunSettings) -> None:
     """Set nipype's options on a graph; crash files go to the folder of their participant."""
-    remember_hashes()
+    use_remembered_hashes()
     level = ('CRITICAL', 'INFO', 'DEBUG')[min(run.verbosity, 2)]
     on_cluster = run.use_plugin is not None and read_plugin(run.use_plugin)[0] not in LOCAL
     levels = dict.fromkeys(('workflow_level', 'interface_level', 'utils_level'), level)

@@ -25,6 +25,7 @@ from ctpprep.interfaces.bids import read_container, with_sidecars, write_json
 from ctpprep.ready_maps import ReadyMaps
 from ctpprep.series import CTPSeries, Series
 from ctpprep.settings import MethodSettings, RunSettings
+from ctpprep.workflows._hashes import hash_file
 from ctpprep.workflows.derivatives import uris_of_inputs
 
 FOLDER = 'prov'
@@ -239,7 +240,7 @@ class _Graph:
         elif where.is_relative_to(self.base):
             identity = f'run:{where.relative_to(self.base).as_posix()}'
         else:  # its folder is nobody's business
-            identity = f'run:elsewhere/{digest(where)[:12]}/{where.name}'
+            identity = f'run:elsewhere/{str(hash_file(where))[:12]}/{where.name}'
         record = {'Id': identity, 'Type': 'Entity', 'Label': label}
         if identity.startswith('bids:'):
             record['AtLocation'] = identity
@@ -247,7 +248,7 @@ class _Graph:
             record['Quantity'] = quantity
         size = where.stat().st_size
         self.ids[path] = identity
-        self.records[identity] = record | {'SHA256': digest(where), 'Size': size} | links
+        self.records[identity] = record | {'SHA256': hash_file(where), 'Size': size} | links
         return identity
 
     def step(self, step: RanStep, agents: list[str]) -> None:
