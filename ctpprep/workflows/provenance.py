@@ -20,7 +20,7 @@ from nipype.pipeline.engine import Workflow
 from nipype.pipeline.engine.utils import load_resultfile
 
 from ctpprep import __version__
-from ctpprep.dataset import bids_uri, digest
+from ctpprep.dataset import bids_uri
 from ctpprep.interfaces.bids import read_container, with_sidecars, write_json
 from ctpprep.ready_maps import ReadyMaps
 from ctpprep.series import CTPSeries, Series
