@@ -226,6 +226,7 @@ def remove_partials(output_dir, participants):
 
 class _WriteFiguresInputSpec(BaseInterfaceInputSpec):
     figures = traits.List(File(exists=True), mandatory=True)
+    viewer = File(exists=True, desc='what the viewer of the report shows')
     prefix = traits.Str(mandatory=True, desc='of the series, as sub-01_ses-1')
     folder = traits.Str(mandatory=True)
 
@@ -242,11 +243,12 @@ class WriteFigures(SimpleInterface):
 
     def _run_interface(self, runtime):
         written = []
-        for figure in self.inputs.figures:
+        viewer = [self.inputs.viewer] if self.inputs.viewer else []
+        for figure in (*self.inputs.figures, *viewer):
             path = Path(self.inputs.folder) / Path(figure).name
             put_in_place(lambda partial, figure=figure: shutil.copyfile(figure, partial), path)
             written.append(str(path))
-        for path in Path(self.inputs.folder).glob(f'{self.inputs.prefix}_desc-*_ctp.svg'):
+        for path in Path(self.inputs.folder).glob(f'{self.inputs.prefix}_desc-*_ctp.*'):
             if str(path) not in written:  # of an earlier run
                 path.unlink()
         self._results['written'] = written

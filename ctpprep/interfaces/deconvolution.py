@@ -37,6 +37,8 @@ LEAST_TOLERANCE_HU = 0.01
 NOISE_SAMPLES = 12
 # with fewer nothing is told of it
 LEAST_NOISE_SAMPLES = 6
+# components of curves that are shown; those of denoised curves are fewer
+SHOWN_COMPONENTS = 12
 
 
 class _FindVesselsInputSpec(BaseInterfaceInputSpec):
@@ -254,6 +256,9 @@ class _DeconvolveOutputSpec(TraitedSpec):
         desc='samples of its noise, mL/100 g/min, 4D; not of a short or undenoised series',
     )
     tissue_share = File(exists=True, desc='share of tissue in each voxel, fraction')
+    tissue_curves = File(
+        exists=True, desc='denoised curves as scores of temporal components, HU and s, npz'
+    )
     deconvolution = File(exists=True, desc='lambda, Tmax offset and noise as measured, json')
 
 
@@ -303,6 +308,7 @@ class Deconvolve(SimpleInterface):
                 Path(runtime.cwd) / f'{name}.nii',
                 like=inputs.tissue_mask,
             )
+        self._results['tissue_curves'] = self._save_curves(curves, Path(runtime.cwd))
         operators, tmax_operators = zip(*self.operators.values(), strict=True)
         offsets = {group: each.tmax_offset for group, (_, each) in self.operators.items()}
         facts = {
@@ -386,6 +392,31 @@ class Deconvolve(SimpleInterface):
                     num_threads=inputs.num_threads,
                 )  # fmt: skip
         return curves, noise
+
+    def _save_curves(self, curves, folder):
+        """Write the curves that are deconvolved as scores, which is all that denoising leaves."""
+        reduced = self.inputs.denoise in ('lowrank', 'similarity')
+        rank = self.inputs.denoise_rank if reduced else SHOWN_COMPONENTS
+        good = self.weights > 0
+        rank = min(rank, np.count_nonzero(good))
+        scores = np.zeros((len(curves), rank), np.float32)
+        centres = np.zeros((len(self.times), np.count_nonzero(good)), np.float32)
+        components = np.zeros((*centres.shape, rank), np.float32)
+        left = held = 0.0
+        for group, mine, _ in self._groups():
+            part = curves[mine][:, good]
+            centres[group], components[group] = denoising.temporal_components(part, rank)
+            centred = part - centres[group]
+            scores[mine] = centred @ components[group]
+            left += float(((centred - scores[mine] @ components[group].T) ** 2).sum())
+            held += float((centred**2).sum())
+        path = folder / 'tissue_curves.npz'
+        np.savez(
+            path, scores=scores, centres=centres, components=components,
+            times=self.times[:, good], slice_pattern=self.slice_pattern,
+            kept=1 - left / held if held else 1.0,
+        )  # fmt: skip
+        return str(path)
 
     def _tissue_share(self, average, curves):
         if not self.inputs.partial_volume:

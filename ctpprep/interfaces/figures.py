@@ -142,9 +142,22 @@ class PlotSeries(SimpleInterface):
         return drawn
 
 
-def _valued(images, name):
-    """Return a map with NaN where there is no value, so that none is drawn as zero."""
+def with_gaps(images, name):
+    """Return a map with NaN where there is no value, so that none is drawn as zero.
+
+    Parameters
+    ----------
+    images : dict of str to (X, Y, Z) array
+        Named as the inputs of `PlotSeries`.
+    name : str
+
+    Returns
+    -------
+    (X, Y, Z) array of float
+    """
     values = images[name].astype(float)
+    if name in OTHERS:
+        return values
     if (tissue := images.get('tissue_mask')) is not None:
         values[~tissue.astype(bool)] = np.nan
     if name == 'rcbf_local' and (none := images.get('unassessable_mask')) is not None:
@@ -179,12 +192,12 @@ def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU')
     hypoperfusion = images.get('hypoperfusion')
     reference = images.get('reference')
     thresholds = (core_rcbf, hypoperfusion_tmax)
-    maps = {name: _valued(images, name) for name in MAPS[:4] if name in images}
+    maps = {name: with_gaps(images, name) for name in MAPS[:4] if name in images}
     if maps:
         drawn['maps'] = figures.plot_maps(mosaic, maps, brain)
     if {'rcbf_global', 'reference'} <= images.keys():
         rcbf = {
-            name: _valued(images, f'rcbf_{name}')
+            name: with_gaps(images, f'rcbf_{name}')
             for name in ('global', 'local')
             if f'rcbf_{name}' in images
         }

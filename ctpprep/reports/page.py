@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One page a participant, made from the files in the output folder.
 
-The page is one file: figures and style are inside, a content security policy forbids every
-request, and nothing needs JavaScript. It is rendered with jinja2 directly. The assembler of
+The page is one file: figures, style and scripts are inside, a content security policy forbids every
+request and every script but ours, and all but the viewer is there without JavaScript. It is rendered with jinja2 directly. The assembler of
 nireports links its figures as files beside the page and does not escape text; a page that is
 mailed or copied to an air-gapped machine would lose the first and suffer from the second.
 
@@ -26,6 +26,7 @@ from ctpprep.perfusion.quality import with_unit
 from ctpprep.perfusion.symmetry import WITHHELD
 from ctpprep.perfusion.volumes import COLUMNS
 from ctpprep.reports.methods import references, render_methods
+from ctpprep.reports.viewer import find_viewers, load_scripts
 from ctpprep.settings import MethodSettings
 
 TEMPLATES = Path(__file__).parents[1] / 'resources' / 'report'
@@ -122,6 +123,7 @@ class Section:
     caution: str = ''
     figures: list[dict[str, str]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
+    viewer: str = ''
 
     @property
     def anchor(self) -> str:
@@ -195,12 +197,14 @@ def build_report(
     output_dir = Path(output_dir)
     text, cited = render_methods(methods)
     facts = {name: value for name, value in run_info.items() if name != 'failed'}
+    sections = collect(output_dir, label, run_info.get('failed', []))
     page = (
         _environment()
         .get_template('report.html')
         .render(
             label=label,
-            sections=collect(output_dir, label, run_info.get('failed', [])),
+            sections=sections,
+            scripts=load_scripts(any(section.viewer for section in sections)),
             methods=text,
             references=references(cited),
             facts=facts,
@@ -254,6 +258,8 @@ def collect(output_dir: Path, label: str, failed: list[dict[str, Any]]) -> list[
         title, about = words.get(what, (what, ''))
         figure = {'what': what, 'title': title, 'about': about, 'source': embed(path)}
         section(prefix).figures.append(figure)
+    for prefix, viewed in find_viewers(folder / 'figures'):
+        section(prefix).viewer = viewed
     for each in failed:
         section(str(each.get('prefix', f'sub-{label}'))).failures.append(each)
     return [sections[prefix] for prefix in sorted(sections)]

@@ -39,7 +39,8 @@ def init_deconvolution_wf(
     -------
     LiterateWorkflow
         Inputs: those of `INPUTS`. Outputs: ``curves`` ``aif_mask`` ``vof_mask`` ``cbf`` ``cbv``
-        ``mtt`` ``tmax`` ``ttp`` ``noise`` ``cbf_noise`` ``tissue_share`` ``deconvolution``.
+        ``mtt`` ``tmax`` ``ttp`` ``noise`` ``cbf_noise`` ``tissue_share`` ``tissue_curves``
+        ``deconvolution``.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(IdentityInterface(list(INPUTS)), name='inputnode')
@@ -55,7 +56,7 @@ def init_deconvolution_wf(
         mem_gb=0.3 + 6 * mem_gb,
     )
     vessels = ['curves', 'aif_mask', 'vof_mask']
-    maps = [*MAPS, 'noise', 'cbf_noise', 'tissue_share', 'deconvolution']
+    maps = [*MAPS, 'noise', 'cbf_noise', 'tissue_share', 'tissue_curves', 'deconvolution']
     outputnode = pe.Node(IdentityInterface(vessels + maps), name='outputnode')
     workflow.connect([
         (inputnode, find_vessels, [(port, port) for port in INPUTS if port != 'pure_mask']),

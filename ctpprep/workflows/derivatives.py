@@ -534,7 +534,7 @@ def written_paths(
     """
     paths = _paths(series, output_dir, _endings(method))
     figures = output_dir / f'sub-{series.participant}' / 'figures'
-    paths += figures.glob(f'{series.prefix}_desc-*_ctp.svg')
+    paths += figures.glob(f'{series.prefix}_desc-*_ctp.*')
     return list(dict.fromkeys(paths))
 
 

@@ -8,6 +8,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 from ctpprep.interfaces.bids import WriteFigures
 from ctpprep.interfaces.figures import PlotSeries
 from ctpprep.interfaces.quality import AssessQuality
+from ctpprep.interfaces.viewer import PackViewer
 from ctpprep.ready_maps import ReadyMaps
 from ctpprep.series import Series
 from ctpprep.settings import MethodSettings, RunSettings
@@ -22,6 +23,11 @@ DRAWN = (
     'rcbf_local', 'core_global', 'core_local', 'hypoperfusion', 'hemispheres',
     'homologue_reference', 'aif_mask', 'vof_mask', 'curves', 'confounds', 'volumes',
     'unassessable_mask', 'entry', 'probability_global', 'probability_local',
+)  # fmt: skip
+VIEWED = (
+    'reference', 'homologue_reference', 'brain_mask', 'tissue_mask', 'unassessable_mask', 'cbf', 'cbv',
+    'mtt', 'tmax', 'rcbf_global', 'rcbf_local', 'core_global', 'core_local', 'hypoperfusion',
+    'hemispheres', 'aif_mask', 'vof_mask', 'homologues', 'symmetry', 'tissue_curves', 'curves', 'entry',
 )  # fmt: skip
 
 
@@ -40,13 +46,15 @@ def init_quality_wf(
     Returns
     -------
     LiterateWorkflow
-        Inputs: those of `CHECKED` and `DRAWN`. Outputs: ``quality`` ``limits``.
+        Inputs: those of `CHECKED`, `DRAWN` and `VIEWED`. Outputs: ``quality`` ``limits``.
     """
     workflow = LiterateWorkflow(name=name)
     # relative flow is no CBF to draw
     relative = isinstance(series, ReadyMaps) and series.relative
-    drawn = [port for port in DRAWN if not (relative and port == 'cbf')]
-    ports = list(dict.fromkeys((*CHECKED, *drawn)))
+    drawn, viewed = (
+        [port for port in ports if not (relative and port == 'cbf')] for ports in (DRAWN, VIEWED)
+    )
+    ports = list(dict.fromkeys((*CHECKED, *drawn, *viewed)))
     inputnode = pe.Node(IdentityInterface(ports), name='inputnode')
     assess_quality = pe.Node(
         AssessQuality(
@@ -66,6 +74,7 @@ def init_quality_wf(
         name='plot_series',
         mem_gb=0.5,
     )
+    pack_viewer = pe.Node(PackViewer(prefix=series.prefix), name='pack_viewer', mem_gb=0.5)
     write_figures = pe.Node(
         WriteFigures(
             prefix=series.prefix,
@@ -78,7 +87,9 @@ def init_quality_wf(
     workflow.connect([
         (inputnode, assess_quality, [(port, port) for port in CHECKED]),
         (inputnode, plot_series, [(port, port) for port in drawn]),
+        (inputnode, pack_viewer, [(port, port) for port in viewed]),
         (plot_series, write_figures, [('figures', 'figures')]),
+        (pack_viewer, write_figures, [('viewer', 'viewer')]),
         (assess_quality, outputnode, [('quality', 'quality'), ('limits', 'limits')]),
     ])  # fmt: skip
     return workflow

@@ -28,7 +28,7 @@ def init_symmetry_wf(
     -------
     LiterateWorkflow
         Inputs: ``reference`` ``brain_mask`` ``tissue_mask`` ``entry``. Outputs: ``reference_mirror``
-        ``homologue_reference`` ``symmetry`` ``hemispheres``, and where the registration can be
+        ``homologues`` ``homologue_reference`` ``symmetry`` ``hemispheres``, and where the registration can be
         trusted ``mirror_to_reference`` ``reference_to_mirror`` ``homologue_tissue``.
     """
     workflow = LiterateWorkflow(name=name)
@@ -44,7 +44,9 @@ def init_symmetry_wf(
         mem_gb=0.6,
     )
     find_homologues = pe.Node(FindHomologues(), name='find_homologues', mem_gb=0.5)
-    registered = ['mirror_to_reference', 'reference_to_mirror', 'homologue_reference', 'symmetry']
+    registered = [
+        'mirror_to_reference', 'reference_to_mirror', 'homologues', 'homologue_reference', 'symmetry',
+    ]  # fmt: skip
     found = ['hemispheres', 'homologue_tissue']
     outputnode = pe.Node(
         IdentityInterface(['reference_mirror', *registered, *found]), name='outputnode'

@@ -84,7 +84,7 @@ def wired(workflow):
 MAPS_ALONE = {'entry'}
 SERIES_ALONE = {
     'confounds', 'curves', 'bolus', 'deconvolution', 'aif_mask', 'vof_mask', 'cbf_noise',
-    'probability_global', 'probability_local',
+    'probability_global', 'probability_local', 'tissue_curves',
 }  # fmt: skip
 
 

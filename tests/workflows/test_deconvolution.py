@@ -39,6 +39,7 @@ def test_every_map_is_an_output():
         'noise',
         'cbf_noise',
         'tissue_share',
+        'tissue_curves',
         'deconvolution',
     } == set(outputs)
 

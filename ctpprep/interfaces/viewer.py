@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the viewer of the report shows, as one file."""
+
+import json
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+from ctpprep.figures import viewer
+from ctpprep.interfaces import _images
+from ctpprep.interfaces.figures import with_gaps, read_columns
+
+HEMISPHERES = {'left': 1, 'right': 2}
+
+
+class _PackViewerInputSpec(BaseInterfaceInputSpec):
+    prefix = traits.Str(mandatory=True, desc='start of the file names, as sub-01_ses-1')
+    reference = File(exists=True, desc='mean of the pre-bolus frames, HU')
+    homologue_reference = File(exists=True, desc='the mirrored reference warped home, HU')
+    brain_mask = File(exists=True)
+    tissue_mask = File(exists=True, desc='where maps have values')
+    unassessable_mask = File(exists=True, desc='tissue without a local value')
+    cbf = File(exists=True, desc='mL/100 g/min')
+    cbv = File(exists=True, desc='mL/100 g')
+    mtt = File(exists=True, desc='s')
+    tmax = File(exists=True, desc='s')
+    rcbf_global = File(exists=True, desc='fraction')
+    rcbf_local = File(exists=True, desc='fraction')
+    core_global = File(exists=True)
+    core_local = File(exists=True)
+    hypoperfusion = File(exists=True)
+    hemispheres = File(exists=True, desc='1 left, 2 right')
+    aif_mask = File(exists=True)
+    vof_mask = File(exists=True)
+    homologues = File(exists=True, desc='patient coordinates of each homologue, mm RAS, 4D')
+    symmetry = File(exists=True, desc='tells whether the homologues can be trusted, json')
+    tissue_curves = File(exists=True, desc='denoised curves as temporal components, npz')
+    curves = File(exists=True, desc='table with a column time (s) and curves in HU')
+    entry = File(exists=True, desc='of maps made elsewhere: which image was mirrored, json')
+
+
+class _PackViewerOutputSpec(TraitedSpec):
+    viewer = File(exists=True, desc='maps, masks, homologues and curves, json; none without brain')
+
+
+class PackViewer(SimpleInterface):
+    """Pack what is there of a series into the one file that the viewer reads."""
+
+    input_spec = _PackViewerInputSpec
+    output_spec = _PackViewerOutputSpec
+
+    def _run_interface(self, runtime):
+        images = {}
+        for name in (*viewer.MAPS, *viewer.MASKS):
+            path = getattr(self.inputs, name, None)
+            if isinstance(path, str) and path:
+                images[name], affine = _images.load(path)
+        if not np.any(images.get('brain_mask', 0)):
+            return runtime
+        if self.inputs.hemispheres:
+            sides, _ = _images.load(self.inputs.hemispheres)
+            images |= {side: sides == label for side, label in HEMISPHERES.items()}
+        for name in viewer.MAPS.keys() & images.keys():
+            images[name] = with_gaps(images, name)
+        packed = viewer.pack_series(
+            images,
+            affine,
+            _file_axes(self.inputs.brain_mask),
+            self._homologues(),
+            self._read_curves(),
+            self._read_vessels(),
+            'HU' if _images.is_density(self.inputs.entry) else '',
+        )
+        path = Path(runtime.cwd) / f'{self.inputs.prefix}_desc-viewer_ctp.json'
+        path.write_text(json.dumps(packed), encoding='utf-8')
+        self._results['viewer'] = str(path)
+        return runtime
+
+    def _homologues(self):
+        """Read the homologues, unless their registration failed."""
+        if not (self.inputs.homologues and self.inputs.symmetry):
+            return None
+        if json.loads(Path(self.inputs.symmetry).read_text())['withheld']:
+            return None
+        return _images.load(self.inputs.homologues)[0]
+
+    def _read_curves(self):
+        if not self.inputs.tissue_curves:
+            return None
+        with np.load(self.inputs.tissue_curves) as held:
+            return dict(held)
+
+    def _read_vessels(self):
+        table = read_columns(self.inputs.curves)
+        return {name: table[name] for name in ('time', 'aif', 'vof') if name in table}
+
+
+def _file_axes(path):
+    """Tell for each axis of a file the canonical axis, and whether it runs against it."""
+    order = nb.orientations.io_orientation(nb.load(path).affine)
+    return tuple((int(axis), bool(way < 0)) for axis, way in order)

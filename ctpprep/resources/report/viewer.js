@@ -1,0 +1,566 @@
+// SPDX-License-Identifier: Apache-2.0
+// The viewer of a page: two linked panes of slices, values under the pointer, curves of a voxel and
+// its homologue. Arrays are canonical: i to the patient's right, j anterior, k superior, i fastest.
+// Text enters the page as text alone.
+'use strict';
+(() => {
+  const NO_VALUE = 115;
+  const WHEEL_STEP = 40;
+  const FLICKER_MS = 700;
+  const PLACES = { voxel: { title: 'Voxel', colour: '#d55e00' }, homologue: { title: 'Homologue', colour: '#0072b2' } };
+
+  function element(tag, properties = {}, ...children) {
+    const made = document.createElement(tag);
+    const { dataset = {}, ...others } = properties;
+    Object.assign(made, others);
+    Object.assign(made.dataset, dataset);
+    made.append(...children);
+    return made;
+  }
+
+  async function inflate(text) {
+    const bytes = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
+    return new Response(stream).arrayBuffer();
+  }
+
+  let plotly = null;
+  function loadPlotly() {
+    plotly ??= inflate(document.getElementById('plotly').textContent).then((bytes) => {
+      document.head.append(element('script', { textContent: new TextDecoder().decode(bytes) }));
+      return window.Plotly;
+    });
+    return plotly;
+  }
+
+  const written = (value) => (Number.isFinite(value) ? String(Number(value.toPrecision(3))) : '–');
+
+  /** The arrays of one series. */
+  class Series {
+    static async unpack(told) {
+      const series = Object.assign(new Series(), told);
+      series.colours = Object.fromEntries(Object.entries(told.colours).map(([name, digits]) => [
+        name, Uint8Array.from(digits.match(/../g), (pair) => parseInt(pair, 16)),
+      ]));
+      series.bits = new Uint16Array(await inflate(told.bits));
+      series.maps = await Promise.all(told.maps.map(async (map) => (
+        { ...map, codes: new Uint16Array(await inflate(map.data)), data: null }
+      )));
+      series.homologues = told.homologues ? new Int32Array(await inflate(told.homologues)) : null;
+      if (told.curves) {
+        series.scores = new Int16Array(await inflate(told.curves.scores));
+        series.row = new Int32Array(series.bits.length).fill(-1);
+        let count = 0;
+        for (let index = 0; index < series.row.length; index += 1) {
+          if (series.has('tissue_mask', index)) series.row[index] = count++;
+        }
+      }
+      return series;
+    }
+
+    map(name) {
+      return this.maps.find((map) => map.name === name);
+    }
+
+    has(mask, index) {
+      const place = this.masks.indexOf(mask);
+      return place >= 0 && Boolean((this.bits[index] >> place) & 1);
+    }
+
+    covers(overlay, index) {
+      return overlay.startsWith('mismatch')
+        ? this.has('hypoperfusion', index) && !this.has(overlay.replace('mismatch', 'core'), index)
+        : this.has(overlay, index);
+    }
+
+    value(map, index) {
+      const code = map.codes[index];
+      return code ? (map.offset + map.slope * (code - 1)) * map.scale : NaN;
+    }
+
+    index(i, j, k) {
+      return i + this.shape[0] * (j + this.shape[1] * k);
+    }
+
+    place(index) {
+      const [nx, ny] = this.shape;
+      return [index % nx, Math.floor(index / nx) % ny, Math.floor(index / (nx * ny))];
+    }
+
+    homologue(index) {
+      return this.homologues ? this.homologues[index] : -1;
+    }
+
+    millimetres(index) {
+      const place = this.place(index);
+      return this.affine.slice(0, 3).map((row) => row[3] + place.reduce((sum, at, axis) => sum + at * row[axis], 0));
+    }
+
+    /** Indices of a voxel in the files, whose axes may run otherwise. */
+    inFiles(index) {
+      const place = this.place(index);
+      return this.fileAxes.map(({ axis, flip, size }) => {
+        const at = this.origin[axis] + this.step[axis] * place[axis];
+        return flip ? size - 1 - at : at;
+      });
+    }
+
+    curve(index) {
+      const row = this.row ? this.row[index] : -1;
+      if (row < 0) return null;
+      const { centres, components, scale, times, pattern } = this.curves;
+      const group = pattern[this.place(index)[2]];
+      const scores = scale.map((size, rank) => size * this.scores[row * scale.length + rank]);
+      const heights = centres[group].map((centre, frame) => (
+        components[group][frame].reduce((sum, part, rank) => sum + part * scores[rank], centre)
+      ));
+      return { times: times[group], heights };
+    }
+  }
+
+  /** What is seen of one series. */
+  class Viewer {
+    constructor(root, series) {
+      this.root = root;
+      this.series = series;
+      this.neurological = false;
+      this.cursor = -1;
+      this.pinned = -1;
+      this.shown = new Set(series.overlays.filter((each) => each.on).map((each) => each.name));
+      this.windows = Object.fromEntries(series.maps.map((map) => [map.family, [map.low, map.high]]));
+      const names = series.maps.map((map) => map.name);
+      const first = names.includes('rcbf_global') ? 'rcbf_global' : names[0];
+      const second = ['rcbf_local', 'tmax', first].find((name) => names.includes(name));
+      this.panes = [first, second].map((name, number) => this.makePane(name, number));
+      this.start();
+      root.append(this.makeTools(), ...this.panes.map((pane) => pane.box), this.makeSide());
+      this.offscreen = element('canvas', { width: series.shape[0], height: series.shape[1] });
+      new ResizeObserver(() => this.draw()).observe(this.panes[0].canvas);
+      this.draw();
+      this.read();
+    }
+
+    /** Begin where the lesion is greatest. */
+    start() {
+      const { series } = this;
+      const [nx, ny, nz] = series.shape;
+      this.slice = Math.floor(nz / 2);
+      for (const mask of ['core_global', 'hypoperfusion', 'brain_mask']) {
+        const counts = new Array(nz).fill(0);
+        for (let index = 0; index < series.bits.length; index += 1) {
+          if (series.has(mask, index)) counts[Math.floor(index / (nx * ny))] += 1;
+        }
+        const most = Math.max(...counts);
+        if (most) {
+          this.slice = counts.indexOf(most);
+          const inside = [];
+          for (let index = nx * ny * this.slice; index < nx * ny * (this.slice + 1); index += 1) {
+            if (series.has(mask, index)) inside.push(index);
+          }
+          this.cursor = inside[Math.floor(inside.length / 2)];
+          return;
+        }
+      }
+    }
+
+    makePane(name, number) {
+      const pane = { name };
+      pane.select = element('select', {
+        ariaLabel: `Map of pane ${number + 1}`,
+        onchange: () => this.choose(pane, pane.select.value),
+      }, ...this.series.maps.map((map) => element('option', { value: map.name, textContent: map.label })));
+      pane.select.value = name;
+      pane.canvas = element('canvas', { tabIndex: 0, onkeydown: (event) => this.press(event) });
+      pane.canvas.setAttribute('role', 'img');
+      pane.canvas.addEventListener('wheel', (event) => this.wheel(event), { passive: false });
+      pane.canvas.addEventListener('pointermove', (event) => this.point(event));
+      pane.canvas.addEventListener('click', (event) => { this.point(event); this.pin(); });
+      const limit = (end, label) => element('input', {
+        type: 'number', step: 'any', ariaLabel: `${label} end of the window`, dataset: { end: label },
+        onchange: (event) => this.changeWindow(pane, end, Number(event.target.value)),
+      });
+      pane.low = limit(0, 'lower');
+      pane.high = limit(1, 'upper');
+      pane.bar = element('canvas', { width: 256, height: 1, className: 'bar' });
+      pane.unit = element('span', { className: 'unit' });
+      pane.reset = element('button', {
+        type: 'button', textContent: 'Reset', title: 'Back to the fixed window', onclick: () => this.resetWindow(pane),
+      });
+      pane.box = element('div', { className: 'pane', dataset: { pane: number } },
+        element('div', { className: 'row' }, pane.select),
+        pane.canvas,
+        element('div', { className: 'row' }, pane.low, pane.bar, pane.high, pane.unit, pane.reset));
+      return pane;
+    }
+
+    makeTools() {
+      const last = this.series.shape[2] - 1;
+      this.slider = element('input', {
+        type: 'range', min: 0, max: last, step: 1, ariaLabel: 'Slice', oninput: () => this.goTo(Number(this.slider.value)),
+      });
+      this.sliceText = element('output', {});
+      const way = (label, neurological) => element('label', {}, element('input', {
+        type: 'radio', name: `${this.root.parentElement.id}-way`, checked: neurological === this.neurological,
+        value: neurological ? 'neurological' : 'radiological',
+        onchange: () => { this.neurological = neurological; this.draw(); },
+      }), label);
+      const overlays = this.series.overlays.map((each) => {
+        const box = element('input', {
+          type: 'checkbox', value: each.name, checked: each.on,
+          onchange: () => { this.shown[box.checked ? 'add' : 'delete'](each.name); this.draw(); },
+        });
+        const swatch = element('i', { className: `mark ${each.style}` });
+        swatch.style.setProperty('--colour', each.colour);
+        return element('label', {}, box, swatch, each.label);
+      });
+      const tools = element('div', { className: 'tools' },
+        element('label', { className: 'slice' }, 'Slice', this.slider, this.sliceText),
+        element('span', { className: 'group' }, way('Radiological (R on the left)', false), way('Neurological (L on the left)', true)),
+        element('span', { className: 'group' }, ...overlays));
+      if (this.series.map('homologue_reference')) {
+        this.flickering = element('button', {
+          type: 'button', className: 'flicker', textContent: 'Flicker reference and mirror image',
+          title: 'Sulci and ventricles should stay where they are', onclick: () => this.flicker(!this.timer),
+        });
+        this.flickering.setAttribute('aria-pressed', 'false');
+        tools.append(this.flickering);
+      }
+      return tools;
+    }
+
+    makeSide() {
+      const line = (title, key) => element('tr', {}, element('th', { scope: 'row', textContent: title }),
+        ...Object.keys(PLACES).map((place) => element('td', { dataset: { of: place, what: key } })));
+      const lines = this.series.maps.filter((map) => map.name !== 'homologue_reference').map((map) => (
+        line(map.unit ? `${map.label} (${map.unit})` : map.label, map.name)));
+      this.table = element('table', { className: 'values' },
+        element('thead', {}, element('tr', {}, element('th', {}),
+          ...Object.values(PLACES).map(({ title }) => element('th', { scope: 'col', textContent: title })))),
+        element('tbody', {}, ...lines, line('Inside', 'inside'), line('Position (mm)', 'position'), line('Voxel in the files', 'files')));
+      this.plot = element('div', { className: 'plot' });
+      this.note = element('p', { className: 'empty', textContent: this.series.curves
+        ? 'Click a voxel for its curve and that of its homologue.' : 'There are no curves: the maps were made elsewhere.' });
+      const about = [];
+      if (!this.series.homologues) about.push('No homologues: the mirror registration was not trusted.');
+      const { step } = this.series;
+      if (step.some((each) => each > 1)) {
+        about.push(`To keep the page small every n-th voxel is shown (n = ${step.join(', ')} along left-right, back-front, feet-head).`);
+      }
+      return element('div', { className: 'side-by' }, this.table, this.plot, this.note,
+        ...about.map((text) => element('p', { className: 'empty', textContent: text })));
+    }
+
+    choose(pane, name, byFlicker = false) {
+      if (!byFlicker) this.flicker(false);
+      pane.name = name;
+      pane.select.value = name;
+      this.draw();
+    }
+
+    flicker(on) {
+      clearInterval(this.timer);
+      this.timer = null;
+      this.flickering?.setAttribute('aria-pressed', String(on));
+      if (!on) return;
+      const [, pane] = this.panes;
+      const turn = () => this.choose(pane, pane.name === 'reference' ? 'homologue_reference' : 'reference', true);
+      turn();
+      this.timer = setInterval(turn, FLICKER_MS);
+    }
+
+    changeWindow(pane, end, value) {
+      const window = [...this.windows[this.series.map(pane.name).family]];
+      window[end] = value;
+      // an empty or turned window is put back
+      if (Number.isFinite(value) && window[0] < window[1]) this.windows[this.series.map(pane.name).family] = window;
+      this.draw();
+    }
+
+    resetWindow(pane) {
+      const { family, low, high } = this.series.map(pane.name);
+      this.windows[family] = [low, high];
+      this.draw();
+    }
+
+    goTo(slice) {
+      const before = this.slice;
+      this.slice = Math.min(Math.max(slice, 0), this.series.shape[2] - 1);
+      if (this.slice === before) return false;
+      if (this.cursor >= 0) {
+        const [i, j] = this.series.place(this.cursor);
+        this.cursor = this.series.index(i, j, this.slice);
+      }
+      this.draw();
+      this.read();
+      return true;
+    }
+
+    wheel(event) {
+      if (event.ctrlKey) return;
+      const turned = Math.sign(this.turned ?? 0) === Math.sign(event.deltaY) ? this.turned : 0;
+      this.turned = turned + event.deltaY * (event.deltaMode ? WHEEL_STEP : 1);
+      if (Math.abs(this.turned) < WHEEL_STEP) {
+        event.preventDefault();
+        return;
+      }
+      // beyond the last slice the page scrolls on
+      if (this.goTo(this.slice - Math.sign(this.turned))) event.preventDefault();
+      this.turned = 0;
+    }
+
+    press(event) {
+      const aside = this.neurological ? 1 : -1;
+      const moves = { ArrowLeft: [-aside, 0], ArrowRight: [aside, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+      if (event.key in moves && this.cursor >= 0) {
+        const [i, j, k] = this.series.place(this.cursor);
+        const [di, dj] = moves[event.key];
+        this.aim(i + di, j + dj, k);
+      } else if (event.key === 'PageUp' || event.key === 'PageDown') {
+        this.goTo(this.slice + (event.key === 'PageUp' ? 1 : -1));
+      } else if (event.key === 'Enter') {
+        this.pin();
+      } else return;
+      event.preventDefault();
+    }
+
+    point(event) {
+      const [nx, ny] = this.series.shape;
+      const box = event.currentTarget.getBoundingClientRect();
+      const column = Math.floor(((event.clientX - box.left) / box.width) * nx);
+      const row = Math.floor(((event.clientY - box.top) / box.height) * ny);
+      this.aim(this.neurological ? column : nx - 1 - column, ny - 1 - row, this.slice);
+    }
+
+    aim(i, j, k) {
+      const [nx, ny] = this.series.shape;
+      if (i < 0 || j < 0 || i >= nx || j >= ny) return;
+      const index = this.series.index(i, j, k);
+      if (index === this.cursor) return;
+      this.cursor = index;
+      this.draw();
+      this.read();
+    }
+
+    draw() {
+      this.slider.value = this.slice;
+      const { series } = this;
+      const number = series.origin[2] + series.step[2] * this.slice;
+      this.sliceText.textContent = `${number} (${this.slice + 1} of ${series.shape[2]})`;
+      Object.assign(this.root.dataset, { slice: number, way: this.neurological ? 'neurological' : 'radiological' });
+      this.panes.forEach((pane) => this.drawPane(pane));
+    }
+
+    drawPane(pane) {
+      const { series } = this;
+      const map = series.map(pane.name);
+      const [nx, ny] = series.shape;
+      const sizes = [0, 1].map((axis) => Math.hypot(...series.affine.slice(0, 3).map((row) => row[axis])));
+      const ratio = (ny * sizes[1]) / (nx * sizes[0]);
+      const dense = window.devicePixelRatio || 1;
+      pane.canvas.style.aspectRatio = String(1 / ratio);
+      const width = Math.max(1, Math.round(pane.canvas.clientWidth * dense));
+      pane.canvas.width = width;
+      pane.canvas.height = Math.round(width * ratio);
+      const [low, high] = this.windows[map.family];
+      [pane.low.value, pane.high.value] = [low, high];
+      pane.unit.textContent = map.unit;
+      pane.canvas.ariaLabel = `${map.label}, slice ${this.sliceText.textContent}`;
+      this.drawBar(pane, map);
+      const context = pane.canvas.getContext('2d');
+      context.imageSmoothingEnabled = false;
+      this.offscreen.getContext('2d').putImageData(this.paint(map, low, high), 0, 0);
+      context.drawImage(this.offscreen, 0, 0, pane.canvas.width, pane.canvas.height);
+      for (const overlay of series.overlays) {
+        if (overlay.style !== 'fill' && this.shown.has(overlay.name)) this.outline(context, overlay, dense);
+      }
+      this.mark(context, this.cursor, '#ffffff', dense);
+      for (const [place, { colour }] of Object.entries(PLACES)) {
+        this.mark(context, place === 'voxel' ? this.pinned : this.homologueOf(this.pinned), colour, dense, place === 'homologue');
+      }
+      this.mark(context, this.homologueOf(this.cursor), '#ffffff', dense, true);
+      this.letter(context, dense);
+    }
+
+    paint(map, low, high) {
+      const { series, slice } = this;
+      const [nx, ny] = series.shape;
+      const colours = series.colours[map.colours];
+      const fills = series.overlays.filter((each) => each.style === 'fill' && this.shown.has(each.name));
+      const tints = fills.map(({ colour }) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)));
+      const picture = new ImageData(nx, ny);
+      for (let row = 0, at = 0; row < ny; row += 1) {
+        for (let column = 0; column < nx; column += 1, at += 4) {
+          const index = series.index(this.neurological ? column : nx - 1 - column, ny - 1 - row, slice);
+          const level = (series.value(map, index) - low) / (high - low);
+          const first = 3 * Math.round(255 * Math.min(Math.max(level, 0), 1));
+          const none = series.has('brain_mask', index) ? NO_VALUE : 0;
+          for (let part = 0; part < 3; part += 1) picture.data[at + part] = map.codes[index] ? colours[first + part] : none;
+          picture.data[at + 3] = 255;
+          fills.forEach((each, number) => {
+            if (!series.covers(each.name, index)) return;
+            for (let part = 0; part < 3; part += 1) {
+              picture.data[at + part] = 0.35 * picture.data[at + part] + 0.65 * tints[number][part];
+            }
+          });
+        }
+      }
+      return picture;
+    }
+
+    outline(context, overlay, dense) {
+      const { series, slice } = this;
+      const [nx, ny] = series.shape;
+      const [wide, tall] = [context.canvas.width / nx, context.canvas.height / ny];
+      const inside = (column, row) => column >= 0 && row >= 0 && column < nx && row < ny
+        && series.covers(overlay.name, series.index(this.neurological ? column : nx - 1 - column, ny - 1 - row, slice));
+      context.beginPath();
+      for (let row = 0; row < ny; row += 1) {
+        for (let column = 0; column < nx; column += 1) {
+          if (!inside(column, row)) continue;
+          const [x, y] = [column * wide, row * tall];
+          const edge = (x0, y0, x1, y1) => { context.moveTo(x0, y0); context.lineTo(x1, y1); };
+          if (!inside(column - 1, row)) edge(x, y, x, y + tall);
+          if (!inside(column + 1, row)) edge(x + wide, y, x + wide, y + tall);
+          if (!inside(column, row - 1)) edge(x, y, x + wide, y);
+          if (!inside(column, row + 1)) edge(x, y + tall, x + wide, y + tall);
+        }
+      }
+      context.strokeStyle = overlay.colour;
+      context.lineWidth = 1.6 * dense;
+      context.setLineDash(overlay.style === 'dashed' ? [wide / 2, wide / 2] : []);
+      context.stroke();
+      context.setLineDash([]);
+    }
+
+    homologueOf(index) {
+      return index >= 0 ? this.series.homologue(index) : -1;
+    }
+
+    /** A square around a voxel; dashed for a homologue, which may lie in another slice: then smaller. */
+    mark(context, index, colour, dense, dashed = false) {
+      if (index < 0) return;
+      const [nx, ny] = this.series.shape;
+      const [i, j, k] = this.series.place(index);
+      if (k !== this.slice && !dashed) return;
+      const [wide, tall] = [context.canvas.width / nx, context.canvas.height / ny];
+      const grown = (k === this.slice ? 2 : 0) * dense;
+      const box = [(this.neurological ? i : nx - 1 - i) * wide - grown, (ny - 1 - j) * tall - grown, wide + 2 * grown, tall + 2 * grown];
+      for (const [stroke, width] of [['#000000', 3], [colour, 1.5]]) {
+        context.setLineDash(dashed && width < 2 ? [3 * dense, 2 * dense] : []);
+        context.strokeStyle = stroke;
+        context.lineWidth = width * dense;
+        context.strokeRect(...box);
+      }
+      context.setLineDash([]);
+    }
+
+    letter(context, dense) {
+      const { width, height } = context.canvas;
+      context.font = `${14 * dense}px sans-serif`;
+      context.fillStyle = '#ffffff';
+      context.textBaseline = 'top';
+      context.textAlign = 'left';
+      context.fillText(this.neurological ? 'L' : 'R', 5 * dense, 5 * dense);
+      context.textAlign = 'right';
+      context.fillText(this.neurological ? 'R' : 'L', width - 5 * dense, 5 * dense);
+      context.textAlign = 'center';
+      context.fillText('A', width / 2, 3 * dense);
+      context.textBaseline = 'bottom';
+      context.fillText('P', width / 2, height - 3 * dense);
+    }
+
+    drawBar(pane, map) {
+      const colours = this.series.colours[map.colours];
+      const picture = new ImageData(256, 1);
+      for (let level = 0; level < 256; level += 1) {
+        for (let part = 0; part < 3; part += 1) picture.data[4 * level + part] = colours[3 * level + part];
+        picture.data[4 * level + 3] = 255;
+      }
+      pane.bar.getContext('2d').putImageData(picture, 0, 0);
+    }
+
+    /** Write the values of the voxel under the pointer and of its homologue. */
+    read() {
+      const { series } = this;
+      for (const place of Object.keys(PLACES)) {
+        const index = place === 'voxel' ? this.cursor : this.homologueOf(this.cursor);
+        const cell = (what) => this.table.querySelector(`[data-of="${place}"][data-what="${what}"]`);
+        for (const map of series.maps) {
+          if (!cell(map.name)) continue;
+          const value = index < 0 ? NaN : series.value(map, index);
+          cell(map.name).textContent = written(value);
+          cell(map.name).dataset.value = value;
+        }
+        const inside = index < 0 ? [] : series.overlays
+          .filter(({ name }) => !name.startsWith('mismatch') && series.has(name, index)).map(({ label }) => label.toLowerCase());
+        const side = index < 0 ? '' : ['left', 'right'].find((each) => series.has(each, index)) ?? '';
+        cell('inside').textContent = [side, ...inside].filter(Boolean).join(', ') || '–';
+        cell('position').textContent = index < 0 ? '–' : series.millimetres(index)
+          .map((at, axis) => `${'RAS LPI'[axis + (at < 0 ? 4 : 0)]} ${Math.abs(at).toFixed(0)}`).join(', ');
+        cell('files').textContent = index < 0 ? '–' : series.inFiles(index).join(', ');
+      }
+    }
+
+    /** Keep the voxel under the pointer and draw its curve and that of its homologue. */
+    async pin() {
+      if (this.cursor < 0 || !this.series.curves) return;
+      this.pinned = this.cursor;
+      this.draw();
+      const traces = [];
+      let highest = 0;
+      for (const [place, { title, colour }] of Object.entries(PLACES)) {
+        const index = place === 'voxel' ? this.pinned : this.homologueOf(this.pinned);
+        const curve = index < 0 ? null : this.series.curve(index);
+        if (!curve) continue;
+        highest = Math.max(highest, ...curve.heights);
+        traces.push({
+          x: curve.times, y: curve.heights, name: title, mode: 'lines+markers',
+          line: { color: colour, dash: place === 'voxel' ? 'solid' : 'dash' }, marker: { size: 4 },
+        });
+      }
+      const missing = Object.keys(PLACES).length - traces.length;
+      const { time, aif } = this.series.vessels;
+      if (time && aif && traces.length) {
+        const factor = Number((highest / Math.max(...aif)).toPrecision(2));
+        traces.push({ x: time, y: aif.map((height) => height && height * factor), name: `AIF × ${factor}`, mode: 'lines', line: { color: '#777777', width: 1 } });
+      }
+      const { scale, kept } = this.series.curves;
+      this.note.textContent = [
+        missing ? 'Where there is no curve, the voxel is CSF or vessel, or has no homologue.' : '',
+        `Curves as they were deconvolved, above their baseline: ${scale.length} temporal components`,
+        kept < 0.9995 ? `that hold ${(100 * kept).toFixed(1)} % of their variance.` : 'hold all that denoising leaves.',
+      ].filter(Boolean).join(' ');
+      const drawn = await loadPlotly();
+      await drawn.react(this.plot, traces, {
+        height: 250, margin: { l: 45, r: 8, t: 8, b: 38 }, font: { size: 11 }, legend: { orientation: 'h', y: 1.12 },
+        xaxis: { title: { text: 'Time (s)' } }, yaxis: { title: { text: 'Enhancement (HU)' } }, hovermode: 'x unified',
+      }, { displayModeBar: false, responsive: true });
+      this.root.dataset.curves = traces.length;
+    }
+  }
+
+  async function open(figure) {
+    const view = figure.querySelector('.view');
+    try {
+      const series = await Series.unpack(JSON.parse(figure.querySelector('script').textContent));
+      view.hidden = false;
+      view.viewer = new Viewer(view, series);
+      view.dataset.ready = 'true';
+    } catch (error) {
+      const problem = figure.querySelector('.problem');
+      view.hidden = true;
+      problem.hidden = false;
+      problem.textContent = `The viewer could not start (${error.message}). All slices are in the pictures below.`;
+    }
+  }
+
+  // a page may hold many series: each is unpacked when it comes near
+  const near = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      near.unobserve(target);
+      open(target);
+    }
+  }, { rootMargin: '600px' });
+  document.querySelectorAll('figure.viewer').forEach((figure) => near.observe(figure));
+})();

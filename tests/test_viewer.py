@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the viewer is given: values, sides, homologues and curves as they were."""
+
+import base64
+import json
+import zlib
+
+import numpy as np
+import pytest
+
+from ctpprep.figures import viewer
+from ctpprep.reports import build_report
+from ctpprep.reports.scripts import as_json, digest, inline
+from ctpprep.reports.viewer import find_viewers, load_scripts
+
+SHAPE = (20, 24, 6)
+AFFINE = np.array([[2.0, 0, 0, -19], [0, 2, 0, -23], [0, 0, 5, 7], [0, 0, 0, 1]])
+
+
+@pytest.fixture
+def images():
+    """A brain without its lowest slice, a lesion on the left, a map without two equal values."""
+    x, y, z = np.indices(SHAPE)
+    brain = (((x - 10) / 8) ** 2 + ((y - 12) / 10) ** 2 <= 1) & (z > 0)
+    tissue = brain & ((x + y) % 5 > 0)
+    cbf = np.where(tissue, 10 + x + 20 * y + 500 * z, np.nan)
+    return {
+        'brain_mask': brain,
+        'tissue_mask': tissue,
+        'cbf': cbf,
+        'core_global': tissue & (x < 6),
+        'reference': x + 30.0,
+    }
+
+
+def unpack(text, dtype, shape):
+    raw = zlib.decompress(base64.b64decode(text))
+    return np.frombuffer(raw, dtype).reshape(shape, order='F')
+
+
+def values(packed, name):
+    """Values of a map as the viewer computes them."""
+    told = next(each for each in packed['maps'] if each['name'] == name)
+    codes = unpack(told['data'], '<u2', packed['shape']).astype(float)
+    return np.where(codes, told['offset'] + told['slope'] * (codes - 1), np.nan)
+
+
+def box_of(packed):
+    return tuple(
+        slice(start, start + size * step, step)
+        for start, size, step in zip(
+            packed['origin'], packed['shape'], packed['step'], strict=True
+        )
+    )
+
+
+def test_values_are_those_of_the_map(images):
+    packed = viewer.pack_series(images, AFFINE)
+    expected = images['cbf'][box_of(packed)]
+    reach = np.nanmax(expected) - np.nanmin(expected)
+    np.testing.assert_allclose(values(packed, 'cbf'), expected, atol=1e-5 * reach)
+
+
+def test_slices_without_brain_are_left_out(images):
+    packed = viewer.pack_series(images, AFFINE)
+    assert (packed['origin'][2], packed['shape'][2]) == (1, 5)
+
+
+def test_positions_are_those_of_the_patient(images):
+    packed = viewer.pack_series(images, AFFINE, most_voxels=600)
+    assert packed['step'] == [2, 2, 1]
+    voxel = np.array([3, 2, 1])
+    here = np.array(packed['affine']) @ [*voxel, 1]
+    there = AFFINE @ [*(packed['origin'] + voxel * packed['step']), 1]
+    np.testing.assert_allclose(here, there)
+
+
+def test_a_thinned_series_keeps_values_as_they_are(images):
+    packed = viewer.pack_series(images, AFFINE, most_voxels=600)
+    assert np.prod(packed['shape']) <= 600
+    expected = images['cbf'][box_of(packed)]
+    np.testing.assert_allclose(values(packed, 'cbf'), expected, atol=0.05)
+
+
+def test_masks_are_bits_in_the_order_told(images):
+    packed = viewer.pack_series(images, AFFINE)
+    bits = unpack(packed['bits'], '<u2', packed['shape'])
+    core = bits >> packed['masks'].index('core_global') & 1
+    np.testing.assert_array_equal(core, images['core_global'][box_of(packed)])
+
+
+def test_mismatch_is_offered_where_its_parts_are(images):
+    def names(held):
+        return [each['name'] for each in viewer.pack_series(held, AFFINE)['overlays']]
+
+    assert 'mismatch_global' not in names(images)
+    images['hypoperfusion'] = images['tissue_mask']
+    assert 'mismatch_global' in names(images)
+    assert 'mismatch_local' not in names(images)
+
+
+def test_homologues_are_voxels_of_the_box(images):
+    """A pure flip: the homologue of a voxel lies at the opposite x, wherever the box begins."""
+    x, y, z = np.indices(SHAPE)
+    home = np.stack([19 - x, y, z, np.ones(SHAPE)], axis=-1) @ AFFINE.T
+    home[4, 12, 3] = np.nan
+    packed = viewer.pack_series(images, AFFINE, homologues=home[..., :3])
+    found = unpack(packed['homologues'], '<i4', packed['shape'])
+    i, j, k = np.unravel_index(found[6, 5, 2], packed['shape'], order='F')
+    assert packed['origin'][0] + i == 19 - (packed['origin'][0] + 6)
+    assert (j, k) == (5, 2)
+    gap = np.array([4, 12, 3]) - packed['origin']
+    assert found[tuple(gap)] == viewer.NOWHERE
+
+
+def test_curves_come_back_from_their_scores(images):
+    rng = np.random.default_rng(3)
+    tissue = images['tissue_mask']
+    components = np.linalg.qr(rng.normal(size=(8, 3)))[0]
+    scores = rng.normal(size=(np.count_nonzero(tissue), 3)) * (50, 10, 1)
+    centre = np.arange(8.0)
+    curves = {
+        'scores': scores, 'centres': centre[None], 'components': components[None],
+        'times': np.arange(8)[None] * 1.5, 'slice_pattern': np.zeros(SHAPE[2], int), 'kept': 1.0,
+    }  # fmt: skip
+    packed = viewer.pack_series(images, AFFINE, curves=curves, most_voxels=600)
+    told = packed['curves']
+    expected = np.full((*SHAPE, 8), np.nan)
+    expected[tissue] = scores @ components.T + centre
+    expected = expected[box_of(packed)]
+    inside = tissue[box_of(packed)].ravel(order='F')
+    found = unpack(told['scores'], '<i2', (3, -1)).T * told['scale']
+    np.testing.assert_allclose(
+        found @ np.array(told['components'][0]).T + told['centres'][0],
+        expected.reshape(-1, 8, order='F')[inside],
+        atol=0.01,
+    )
+
+
+def test_one_value_everywhere_is_kept():
+    told = viewer.pack_values(np.full((2, 2, 1), 7.0))
+    assert told['offset'] == 7
+    assert unpack(told['data'], '<u2', -1).tolist() == [1, 1, 1, 1]
+
+
+def test_an_empty_brain_is_refused(images):
+    images['brain_mask'][:] = False
+    with pytest.raises(ValueError, match='brain_mask is empty'):
+        viewer.pack_series(images, AFFINE)
+
+
+# -- in the page
+
+
+@pytest.fixture
+def output_dir(tmp_path, images):
+    folder = tmp_path / 'sub-01' / 'figures'
+    folder.mkdir(parents=True)
+    packed = viewer.pack_series(images, AFFINE) | {'bad': '</script><b onclick=x>'}
+    (folder / 'sub-01_desc-viewer_ctp.json').write_text(json.dumps(packed))
+    return tmp_path
+
+
+def test_page_runs_the_scripts_it_names_and_no_others(output_dir):
+    page = build_report(output_dir, '01', '', {}).read_text(encoding='utf-8')
+    scripts = load_scripts(viewed=True)
+    assert f'<script>{scripts.viewer}</script>' in page
+    assert digest(scripts.viewer) in page
+    assert 'unsafe-eval' not in page
+    assert "script-src 'sha256-" in page
+
+
+def test_data_cannot_end_their_tag(output_dir):
+    page = build_report(output_dir, '01', '', {}).read_text(encoding='utf-8')
+    assert '</script><b' not in page
+    ((prefix, viewed),) = find_viewers(output_dir / 'sub-01' / 'figures')
+    assert prefix == 'sub-01'
+    assert json.loads(viewed)['bad'] == '</script><b onclick=x>'
+
+
+def test_page_without_a_viewer_has_no_script(tmp_path):
+    page = build_report(tmp_path, '01', '', {}).read_text(encoding='utf-8')
+    assert '<script' not in page
+    assert 'script-src' not in page
+
+
+def test_a_script_that_would_end_its_tag_is_refused():
+    with pytest.raises(ValueError, match='cannot stand inside a page'):
+        inline('x = "</SCRIPT>"')
+
+
+def test_signs_of_markup_are_escaped_in_json():
+    assert not set('<>&') & set(as_json({'a': '<&>'}))
