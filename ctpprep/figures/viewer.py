@@ -109,7 +109,9 @@ def pack_series(
         if name in images:
             bounded = None if family == 'reference' else brain[box]
             packed = pack_values(images[name][box], bounded)
-            maps.append({'name': name, 'family': family, **_shown(name, window, grey_unit), **packed})
+            maps.append(
+                {'name': name, 'family': family, **_shown(name, window, grey_unit), **packed}
+            )
     packed = {
         'shape': list(shape),
         'affine': packed_affine.round(6).tolist(),
@@ -213,12 +215,12 @@ def pack_values(values: np.ndarray, bounded: np.ndarray | None = None) -> dict[s
 
 
 def pack_array(array: np.ndarray) -> str:
-    """Deflate an array, x fastest and little-endian, and write it as base64.
+    r"""Deflate an array, x fastest and little-endian, and write it as base64.
 
     Examples
     --------
     >>> zlib.decompress(base64.b64decode(pack_array(np.array([[1, 2], [3, 4]], np.uint8))))
-    b'\\x01\\x03\\x02\\x04'
+    b'\x01\x03\x02\x04'
     """
     flat = np.asarray(array).ravel(order='F')
     return base64.b64encode(
@@ -263,8 +265,8 @@ def _pack_curves(
     """Pack the scores of the voxels of tissue in the box, x fastest, as codes of 16 bits."""
     row = np.full(tissue.shape, NOWHERE, np.int64)
     row[tissue] = np.arange(np.count_nonzero(tissue))
-    row = row[box].ravel(order='F')
-    scores = np.asarray(curves['scores'], float)[row[row != NOWHERE]]
+    shown = row[box].ravel(order='F')
+    scores = np.asarray(curves['scores'], float)[shown[shown != NOWHERE]]
     scale = np.abs(scores).max(axis=0, initial=0.0) / 32767
     scale[scale == 0] = 1.0
     return {

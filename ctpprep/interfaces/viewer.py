@@ -16,7 +16,7 @@ from nipype.interfaces.base import (
 
 from ctpprep.figures import viewer
 from ctpprep.interfaces import _images
-from ctpprep.interfaces.figures import with_gaps, read_columns
+from ctpprep.interfaces.figures import read_columns, with_gaps
 
 HEMISPHERES = {'left': 1, 'right': 2}
 

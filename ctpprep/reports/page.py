@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """One page a participant, made from the files in the output folder.
 
-The page is one file: figures, style and scripts are inside, a content security policy forbids every
-request and every script but ours, and all but the viewer is there without JavaScript. It is rendered with jinja2 directly. The assembler of
-nireports links its figures as files beside the page and does not escape text; a page that is
-mailed or copied to an air-gapped machine would lose the first and suffer from the second.
+The page is one file: figures, style and scripts are inside. A content security policy forbids every
+request and every script but those named; all but the viewer is there without JavaScript. It is
+rendered with jinja2 directly. The assembler of nireports links its figures as files beside the page
+and does not escape text; a page that is mailed or copied to an air-gapped machine would lose the
+first and suffer from the second.
 
 Figures are embedded as images, not as markup: their ids cannot clash and no script in them runs.
 """

@@ -92,12 +92,12 @@ def policy(scripts: Iterable[str] = ()) -> str:
 
 
 def as_json(value: Any) -> str:
-    """Write JSON that cannot end the script tag it stands in.
+    r"""Write JSON that cannot end the script tag it stands in.
 
     Examples
     --------
     >>> as_json('</script>')
-    '"\\\\u003c/script\\\\u003e"'
+    '"\\u003c/script\\u003e"'
     """
     text = json.dumps(value, separators=(',', ':'))
     for sign in '<>&':
