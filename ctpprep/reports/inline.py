@@ -4,6 +4,7 @@
 import base64
 import hashlib
 import json
+import zlib
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -62,6 +63,17 @@ def data(name: str, content: Any) -> Markup:
     return Markup('<script type="application/json" id="{}">{}</script>').format(
         name, Markup(text.replace('<', '\\u003c'))
     )
+
+
+def deflate(text: str) -> str:
+    """Deflate a text and write it as base64, for a page that inflates it when it is needed.
+
+    Examples
+    --------
+    >>> zlib.decompress(base64.b64decode(deflate('let a = 1')))
+    b'let a = 1'
+    """
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
 def policy(scripts: Sequence[str]) -> str:

@@ -5,7 +5,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctpprep.reports.scripts import as_json, deflate, inline, policy, read_plotly
+from markupsafe import Markup
+
+from ctpprep.reports.inline import data, deflate, plotly_script, policy, script
 
 RESOURCES = Path(__file__).parents[1] / 'resources' / 'report'
 ENDING = '_desc-viewer_ctp.json'
@@ -18,16 +20,16 @@ class Scripts:
     Attributes
     ----------
     viewer : str
-        The script of the viewer.
+        The script of the viewer, as an element.
     plotly : str
         The script that draws curves, deflated: it is inflated when the first curve is drawn.
     policy : str
-        Content security policy that lets these two run.
+        Content security policy under which these two run, and no others.
     """
 
     viewer: str = ''
     plotly: str = ''
-    policy: str = policy()
+    policy: str = policy([])
 
 
 def load_scripts(viewed: bool) -> Scripts:
@@ -43,13 +45,11 @@ def load_scripts(viewed: bool) -> Scripts:
     """
     if not viewed:
         return Scripts()
-    # as the template sets it: between the tags, without a line break around it
-    own = inline((RESOURCES / 'viewer.js').read_text(encoding='utf-8').strip())
-    plotly = read_plotly()
-    return Scripts(own, deflate(plotly), policy([own, plotly]))
+    own = (RESOURCES / 'viewer.js').read_text(encoding='utf-8')
+    return Scripts(script(own), deflate(plotly_script()), policy([own, plotly_script()]))
 
 
-def find_viewers(folder: Path) -> list[tuple[str, str]]:
+def find_viewers(folder: Path) -> list[tuple[str, Markup]]:
     """Read what is viewed of each series of a participant.
 
     Parameters
@@ -59,10 +59,13 @@ def find_viewers(folder: Path) -> list[tuple[str, str]]:
 
     Returns
     -------
-    list of (str, str)
-        Prefix, and JSON that may stand in a script tag.
+    list of (str, Markup)
+        Prefix, and the element of the page that holds it.
     """
-    return [
-        (path.name.removesuffix(ENDING), as_json(json.loads(path.read_text(encoding='utf-8'))))
-        for path in sorted(folder.glob(f'*{ENDING}'))
-    ]
+    found = []
+    for path in sorted(folder.glob(f'*{ENDING}')):
+        prefix = path.name.removesuffix(ENDING)
+        found.append(
+            (prefix, data(f'{prefix}-viewer-data', json.loads(path.read_text(encoding='utf-8'))))
+        )
+    return found
