@@ -281,7 +281,7 @@ class _Graph:
             return
         for port, path in _paths(step.outputs):
             self.file(path, port, GeneratedBy=identity, DerivedFrom=sorted(used))
-            if path.endswith('.json'):
+            if path.endswith('.json') and port != 'viewer':  # it holds images
                 self.records[identity] |= _measured(Path(path))
 
     def _written(self, step: RanStep, identity: str) -> None:
@@ -298,7 +298,8 @@ class _Graph:
             facts = sorted({self.ids[str(each)] for each in told if str(each) in self.ids})
             for beside in with_sidecars(Path(path))[1:]:
                 self.file(str(beside), **made_by, DerivedFrom=facts or source)
-        by_name = {Path(path).name: path for _, path in _paths(step.inputs.get('figures', ()))}
+        drawn = [step.inputs.get(port) for port in ('figures', 'viewer')]
+        by_name = {Path(path).name: path for _, path in _paths([each for each in drawn if each])}
         for path in written:
             if source := self.ids.get(by_name.get(Path(path).name, '')):
                 self.file(

@@ -120,8 +120,8 @@
 
   /** What is seen of one series. */
   class Viewer {
-    constructor(root, series) {
-      this.root = root;
+    constructor(frame, series) {
+      this.frame = frame;
       this.series = series;
       this.neurological = false;
       this.cursor = -1;
@@ -133,7 +133,7 @@
       const second = ['rcbf_local', 'tmax', first].find((name) => names.includes(name));
       this.panes = [first, second].map((name, number) => this.makePane(name, number));
       this.start();
-      root.append(this.makeTools(), ...this.panes.map((pane) => pane.box), this.makeSide());
+      frame.append(this.makeTools(), ...this.panes.map((pane) => pane.box), this.makeSide());
       this.offscreen = element('canvas', { width: series.shape[0], height: series.shape[1] });
       new ResizeObserver(() => this.draw()).observe(this.panes[0].canvas);
       this.draw();
@@ -200,7 +200,7 @@
       });
       this.sliceText = element('output', {});
       const way = (label, neurological) => element('label', {}, element('input', {
-        type: 'radio', name: `${this.root.parentElement.id}-way`, checked: neurological === this.neurological,
+        type: 'radio', name: `${this.frame.parentElement.id}-way`, checked: neurological === this.neurological,
         value: neurological ? 'neurological' : 'radiological',
         onchange: () => { this.neurological = neurological; this.draw(); },
       }), label);
@@ -346,7 +346,7 @@
       const { series } = this;
       const number = series.origin[2] + series.step[2] * this.slice;
       this.sliceText.textContent = `${number} (${this.slice + 1} of ${series.shape[2]})`;
-      Object.assign(this.root.dataset, { slice: number, way: this.neurological ? 'neurological' : 'radiological' });
+      Object.assign(this.frame.dataset, { slice: number, way: this.neurological ? 'neurological' : 'radiological' });
       this.panes.forEach((pane) => this.drawPane(pane));
     }
 
@@ -535,7 +535,7 @@
         height: 250, margin: { l: 45, r: 8, t: 8, b: 38 }, font: { size: 11 }, legend: { orientation: 'h', y: 1.12 },
         xaxis: { title: { text: 'Time (s)' } }, yaxis: { title: { text: 'Enhancement (HU)' } }, hovermode: 'x unified',
       }, { displayModeBar: false, responsive: true });
-      this.root.dataset.curves = traces.length;
+      this.frame.dataset.curves = traces.length;
     }
   }
 
