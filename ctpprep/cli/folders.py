@@ -58,6 +58,8 @@ def name_by_role(text: str, run: RunSettings) -> str:
     >>> run = RunSettings(Path('/data/raw'), Path('/data/raw/derivatives/x'), Path('/scratch/w'))
     >>> name_by_role('no space in /scratch/w/a.nii of /data/raw/derivatives/x, /data/rawest', run)
     'no space in work_dir/a.nii of output_dir, /data/rawest'
+    >>> name_by_role('/mnt/data/raw is another folder', run)
+    '/mnt/data/raw is another folder'
     """
     folders = {
         run.bids_dir: 'bids_dir', run.output_dir: 'output_dir', run.work_dir: 'work_dir',
@@ -66,7 +68,7 @@ def name_by_role(text: str, run: RunSettings) -> str:
     roles = {str(path): role for each, role in folders.items() for path in (each, each.resolve())}
     for path in sorted(roles, key=len, reverse=True):  # the innermost first
         if path != '/':
-            text = re.sub(rf'{re.escape(path)}(?![\w.-])', roles[path], text)
+            text = re.sub(rf'(?<![\w./-]){re.escape(path)}(?![\w.-])', roles[path], text)
     return text
 
 
@@ -78,5 +80,5 @@ def make_folder(folder: Path, option: str) -> None:
             pass
     except OSError as error:
         raise UsageError(
-            f'cannot write to {folder} ({error.strerror}); choose another folder with {option}'
+            f'cannot write to {folder} ({error.strerror}); choose another folder for {option}'
         ) from error

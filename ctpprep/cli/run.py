@@ -67,9 +67,9 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
     if run.dry_run:
         prepare_templates()
         return show_plan(found, method, run)
+    make_folder(run.output_dir, 'output_dir')
     if computes:
         make_folder(run.work_dir, '-w/--work-dir')
-    make_folder(run.output_dir, 'output_dir')
     make_folder(run.output_dir / 'logs', 'output_dir')
     prepare_templates()
     if run.boilerplate_only:

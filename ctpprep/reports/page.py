@@ -33,7 +33,12 @@ from ctpprep.settings import MethodSettings
 TEMPLATES = Path(__file__).parents[1] / 'resources' / 'report'
 #: What is shown, in the order in which a reader of perfusion looks: file, title, explanation.
 FIGURES = (
-    ('maps', 'Perfusion maps', 'CBF, CBV, MTT and Tmax, each in a fixed window.'),
+    (
+        'maps',
+        'Perfusion maps',
+        'CBF, CBV, MTT and Tmax, each in a fixed window. Compare sides: absolute CBF, CBV and MTT are not '
+        'exact. On simulated heads CBF and MTT of healthy tissue read up to half too high, CBV up to twice.',
+    ),
     (
         'rcbf',
         'Relative CBF: global beside local normalization',
