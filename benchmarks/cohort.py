@@ -2,7 +2,7 @@
 """Does the local core shrink where the paper says it does: a cohort with and without microangiopathy.
 
     python benchmarks/cohort.py                        # 28 heads
-    python benchmarks/cohort.py --quick                # 6
+    python benchmarks/cohort.py --quick                # 8
     python benchmarks/cohort.py --out DIR -- --lambda-rel 0.2
 
 Two groups of digital heads, with (MA) and without microangiopathy (NoMA), alike in lesions, noise and
@@ -16,7 +16,6 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +33,7 @@ from scipy import stats
 from scores import Comparison, ScoringError, dice, read_truth, read_tsv
 
 from ctpprep.phantom import PhantomSettings
+from ctpprep.statistics import bland_altman, compare_paired, compare_samples, describe, regress
 
 # one head of each group: lesion, residue, timing, noise (HU)
 PATIENTS = (
@@ -55,7 +55,7 @@ PATIENTS = (
 VERDICTS = {True: 'met', False: 'missed', None: 'not told apart'}
 GROUPS = {'MA': True, 'NoMA': False}
 FIRST_SEED = {'MA': 301, 'NoMA': 351}  # for measuring: tune on others
-QUICK = (0, 5, 8)  # of PATIENTS
+QUICK = (0, 5, 8, 10)  # of PATIENTS
 
 # what the paper reports; its means are of series with evident stroke, its differences of all
 PAPER = {
@@ -82,39 +82,8 @@ def make_cases(patients) -> list[Case]:
 # -- statistics
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Local beside global core of the heads of a group, mL.
-
-    Attributes
-    ----------
-    n : int
-    means, sds : dict of float
-        Of ``planted``, ``global``, ``local``, and ``difference`` (local - global).
-    limits : tuple of float
-        Mean difference -/+ 2 SD, as the paper draws them.
-    slope, slope_error, intercept : float
-        Regression of local on global, with the standard error of the slope; NaN if all global cores
-        are alike.
-    slope_origin : float
-        The same through the origin; NaN without any global core.
-    p : float
-        Wilcoxon's signed-rank test of the difference; 1 if no head differs.
-    """
-
-    n: int
-    means: dict
-    sds: dict
-    limits: tuple
-    slope: float
-    slope_error: float
-    intercept: float
-    slope_origin: float
-    p: float
-
-
-def agreement(planted, core_global, core_local) -> Agreement:
-    """Compare the volumes of both cores, head by head.
+def agreement(planted, core_global, core_local) -> dict:
+    """Compare the volumes of both cores, head by head, as the group level does.
 
     Parameters
     ----------
@@ -123,27 +92,28 @@ def agreement(planted, core_global, core_local) -> Agreement:
 
     Returns
     -------
-    Agreement
+    dict of dict
+        Rows of `ctpprep.statistics` by name: ``slope``, ``mean difference``, ...; ``planted``, ``global``
+        and ``local`` are means, with the SD as ``sd``.
     """
     x, y = np.asarray(core_global, float), np.asarray(core_local, float)
-    volumes = {'planted': np.asarray(planted, float), 'global': x, 'local': y, 'difference': y - x}
-    means = {name: float(values.mean()) for name, values in volumes.items()}
-    sds = {name: float(values.std(ddof=1)) for name, values in volumes.items()}
-    middle, half = means['difference'], 2 * sds['difference']
-    line = stats.linregress(x, y) if np.ptp(x) > 0 else None
-    return Agreement(
-        len(x), means, sds, (middle - half, middle + half),
-        float(line.slope) if line else math.nan,
-        float(line.stderr) if line else math.nan,
-        float(line.intercept) if line else math.nan,
-        float(x @ y / (x @ x)) if x.any() else math.nan,
-        float(stats.wilcoxon(y, x).pvalue) if (y != x).any() else 1.0,
-    )  # fmt: skip
+    found = {}
+    for name, values in (('planted', planted), ('global', x), ('local', y)):
+        mean, sd, _ = describe(np.asarray(values, float))
+        found[name] = mean | {'sd': sd['value']}
+    rows = [*regress(x, y), *bland_altman(x, y), *compare_paired(x, y)]
+    return found | {row['statistic']: row for row in rows}
 
 
-def compare_groups(first, second) -> float:
-    """Test whether the differences of two groups differ: p of the Mann-Whitney test."""
-    return float(stats.mannwhitneyu(first, second).pvalue)
+def value(row, kind='value') -> float:
+    """Take a figure of a row; NaN if it is missing."""
+    return math.nan if row[kind] is None else row[kind]
+
+
+def slope_error(row) -> float:
+    """Standard error of a slope, from its interval."""
+    half = (value(row, 'ci_high') - value(row, 'ci_low')) / 2
+    return half / stats.t.ppf(0.975, row['n'] - 2)
 
 
 # -- truth
@@ -233,7 +203,7 @@ def columns(scores, lesion_only):
     }
 
 
-def agree(heads) -> Agreement:
+def agree(heads) -> dict:
     return agreement(
         [head['planted'] for head in heads],
         *([head['volume'][which] for head in heads] for which in ('global', 'local')),
@@ -266,17 +236,22 @@ def print_agreement(heads, title, paper) -> None:
             cells += [write(each), PAPER[group][key] if key in paper else '']
         print(f'| {what} | ' + ' | '.join(cells) + ' |')
 
-    row('heads', lambda a: str(a.n))
-    row('core planted, mL: mean (SD)', lambda a: show(a.means['planted'], a.sds['planted']))
-    row('core global, mL', lambda a: show(a.means['global'], a.sds['global']), 'global')
-    row('core local, mL', lambda a: show(a.means['local'], a.sds['local']), 'local')
-    row('local - global, mL', lambda a: show(a.means['difference'], a.sds['difference']),
+    def mean_sd(name):
+        return lambda a: show(value(a[name]), a[name]['sd'])
+
+    row('heads', lambda a: str(a['global']['n']))
+    row('core planted, mL: mean (SD)', mean_sd('planted'))
+    row('core global, mL', mean_sd('global'), 'global')
+    row('core local, mL', mean_sd('local'), 'local')
+    row('local - global, mL', lambda a: show(value(a['mean difference']), value(a['sd'])),
         'difference')  # fmt: skip
-    row('limits of agreement (2 SD), mL', lambda a: f'{a.limits[0]:.1f} to {a.limits[1]:.1f}')
-    row('p (Wilcoxon, paired)', lambda a: show_p(a.p))
-    row('slope of local on global (SE)', lambda a: show(a.slope, a.slope_error, 2), 'slope')
-    row('its intercept, mL', lambda a: f'{a.intercept:+.1f}')
-    row('slope through the origin', lambda a: f'{a.slope_origin:.2f}')
+    row('limits of agreement (2 SD), mL', lambda a:
+        f'{value(a["lower limit 2 SD"]):.1f} to {value(a["upper limit 2 SD"]):.1f}')  # fmt: skip
+    row('p (Wilcoxon, paired)', lambda a: show_p(value(a['wilcoxon'], 'p')))
+    row('slope of local on global (SE)',
+        lambda a: show(value(a['slope']), slope_error(a['slope']), 2), 'slope')  # fmt: skip
+    row('its intercept, mL', lambda a: f'{value(a["intercept"]):+.1f}')
+    row('slope through the origin', lambda a: f'{value(a["slope through origin"]):.2f}')
 
 
 def mean_of(heads, which, figure) -> float:
@@ -309,29 +284,30 @@ def directions(scores) -> list[tuple[str, str, bool | None]]:
         heads = columns(scores, lesion_only)
         ma, no = (agree(heads[group]) for group in ('MA', 'NoMA'))
         for what, first, second in (
-            ('core shrinks more in MA, mL', -ma.means['difference'], -no.means['difference']),
-            ('relative shrinking greater in MA', 1 - ma.means['local'] / ma.means['global'],
-             1 - no.means['local'] / no.means['global']),
-            ('slope smaller in MA', no.slope, ma.slope),
-            ('slope through the origin smaller in MA', no.slope_origin, ma.slope_origin),
+            ('core shrinks more in MA, mL', *(-value(a['mean difference']) for a in (ma, no))),
+            ('relative shrinking greater in MA', *(1 - value(a['ratio of means']) for a in (ma, no))),
+            ('slope smaller in MA', *(value(a['slope']) for a in (no, ma))),
+            ('slope through the origin smaller in MA',
+             *(value(a['slope through origin']) for a in (no, ma))),
         ):  # fmt: skip
             told = (
                 f'{second:.2f} -> {first:.2f}'
                 if 'slope' in what
                 else f'{first:.2f} against {second:.2f}'
             )
-            met: bool | None = first > second
+            met = None if math.isnan(first - second) else first > second
             if what == 'slope smaller in MA':
-                told += f' (standard errors {no.slope_error:.2f}, {ma.slope_error:.2f})'
+                errors = slope_error(no['slope']), slope_error(ma['slope'])
+                told += f' (standard errors {errors[0]:.2f}, {errors[1]:.2f})'
                 # nearer than their standard error, slopes are not told apart
-                if abs(first - second) < math.hypot(no.slope_error, ma.slope_error):
+                if abs(first - second) < math.hypot(*errors):
                     met = None
             rows.append((f'{what}; {where}', told, met))
     heads = columns(scores, False)
     shrunk = [
         [h['volume']['local'] - h['volume']['global'] for h in each] for each in heads.values()
     ]
-    p = compare_groups(*shrunk)
+    p = value(compare_samples(*map(np.array, shrunk))[0], 'p')
     rows.append(
         (
             'the groups differ in local - global (Mann-Whitney); all heads',
@@ -378,7 +354,7 @@ def collect(bids_dir, out_dir) -> None:
 
 def main(argv) -> int:
     parser = make_parser(__doc__)
-    parser.add_argument('--quick', action='store_true', help='three heads of each group')
+    parser.add_argument('--quick', action='store_true', help='four heads of each group')
     args, extra = parse(parser, argv)
     cases = make_cases(QUICK if args.quick else range(len(PATIENTS)))
     bids_dir = (args.data or default_data_dir()).absolute()

@@ -748,6 +748,30 @@ class RunSettings:
         'its voxels (NIfTI), in place of ours; for one series',
         value='FILE',
     )
+    # -- group level
+    group_column: str | None = _setting(
+        None,
+        'group level',
+        '',
+        'column of participants.tsv whose values are the groups to compare',
+        value='COLUMN',
+        by_default='microangiopathy if there is one, else one group',
+    )
+    stroke_column: str | None = _setting(
+        None,
+        'group level',
+        '',
+        'column of participants.tsv that tells whether stroke is evident (yes or no)',
+        value='COLUMN',
+        by_default='stroke_evident if there is one, else a global core above 0 mL',
+    )
+    exclude_column: str | None = _setting(
+        None,
+        'group level',
+        '',
+        'column of participants.tsv: participants with yes, true or 1 there are left out of the statistics',
+        value='COLUMN',
+    )
     # -- resources
     nprocs: int = _setting(
         1,

@@ -229,21 +229,22 @@ def test_a_failed_case_fails_the_mean():
 
 def test_agreement_of_cores_that_can_be_worked_out_by_hand():
     found = cohort.agreement([10, 20, 30], [10, 20, 60], [7, 12, 32])
-    assert found.means == {'planted': 20, 'global': 30, 'local': 17, 'difference': -13}
-    assert found.sds['difference'] == pytest.approx(math.sqrt((100 + 25 + 225) / 2))
-    assert found.limits == pytest.approx((-13 - 2 * math.sqrt(175), -13 + 2 * math.sqrt(175)))
-    assert (found.slope, found.intercept) == pytest.approx((0.5, 2))
-    assert found.slope_origin == pytest.approx((70 + 240 + 1920) / (100 + 400 + 3600))
+    means = {
+        name: found[name]['value'] for name in ('planted', 'global', 'local', 'mean difference')
+    }
+    assert means == {'planted': 20, 'global': 30, 'local': 17, 'mean difference': -13}
+    assert found['sd']['value'] == pytest.approx(math.sqrt((100 + 25 + 225) / 2))
+    assert found['lower limit 2 SD']['value'] == pytest.approx(-13 - 2 * math.sqrt(175))
+    assert found['intercept']['value'] == pytest.approx(2)
+    assert found['slope through origin']['value'] == pytest.approx((70 + 240 + 1920) / 4100)
+    # residues 0, 0, 0 of (10, 7), (20, 12), (60, 32)
+    assert cohort.slope_error(found['slope']) == pytest.approx(0, abs=1e-9)
 
 
-def test_cores_that_agree_show_no_difference():
-    found = cohort.agreement([5, 5, 5], [0, 10, 20], [0, 10, 20])
-    assert (found.slope, found.intercept, found.slope_origin, found.p) == pytest.approx(
-        (1, 0, 1, 1)
-    )
-    nothing = cohort.agreement([0, 0], [0, 0], [0, 0])
-    assert math.isnan(nothing.slope)
-    assert math.isnan(nothing.slope_origin)
+def test_cores_without_a_slope_are_told_by_nan():
+    nothing = cohort.agreement([0] * 3, [0] * 3, [0] * 3)
+    assert math.isnan(cohort.value(nothing['slope']))
+    assert math.isnan(cohort.value(nothing['wilcoxon'], 'p'))
 
 
 def test_false_core_is_split_by_where_it_lies(outputs):
@@ -274,11 +275,16 @@ def head(planted, core_global, core_local, false_ma=0.0, dice=0.8):
 
 def test_direction_of_the_paper_is_told_met_or_missed():
     figures = {
-        'MA': [head(0, 10, 0, 10.0), head(20, 35, 22, 9.0), head(50, 70, 48, 12.0)],
-        'NoMA': [head(0, 0, 0), head(20, 19, 16), head(50, 50, 45)],
+        'MA': [
+            head(0, 10, 0, 10.0),
+            head(20, 35, 22, 9.0),
+            head(50, 70, 48, 12.0),
+            head(50, 72, 50, 12.0),
+        ],
+        'NoMA': [head(0, 0, 0), head(20, 19, 16), head(50, 50, 45), head(50, 52, 48)],
     }
     cases = cohort.make_cases(cohort.QUICK)
-    assert [case.lesion for case in cases] == 2 * [False, True, True]
+    assert [case.lesion for case in cases] == 2 * [False, True, True, True]
     right = list(zip(cases, figures['MA'] + figures['NoMA'], strict=True))
     wrong = list(zip(cases, figures['NoMA'] + figures['MA'], strict=True))
     shrinking = [

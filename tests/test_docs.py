@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctpprep import cli, group
+from ctpprep import cli, group, statistics
 from ctpprep.perfusion import segmentation, volumes
 from ctpprep.perfusion.quality import CHECKS
 from ctpprep.perfusion.symmetry import AffectedSide
@@ -108,7 +108,9 @@ def test_named_files_are_written(page):
 
 
 def test_every_group_table_is_described():
-    assert all(f'`{name}`' in read(OUTPUTS) for name in group.TABLES)
+    text = read(OUTPUTS)
+    assert all(f'`{name}`' in text for name in (*group.TABLES, group.STATISTICS, 'group.html'))
+    assert all(f'`{name}`' in text for name in (*group.tables.IDS, *statistics.COLUMNS))
 
 
 def test_limits_of_quality_are_those_of_the_code():

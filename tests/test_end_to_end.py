@@ -27,7 +27,7 @@ import rdflib
 from ctpprep import __version__, provenance
 from ctpprep.bids_schema import validate
 from ctpprep.dataset import resolve_uri
-from ctpprep.group import collect_tables
+from ctpprep.group import run_group_level
 from ctpprep.perfusion.quality import BILATERAL, CHECKS
 from ctpprep.phantom import PhantomSettings, make_phantom, write_bids
 from ctpprep.settings import MethodSettings, RunSettings
@@ -209,8 +209,8 @@ def test_the_dataset_tells_its_maker_and_sources(site):
 
 
 def test_outputs_of_series_and_group_are_valid(site):
-    collect_tables(RunSettings(site.folder / 'raw', site.out, site.folder / 'work'))
-    assert (site.out / 'group_volumes.tsv').is_file()
+    run_group_level(RunSettings(site.folder / 'raw', site.out, site.folder / 'work'))
+    assert (site.out / 'group.html').is_file()
     assert invalid(site.out) == []
 
 

@@ -1,17 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Collecting the tables of all participants."""
+"""The group level: tables of all series, reasons of those without, columns of participants.tsv, the page."""
 
+import json
 import logging
+import os
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 
+from ctpprep import group
 from ctpprep.exceptions import UsageError
-from ctpprep.group import collect_tables
+from ctpprep.group import run_group_level, tables
+from ctpprep.group.cohort import make_cohort, read_participants
+from ctpprep.group.tables import IDS, collect_tables
 from ctpprep.settings import RunSettings
 
-VOLUMES = 'region\tvolume_ml\ncore\t12.50\nmismatch\tn/a\n'
+HEADER = 'region\tnormalization\tmeasure\tthreshold\tvolume_ml\treason\n'
+QUALITY = 'status\tcaution\tnoise\tnoise_status\tnoise_sentence\nwarn\tn/a\t12.5\twarn\tNoise is 12.5 HU.\n'
+
+
+def volumes(core_global='12.50', core_local='10.00'):
+    return (
+        f'{HEADER}hypoperfusion\tn/a\tvolume\t6.0\t40.0\tn/a\n'
+        f'core\tglobal\tvolume\t0.3\t{core_global}\tn/a\n'
+        f'core\tglobal\tremoved specks\t0.3\t1.0\tn/a\n'
+        f'core\tlocal\tvolume\t0.3\t{core_local}\tn/a\n'
+    )
 
 
 @pytest.fixture
@@ -21,61 +36,77 @@ def run(tmp_path):
     return RunSettings(tmp_path / 'raw', tmp_path / 'out', tmp_path / 'work')
 
 
-def write(run, name, text=VOLUMES):
+def write(run, name, text):
     path = run.output_dir / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+    return path
+
+
+def write_series(run, participant, text=None, quality=QUALITY):
+    write(run, f'{participant}/ct/{participant}_seg-perfusion_morph.tsv', text or volumes())
+    write(run, f'{participant}/ct/{participant}_desc-qualitycontrol_ctp.tsv', quality)
+
+
+def write_status(run, participant, state, cause=''):
+    entry = {'Series': participant, 'State': state, 'Cause': cause}
+    write(run, f'logs/{participant}_status.json', json.dumps({'Series': [entry]}))
+
+
+def read(run, name='group_volumes.tsv'):
+    return pd.read_csv(run.output_dir / name, sep='\t', dtype=str, keep_default_na=False)
+
+
+# -- tables
 
 
 def test_rows_name_participant_session_and_series(run):
-    write(run, 'sub-01/ct/sub-01_run-1_seg-perfusion_morph.tsv')
-    write(run, 'sub-02/ses-a/ct/sub-02_ses-a_seg-perfusion_morph.tsv')
-    (path,) = collect_tables(run)
-    table = pd.read_csv(path, sep='\t', dtype=str, keep_default_na=False)
-    assert list(table.columns[:3]) == ['participant_id', 'session_id', 'series']
-    assert list(table.iloc[0]) == ['sub-01', 'n/a', 'sub-01_run-1', 'core', '12.50']
-    assert list(table.iloc[3]) == ['sub-02', 'ses-a', 'sub-02_ses-a', 'mismatch', 'n/a']
+    write(run, 'sub-01/ct/sub-01_run-1_seg-perfusion_morph.tsv', volumes())
+    write(run, 'sub-02/ses-a/ct/sub-02_ses-a_seg-perfusion_morph.tsv', volumes())
+    collect_tables(run)
+    table = read(run)
+    assert list(table.columns[:5]) == list(IDS)
+    assert list(table.iloc[1, :5]) == ['sub-01', 'n/a', 'sub-01_run-1', 'succeeded', 'n/a']
+    assert list(table.iloc[4, :5]) == ['sub-02', 'ses-a', 'sub-02_ses-a', 'succeeded', 'n/a']
+    assert table['volume_ml'][1] == '12.50'
 
 
 def test_columns_that_some_lack_are_filled(run):
     write(run, 'sub-01/ct/sub-01_desc-qualitycontrol_ctp.tsv', 'snr\n3\n')
     write(run, 'sub-02/ct/sub-02_desc-qualitycontrol_ctp.tsv', 'snr\tmotion\n4\tpass\n')
-    (path,) = collect_tables(run)
-    assert path.read_text().splitlines()[1] == 'sub-01\tn/a\tsub-01\t3\tn/a'
-
-
-def test_failed_and_missing_participants_are_named(run, caplog):
-    write(run, 'sub-01/ct/sub-01_seg-perfusion_morph.tsv')
-    write(run, 'sub-03/log/run1/crash-x.txt')
     collect_tables(run)
-    assert 'sub-02 is not in group_volumes.tsv: not processed' in caplog.messages
-    assert any('sub-03/log/run1/crash-x.txt' in message for message in caplog.messages)
+    assert list(read(run, 'group_quality.tsv')['motion']) == ['n/a', 'pass']
 
 
-def test_only_wanted_participants_are_collected(run, caplog):
-    caplog.set_level(logging.INFO)
-    write(run, 'sub-01/ct/sub-01_seg-perfusion_morph.tsv')
-    write(run, 'sub-02/ct/sub-02_seg-perfusion_morph.tsv')
-    wanted = RunSettings(run.bids_dir, run.output_dir, run.work_dir, participant_label=('02',))
-    (path,) = collect_tables(wanted)
-    assert 'sub-01' not in path.read_text()
-
-
-def test_nothing_to_collect_is_an_error(run):
-    with pytest.raises(UsageError, match='run the level participant first'):
-        collect_tables(run)
-
-
-def test_a_table_that_cannot_be_read_is_named(run):
-    write(run, 'sub-01/ct/sub-01_seg-perfusion_morph.tsv', '')
-    with pytest.raises(UsageError, match=r'sub-01_seg-perfusion_morph\.tsv cannot be read'):
-        collect_tables(run)
-
-
-def test_no_temporary_file_stays(run):
-    write(run, 'sub-01/ct/sub-01_seg-perfusion_morph.tsv')
+def test_failed_and_missing_participants_stand_there_with_their_reason(run):
+    write_series(run, 'sub-01')
+    write_status(run, 'sub-03', 'failed', 'no frame times')
+    write(run, 'sub-04/log/run1/crash-x.txt', '')
+    write_status(run, 'sub-05', 'running')
     collect_tables(run)
-    assert {path.name for path in run.output_dir.iterdir()} == {'sub-01', 'group_volumes.tsv'}
+    for name in group.TABLES:
+        table = read(run, name).drop_duplicates('participant_id').set_index('participant_id')
+        told = dict(
+            zip(table.index, zip(table['state'], table['failure'], strict=True), strict=True)
+        )
+        assert told['sub-02'] == ('not processed', 'not processed')
+        assert told['sub-03'] == ('failed', 'no frame times')
+        assert told['sub-04'] == ('failed', 'see sub-04/log/run1/crash-x.txt')
+        assert told['sub-05'][0] == 'running'
+
+
+def test_tables_of_an_earlier_run_count_while_the_next_is_running(run):
+    write_series(run, 'sub-01')
+    write_status(run, 'sub-01', 'running')
+    collect_tables(run)
+    assert read(run)['state'][0] == 'succeeded'
+
+
+def test_only_participants_that_were_asked_for_are_collected(run):
+    write_series(run, 'sub-01')
+    write_series(run, 'sub-02')
+    collect_tables(replace(run, participant_label=('02',)))
+    assert set(read(run)['participant_id']) == {'sub-02'}
 
 
 @pytest.mark.parametrize(('wanted', 'series'), [
@@ -85,7 +116,263 @@ def test_no_temporary_file_stays(run):
 ])  # fmt: skip
 def test_only_wanted_sessions_and_runs_are_collected(run, wanted, series):
     for prefix in ('sub-01_ses-a_run-01', 'sub-01_ses-b_run-1', 'sub-01_ses-b_run-2', 'sub-02'):
-        write(run, f'sub-01/ct/{prefix}_seg-perfusion_morph.tsv')
-    (path,) = collect_tables(replace(run, **wanted))
-    table = pd.read_csv(path, sep='\t')
-    assert list(dict.fromkeys(table['series'])) == series
+        write(run, f'{prefix[:6]}/ct/{prefix}_seg-perfusion_morph.tsv', volumes())
+    collect_tables(replace(run, **wanted))
+    assert list(dict.fromkeys(read(run)['series'])) == series
+
+
+def test_nothing_to_collect_is_an_error(run):
+    with pytest.raises(UsageError, match='run the level participant first'):
+        collect_tables(run)
+
+
+@pytest.mark.parametrize('text', ['', HEADER, HEADER + 'core\tglobal\n'])
+def test_a_table_that_cannot_be_read_fails_its_series_alone(run, text):
+    write_series(run, 'sub-01')
+    write_series(run, 'sub-02')
+    write(run, 'sub-02/ct/sub-02_seg-perfusion_morph.tsv', text)
+    found, _ = collect_tables(run)
+    assert [each.state for each in found] == ['succeeded', 'failed']
+    for name in group.TABLES:
+        table = read(run, name)
+        told = table['failure'][table['participant_id'] == 'sub-02']
+        assert told.iloc[0].startswith('sub-02_seg-perfusion_morph.tsv')
+
+
+def test_columns_are_described_in_the_words_of_the_series(run):
+    write_series(run, 'sub-01')
+    about = {'noise': {'Description': 'noise', 'Units': 'HU'}, 'Settings': {}}
+    write(run, 'sub-01/ct/sub-01_desc-qualitycontrol_ctp.json', json.dumps(about))
+    collect_tables(run)
+    told = json.loads((run.output_dir / 'group_quality.json').read_text())
+    assert told['noise']['Units'] == 'HU'
+    assert 'Settings' not in told
+    assert set(read(run, 'group_quality.tsv')) <= {*told, 'status', 'caution'}
+
+
+# -- again
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Names of the tables that are opened, in order."""
+    names = []
+    original = tables.read_table
+
+    def read_table(path, *args, **kwargs):
+        names.append(path.name)
+        return original(path, *args, **kwargs)
+
+    monkeypatch.setattr(tables, 'read_table', read_table)
+    return names
+
+
+def fresh(run):
+    """Text of the tables as a call without memory writes them."""
+    (run.output_dir / tables.MANIFEST).unlink(missing_ok=True)
+    collect_tables(run)
+    return [(run.output_dir / name).read_text() for name in group.TABLES]
+
+
+def test_after_one_more_participant_only_that_one_is_read(run, opened):
+    write_series(run, 'sub-01')
+    collect_tables(run)
+    write_series(run, 'sub-02', volumes('7.0'))
+    opened.clear()
+    collect_tables(run)
+    assert sorted(opened) == sorted(
+        [*group.TABLES, *(f'sub-02{ending}' for ending in group.TABLES.values())]
+    )
+    again = [(run.output_dir / name).read_text() for name in group.TABLES]
+    assert again == fresh(run)
+
+
+def change(run):
+    write_series(run, 'sub-02', volumes('99.0'))
+
+
+def remove(run):
+    (run.output_dir / 'sub-02/ct/sub-02_seg-perfusion_morph.tsv').unlink()
+
+
+def another_column(run):
+    write_series(run, 'sub-02', quality='extra\tstatus\n1\tpass\n')
+
+
+def fail(run):
+    write_status(run, 'sub-02', 'failed', 'no AIF')
+
+
+@pytest.mark.parametrize('happen', [change, remove, another_column, fail])
+def test_what_changed_is_seen(run, happen):
+    for participant in ('sub-01', 'sub-02', 'sub-03'):
+        write_series(run, participant, volumes(f'{participant[-1]}.0'))
+        write_status(run, participant, 'succeeded')
+    collect_tables(run)
+    happen(run)
+    collect_tables(run)
+    again = [(run.output_dir / name).read_text() for name in group.TABLES]
+    assert again == fresh(run)
+
+
+def test_an_edited_group_table_is_not_believed(run):
+    write_series(run, 'sub-01')
+    collect_tables(run)
+    path = run.output_dir / 'group_volumes.tsv'
+    path.write_text(path.read_text().replace('12.50', '99.99'))
+    collect_tables(run)
+    assert '12.50' in path.read_text()
+
+
+def test_another_version_reads_anew(run, opened, monkeypatch):
+    write_series(run, 'sub-01')
+    collect_tables(run)
+    opened.clear()
+    monkeypatch.setattr(tables, '__version__', 'next')
+    collect_tables(run)
+    assert opened == [f'sub-01{ending}' for ending in group.TABLES.values()]
+
+
+# -- participants.tsv
+
+
+def make(run, text, **columns):
+    run = replace(run, **columns)
+    (run.bids_dir / 'participants.tsv').write_text(text)
+    participants = read_participants(run)
+    found, written = collect_tables(run)
+    return make_cohort(found, written['group_volumes.tsv'], participants, run)
+
+
+@pytest.fixture
+def three(run):
+    for participant in ('sub-01', 'sub-02', 'sub-03'):
+        write_series(run, participant, volumes(f'{participant[-1]}0.0'))
+    return run
+
+
+def test_microangiopathy_makes_the_groups_by_default(three):
+    cohort = make(three, 'participant_id\tmicroangiopathy\nsub-01\tyes\n02\t0\nsub-03\tn/a\n')
+    assert cohort.groups == ['microangiopathy', 'no microangiopathy']
+    assert list(cohort.table['group']) == [*cohort.groups, '']
+    assert list(cohort.table['core_global']) == [10.0, 20.0, 30.0]
+    assert 'it is not known of 1 series' in ' '.join(cohort.notes)
+
+
+def test_any_column_makes_groups(three):
+    text = 'participant_id\tsite\nsub-01\tB\nsub-02\tA\nsub-03\tB\n'
+    cohort = make(three, text, group_column='site')
+    assert cohort.groups == ['A', 'B']
+
+
+def test_without_a_column_all_are_one_group(three):
+    cohort = make_cohort(*_collected(three), None, three)
+    assert cohort.groups == ['all']
+    assert cohort.table['stroke'].all()
+
+
+def _collected(run):
+    found, written = collect_tables(run)
+    return found, written['group_volumes.tsv']
+
+
+def test_excluded_participants_are_counted_and_left_out(three):
+    text = 'participant_id\told_infarct\nsub-01\tyes\nsub-02\tno\nsub-03\tn/a\n'
+    cohort = make(three, text, exclude_column='old_infarct')
+    assert list(cohort.included['participant_id']) == ['sub-02', 'sub-03']
+    assert '1 of 3 series were left out by the column old_infarct' in cohort.notes
+
+
+def test_evident_stroke_is_a_column_or_a_core(three):
+    text = 'participant_id\tstroke_evident\tmine\nsub-01\t1\tno\nsub-02\t0\tno\n'
+    assert list(make(three, text).table['stroke']) == [True, False, False]
+    assert not make(three, text, stroke_column='mine').table['stroke'].any()
+
+
+def test_ages_and_sexes_are_read_as_bids_writes_them(three):
+    text = 'participant_id\tage\tsex\nsub-01\t89+\tf\nsub-02\tn/a\tMale\nsub-03\t70\to\n'
+    table = make(three, text).table
+    assert list(table['sex']) == ['F', 'M', '']
+    assert list(table['age'].fillna(-1)) == [89, -1, 70]
+
+
+@pytest.mark.parametrize(
+    ('columns', 'said'),
+    [
+        ({'group_column': 'sites'}, 'did you mean site'),
+        ({'exclude_column': 'site'}, "holds 'A'; yes or no is needed"),
+        ({'group_column': 'participant_id', 'stroke_column': 'site'}, "holds 'A'"),
+    ],
+)
+def test_columns_that_cannot_be_used_are_refused(three, columns, said):
+    with pytest.raises(UsageError, match=said):
+        make(three, 'participant_id\tsite\nsub-01\tA\nsub-02\tB\n', **columns)
+
+
+def test_a_column_of_figures_makes_no_groups(run):
+    rows = ''.join(f'sub-{i:02}\t{i}\n' for i in range(1, 15))
+    for i in range(1, 15):
+        write_series(run, f'sub-{i:02}')
+    with pytest.raises(UsageError, match='has 14 values, such as 1, 2, 3; at most 12'):
+        make(run, f'participant_id\tage\n{rows}', group_column='age')
+
+
+def test_a_column_without_participants_tsv_is_refused(run):
+    with pytest.raises(UsageError, match='which is not there'):
+        read_participants(replace(run, group_column='site'))
+
+
+def test_a_participant_with_two_rows_is_refused(run):
+    (run.bids_dir / 'participants.tsv').write_text('participant_id\nsub-01\n01\n')
+    with pytest.raises(UsageError, match='more than one row of sub-01'):
+        read_participants(run)
+
+
+# -- the whole level
+
+
+def test_all_files_are_written_and_no_temporary_stays(run, caplog):
+    caplog.set_level(logging.INFO)
+    write_series(run, 'sub-01')
+    written = run_group_level(run)
+    assert all(path.is_file() for path in written)
+    here = {path.name for path in run.output_dir.iterdir()}
+    stems = ('group_volumes', 'group_quality', 'group_statistics')
+    assert here == {
+        'sub-01', 'logs', 'group.html', *(f'{stem}{end}' for stem in stems for end in ('.tsv', '.json'))
+    }  # fmt: skip
+    assert 'sub-02: not processed' in caplog.messages
+    table = read(run, group.STATISTICS)
+    assert list(table) == list(json.loads((run.output_dir / 'group_statistics.json').read_text()))
+    mean = table[(table['comparison'] == 'core global') & (table['statistic'] == 'mean')]
+    assert list(mean['value']) == ['12.5', '12.5']
+
+
+def test_series_that_failed_are_left_out_of_statistics(three):
+    write_status(three, 'sub-03', 'failed', 'no AIF')
+    run_group_level(three)
+    table = read(three, group.STATISTICS)
+    assert table['value'][table['comparison'] == 'series'].iloc[0] == '2'
+
+
+def test_user_text_shows_as_text(three):
+    (three.output_dir / 'sub-01.html').write_text('')
+    text = 'participant_id\tsite\nsub-01\t</script><b>x</b>\nsub-02\tB\nsub-03\tB\n'
+    (three.bids_dir / 'participants.tsv').write_text(text)
+    run_group_level(replace(three, group_column='site'))
+    page = (three.output_dir / 'group.html').read_text()
+    assert '<b>x' not in page
+    assert '&lt;/script&gt;&lt;b&gt;x' in page
+    assert '<a href="sub-01.html">sub-01</a>' in page
+    assert 'href="sub-02.html"' not in page
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(run, monkeypatch):
+    write_series(run, 'sub-01')
+
+    def refuse(*args):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(tables, 'put_in_place', refuse)
+    with pytest.raises(UsageError, match=r'cannot write to .* \(No space left'):
+        run_group_level(run)

@@ -35,9 +35,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     'figures': LEAVES,
     'phantom': LEAVES,
     'perfusion': {'exceptions'},
+    'statistics': {'exceptions'},
     'interfaces': LEAVES | DRAWERS | {'perfusion'},
     'workflows': LEAVES | DRAWERS | {'perfusion', 'interfaces'},
-    **dict.fromkeys(DOORS, LEAVES | DRAWERS | DOORS | ROOMS),
+    **dict.fromkeys(DOORS, LEAVES | DRAWERS | DOORS | ROOMS | {'statistics'}),
     '__init__': set(),
     '__main__': {'cli'},
 }

@@ -37,6 +37,8 @@ logger = logging.getLogger('ctpprep')
 OF_SERIES = (
     'bids_filter_file', 'entry', 'frame_interval', 'frame_times', 'derivatives', 'brain_mask', 'aif_file'
 )  # fmt: skip
+# columns of participants.tsv
+OF_GROUP = ('group_column', 'stroke_column', 'exclude_column')
 
 
 def run_participants(method: MethodSettings, run: RunSettings) -> int:
@@ -45,6 +47,7 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
     from ctpprep.series import find_series
     from ctpprep.supplied import add_supplied
 
+    refuse(run, OF_GROUP, 'group', 'participant')
     if run.use_plugin is not None:
         from ctpprep.plugins import read_plugin
 
@@ -214,14 +217,19 @@ def remove_stale(
 
 
 def run_group(run: RunSettings) -> int:
-    """Collect the tables of all participants; return the exit code."""
-    from ctpprep.group import collect_tables
+    """Collect the tables of all participants, with statistics and a page; return the exit code."""
+    from ctpprep.group import run_group_level
 
-    for each in described(RunSettings):
-        if each.name in (*INSTEAD, *OF_SERIES) and getattr(run, each.name) != each.default:
-            raise UsageError(
-                f'{spellings(each)[-1]} is of the level participant; the group level knows no such'
-            )
-    written = collect_tables(run)
+    refuse(run, (*INSTEAD, *OF_SERIES), 'participant', 'group')
+    written = run_group_level(run)
     logger.info('written: %s', ', '.join(str(path) for path in written))
     return 0
+
+
+def refuse(run: RunSettings, names: Sequence[str], level: str, here: str) -> None:
+    """Refuse options of the other level."""
+    for each in described(RunSettings):
+        if each.name in names and getattr(run, each.name) != each.default:
+            raise UsageError(
+                f'{spellings(each)[-1]} is of the level {level}; the {here} level knows no such'
+            )

@@ -205,7 +205,7 @@ def build_report(
     facts = {name: value for name, value in run_info.items() if name != 'failed'}
     sections = collect(output_dir, label, run_info.get('failed', []))
     page = (
-        _environment()
+        environment()
         .get_template('report.html')
         .render(
             label=label,
@@ -430,7 +430,7 @@ def millilitres(row: dict[str, str]) -> str:
 
 
 @cache
-def _environment() -> Any:
+def environment() -> Any:
     """Make the jinja2 environment; text is escaped unless it is marked as HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup

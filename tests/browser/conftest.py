@@ -103,7 +103,9 @@ class Browser:
             page.send('Emulation.setScriptExecutionDisabled', value=True)
         page.url = Path(path).absolute().as_uri()
         page.send('Page.navigate', url=page.url)
-        self.wait(lambda: page.loaded, f'{path} to load')
+        # asked for: the event of the load can get lost when the tab changes its process
+        here = json.dumps(page.url)
+        page.wait_for(f'document.readyState === "complete" && location.href === {here}')
         return page
 
     def send(self, method: str, session: str = '', **params: Any) -> dict[str, Any]:
@@ -165,7 +167,7 @@ class Page:
 
     def __init__(self, browser: Browser, session: str, target: str) -> None:
         self.browser, self.session, self.target = browser, session, target
-        self.url, self.loaded = '', False
+        self.url = ''
         self.requests: list[str] = []
         self.errors: list[str] = []
 
@@ -175,9 +177,7 @@ class Page:
 
     def notice(self, event: str, told: dict[str, Any]) -> None:
         """Keep what is asked of pages later."""
-        if event == 'Page.loadEventFired':
-            self.loaded = bool(self.url)
-        elif event == 'Network.requestWillBeSent':
+        if event == 'Network.requestWillBeSent':
             address = told['request']['url']
             if address.partition('#')[0] != self.url and not address.startswith(
                 ('data:', 'blob:', 'about:')
@@ -208,11 +208,20 @@ class Page:
     def wait_for(self, script: str) -> Any:
         """Wait until an expression of JavaScript holds, and return its value."""
         end = time.monotonic() + LIMIT_S
-        while not (value := self.evaluate(script)):
+        while not (value := self._try(script)):
             if time.monotonic() > end:
                 raise BrowserError(f'waited {LIMIT_S} s for {script}')
             time.sleep(0.05)
         return value
+
+    def _try(self, script: str) -> Any:
+        """Evaluate; None while a page gives way to the next."""
+        try:
+            return self.evaluate(script)
+        except BrowserError as error:
+            if 'context' in str(error) or 'navigated' in str(error):
+                return None
+            raise
 
     def box(self, selector: str) -> tuple[float, float, float, float]:
         """Bring an element into view; left, top, width and height in the window, pixels."""

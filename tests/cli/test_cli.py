@@ -227,7 +227,7 @@ def test_group_collects_tables(dataset, graph, capsys):
     table.write_text('region\tvolume_ml\ncore\t3\n')
     assert call(dataset, level='group') == 0
     assert (dataset.parent / 'out' / 'group_volumes.tsv').exists()
-    assert 'sub-02 is not in group_volumes.tsv' in capsys.readouterr().out
+    assert 'sub-02: not processed' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -238,6 +238,12 @@ def test_group_collects_tables(dataset, graph, capsys):
 def test_what_the_group_level_does_not_know_is_refused(dataset, graph, capsys, option):
     assert call(dataset, *option.split(), level='group') == 2
     assert f'{option.split()[0]} is of the level participant' in error_of(capsys)
+
+
+@pytest.mark.parametrize('option', ['--group-column', '--stroke-column', '--exclude-column'])
+def test_the_participant_level_knows_no_columns(dataset, graph, capsys, option):
+    assert call(dataset, option, 'site') == 2
+    assert f'{option} is of the level group' in error_of(capsys)
 
 
 # -- options

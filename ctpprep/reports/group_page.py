@@ -1,0 +1,445 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of the group level: one file, everything inside, no request.
+
+Plots are drawn in the browser by plotly.js from the rows of the page; where scripts are off, a picture
+of the main plot and all tables remain.
+"""
+
+import base64
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ctpprep import __version__
+from ctpprep.interfaces.bids import put_in_place
+from ctpprep.reports.inline import data, plotly_script, policy, script
+from ctpprep.reports.page import STATUS, TEMPLATES, environment, figure
+from ctpprep.statistics import SETS, complete
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ctpprep.group.cohort import Cohort
+    from ctpprep.group.tables import Table
+
+PAGE = 'group.html'
+#: Colours of groups that colour-blind readers tell apart (Okabe and Ito); symbols differ as well.
+COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00', '#7f6a00', '#444444')
+SYMBOLS = ('circle', 'diamond', 'square', 'triangle-up', 'cross', 'x', 'star', 'pentagon')
+WITHOUT = 'not known'
+#: A figure is an outlier so many interquartile ranges beyond the quartiles of the cohort (Tukey).
+FENCE = 3.0
+#: Fewer series have no meaningful quartiles.
+LEAST_FOR_FENCE = 8
+#: Rows of the table of outliers that are shown.
+MOST_OUTLIERS = 200
+
+
+@dataclass
+class Outlier:
+    """A series to look at, and why."""
+
+    series: str
+    link: str
+    status: str
+    reasons: list[str]
+
+
+def build_page(
+    output_dir: Path, cohort: 'Cohort', statistics: 'pd.DataFrame', quality: 'Table'
+) -> Path:
+    """Write `group.html`.
+
+    Parameters
+    ----------
+    output_dir : Path
+        The derivatives folder: participants' reports that are there are linked.
+    cohort : Cohort
+    statistics : DataFrame
+        As `ctpprep.statistics.analyse` makes it.
+    quality : Table
+        `group_quality.tsv`.
+
+    Returns
+    -------
+    Path
+    """
+    grades = read_grades(quality)
+    pages = {path.name for path in output_dir.glob('sub-*.html')}
+    series = [_row(each, grades.get(each['series'], {}), pages)
+              for each in cohort.table.to_dict('records')]  # fmt: skip
+    legend = (
+        [*cohort.groups, WITHOUT]
+        if any(each['group'] == WITHOUT for each in series)
+        else cohort.groups
+    )
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(legend)}
+    titles = read_titles((output_dir / 'group_quality.tsv').with_suffix('.json'))
+    scripts = [plotly_script(), (TEMPLATES / 'group.js').read_text(encoding='utf-8')]
+    lines = _lines(statistics)
+    counted = [each for each in series if each['counts']]
+    content = {
+        'groups': legend,
+        'colours': list(colours.values()),
+        'symbols': [SYMBOLS[i % len(SYMBOLS)] for i in range(len(legend))],
+        'series': [
+            [each['series'], each['link'], legend.index(each['group']), each['stroke'],
+             each['core_global'], each['core_local']]
+            for each in counted
+            if each['core_global'] is not None and each['core_local'] is not None
+        ],
+        'lines': lines,
+        'checks': count_grades(quality, titles),
+    }  # fmt: skip
+    page = (
+        environment()
+        .get_template('group.html')
+        .render(
+            policy=policy(scripts),
+            scripts=[script(each) for each in scripts],
+            data=data('cohort', content),
+            series=series,
+            counted=len(counted),
+            participants=cohort.table['participant_id'].nunique(),
+            notes=cohort.notes,
+            summaries=[(name, *summarize(statistics, name)) for name in SETS],
+            statistics=statistics.to_dict('records'),
+            outliers=find_outliers(series, quality, titles, lines.get('all', {})),
+            most=MOST_OUTLIERS,
+            picture=draw_fallback(cohort, statistics, colours),
+            several=len(cohort.groups) > 1,
+            lights=STATUS,
+            short=short,
+            version=__version__,
+            written=datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC'),
+        )
+    )
+    path = output_dir / PAGE
+    put_in_place(lambda partial: partial.write_text(page, encoding='utf-8'), path)
+    return path
+
+
+def _row(each: dict[str, Any], grades: dict[str, str], pages: set[str]) -> dict[str, Any]:
+    """Make what the page shows of one series."""
+    page = f'{each["participant_id"]}.html'
+    values = {
+        name: None if math.isnan(each[name]) else round(each[name], 4)
+        for name in (
+            'core_global',
+            'core_local',
+            'hypoperfusion',
+            'mismatch_global',
+            'mismatch_local',
+        )
+    }
+    before, after = values['core_global'], values['core_local']
+    return {
+        'series': each['series'] if each['series'] != 'n/a' else each['participant_id'],
+        'link': page if page in pages else '',
+        'group': each['group'] or WITHOUT,
+        'stroke': bool(each['stroke']),
+        'state': 'left out'
+        if each['excluded'] and each['state'] == 'succeeded'
+        else each['state'],
+        'counts': each['state'] == 'succeeded' and not each['excluded'],
+        'reason': each['reason'],
+        'difference': None if before is None or after is None else round(after - before, 4),
+        'status': grades.get('status', ''),
+        'caution': grades.get('caution', ''),
+        **values,
+    }
+
+
+def read_grades(quality: 'Table') -> dict[str, dict[str, str]]:
+    """Read the worst grade and the caution of each series."""
+    place = {column: i for i, column in enumerate(quality.header)}
+    wanted = [name for name in ('status', 'caution') if name in place]
+    return {
+        cells[place['series']]: {
+            name: '' if cells[place[name]] == 'n/a' else cells[place[name]] for name in wanted
+        }
+        for cells in quality.rows
+    }
+
+
+def read_titles(path: Path) -> dict[str, dict[str, str]]:
+    """Read title and unit of each check from the column dictionary."""
+    told = json.loads(path.read_text(encoding='utf-8'))
+    return {
+        name: {'title': str(each.get('LongName', name)), 'unit': str(each.get('Units', ''))}
+        for name, each in told.items()
+        if isinstance(each, dict)
+    }
+
+
+def _checks(quality: 'Table') -> list[str]:
+    """Name the checks: columns that have a grade."""
+    columns = set(quality.header)
+    return [
+        name.removesuffix('_status')
+        for name in quality.header
+        if name.endswith('_status') and name.removesuffix('_status') in columns
+    ]
+
+
+def count_grades(quality: 'Table', titles: dict[str, dict[str, str]]) -> list[list[Any]]:
+    """Count the grades of each check: title, passed, cautions, failures."""
+    place = {column: i for i, column in enumerate(quality.header)}
+    rows = []
+    for name in _checks(quality):
+        grades = [cells[place[f'{name}_status']] for cells in quality.rows]
+        title = titles.get(name, {}).get('title', name)
+        rows.append([title, *(grades.count(grade) for grade in ('pass', 'warn', 'fail'))])
+    return sorted(rows, key=lambda each: (each[3], each[2]))
+
+
+def find_outliers(
+    series: Sequence[dict[str, Any]],
+    quality: 'Table',
+    titles: dict[str, dict[str, str]],
+    limits: dict[str, list[float | None]],
+) -> list[Outlier]:
+    """Find the series to look at.
+
+    These are series without a result, with a failed check, with one that is cautioned about and far off
+    from the cohort, or with local - global outside of the limits of agreement of their group.
+
+    Parameters
+    ----------
+    series : sequence of dict
+        Rows of the page.
+    quality : Table
+    titles : dict
+        Title and unit of each check.
+    limits : dict
+        Of each group: slope, intercept, mean difference, lower and upper limit.
+
+    Returns
+    -------
+    list of Outlier
+        Those with most reasons first.
+    """
+    place = {column: i for i, column in enumerate(quality.header)}
+    reasons: dict[str, list[str]] = {}
+    for name in _checks(quality):
+        title, unit = (titles.get(name, {}).get(key, '') or name for key in ('title', 'unit'))
+        unit = '' if unit == name else unit
+        texts = [cells[place[name]] for cells in quality.rows]
+        values = np.array([_number(text) for text in texts])
+        finite = values[np.isfinite(values)]
+        low, high = -math.inf, math.inf
+        if len(finite) >= LEAST_FOR_FENCE:
+            first, middle, third = np.percentile(finite, [25, 50, 75])
+            if third > first:
+                low, high = first - FENCE * (third - first), third + FENCE * (third - first)
+        for cells, value in zip(quality.rows, values, strict=True):
+            mine = reasons.setdefault(cells[place['series']], [])
+            if cells[place[f'{name}_status']] == 'fail':
+                mine.append(f'{title}: {figure(value, unit)}, failed')
+            elif cells[place[f'{name}_status']] == 'warn' and not low <= value <= high:
+                mine.append(
+                    f'{title}: {figure(value, unit)}, the median is {figure(middle, unit)}'
+                )
+    found = []
+    for each in series:
+        told = list(reasons.get(each['series'], ()))
+        if each['state'] not in ('succeeded', 'left out'):
+            told.insert(0, ': '.join(dict.fromkeys(filter(None, (each['state'], each['reason'])))))
+        *_, lower, upper = limits.get(each['group'], [None, None])
+        known = None not in (lower, upper, each['difference'])
+        if each['counts'] and known and not lower <= each['difference'] <= upper:
+            told.append(
+                f'Local - global: {each["difference"]:.1f} mL, outside of the limits of agreement'
+            )
+        if each['caution']:
+            told.append(f'Local normalization is unreliable: {each["caution"]}')
+        if told:
+            found.append(Outlier(each['series'], each['link'], each['status'], told))
+    return sorted(found, key=lambda each: (-len(each.reasons), each.series))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _lines(statistics: 'pd.DataFrame') -> dict[str, dict[str, list[float | None]]]:
+    """List slope, intercept, mean difference and limits (2 SD) by set and group."""
+    wanted = ('slope', 'intercept', 'mean difference', 'lower limit 2 SD', 'upper limit 2 SD')
+    found: dict[str, dict[str, list[float | None]]] = {}
+    for each in statistics.to_dict('records'):
+        if each['statistic'] in wanted and each['comparison'] in (
+            'local on global',
+            'local - global',
+        ):
+            values = found.setdefault(each['set'], {}).setdefault(
+                each['group'], [None] * len(wanted)
+            )
+            value = each['value']
+            values[wanted.index(each['statistic'])] = None if math.isnan(value) else value
+    return found
+
+
+# what the summary tells: words, comparison, and how a group and two groups are written
+def summarize(
+    statistics: 'pd.DataFrame', name: str
+) -> tuple[list[str], list[tuple[str, list[str]]], list[tuple[str, list[str]]]]:
+    """Write the table of one set of series, as the paper has it, and that of its patients.
+
+    Parameters
+    ----------
+    statistics : DataFrame
+    name : str
+        Of the set.
+
+    Returns
+    -------
+    groups : list of str
+        Heads of the columns.
+    figures, patients : list of tuple
+        What a row tells, and its cells.
+    """
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    groups: dict[str, None] = {}
+    for each in statistics.to_dict('records'):
+        if each['set'] == name and each['comparison'] != 'groups':
+            groups[each['group']] = None
+            rows[each['group'], each['comparison'], each['statistic']] = each
+
+    def get(group: str, comparison: str, statistic: str, kind: str = 'value') -> Any:
+        value = rows.get((group, comparison, statistic), {}).get(kind)
+        return None if value is None or (isinstance(value, float) and math.isnan(value)) else value
+
+    def cell(group: str, comparison: str, statistic: str, digits: int = 1, sd: str = '') -> str:
+        value = get(group, comparison, statistic)
+        if value is None:
+            return rows.get((group, comparison, statistic), {}).get('reason', '') or '–'
+        text = f'{value:.{digits}f}'
+        if sd and (spread := get(group, comparison, sd)) is not None:
+            return f'{text} ({spread:.{digits}f})'
+        low, high = (get(group, comparison, statistic, kind) for kind in ('ci_low', 'ci_high'))
+        return text if low is None else f'{text} [{low:.{digits}f}, {high:.{digits}f}]'
+
+    def between(
+        group: str, comparison: str, statistic: str, test: str = '', digits: int = 1
+    ) -> str:
+        text = cell(group, comparison, statistic, digits)
+        p = get(group, comparison, test or statistic, 'p')
+        return text if p is None else f'{text}; {show_p(p)}'
+
+    def line(words: str, of_one: Any, of_two: Any = None) -> tuple[str, list[str]]:
+        pair = of_two or (lambda group: '')
+        return words, [pair(group) if ' - ' in group and (group, 'series', 'number') not in rows
+                       else of_one(group) for group in groups]  # fmt: skip
+
+    both = 'local - global'
+    figures = [
+        line('Series', lambda g: cell(g, 'series', 'number', 0)),
+        line('Core global, mL: mean (SD)', lambda g: cell(g, 'core global', 'mean', sd='sd'),
+             lambda g: between(g, 'core global', 'difference of means', 'mann-whitney')),
+        line('Core local, mL: mean (SD)', lambda g: cell(g, 'core local', 'mean', sd='sd'),
+             lambda g: between(g, 'core local', 'difference of means', 'mann-whitney')),
+        line('Local - global, mL: mean (SD)', lambda g: cell(g, both, 'mean difference', sd='sd'),
+             lambda g: between(g, both, 'difference of means', 'mann-whitney')),
+        line('Limits of agreement (2 SD), mL', lambda g:
+             f'{cell(g, both, "lower limit 2 SD").split(" [")[0]} to '
+             f'{cell(g, both, "upper limit 2 SD").split(" [")[0]}'
+             if get(g, both, 'lower limit 2 SD') is not None else cell(g, both, 'lower limit 2 SD')),
+        line('Wilcoxon, local and global', lambda g: show_p(get(g, both, 'wilcoxon', 'p'))
+             if get(g, both, 'wilcoxon', 'p') is not None else cell(g, both, 'wilcoxon')),
+        line('Effect size (rank-biserial)', lambda g: cell(g, both, 'rank-biserial correlation', 2),
+             lambda g: cell(g, both, 'rank-biserial correlation', 2)),
+        line('Slope of local on global [95 % CI]', lambda g: cell(g, 'local on global', 'slope', 2),
+             lambda g: between(g, 'local on global', 'difference of slopes', digits=2)),
+        line('Its intercept, mL', lambda g: cell(g, 'local on global', 'intercept', 1)),
+        line('Slope through the origin [95 % CI]',
+             lambda g: cell(g, 'local on global', 'slope through origin', 2),
+             lambda g: between(g, 'local on global', 'difference of slopes through origin', digits=2)),
+        line('Mean local / mean global core', lambda g: cell(g, 'local on global', 'ratio of means', 2)),
+    ]  # fmt: skip
+
+    def count(group: str, trait: str) -> str:
+        number, part = (get(group, 'patients', f'{trait}, {kind}') for kind in ('number', 'share'))
+        if number is None:
+            told = (f'{trait}, number', trait)
+            reasons = [rows.get((group, 'patients', each), {}).get('reason', '') for each in told]
+            return next(filter(None, reasons), '–')
+        return f'{number:.0f} ({100 * part:.0f} %)'
+
+    def age(group: str) -> str:
+        if get(group, 'patients', 'age, mean') is None:
+            return rows.get((group, 'patients', 'age'), {}).get('reason', '') or '–'
+        return cell(group, 'patients', 'age, mean', sd='age, sd')
+
+    patients = [
+        line('Patients', lambda g: cell(g, 'patients', 'number', 0)),
+        line('Female', lambda g: count(g, 'female'),
+             lambda g: between(g, 'patients', 'female, odds ratio', digits=2)),
+        line('Age, years: mean (SD)', age,
+             lambda g: between(g, 'patients', 'age, difference of means')),
+        line('Stroke evident', lambda g: count(g, 'stroke evident'),
+             lambda g: between(g, 'patients', 'stroke evident, odds ratio', digits=2)),
+    ]  # fmt: skip
+    return list(groups), figures, patients
+
+
+def short(value: float | None) -> str:
+    """Write a figure with four digits; nothing for what is missing.
+
+    Examples
+    --------
+    >>> short(12.3456), short(0.00001234), short(float('nan'))
+    ('12.35', '1.234e-05', '')
+    """
+    return '' if value is None or math.isnan(value) else f'{value:.4g}'
+
+
+def show_p(p: float) -> str:
+    """Write a p value.
+
+    Examples
+    --------
+    >>> show_p(0.00002), show_p(0.0312)
+    ('p < 0.001', 'p = 0.031')
+    """
+    return 'p < 0.001' if p < 0.001 else f'p = {p:.3f}'
+
+
+def draw_fallback(cohort: 'Cohort', statistics: 'pd.DataFrame', colours: dict[str, str]) -> str:
+    """Draw scatter and Bland-Altman plot as a picture (data URI), for readers without scripts."""
+    from matplotlib.figure import Figure
+
+    table = complete(cohort.included)
+    lines = _lines(statistics).get('all', {})
+    drawn = Figure(figsize=(12, 5), layout='constrained')
+    scatter, agreement = drawn.subplots(1, 2)
+    most = max(1.0, float(table[['core_global', 'core_local']].max().max()) if len(table) else 1.0)
+    scatter.plot([0, most], [0, most], color='#777', linestyle=':', label='identity')
+    agreement.axhline(0, color='#777', linestyle=':')
+    for name, colour in colours.items():
+        part = table[table['group'].replace('', WITHOUT) == name]
+        x, y = part['core_global'].to_numpy(float), part['core_local'].to_numpy(float)
+        scatter.scatter(x, y, 12, color=colour, alpha=0.6, label=name)
+        agreement.scatter((x + y) / 2, y - x, 12, color=colour, alpha=0.6)
+        slope, intercept, *heights = lines.get(name, [None] * 5)
+        if slope is not None and intercept is not None:
+            ends = np.array([x.min(), x.max()])
+            scatter.plot(ends, intercept + slope * ends, color=colour)
+        for height, style in zip(heights, ('-', '--', '--'), strict=True):
+            if height is not None:
+                agreement.axhline(height, color=colour, linestyle=style)
+    scatter.set(xlabel='core global, mL', ylabel='core local, mL')
+    agreement.set(xlabel='mean of both cores, mL', ylabel='local - global, mL')
+    scatter.legend()
+    written = io.BytesIO()
+    drawn.savefig(written, format='png', dpi=110)
+    return 'data:image/png;base64,' + base64.b64encode(written.getvalue()).decode()

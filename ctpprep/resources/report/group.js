@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+// The plots of the group page, and its table that sorts and filters.
+'use strict';
+(() => {
+  document.documentElement.classList.add('scripts');
+  const cohort = JSON.parse(document.getElementById('cohort').textContent);
+  // plotly reads a few tags in text: names of series and groups are shown as they are
+  const plain = (text) => text.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;');
+  const config = { responsive: true, displaylogo: false, scrollZoom: false, modeBarButtons: [['toImage', 'zoom2d', 'pan2d', 'resetScale2d']] };
+  const soft = '#57656e';
+
+  function layout(x, y, more = {}) {
+    const axis = { gridcolor: '#e6eaed', zerolinecolor: '#c3cbd1', automargin: true };
+    return {
+      font: { family: 'system-ui, sans-serif', size: 13, color: '#1c2429' },
+      margin: { l: 60, r: 15, t: 75, b: 50 }, hovermode: 'closest', plot_bgcolor: '#fff',
+      legend: { orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom' },
+      xaxis: { ...axis, title: { text: x } }, yaxis: { ...axis, title: { text: y } }, ...more,
+    };
+  }
+
+  function pointsOf(set, group) {
+    return cohort.series.filter((each) => each[2] === group && (set === 'all' || each[3]));
+  }
+
+  function points(found, group, x, y) {
+    return {
+      type: 'scatter', mode: 'markers', name: `${plain(cohort.groups[group])} (n = ${found.length})`,
+      x, y, text: found.map((each) => plain(each[0])), customdata: found.map((each) => each[1]),
+      marker: { color: cohort.colours[group], symbol: cohort.symbols[group], size: 8, opacity: 0.65 },
+    };
+  }
+
+  function line(group, name, x, y, dash, more = {}) {
+    const color = group === null ? soft : cohort.colours[group];
+    return { type: 'scatter', mode: 'lines', name, x, y, line: { color, dash, width: 2 }, hoverinfo: 'skip', showlegend: false, ...more };
+  }
+
+  function drawAgreement(set) {
+    const scatter = [], agreement = [], shown = [];
+    const all = cohort.series.filter((each) => set === 'all' || each[3]);
+    const most = all.reduce((top, each) => Math.max(top, each[4], each[5]), 1) * 1.04;
+    const middles = all.map((each) => (each[4] + each[5]) / 2);
+    const span = [0, middles.reduce((top, each) => Math.max(top, each), 1) * 1.04];
+    scatter.push(line(null, 'identity', [0, most], [0, most], 'dot', { showlegend: true }));
+    agreement.push(line(null, 'no difference', span, [0, 0], 'dot', { showlegend: true }));
+    cohort.groups.forEach((name, group) => {
+      const found = pointsOf(set, group);
+      const x = found.map((each) => each[4]), y = found.map((each) => each[5]);
+      scatter.push(points(found, group, x, y));
+      agreement.push(points(found, group, x.map((each, i) => (each + y[i]) / 2), y.map((each, i) => each - x[i])));
+      const [slope, intercept, mean, low, high] = (cohort.lines[set] || {})[name] || [];
+      if (slope != null && intercept != null) {
+        const ends = [Math.min(...x), Math.max(...x)];
+        scatter.push(line(group, 'regression', ends, ends.map((each) => intercept + slope * each), 'solid'));
+      }
+      [[mean, 'solid', 'mean'], [low, 'dash', '-2 SD'], [high, 'dash', '+2 SD']].forEach(([height, dash, words]) => {
+        if (height == null) return;
+        agreement.push(line(group, words, span, [height, height], dash));
+        shown.push({ xref: 'paper', x: 1 - 0.2 * (group % 5), y: height, xanchor: 'right', yanchor: 'bottom', showarrow: false,
+          text: `${words} ${height.toFixed(1)}`, font: { size: 11, color: cohort.colours[group] } });
+      });
+    });
+    const ranges = { range: [-0.03 * most, most] };
+    const square = layout('core global, mL', 'core local, mL');
+    Object.assign(square.xaxis, ranges);
+    Object.assign(square.yaxis, ranges);
+    square.yaxis.scaleanchor = 'x';
+    square.yaxis.constrain = square.xaxis.constrain = 'domain';
+    const told = '<b>%{text}</b><br>global %{x:.1f} mL, local %{y:.1f} mL<extra></extra>';
+    const other = '<b>%{text}</b><br>mean %{x:.1f} mL, local - global %{y:.1f} mL<extra></extra>';
+    scatter.forEach((trace) => { if (trace.mode === 'markers') trace.hovertemplate = told; });
+    agreement.forEach((trace) => { if (trace.mode === 'markers') trace.hovertemplate = other; });
+    Plotly.react('scatter', scatter, square, config);
+    Plotly.react('bland-altman', agreement, layout('mean of both cores, mL', 'local - global, mL', { annotations: shown }), config);
+  }
+
+  function drawBoxes(set) {
+    const traces = [];
+    cohort.groups.forEach((name, group) => {
+      const found = pointsOf(set, group);
+      const x = [], y = [], text = [], customdata = [];
+      ['global', 'local'].forEach((which, place) => found.forEach((each) => {
+        x.push(`core ${which}`); y.push(each[4 + place]); text.push(plain(each[0])); customdata.push(each[1]);
+      }));
+      traces.push({ type: 'box', name: `${plain(name)} (n = ${found.length})`, x, y, text, customdata, boxpoints: found.length > 200 ? 'outliers' : 'all',
+        jitter: 0.5, pointpos: 0, boxmean: true, hovertemplate: '%{text}: %{y:.1f} mL<extra></extra>',
+        marker: { color: cohort.colours[group], symbol: cohort.symbols[group], size: 5, opacity: 0.6 }, line: { width: 1.5 } });
+    });
+    Plotly.react('boxes', traces, layout('', 'core, mL', { boxmode: 'group' }), config);
+  }
+
+  function drawChecks() {
+    const grades = [['passed', '#56b4e9', ''], ['caution', '#e69f00', '/'], ['failed', '#a3262a', 'x']];
+    const titles = cohort.checks.map((each) => plain(each[0]));
+    const place = document.getElementById('checks');
+    place.style.height = `${140 + 20 * titles.length}px`;
+    const traces = grades.map(([name, color, shape], i) => ({
+      type: 'bar', orientation: 'h', name, y: titles, x: cohort.checks.map((each) => each[i + 1]),
+      marker: { color, pattern: { shape, fgcolor: '#fff', size: 6, fillmode: 'overlay' } }, hovertemplate: `%{y}: %{x} ${name}<extra></extra>`,
+    }));
+    const bars = layout('series', '', { barmode: 'stack', bargap: 0.25 });
+    bars.legend.traceorder = 'normal';
+    Plotly.react(place, traces, bars, config);
+  }
+
+  function draw(set) {
+    drawAgreement(set);
+    drawBoxes(set);
+    document.querySelectorAll('button[data-set]').forEach((each) => each.setAttribute('aria-pressed', String(each.dataset.set === set)));
+  }
+
+  draw('all');
+  drawChecks();
+  document.querySelectorAll('button[data-set]').forEach((each) => each.addEventListener('click', () => draw(each.dataset.set)));
+  ['scatter', 'bland-altman', 'boxes'].forEach((id) => document.getElementById(id).on('plotly_click', (told) => {
+    const page = told.points[0].customdata;
+    if (page) window.location.href = encodeURI(page);
+  }));
+
+  // the table
+  const heads = [...document.querySelectorAll('#table thead th')];
+  const body = document.querySelector('#table tbody');
+  const columns = heads.map((each) => each.dataset.column);
+  const numeric = new Set(['core_global', 'core_local', 'difference', 'hypoperfusion', 'mismatch_global', 'mismatch_local']);
+  const rows = [...body.rows].map((element) => {
+    const texts = [...element.cells].map((cell) => cell.textContent);
+    const values = texts.map((text, i) => (!numeric.has(columns[i]) ? text : text === '' ? null : Number(text)));
+    return { element, values, all: texts.join(' ').toLowerCase() };
+  });
+  const grade = ['pass', 'warn', 'fail'];
+  const names = new Intl.Collator('en', { numeric: true });
+
+  function order(column, a, b) {
+    if (columns[column] === 'status') return grade.indexOf(a) - grade.indexOf(b);
+    return typeof a === 'number' ? a - b : names.compare(a, b);
+  }
+
+  function sort(column) {
+    const way = heads[column].getAttribute('aria-sort') === 'ascending' ? -1 : 1;
+    heads.forEach((each, i) => each.setAttribute('aria-sort', i !== column ? 'none' : way > 0 ? 'ascending' : 'descending'));
+    const empty = (value) => value === null || value === '';
+    rows.sort((one, other) => {
+      const a = one.values[column], b = other.values[column];
+      // what is missing stays below
+      if (empty(a) || empty(b)) return Number(empty(a)) - Number(empty(b));
+      return way * order(column, a, b);
+    });
+    body.append(...rows.map((each) => each.element));
+  }
+
+  function comparison(text) {
+    const found = /^([a-z -]+?)\s*(<=|>=|<|>|=)\s*(-?[0-9.]+)$/.exec(text);
+    if (!found) return null;
+    const named = found[1].trim().replace(/[ ]+/g, '_');
+    const column = columns.indexOf(named === 'local_-_global' ? 'difference' : named);
+    if (column < 0 || !numeric.has(columns[column])) return null;
+    const limit = Number(found[3]);
+    const is = { '<': (a) => a < limit, '>': (a) => a > limit, '<=': (a) => a <= limit, '>=': (a) => a >= limit, '=': (a) => a === limit };
+    return (row) => row.values[column] !== null && is[found[2]](row.values[column]);
+  }
+
+  function filter() {
+    const text = document.getElementById('filter').value.trim().toLowerCase();
+    const status = document.getElementById('only-status').value;
+    const state = document.getElementById('only-state').value;
+    const words = text.split(/\s+/);
+    const holds = comparison(text) || ((row) => words.every((word) => row.all.includes(word)));
+    let count = 0;
+    rows.forEach((row) => {
+      const shown = holds(row) && (!status || row.values[columns.indexOf('status')] === status)
+        && (!state || row.values[columns.indexOf('state')] === state);
+      row.element.hidden = !shown;
+      count += shown;
+    });
+    document.getElementById('count').textContent = count;
+  }
+
+  heads.forEach((each, column) => each.querySelector('button').addEventListener('click', () => sort(column)));
+  ['filter', 'only-status', 'only-state'].forEach((id) => document.getElementById(id).addEventListener('input', filter));
+})();

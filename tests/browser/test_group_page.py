@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of the group level in a browser: plots, sets, the table that sorts and filters, links."""
+
+import pytest
+
+from ctpprep.group import run_group_level
+from ctpprep.settings import RunSettings
+
+pytestmark = pytest.mark.browser
+
+CORES = {'sub-1': (10, 4), 'sub-2': (60, 40), 'sub-3': (110, 70), 'sub-4': (0, 0), 'sub-5': (9, 8),
+         'sub-6': (30, 27), 'sub-7': (80, 71)}  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def group_page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('cohort')
+    raw, out = folder / 'raw', folder / 'out'
+    raw.mkdir()
+    rows = ['participant_id\tmicroangiopathy\tstroke_evident']
+    for place, (participant, (core_global, core_local)) in enumerate(CORES.items()):
+        (out / participant / 'ct').mkdir(parents=True)
+        (out / participant / 'ct' / f'{participant}_seg-perfusion_morph.tsv').write_text(
+            'region\tnormalization\tmeasure\tthreshold\tvolume_ml\n'
+            f'core\tglobal\tvolume\t0.3\t{core_global}\n'
+            f'core\tlocal\tvolume\t0.3\t{core_local}\n'
+        )
+        status = ('pass', 'warn', 'fail')[place % 3]
+        (out / participant / 'ct' / f'{participant}_desc-qualitycontrol_ctp.tsv').write_text(
+            f'status\tcaution\tnoise\tnoise_status\n{status}\tn/a\t{place}\t{status}\n'
+        )
+        (out / f'{participant}.html').write_text(f'<title>{participant}</title>')
+        rows.append(
+            f'{participant}\t{("yes", "no")[place > 2]}\t{("yes", "no")[core_global == 0]}'
+        )
+    (raw / 'sub-8').mkdir()
+    (raw / 'participants.tsv').write_text('\n'.join(rows) + '\n')
+    run_group_level(RunSettings(raw, out, folder / 'work'))
+    return out / 'group.html'
+
+
+@pytest.fixture
+def page(browser, group_page):
+    page = browser.open(group_page)
+    yield page
+    page.check()
+    page.close()
+
+
+def shown(page, column):
+    return page.evaluate(
+        '[...document.querySelectorAll("#table tbody tr")].filter((r) => !r.hidden)'
+        f'.map((r) => r.cells[{column}].textContent)'
+    )
+
+
+def points(page, plot):
+    """Values of the points that a plot draws: [x, y] by name."""
+    return page.evaluate(
+        f'Object.fromEntries(document.getElementById("{plot}").data.filter((t) => t.mode === "markers")'
+        '.flatMap((t) => t.text.map((name, i) => [name, [t.x[i], t.y[i]]])))'
+    )
+
+
+def test_plots_show_the_cores(page):
+    assert points(page, 'scatter') == {name: list(cores) for name, cores in CORES.items()}
+    both = points(page, 'bland-altman')
+    assert both['sub-3'] == [90, -40]
+    drawn = page.evaluate('document.querySelectorAll("#scatter .scatterlayer .point").length')
+    assert drawn == len(CORES)
+
+
+def test_regression_lines_are_those_of_the_statistics(page):
+    # 10, 60, 110 on 4, 40, 70: slope 0.66 through (60, 38)
+    x, y = page.evaluate(
+        '(() => { const t = document.getElementById("scatter").data.find((t) => t.name === "regression");'
+        ' return [t.x, t.y]; })()'
+    )
+    assert x == [10, 110]
+    assert y == pytest.approx([38 - 0.66 * 50, 38 + 0.66 * 50])
+
+
+def test_the_set_with_evident_stroke_leaves_the_others_out(page):
+    page.click('button[data-set="evident stroke"]')
+    assert set(points(page, 'scatter')) == set(CORES) - {'sub-4'}
+    assert (
+        page.evaluate('document.querySelector("[aria-pressed=true]").textContent')
+        == 'evident stroke'
+    )
+
+
+def test_the_table_sorts_both_ways_with_missing_values_below(page):
+    page.click('th[data-column="core_global"] button')
+    assert shown(page, 5) == ['0.0', '9.0', '10.0', '30.0', '60.0', '80.0', '110.0', '']
+    page.click('th[data-column="core_global"] button')
+    assert shown(page, 5) == ['110.0', '80.0', '60.0', '30.0', '10.0', '9.0', '0.0', '']
+    page.click('th[data-column="status"] button')
+    assert shown(page, 4) == ['pass'] * 3 + ['warn'] * 2 + ['fail'] * 2 + ['']
+
+
+def test_the_table_filters_by_words_volumes_and_grades(page):
+    page.type_text('#filter', 'not processed')
+    assert shown(page, 0) == ['sub-8']
+    page.type_text('#filter', 'core global >= 60')
+    assert shown(page, 0) == ['sub-2', 'sub-3', 'sub-7']
+    assert page.text('#count') == '3'
+    page.type_text('#filter', '')
+    page.evaluate(
+        '(() => { const s = document.getElementById("only-status"); s.value = "fail";'
+        ' s.dispatchEvent(new Event("input")); })()'
+    )
+    assert shown(page, 0) == ['sub-3', 'sub-6']
+
+
+def test_a_click_on_a_point_opens_the_report(browser, group_page):
+    page = browser.open(group_page)
+    page.point('#scatter')
+    x, y = page.evaluate(
+        '(() => { const r = [...document.querySelectorAll("#scatter .point")][1].getBoundingClientRect();'
+        ' return [r.x + r.width / 2, r.y + r.height / 2]; })()'
+    )
+    for kind, more in (('mouseMoved', {}), ('mousePressed', {'button': 'left', 'clickCount': 1}),
+                       ('mouseReleased', {'button': 'left', 'clickCount': 1})):  # fmt: skip
+        page.send('Input.dispatchMouseEvent', type=kind, x=x, y=y, **more)
+    page.wait_for('document.title === "sub-2"')
+
+
+def test_links_lead_to_the_reports_of_series_to_look_at(page):
+    links = page.evaluate(
+        '[...document.querySelectorAll(".outliers a")].map((a) => a.getAttribute("href"))'
+    )
+    assert {'sub-3.html', 'sub-6.html'} <= set(links)
+    assert page.text('.research').startswith('Research use only')
+    assert 'not validated for local maps' in page.text('.cautions')
+
+
+def test_without_scripts_picture_and_tables_remain(browser, group_page):
+    page = browser.open(group_page, scripts=False)
+    assert page.evaluate('document.querySelector(".picture").naturalWidth') > 500
+    assert len(shown(page, 0)) == len(CORES) + 1
+    assert page.evaluate('getComputedStyle(document.querySelector(".filters")).display') == 'none'
+    page.check()
+
+
+@pytest.mark.parametrize('width', [1400, 800])
+def test_the_page_is_no_wider_than_the_window(browser, group_page, width):
+    page = browser.open(group_page, width=width)
+    assert page.evaluate('document.documentElement.scrollWidth') <= width
