@@ -116,6 +116,7 @@ def build_page(
             picture=draw_fallback(cohort, statistics, colours),
             several=len(cohort.groups) > 1,
             lights=STATUS,
+            fixed=fixed,
             short=short,
             version=__version__,
             written=datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC'),
@@ -150,7 +151,7 @@ def _row(each: dict[str, Any], grades: dict[str, str], pages: set[str]) -> dict[
         else each['state'],
         'counts': each['state'] == 'succeeded' and not each['excluded'],
         'reason': each['reason'],
-        'difference': None if before is None or after is None else round(after - before, 4),
+        'difference': None if before is None or after is None else round(after - before, 4) + 0.0,
         'status': grades.get('status', ''),
         'caution': grades.get('caution', ''),
         **values,
@@ -323,11 +324,11 @@ def summarize(
         value = get(group, comparison, statistic)
         if value is None:
             return rows.get((group, comparison, statistic), {}).get('reason', '') or '–'
-        text = f'{value:.{digits}f}'
+        text = fixed(value, digits)
         if sd and (spread := get(group, comparison, sd)) is not None:
-            return f'{text} ({spread:.{digits}f})'
+            return f'{text} ({fixed(spread, digits)})'
         low, high = (get(group, comparison, statistic, kind) for kind in ('ci_low', 'ci_high'))
-        return text if low is None else f'{text} [{low:.{digits}f}, {high:.{digits}f}]'
+        return text if low is None else f'{text} [{fixed(low, digits)}, {fixed(high, digits)}]'
 
     def between(
         group: str, comparison: str, statistic: str, test: str = '', digits: int = 1
@@ -390,6 +391,17 @@ def summarize(
              lambda g: between(g, 'patients', 'stroke evident, odds ratio', digits=2)),
     ]  # fmt: skip
     return list(groups), figures, patients
+
+
+def fixed(value: float, digits: int) -> str:
+    """Write a figure with so many digits, and 0 without a sign.
+
+    Examples
+    --------
+    >>> fixed(-0.04, 1), fixed(-0.06, 1)
+    ('0.0', '-0.1')
+    """
+    return f'{round(value, digits) + 0.0:.{digits}f}'
 
 
 def short(value: float | None) -> str:

@@ -27,13 +27,14 @@
     return {
       type: 'scatter', mode: 'markers', name: `${plain(cohort.groups[group])} (n = ${found.length})`,
       x, y, text: found.map((each) => plain(each[0])), customdata: found.map((each) => each[1]),
-      marker: { color: cohort.colours[group], symbol: cohort.symbols[group], size: 8, opacity: 0.65 },
+      marker: { color: cohort.colours[group], symbol: cohort.symbols[group], size: cohort.series.length > 500 ? 5 : 8, opacity: 0.65 },
+      legendrank: group + 1,
     };
   }
 
   function line(group, name, x, y, dash, more = {}) {
     const color = group === null ? soft : cohort.colours[group];
-    return { type: 'scatter', mode: 'lines', name, x, y, line: { color, dash, width: 2 }, hoverinfo: 'skip', showlegend: false, ...more };
+    return { type: 'scatter', mode: 'lines', name, x, y, line: { color, dash, width: 2 }, hoverinfo: 'skip', showlegend: false, legendrank: 0, ...more };
   }
 
   function drawAgreement(set) {
@@ -44,8 +45,10 @@
     const span = [0, middles.reduce((top, each) => Math.max(top, each), 1) * 1.04];
     scatter.push(line(null, 'identity', [0, most], [0, most], 'dot', { showlegend: true }));
     agreement.push(line(null, 'no difference', span, [0, 0], 'dot', { showlegend: true }));
-    cohort.groups.forEach((name, group) => {
-      const found = pointsOf(set, group);
+    const parts = cohort.groups.map((name, group) => [name, group, pointsOf(set, group)]);
+    // the smaller group lies above the larger
+    parts.sort((one, other) => other[2].length - one[2].length);
+    parts.forEach(([name, group, found]) => {
       const x = found.map((each) => each[4]), y = found.map((each) => each[5]);
       scatter.push(points(found, group, x, y));
       agreement.push(points(found, group, x.map((each, i) => (each + y[i]) / 2), y.map((each, i) => each - x[i])));
