@@ -303,6 +303,20 @@ def test_report_shows_every_figure_of_the_series(site):
     assert page.count('data:image/svg+xml') >= len(figures)
 
 
+def test_viewer_is_in_the_page_which_stays_small(site):
+    held = json.loads(
+        (site.out / 'sub-01' / 'figures' / 'sub-01_desc-viewer_ctp.json').read_text()
+    )
+    assert [each['name'] for each in held['maps']] == [
+        *('cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global', 'rcbf_local'),
+        *('reference', 'homologue_reference'),
+    ]
+    assert {'homologues', 'curves', 'vessels'} <= held.keys()
+    page = site.out / 'sub-01.html'
+    assert 'id="sub-01-viewer-data"' in page.read_text()
+    assert page.stat().st_size < 10e6
+
+
 # -- provenance
 
 
@@ -734,6 +748,13 @@ def test_quality_and_report_tell_of_the_withheld_maps(withheld, where):
     assert row['unassessable_status'] == row['core_disagreement_status'] == 'n/a'
     assert 'Mirror registration: similarity (fail)' in withheld.run.stdout
     assert 'Local maps were withheld' in (withheld.out / 'sub-01.html').read_text()
+
+
+def test_viewer_tells_no_homologue_of_a_failed_registration(withheld):
+    (path,) = (withheld.out / 'sub-01' / 'figures').glob('*viewer_ctp.json')
+    held = json.loads(path.read_text())
+    assert 'homologues' not in held
+    assert 'curves' in held
 
 
 # -- maps made elsewhere

@@ -258,3 +258,19 @@ def test_a_replaced_global_reference_is_said_loudly(output_dir):
     words = text_of(report(output_dir))
     assert 'Global reference: early tissue' in words
     assert 'The global reference is doubtful and was changed: only 3% of <b>tissue</b>.' in words
+
+
+def test_lambda_offset_and_noise_are_told(output_dir):
+    path = output_dir / 'sub-01' / 'ct' / 'sub-01_tmax.json'
+    told = {
+        'lambda_rel': 0.1234,
+        'tmax_offset_s': 2.5,
+        'cbf_noise_excess': None,
+        'noise_raw_hu': 4,
+    }
+    path.write_text(json.dumps({'Measured': told}))
+    words = text_of(report(output_dir))
+    assert 'Lambda of CBF, of the largest singular value 0.123' in words
+    assert '2.5 s' in words
+    assert 'as scanned (median) 4 HU' in words
+    assert 'noise adds to CBF' not in words

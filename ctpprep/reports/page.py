@@ -74,6 +74,17 @@ FIGURES = (
     ('masks', 'Masks', 'Tissue is brain without vessels and CSF. The midline may be bent.'),
     ('motion', 'Head motion', 'Against the first frame; shaded frames were not used.'),
 )
+#: What the deconvolution measured, as the sidecar of Tmax tells it: name, title, unit.
+MEASURED = (
+    ('lambda_rel', 'Lambda of CBF, of the largest singular value', 'ratio'),
+    ('lambda', 'Lambda of CBF', 'ratio'),
+    ('lambda_tmax', 'Lambda of Tmax', 'ratio'),
+    ('tmax_offset_s', "Offset of Tmax: the operator's own response, mean of the slices", 's'),
+    ('cbf_noise_excess', 'What noise adds to CBF, subtracted (median)', 'mL/100 g/min'),
+    ('noise_raw_hu', 'Noise of tissue curves as scanned (median)', 'HU'),
+    ('noise_denoised_hu', 'Noise of tissue curves as deconvolved (median)', 'HU'),
+    ('n_patterns', 'Sampling patterns of the slices', 'ratio'),
+)
 STATUS = {'pass': ('✓', 'passed'), 'warn': ('!', 'caution'), 'fail': ('✕', 'failed')}
 # how the volume table begins the reason of figures that a failed mirror registration withholds
 MISSING = (None, '', 'n/a', 'nan', 'None')
@@ -130,6 +141,7 @@ class Section:
     figures: list[dict[str, str]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
     viewer: str = ''
+    measured: dict[str, str] = field(default_factory=dict)
 
     @property
     def anchor(self) -> str:
@@ -255,7 +267,8 @@ def collect(output_dir: Path, label: str, failed: list[dict[str, Any]]) -> list[
         reference = {name: told[name] for name in ('Reference', 'ReferenceReason') if name in told}
         section(path.name.removesuffix('_desc-global_rcbf.json')).reference = reference
     for path in sorted(folder.rglob('*_tmax.json')):
-        section(path.name.removesuffix('_tmax.json')).notes = read_notes(path)
+        mine = section(path.name.removesuffix('_tmax.json'))
+        mine.notes, mine.measured = read_notes(path), read_measured(path)
     for path in sorted(folder.rglob('*_desc-qualitycontrol_ctp.tsv')):
         mine = section(path.name.removesuffix('_desc-qualitycontrol_ctp.tsv'))
         mine.checks, mine.caution = read_quality(path)
@@ -274,6 +287,16 @@ def collect(output_dir: Path, label: str, failed: list[dict[str, Any]]) -> list[
 def read_notes(path: Path) -> list[str]:
     """Read what the sidecar of Tmax tells of maps made elsewhere; nothing of our own."""
     return list(json.loads(path.read_text(encoding='utf-8')).get('EntryNotes', []))
+
+
+def read_measured(path: Path) -> dict[str, str]:
+    """Read what the deconvolution measured, in words; nothing of maps made elsewhere."""
+    told = json.loads(path.read_text(encoding='utf-8')).get('Measured', {})
+    return {
+        title: figure(told[name], unit)
+        for name, title, unit in MEASURED
+        if told.get(name) is not None
+    }
 
 
 def read_settings_used(folder: Path) -> dict[str, Any]:

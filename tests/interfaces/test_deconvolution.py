@@ -219,6 +219,21 @@ def test_denoising_lowers_noise(again, found):
     assert facts['noise_denoised_hu'] < noise['none']
 
 
+@pytest.mark.parametrize('denoise', ['similarity', 'lowrank', 'smooth', 'none'])
+def test_curves_that_are_shown_are_those_that_were_deconvolved(again, found, tissue, denoise):
+    outputs = found['RAS'].maps if denoise == 'similarity' else again(denoise=denoise)
+    with np.load(outputs.tissue_curves) as shown:
+        curves = shown['scores'] @ shown['components'][0].T + shown['centres'][0]
+        assert shown['kept'] <= 1
+        kept = float(shown['kept'])
+    if denoise in ('similarity', 'lowrank'):  # denoising has left no more than that
+        assert kept == pytest.approx(1, abs=1e-6)
+        noise = curves[:, :3].std(axis=1, ddof=1)
+        np.testing.assert_allclose(noise, values(outputs, 'noise')[tissue], atol=5e-3)
+    else:
+        assert 0.5 < kept < 1
+
+
 @pytest.mark.parametrize('denoise', ['similarity', 'lowrank', 'smooth'])
 def test_samples_of_noise_are_as_noisy_as_repeated_scans(found, again, tissue, denoise):
     one = found['RAS']

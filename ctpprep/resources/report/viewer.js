@@ -457,16 +457,17 @@
     letter(context, dense) {
       const { width, height } = context.canvas;
       context.font = `${14 * dense}px sans-serif`;
-      context.fillStyle = '#ffffff';
-      context.textBaseline = 'top';
-      context.textAlign = 'left';
-      context.fillText(this.neurological ? 'L' : 'R', 5 * dense, 5 * dense);
-      context.textAlign = 'right';
-      context.fillText(this.neurological ? 'R' : 'L', width - 5 * dense, 5 * dense);
-      context.textAlign = 'center';
-      context.fillText('A', width / 2, 3 * dense);
-      context.textBaseline = 'bottom';
-      context.fillText('P', width / 2, height - 3 * dense);
+      [context.fillStyle, context.strokeStyle, context.lineWidth] = ['#ffffff', '#000000', 3 * dense];
+      const put = (text, x, y, align, baseline) => {
+        [context.textAlign, context.textBaseline] = [align, baseline];
+        context.strokeText(text, x, y); // legible on bone, too
+        context.fillText(text, x, y);
+      };
+      const [left, right] = this.neurological ? 'LR' : 'RL';
+      put(left, 5 * dense, 5 * dense, 'left', 'top');
+      put(right, width - 5 * dense, 5 * dense, 'right', 'top');
+      put('A', width / 2, 3 * dense, 'center', 'top');
+      put('P', width / 2, height - 3 * dense, 'center', 'bottom');
     }
 
     drawBar(pane, map) {
