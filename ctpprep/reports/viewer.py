@@ -3,6 +3,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from markupsafe import Markup
@@ -32,6 +33,7 @@ class Scripts:
     policy: str = policy([])
 
 
+@cache  # deflating takes a second, and a call may write many pages
 def load_scripts(viewed: bool) -> Scripts:
     """Bring the scripts of a page; none if nothing is viewed.
 
