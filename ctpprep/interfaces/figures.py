@@ -43,10 +43,10 @@ FINEST_MM = 0.9
 OTHERS = ('reference', 'homologue_reference', 'hemispheres')
 
 
-class _PlotSeriesInputSpec(BaseInterfaceInputSpec):
+class SeriesInputSpec(BaseInterfaceInputSpec):
+    """What is shown of a series; what is not there is left out."""
+
     prefix = traits.Str(mandatory=True, desc='start of the file names, as sub-01_ses-1')
-    core_rcbf = traits.Float(0.3, usedefault=True, desc='threshold of the core, fraction')
-    hypoperfusion_tmax = traits.Float(6.0, usedefault=True, desc='threshold, s')
     reference = File(exists=True, desc='mean of the pre-bolus frames, HU')
     brain_mask = File(exists=True)
     tissue_mask = File(exists=True, desc='where maps have values')
@@ -60,16 +60,21 @@ class _PlotSeriesInputSpec(BaseInterfaceInputSpec):
     core_global = File(exists=True)
     core_local = File(exists=True)
     hypoperfusion = File(exists=True)
-    probability_global = File(exists=True, desc='of core, fraction')
-    probability_local = File(exists=True, desc='of core, fraction')
     hemispheres = File(exists=True, desc='1 left, 2 right')
     homologue_reference = File(exists=True, desc='the mirrored reference warped home, HU')
     aif_mask = File(exists=True)
     vof_mask = File(exists=True)
     curves = File(exists=True, desc='table with a column time (s) and curves in HU')
+    entry = File(exists=True, desc='of maps made elsewhere: which image was mirrored, json')
+
+
+class _PlotSeriesInputSpec(SeriesInputSpec):
+    core_rcbf = traits.Float(0.3, usedefault=True, desc='threshold of the core, fraction')
+    hypoperfusion_tmax = traits.Float(6.0, usedefault=True, desc='threshold, s')
+    probability_global = File(exists=True, desc='of core, fraction')
+    probability_local = File(exists=True, desc='of core, fraction')
     confounds = File(exists=True, desc='table of motion, one row a frame')
     volumes = File(exists=True, desc='table of volumes; names the affected side')
-    entry = File(exists=True, desc='of maps made elsewhere: which image was mirrored, json')
 
 
 class _PlotSeriesOutputSpec(TraitedSpec):

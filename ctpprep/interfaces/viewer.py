@@ -6,45 +6,20 @@ from pathlib import Path
 
 import nibabel as nb
 import numpy as np
-from nipype.interfaces.base import (
-    BaseInterfaceInputSpec,
-    File,
-    SimpleInterface,
-    TraitedSpec,
-    traits,
-)
+from nipype.interfaces.base import File, SimpleInterface, TraitedSpec
 
 from ctpprep.figures import viewer
 from ctpprep.interfaces import _images
-from ctpprep.interfaces.figures import read_columns, with_gaps
+from ctpprep.interfaces.figures import SeriesInputSpec, read_columns, with_gaps
+from ctpprep.perfusion.symmetry import LEFT, RIGHT
 
-HEMISPHERES = {'left': 1, 'right': 2}
+HEMISPHERES = {'left': LEFT, 'right': RIGHT}
 
 
-class _PackViewerInputSpec(BaseInterfaceInputSpec):
-    prefix = traits.Str(mandatory=True, desc='start of the file names, as sub-01_ses-1')
-    reference = File(exists=True, desc='mean of the pre-bolus frames, HU')
-    homologue_reference = File(exists=True, desc='the mirrored reference warped home, HU')
-    brain_mask = File(exists=True)
-    tissue_mask = File(exists=True, desc='where maps have values')
-    unassessable_mask = File(exists=True, desc='tissue without a local value')
-    cbf = File(exists=True, desc='mL/100 g/min')
-    cbv = File(exists=True, desc='mL/100 g')
-    mtt = File(exists=True, desc='s')
-    tmax = File(exists=True, desc='s')
-    rcbf_global = File(exists=True, desc='fraction')
-    rcbf_local = File(exists=True, desc='fraction')
-    core_global = File(exists=True)
-    core_local = File(exists=True)
-    hypoperfusion = File(exists=True)
-    hemispheres = File(exists=True, desc='1 left, 2 right')
-    aif_mask = File(exists=True)
-    vof_mask = File(exists=True)
+class _PackViewerInputSpec(SeriesInputSpec):
     homologues = File(exists=True, desc='patient coordinates of each homologue, mm RAS, 4D')
     symmetry = File(exists=True, desc='tells whether the homologues can be trusted, json')
     tissue_curves = File(exists=True, desc='denoised curves as temporal components, npz')
-    curves = File(exists=True, desc='table with a column time (s) and curves in HU')
-    entry = File(exists=True, desc='of maps made elsewhere: which image was mirrored, json')
 
 
 class _PackViewerOutputSpec(TraitedSpec):
