@@ -323,6 +323,8 @@ class MakeMasks(SimpleInterface):
         weights = frame_weights(self.inputs.confounds)
         times = np.load(self.inputs.sample_times).mean(axis=0)
         size = _images.voxel_size_mm(affine)
+        # the greatest of three frames: one of them may be empty
+        brain.check_density(np.fmax.reduce([ctp[..., i] for i in (0, ctp.shape[3] // 2, -1)]))
         seen = bolus.find_missing(ctp, weights) == 0
         average = _fill_air(bolus.baseline(ctp, ctp.shape[3], weights), seen)
         two_usable = int(np.flatnonzero(weights > 0)[:2].max()) + 1

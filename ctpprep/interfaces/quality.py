@@ -74,7 +74,8 @@ class AssessQuality(SimpleInterface):
         inputs, figures = self.inputs, {}
         if inputs.confounds:
             table = pd.read_csv(inputs.confounds, sep='\t')
-            figures['displacement_max'] = table['displacement'].max()
+            # where a rejected frame was registered to says nothing
+            figures['displacement_max'] = table['displacement'][table['weight'] > 0].max()
             figures['frames_rejected'] = (table['weight'] == 0).mean()
         bolus = _read(inputs.bolus) if inputs.bolus else {}
         if bolus:

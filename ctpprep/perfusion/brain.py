@@ -15,6 +15,10 @@ from ctpprep.perfusion.denoising import smooth_within, smoothing_weight
 SOFT_HU = (-15.0, 110.0)
 # a brain smaller than this share of the head is a failed mask
 LEAST_SHARE = 0.15
+# brain is less dense than this; of a series without its rescale intercept it is denser by UNSCALED_HU
+BRAIN_HU, UNSCALED_HU = 80.0, 1024.0
+# shares of the image: a head holds more of brain, and bone less of such a narrow range
+LEAST_BRAIN, MOST_SHIFTED = 0.01, 0.05
 # density of CSF, and of voxels that are nearly all tissue, HU
 CSF_HU, MOSTLY_TISSUE_HU = 5.0, 24.0
 # tissue around a voxel is no lighter or denser than this, HU, whatever the beam hardening
@@ -79,6 +83,36 @@ def fill_in_plane(mask):
     return np.stack(
         [ndimage.binary_fill_holes(mask[..., z]) for z in range(mask.shape[2])], axis=-1
     )
+
+
+def check_density(volume):
+    """Refuse what cannot be a head in HU, before something else is blamed.
+
+    Parameters
+    ----------
+    volume : (X, Y, Z) array
+        HU.
+
+    Raises
+    ------
+    PerfusionError
+        If all voxels are the same, none is as dense as brain, or many are as dense as brain whose
+        rescale intercept is missing.
+    """
+    low, high = float(volume.min()), float(volume.max())
+    if low == high:
+        raise PerfusionError(
+            f'density: every voxel is {low:g} HU; a CT of a head, with air, brain and bone, is needed'
+        )
+    brain = np.mean((volume > 0) & (volume < BRAIN_HU))
+    shifted = np.mean((volume > UNSCALED_HU) & (volume < UNSCALED_HU + BRAIN_HU))
+    if brain < LEAST_BRAIN or shifted > MOST_SHIFTED:
+        raise PerfusionError(
+            f'density: {brain:.1%} of the voxels lie between 0 and {BRAIN_HU:g} HU as brain does, and '
+            f'{shifted:.1%} between {UNSCALED_HU:g} and {UNSCALED_HU + BRAIN_HU:g} HU; at least '
+            f'{LEAST_BRAIN:.0%} and at most {MOST_SHIFTED:.0%} are needed; are these HU, with the '
+            'rescale intercept applied?'
+        )
 
 
 def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):

@@ -49,7 +49,7 @@ class Check:
 
 CHECKS = (
     Check('displacement_max', 'Head motion', 'mm',
-          'largest mean displacement of the head', 5.0, 15.0, False,
+          'largest mean displacement of the head, over usable frames', 5.0, 15.0, False,
           'look at the corrected series for motion within frames'),
     Check('frames_rejected', 'Frames rejected for motion', 'fraction',
           'share of frames rejected for motion', 0.05, 0.3, False,

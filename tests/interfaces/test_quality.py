@@ -78,7 +78,7 @@ def assess(files, **changed):
 def test_figures_of_a_series_that_can_be_counted_by_hand(files):
     row = assess(files)
     expected = {
-        'displacement_max': 2.5, 'frames_rejected': 1 / 3, 'noise_raw': 4, 'baseline_frames': 3,
+        'displacement_max': 1, 'frames_rejected': 1 / 3, 'noise_raw': 4, 'baseline_frames': 3,
         'contrast_to_noise': 10, 'aif_peak': 200, 'coverage': 80, 'normal_tissue': 0.8,
         'mirror_similarity': 0.8, 'mirror_folding': 0.002, 'unassessable': 5 / 1000, 'side_confidence': 0.6,
         'arrival': 6, 'noise_denoised': 1, 'scan_after_peak': 48, 'aif_area': 2 / 3,

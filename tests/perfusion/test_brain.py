@@ -62,6 +62,17 @@ def test_an_image_that_is_almost_all_bone_is_refused():
         brain.inside_skull(volume, (2.0, 2.0, 5.0), 130.0)
 
 
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [(lambda hu: hu + 1024, 'are these HU'), (np.zeros_like, 'every voxel is 0 HU')],
+)
+def test_densities_that_are_no_hu_are_named(change, said):
+    image, _, _ = ring()
+    brain.check_density(image)
+    with pytest.raises(PerfusionError, match=said):
+        brain.check_density(change(image))
+
+
 def test_largest_keeps_one_component():
     mask = np.zeros((9, 9, 1), bool)
     mask[:2, :2] = mask[5:, 5:] = True
