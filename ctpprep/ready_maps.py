@@ -124,8 +124,8 @@ def find_maps(
     sessions : sequence of Path, optional
         Folders of the sessions to look at, as `session_dir` returns them; all by default.
     beside_series : bool
-        Whether there are series, too: maps without Tmax, such as CBF of another modality, are then
-        left out and have not failed.
+        Whether there are series, too: CBF alone, as of another modality, is then left out and has
+        not failed.
 
     Returns
     -------
@@ -138,9 +138,9 @@ def find_maps(
         one = next(iter(paths.values()))[0]
         if sessions is not None and session_dir(one, index.bids_dir) not in sessions:
             continue
-        if beside_series and not any('tmax' in names for names in spaces.values()):
+        if beside_series and not any(names.keys() & _OF_A_BOLUS for names in spaces.values()):
             logger.info(
-                '%s has no map of Tmax beside %s and is left out', prefix,
+                '%s has no map of a bolus beside %s and is left out', prefix,
                 one.relative_to(index.bids_dir),
             )  # fmt: skip
             continue
@@ -181,6 +181,8 @@ def _by_prefix(images: list[Path]) -> dict[str, dict[str, dict[str, list[Path]]]
 
 
 _NEEDED = {'tmax', 'cbf', 'rcbf'}
+# maps that only a bolus gives: beside them, CBF is not that of another modality
+_OF_A_BOLUS = {'tmax', 'cbv', 'mtt', 'ttp'}
 
 
 def _choose_space(prefix: str, spaces: dict[str, dict[str, list[Path]]]) -> str:

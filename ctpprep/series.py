@@ -129,12 +129,14 @@ def find_series(run: RunSettings) -> list[Series | FailedSeries]:
     Returns
     -------
     list of CTPSeries, ReadyMaps and FailedSeries
-        In the order of their names. A wanted participant without any series counts as failed.
+        In the order of their names. A wanted participant without any series counts as failed; with
+        `RunSettings.reports_only` each is wanted, since the outputs may outlive the series.
 
     Raises
     ------
     UsageError
-        When the folder, a label or an option is wrong, or when there is no series at all.
+        When the folder, a label or an option is wrong, or when there is no series at all and no
+        participant was named.
     """
     participants = select_participants(run.bids_dir, run.participant_label)
     command_times = read_command_times(run)
@@ -162,7 +164,7 @@ def find_series(run: RunSettings) -> list[Series | FailedSeries]:
         except SeriesError as error:
             found.append(fail(prefix, paths[0], run.bids_dir, error))
     found += find_maps(index, sorted(having_maps - having_series), beside_series=bool(images))
-    if not found:
+    if not found and not run.participant_label and not run.reports_only:
         raise UsageError(
             f'no CT perfusion series in {run.bids_dir} for {listed(participants, "sub-")}; '
             f'looked for {PATTERNS} in sub-<label>/[ses-<label>/] and its folders ct and perf, '
@@ -172,14 +174,15 @@ def find_series(run: RunSettings) -> list[Series | FailedSeries]:
     found.sort(key=lambda each: each.prefix)
     having = {each.participant for each in found}
     for label in sorted(set(participants) - having):
-        if run.participant_label:
+        if run.participant_label or run.reports_only:
             found.append(
                 FailedSeries(
                     f'sub-{label}',
                     label,
                     None,
                     f'sub-{label} has no CT perfusion series ({PATTERNS}) and no maps '
-                    f'({MAP_PATTERNS})',
+                    f'({MAP_PATTERNS})'
+                    + ('; --bids-filter-file leaves none' if run.bids_filter_file else ''),
                     absent=True,
                 )
             )

@@ -142,6 +142,12 @@ def test_flow_of_another_modality_is_left_out_beside_series(both, dataset, entry
     assert ('sub-02/perf/sub-02_cbf.nii.gz and is left out' in caplog.text) == (not lost)
 
 
+def test_maps_of_a_bolus_fail_without_tmax_also_beside_series(both, dataset):
+    dataset('cbf', 'mtt', start='sub-02/perf/sub-02')
+    (failed,) = [each for each in look(both) if isinstance(each, FailedSeries)]
+    assert 'no map of Tmax' in failed.reason
+
+
 def test_a_participant_asked_for_fails_without_tmax(both, dataset):
     dataset('cbf', start='sub-02/perf/sub-02')
     found = look(both, participant_label=('01', '02'))
