@@ -134,6 +134,8 @@ _MASKS = ('grid', 'motion', 'masks')
 _CURVES = ('grid', 'motion', 'masks', 'vessels')
 _MAPS = (*_CURVES, 'denoising', 'deconvolution')
 _LOCAL = ('symmetry', 'normalization')
+# core, too, is kept or left out by hypoperfusion, tissue and the affected side
+_LIMITED = ('tmax', 'tissue_mask', 'hemispheres')
 _LESIONS = ('normalization', 'symmetry', 'segmentation')
 # names the global reference in the sidecars of what was made by it
 _GLOBAL = ('global_reference_fields',)
@@ -181,7 +183,7 @@ def _relative(which: str, quantity: str) -> tuple[Derivative, ...]:
 def _lesion(name: str, ending: str, description: str, *sources: str) -> Derivative:
     return Derivative(
         'segmentation', name, f'{ending}.nii.gz', description, sources, _LESIONS, LESION,
-        ('normalization',), fields=() if sources == ('tmax',) else _GLOBAL,
+        ('normalization',), fields=() if name == 'hypoperfusion' else _GLOBAL,
     )  # fmt: skip
 
 
@@ -283,12 +285,12 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
             'tissue without a contralateral homologue to divide by',
             ('rcbf_global', 'rcbf_mirrored'), _LOCAL, ROI, fields=_GLOBAL,
         ),
-        _lesion('hypoperfusion', 'label-hypoperfusion_mask', 'Tmax above the threshold', 'tmax'),
+        _lesion('hypoperfusion', 'label-hypoperfusion_mask', 'Tmax above the threshold', *_LIMITED),
         _lesion('core_global', 'label-core_desc-global_mask',
-                'infarct core by global rCBF', 'rcbf_global'),
+                'infarct core by global rCBF', 'rcbf_global', *_LIMITED),
         _lesion('core_local', 'label-core_desc-local_mask',
                 'infarct core by local rCBF; the threshold is not validated for local maps',
-                'rcbf_local'),
+                'rcbf_local', 'unassessable_mask', *_LIMITED),
         *(
             Derivative(
                 'segmentation', f'probability_{which}', f'label-core_desc-{which}_probseg.nii.gz',

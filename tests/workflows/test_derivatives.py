@@ -186,7 +186,7 @@ def test_writer_has_a_port_for_each_row_source_and_fact_and_writes_each_time(tmp
         'lesions', 'hypodense_mask', 'volumes', 'normalization', 'deconvolution', 'symmetry',
         'tmax', 'rcbf_global', 'rcbf_local', 'reference', 'mirror_to_reference',
         'global_reference_fields', 'probability_global', 'probability_local', 'ctp_corrected',
-        'curves',
+        'curves', 'tissue_mask', 'unassessable_mask', 'hemispheres',
     }  # fmt: skip
     assert writer.overwrite  # outputs that somebody removed come back
 
