@@ -290,8 +290,13 @@ def write_dataset_description(output_dir, links, version):
 
 @contextlib.contextmanager
 def _alone_in(folder):
-    """Keep other calls waiting, where the file system knows locks."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Keep other calls waiting, where the file system knows locks.
+
+    NFS locks only what is open for writing, so no folder. The file stays: one that waits holds it.
+    """
+    logs = folder / 'logs'
+    logs.mkdir(exist_ok=True)
+    handle = os.open(logs / 'dataset_description.lock', os.O_RDWR | os.O_CREAT, 0o666)
     try:
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
