@@ -14,11 +14,12 @@ the queue:
 
     succeeded      every series did
     failed         a series did not: the cause is ctpprep's
+    nothing        there is no CT perfusion series
     stopped        the task ended, ctpprep did not: killed for memory or time, cancelled, or not found
     running, waiting
     not submitted
 
-Exit code of status: 0 if all have succeeded, 1 if not.
+Exit code of status: 0 if all that have a series have succeeded, 1 if not.
 """
 
 import argparse
@@ -37,7 +38,8 @@ from pathlib import Path
 
 TASK = Path(__file__).resolve().with_name('ctpprep.sbatch')
 JOB = 'ctpprep-'  # begins the names of our jobs; the folder of the submission follows
-STATES = ('succeeded', 'failed', 'stopped', 'running', 'waiting', 'not submitted')
+STATES = ('succeeded', 'nothing', 'failed', 'stopped', 'running', 'waiting', 'not submitted')
+SETTLED = ('succeeded', 'nothing')  # not to be submitted again
 # what SLURM writes into the log of a task, and what it means
 ENDS = (
     ('memory limit', 'memory ran out: submit again with a larger --mem'),
@@ -114,13 +116,18 @@ def read_queue():
     Returns
     -------
     dict of (str, int) to str, or None
-        'running' or 'waiting' by submission and index; None where there is no SLURM.
+        'running' or 'waiting' by submission and index; None where SLURM does not tell.
     """
     if not shutil.which('squeue'):
         return None
     command = ['squeue', '--noheader', '--array', '--user', getpass.getuser(), '--format=%j|%K|%T']
     queue = {}
-    for line in call(command).splitlines():
+    try:
+        told = call(command)
+    except Failed as failed:
+        print(f'the queue is not known: {failed}', file=sys.stderr)
+        return None
+    for line in told.splitlines():
         name, index, state = line.strip().rsplit('|', 2)
         if name.startswith(JOB) and index.isdigit():
             waits = state in ('PENDING', 'REQUEUED', 'REQUEUE_HOLD', 'SPECIAL_EXIT')
@@ -194,7 +201,7 @@ def status(args):
         print('\t'.join(Row._fields))
         for row in rows:
             print('\t'.join(row))
-        return 0 if all(row.state == 'succeeded' for row in rows) else 1
+        return 0 if all(row.state in SETTLED for row in rows) else 1
     shown = [row for row in rows if args.all or row.state != 'succeeded']
     widths = [max(len(row[i]) for row in shown) if shown else 0 for i in (0, 1)]
     for row in shown:
@@ -206,7 +213,7 @@ def status(args):
     print('{} participants: {}'.format(len(rows), ', '.join(told)))
     if counts['failed'] or counts['stopped']:
         print('run these again: submit --rerun')
-    return 0 if counts['succeeded'] == len(rows) else 1
+    return 0 if all(row.state in SETTLED for row in rows) else 1
 
 
 def choose(args):
@@ -306,7 +313,12 @@ def sum_up(args, jobs):
 
 def max_array_size():
     """Ask SLURM below which index arrays must stay; its default if it does not tell."""
-    for line in call(['scontrol', 'show', 'config']).splitlines():
+    try:
+        told = call(['scontrol', 'show', 'config'])
+    except Failed as failed:
+        print(f'the largest array is taken to be 1001: {failed}', file=sys.stderr)
+        return 1001
+    for line in told.splitlines():
         if line.startswith('MaxArraySize'):
             return max(2, int(line.split('=')[1]))
     return 1001

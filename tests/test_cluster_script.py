@@ -115,6 +115,27 @@ def test_status_succeeds_when_all_have(site, cluster, capsys):
     assert cluster.main(['status', str(raw), str(out)]) == 0
 
 
+def test_a_participant_without_series_is_settled(site, cluster, capsys):
+    raw, out, *_ = site
+    for label in 'abc':
+        write_status(out, label, 'nothing', 'no CT perfusion series')
+    assert cluster.main(['status', str(raw), str(out)]) == 0
+    assert 'sub-a  nothing' in capsys.readouterr().out
+    assert cluster.main(['list', str(raw), str(out), '--rerun']) == 0
+    assert capsys.readouterr().out == ''
+
+
+def test_without_a_working_scheduler_the_queue_is_not_known(cluster, monkeypatch, capsys):
+    def call(*_):
+        raise cluster.Failed('no slurm.conf')
+
+    monkeypatch.setattr(cluster, 'call', call)
+    monkeypatch.setattr(cluster.shutil, 'which', lambda _: '/bin/squeue')
+    assert cluster.read_queue() is None
+    assert cluster.max_array_size() == 1001
+    assert capsys.readouterr().err.count('no slurm.conf') == 2
+
+
 def test_chunks_stay_below_the_largest_array(site, cluster, capsys, monkeypatch):
     raw, out, *_ = site
     for label in 'defghij':

@@ -139,19 +139,19 @@ def report_again(found: Sequence[Any], method: MethodSettings, run: RunSettings)
     """Write the reports from the files of an earlier run; return the exit code.
 
     The methods text tells the settings that the sidecars of each participant hold, not those of
-    this call. What has no table of volumes, or cannot be read any more, has failed.
+    this call. What has no table of volumes has failed; the series itself need not be there any more.
     """
-    from ctpprep.dataset import FailedSeries
     from ctpprep.exceptions import UsageError
     from ctpprep.reports.page import read_settings_used
     from ctpprep.workflows.execution import SeriesResult, last_failure
 
+    found = [one for each in found for one in _of_outputs(each, run)]
     results = []
     for each in found:
         tables = (run.output_dir / f'sub-{each.participant}').rglob(
             f'{each.prefix}_seg-perfusion_morph.tsv'
         )
-        written = next(tables, None) is not None and not isinstance(each, FailedSeries)
+        written = next(tables, None) is not None
         cause = '' if written else last_failure(each, run.output_dir)
         results.append(SeriesResult(each.prefix, written, cause))
     if not any(result.succeeded for result in results):
@@ -167,6 +167,19 @@ def report_again(found: Sequence[Any], method: MethodSettings, run: RunSettings)
     results = with_failures(results, failures)
     logger.info('\n%s\noutputs: %s', tabulate(results), run.output_dir)
     return 0 if all(result.succeeded for result in results) else 1
+
+
+def _of_outputs(each: Any, run: RunSettings) -> list[Any]:
+    """Name the series of a participant whose raw files are gone by their tables of volumes.
+
+    One without tables stays only if it was asked for.
+    """
+    if not getattr(each, 'absent', False):
+        return [each]
+    ending = '_seg-perfusion_morph.tsv'
+    tables = sorted((run.output_dir / f'sub-{each.participant}').rglob(f'*{ending}'))
+    told = [dataclasses.replace(each, prefix=path.name.removesuffix(ending)) for path in tables]
+    return told or ([each] if run.participant_label else [])
 
 
 def describe_run(method: MethodSettings, not_run: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -204,7 +204,8 @@ def _dataset(text: str) -> tuple[str, Path]:
     name, equals, path = text.partition('=')
     if not equals or not path or not re.fullmatch(r'[A-Za-z0-9]+', name) or name == 'raw':
         raise argparse.ArgumentTypeError(
-            f'NAME=PATH is needed, with letters and digits in NAME and not raw, got {text!r}'
+            f'NAME=PATH is needed, with letters and digits in NAME and not raw, got {text!r}; '
+            'bids_dir, output_dir and level go before it'
         )
     return name, _folder(path)
 

@@ -24,7 +24,7 @@ from ctpprep.cli.pages import (
 from ctpprep.cli.parser import described, spellings
 from ctpprep.cli.plan import show_plan
 from ctpprep.cli.results import tabulate, tell_doubts, with_failures
-from ctpprep.cli.status import write_status
+from ctpprep.cli.status import write_absence, write_status
 from ctpprep.exceptions import UsageError
 from ctpprep.settings import MethodSettings, RunSettings
 
@@ -57,10 +57,13 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
     found = add_supplied(find_series(run), run)
     if not run.skip_bids_validation:
         warn_of_names(found, run)
+    if run.reports_only:  # what counts is what lies in output_dir
+        prepare_templates()
+        return report_again(found, method, run)
     for each in found:
         if isinstance(each, FailedSeries):
             complain(each.reason, 1)
-    computes = not (run.dry_run or run.boilerplate_only or run.reports_only)
+    computes = not (run.dry_run or run.boilerplate_only)
     if all(isinstance(each, FailedSeries) for each in found):
         if computes:
             forget(found, method, run)
@@ -77,8 +80,7 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
     prepare_templates()
     if run.boilerplate_only:
         return write_boilerplate(found, method, run)
-    if run.reports_only:
-        return report_again(found, method, run)
+    write_absence(found, run)
     return process(found, method, run)
 
 
@@ -184,7 +186,11 @@ def forget(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> No
     prepare_templates()
     results = failed_results(found)
     remove_stale(found, results, method, run, time.time())
-    paged = [each for each in found if (run.output_dir / f'sub-{each.participant}.html').is_file()]
+    paged = [
+        each
+        for each in found
+        if not each.absent and (run.output_dir / f'sub-{each.participant}.html').is_file()
+    ]
     write_reports(paged, results, method, run)
 
 

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from ctpprep import __version__
 from ctpprep.cli.folders import name_by_role
-from ctpprep.dataset import FailedSeries
+from ctpprep.dataset import FailedSeries, select_participants
 from ctpprep.settings import RunSettings
 
 if TYPE_CHECKING:
     from ctpprep.workflows.execution import SeriesResult
+
+
+# of a participant counts the first that one of its series has; nothing: there is no series
+STATES = ('running', 'failed', 'succeeded', 'nothing')
 
 
 def status_path(output_dir: Path, participant: str) -> Path:
@@ -50,7 +54,7 @@ def write_status(
         states = {each['State'] for each in series}
         content = {
             'Participant': f'sub-{participant}',
-            'State': next(each for each in ('running', 'failed', 'succeeded') if each in states),
+            'State': next(each for each in STATES if each in states),
             'Run': run.run_uuid,
             'Version': __version__,
             'UpdatedAtTime': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
@@ -59,9 +63,22 @@ def write_status(
         write_json(content, status_path(run.output_dir, participant))
 
 
+def write_absence(found: Sequence[Any], run: RunSettings) -> None:
+    """Write the status of participants that a run of the whole dataset leaves out, if they have none."""
+    having = {each.participant for each in found}
+    absent = [
+        FailedSeries(f'sub-{label}', label, None, 'no CT perfusion series', absent=True)
+        for label in select_participants(run.bids_dir, run.participant_label)
+        if label not in having and not status_path(run.output_dir, label).exists()
+    ]
+    write_status(absent, run)
+
+
 def _tell(series: Any, result: 'SeriesResult | None', run: RunSettings) -> dict[str, str]:
     """Write the entry of one series."""
     told = {'Series': series.prefix, 'State': 'running'}
+    if isinstance(series, FailedSeries) and series.absent:
+        return told | {'State': 'nothing', 'Cause': name_by_role(series.reason, run)}
     if result is not None:
         told |= {
             'State': 'succeeded' if result.succeeded else 'failed',

@@ -86,7 +86,6 @@ MEASURED = (
     ('n_patterns', 'Sampling patterns of the slices', 'ratio'),
 )
 STATUS = {'pass': ('✓', 'passed'), 'warn': ('!', 'caution'), 'fail': ('✕', 'failed')}
-# how the volume table begins the reason of figures that a failed mirror registration withholds
 MISSING = (None, '', 'n/a', 'nan', 'None')
 
 

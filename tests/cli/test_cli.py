@@ -616,12 +616,26 @@ def test_a_choice_that_leaves_nothing_of_a_participant_removes_nothing(dataset, 
     assert len(list(folder.iterdir())) == 2
 
 
-def test_reports_alone_do_not_call_a_series_ok_that_cannot_be_read(dataset, graph, capsys):
-    leave_earlier(dataset)
+@pytest.mark.parametrize('alone', [False, True])
+@pytest.mark.parametrize('gone', [True, False])
+def test_reports_alone_need_no_raw_series(dataset, graph, capsys, alone, gone):
+    folder, page = leave_earlier(dataset)
     leave_earlier(dataset, '02')
-    (dataset / 'sub-01/ct/sub-01_ctp.json').unlink()
-    assert call(dataset, '--reports-only') == 1
-    assert re.search('sub-01  failed  .*no acquisition times', capsys.readouterr().out)
+    image = dataset / 'sub-01/ct/sub-01_ctp.nii.gz'
+    image.unlink()
+    if not gone:
+        image.symlink_to('dropped')
+    assert call(dataset, '--reports-only', *(['--participant-label', '01'] if alone else [])) == 0
+    assert re.search('sub-01  +ok', capsys.readouterr().out)
+    assert 'This series failed' not in page.read_text()
+    assert list(folder.iterdir())
+
+
+@pytest.mark.parametrize('alone', [False, True])
+def test_a_participant_without_series_settles(dataset, graph, alone):
+    (dataset / 'sub-03').mkdir()
+    call(dataset, *(['--participant-label', '03'] if alone else []))
+    assert status_of(dataset, '03')['State'] == 'nothing'
 
 
 def test_a_page_that_cannot_be_written_stops_no_other(dataset, graph, capsys):
