@@ -15,6 +15,7 @@ from ctpprep.perfusion.symmetry import AffectedSide
 from ctpprep.ready_maps import ReadyMaps
 from ctpprep.settings import MethodSettings
 from ctpprep.workflows.derivatives import derivatives, ready_derivatives
+from ctpprep.workflows.progress import STEPS
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = ROOT / 'docs' / 'outputs.md'
@@ -174,3 +175,18 @@ def test_every_stage_links_three_rooms():
     for stage, *_, function, interface, workflow, _files in table(ROOT / 'README.md', 'stage'):
         assert all('](ctpprep/' in cell or cell.startswith('none')
                    for cell in (function, interface, workflow)), stage  # fmt: skip
+
+
+def test_progress_names_stages_as_the_stage_table_does():
+    rows = table(ROOT / 'README.md', 'stage')
+    stages = {row[0] for row in rows}
+    listed = {name: set[str]() for row in rows for name in re.findall(r'\[(\w+)\]', row[4])}
+    for row in rows:
+        for name in re.findall(r'\[(\w+)\]', row[4]):
+            listed[name].add(row[0])
+    assert listed.keys() | {'WriteDerivatives', 'WriteFigures'} == STEPS.keys()
+    for name, (stage, _) in STEPS.items():
+        if name in listed:
+            assert stage in listed[name]
+        else:
+            assert stage not in stages  # of whatever stage

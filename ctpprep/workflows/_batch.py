@@ -7,6 +7,8 @@ from typing import Any
 
 from nipype.pipeline import plugins
 
+from ctpprep.workflows._skips import TellsSkips
+
 ENDED = (
     'ctpprep.exceptions.CtpprepError: job {job} of this step ended without a result, as a job does that '
     'is cancelled or exceeds its memory or time{said}; ask for more in plugin_args, then run the same '
@@ -40,7 +42,7 @@ def make_batch_plugin(name: str, arguments: dict[str, Any]) -> Any:
     return kind(plugin_args=arguments)
 
 
-class _Sturdy:
+class _Sturdy(TellsSkips):
     """What is changed in a plugin of nipype."""
 
     def __init__(self, **kwargs: Any) -> None:

@@ -20,6 +20,7 @@ from nipype import logging as nipype_logging
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
 from ctpprep.workflows._hashes import use_remembered_hashes
+from ctpprep.workflows._skips import TellsSkips
 
 KILLED = (
     'ctpprep.exceptions.CtpprepError: the process of this step was killed twice, most likely '
@@ -38,7 +39,7 @@ class _Task:
     own_pool: ProcessPoolExecutor | None = None
 
 
-class SturdyMultiProcPlugin(MultiProcPlugin):
+class SturdyMultiProcPlugin(TellsSkips, MultiProcPlugin):
     """Run nodes in processes; a killed worker costs a second try, not the run.
 
     The stock plugin waits for ever when a worker is killed, which is what happens when memory

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the graph: processes, progress, and what became of each series."""
+"""Run the graph: processes, and what became of each series."""
 
 import logging
 import os
 import re
 import shutil
-import time
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,7 @@ from typing import Any
 
 from nipype import config as nipype_config
 from nipype import logging as nipype_logging
-from nipype.interfaces.utility import IdentityInterface
-from nipype.pipeline.engine import Node, Workflow
+from nipype.pipeline.engine import Workflow
 from nipype.pipeline.plugins.linear import LinearPlugin
 
 from ctpprep import __version__, exceptions
@@ -26,6 +23,7 @@ from ctpprep.settings import RunSettings
 from ctpprep.workflows._batch import make_batch_plugin
 from ctpprep.workflows._hashes import use_remembered_hashes
 from ctpprep.workflows._processes import SturdyMultiProcPlugin
+from ctpprep.workflows.progress import Owners, Progress, Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +40,25 @@ class SeriesResult:
     @property
     def participant(self) -> str:
         """Label without 'sub-'."""
-        return self.prefix.partition('_')[0].removeprefix('sub-')
+        return label_of(self.prefix)
+
+
+def label_of(prefix: str) -> str:
+    """Tell the participant of a series, without 'sub-'.
+
+    Examples
+    --------
+    >>> label_of('sub-01_ses-02')
+    '01'
+    """
+    return prefix.partition('_')[0].removeprefix('sub-')
 
 
 def run_workflow(
-    workflow: Workflow, series: Sequence[Series], run: RunSettings
+    workflow: Workflow,
+    series: Sequence[Series],
+    run: RunSettings,
+    watch: Watcher | None = None,
 ) -> list[SeriesResult]:
     """Run the graph of all series; the failure of one does not stop the others.
 
@@ -58,6 +70,8 @@ def run_workflow(
         The series of the graph.
     run : RunSettings
         Folders and processes.
+    watch : callable, optional
+        Called when a series begins and when it ends.
 
     Returns
     -------
@@ -65,7 +79,12 @@ def run_workflow(
         One for each series, in their order.
     """
     configure(workflow, series, run)
-    progress = Progress(workflow, series)
+
+    def why(prefix: str) -> str:
+        mine = [each for each in series if each.participant == label_of(prefix)]
+        return _read_failures(mine, run).get(prefix, ('', None))[0]
+
+    progress = Progress(workflow, series, watch, why)
     error = None
     plugin = _make_plugin(run)
     plugin._status_callback = progress  # as an argument it would travel with every MapNode
@@ -138,84 +157,6 @@ def crash_dir(run: RunSettings, participant: str) -> Path:
     return run.output_dir / f'sub-{participant}' / 'log' / run.run_uuid
 
 
-class Owners:
-    """Tell which series a node works for.
-
-    Parameters
-    ----------
-    series : sequence of CTPSeries and ReadyMaps
-        All series of the graph.
-    """
-
-    def __init__(self, series: Sequence[Series]) -> None:
-        self.series = list(series)
-        self.homes: dict[str, list[Series]] = defaultdict(list)
-        for each in series:
-            self.homes[workflow_name(f'sub-{each.participant}')].append(each)
-
-    def __call__(self, parts: Sequence[str]) -> list[Series]:
-        """Tell it from the names of the workflows around the node, outermost first.
-
-        Returns
-        -------
-        list of CTPSeries and ReadyMaps
-            One, or all of a participant for a node that joins them, or all.
-        """
-        for position, part in enumerate(parts):
-            if part in self.homes:
-                inner = set(parts[position + 1 :])
-                mine = self.homes[part]
-                return [each for each in mine if each.workflow_name in inner] or mine
-        return self.series
-
-
-class Progress:
-    """Say on the terminal which series is at which stage, and remember which nodes have ended.
-
-    nipype calls it with a node and 'start', 'end' or 'exception'. A node found in the work folder
-    only ends; one skipped after a failure may end, too, but then the failure is what counts.
-    """
-
-    def __init__(self, workflow: Workflow, series: Sequence[Series]) -> None:
-        self.owners = Owners(series)
-        self.began = time.monotonic()
-        self.said: set[tuple[str, str]] = set()
-        self.failed: dict[str, str] = {}  # stage by prefix
-        self.waiting: dict[str, set[str]] = {each.prefix: set() for each in series}
-        for name in workflow.list_node_names():
-            node = workflow.get_node(name)
-            if not isinstance(node.interface, IdentityInterface):  # nipype drops these
-                for each in self.owners(name.split('.')):
-                    self.waiting[each.prefix].add(f'{workflow.name}.{name}')
-
-    def __call__(self, node: Node, status: str) -> None:
-        """Take note of one event."""
-        concerned = self.owners(Path(node.output_dir()).parts)
-        who = concerned[0].prefix if len(concerned) == 1 else f'sub-{concerned[0].participant}'
-        if len({each.participant for each in concerned}) > 1:
-            who = 'all'
-        chunk = re.fullmatch(r'_(.+?)\d+', node.name)  # one part of a MapNode
-        stage = chunk.group(1) if chunk else node.name
-        if status == 'start' and (who, stage) not in self.said:
-            self.said.add((who, stage))
-            self.say(who, stage)
-        elif status == 'exception':
-            self.say(who, f'{stage} failed')
-            for each in concerned:
-                self.failed.setdefault(each.prefix, stage)
-        elif status == 'end':
-            for each in concerned:
-                waiting = self.waiting[each.prefix]
-                if waiting and not waiting - {node.fullname}:
-                    self.say(each.prefix, 'done')
-                waiting.discard(node.fullname)
-
-    def say(self, who: str, what: str) -> None:
-        """Log one line: elapsed minutes and seconds, series, stage."""
-        minutes, seconds = divmod(int(time.monotonic() - self.began), 60)
-        logger.info('%3d:%02d  %-24s %s', minutes, seconds, who, what)
-
-
 def read_crash(path: Path) -> tuple[Path, str]:
     """Read where and why a node failed.
 
@@ -268,10 +209,10 @@ def last_failure(series: Any, output_dir: Path) -> str:
     return 'has no outputs'
 
 
-def _collect_results(
-    series: Sequence[Series], run: RunSettings, progress: Progress, error: Exception | None
-) -> list[SeriesResult]:
-    """Assign crash files to series; what failed or has not ended without one has failed, too."""
+def _read_failures(
+    series: Sequence[Series], run: RunSettings
+) -> dict[str, tuple[str, Path | None]]:
+    """Assign crash files to series: the cause of the first of each, by its prefix, and the file."""
     folders = {crash_dir(run, each.participant) for each in series}
     folders.add(run.output_dir / 'logs' / run.run_uuid)
     files = [path for folder in folders for path in folder.glob('crash-*.txt')]
@@ -281,6 +222,14 @@ def _collect_results(
         folder, cause = read_crash(path)
         for each in owners(folder.parts):
             failures.setdefault(each.prefix, (cause, path))
+    return failures
+
+
+def _collect_results(
+    series: Sequence[Series], run: RunSettings, progress: Progress, error: Exception | None
+) -> list[SeriesResult]:
+    """Tell what became of each; what failed or has not ended without a crash file has failed, too."""
+    failures = _read_failures(series, run)
     why = 'not finished'
     if error is not None:
         logger.debug('nipype stopped', exc_info=error)
@@ -289,10 +238,9 @@ def _collect_results(
         if run.stop_on_first_crash and failures:
             why = 'not finished: stopped on the first crash'
     for each in series:
-        if each.prefix in progress.failed:
-            stage = progress.failed[each.prefix]
-            failures.setdefault(each.prefix, (f'{stage} failed without a crash file; {why}', None))
-        elif progress.waiting[each.prefix]:
+        if step := progress.failed_at(each.prefix):
+            failures.setdefault(each.prefix, (f'{step} failed without a crash file; {why}', None))
+        elif progress.waits(each.prefix):
             failures.setdefault(each.prefix, (why, None))
     if error is not None and not failures:  # whatever it was, it was not success
         failures = {each.prefix: (why.removeprefix('not finished: '), None) for each in series}

@@ -22,7 +22,8 @@ from ctpprep.series import CTPSeries
 from ctpprep.settings import RunSettings
 from ctpprep.workflows import _hashes
 from ctpprep.workflows._processes import SturdyMultiProcPlugin
-from ctpprep.workflows.execution import Owners, run_workflow
+from ctpprep.workflows.execution import run_workflow
+from ctpprep.workflows.progress import Owners
 
 
 def make_series(prefix):
@@ -154,7 +155,7 @@ def make_workflow(stages):
     return top
 
 
-def run_all(tmp_path, nprocs, options=None, **functions):
+def run_all(tmp_path, nprocs, options=None, watch=None, **functions):
     stages = {
         f'sub-{label}': each if isinstance(each, tuple) else (each, Node)
         for label, each in functions.items()
@@ -164,7 +165,8 @@ def run_all(tmp_path, nprocs, options=None, **functions):
         tmp_path, tmp_path / 'out', tmp_path / 'work', nprocs=nprocs, run_uuid='run1',
         **(options or {}),
     )  # fmt: skip
-    return run_workflow(make_workflow(stages), [make_series(name) for name in stages], run)
+    series = [make_series(name) for name in stages]
+    return run_workflow(make_workflow(stages), series, run, watch)
 
 
 @pytest.mark.parametrize('nprocs', [1, 2])
@@ -201,6 +203,54 @@ def test_progress_names_series_and_stage_once(tmp_path, caplog, nprocs):
         'sub-a done',
     ]
     assert [line for line in said if 'sub-b' in line] == ['sub-b first', 'sub-b first failed']
+
+
+class Watcher:
+    """Remember what a display is told."""
+
+    def __init__(self):
+        self.ended, self.shares, self.progress = {}, [], None
+
+    def __call__(self, progress, state):
+        self.progress = progress
+        self.shares.append(progress.snapshot().share)
+        if state.ended is not None:
+            self.ended[state.prefix] = state
+
+
+@pytest.mark.parametrize('nprocs', [1, 2])
+def test_failures_are_counted_and_what_they_leave_out_is_done_with(tmp_path, nprocs):
+    watch = Watcher()
+    run_all(tmp_path, nprocs, None, watch, a=find_no_bolus, b=pass_on)
+    now = watch.progress.snapshot()
+    assert (now.n_succeeded, now.n_failed, now.n_running, now.share) == (1, 1, 0, 1.0)
+    assert watch.ended['sub-a'].failed_stage == 'first'
+    assert watch.ended['sub-a'].cause == 'no contrast arrives in frames 1 to 27'
+    assert watch.shares == sorted(watch.shares)
+
+
+def test_a_second_try_leaves_nothing_short(tmp_path):
+    watch = Watcher()
+    run_all(tmp_path, 2, None, watch, a=kill_first_process, b=take_time)
+    now = watch.progress.snapshot()
+    assert (now.n_succeeded, now.n_failed, now.share) == (2, 0, 1.0)
+    assert not watch.progress.forecast.running
+
+
+@pytest.mark.parametrize('nprocs', [1, 2])
+def test_what_was_kept_counts_as_done_and_not_as_run(tmp_path, nprocs):
+    run_all(tmp_path, 2, a=pass_on)
+    for result in (tmp_path / 'work').rglob('result_*.pklz'):
+        os.utime(result, (0, 0))  # as of an earlier day
+    watch = Watcher()
+    run_all(tmp_path, nprocs, None, watch, a=pass_on)
+    assert watch.progress.snapshot().share == 1
+    assert watch.progress.forecast.has_run == 0
+
+
+def test_a_display_that_breaks_does_not_stop_the_run(tmp_path):
+    (result,) = run_all(tmp_path, 2, None, lambda *_: 1 / 0, a=pass_on)
+    assert result.succeeded
 
 
 def wait_a_little(number):
