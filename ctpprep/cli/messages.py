@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 logger = logging.getLogger('ctpprep')
 
@@ -17,10 +18,23 @@ def complain(message: object, code: int) -> int:
     return code
 
 
+class _StandardOutput(logging.StreamHandler):
+    """Write to what standard output is at the moment: a display may stand before it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        """The file."""
+        return sys.stdout
+
+
 @contextlib.contextmanager
 def console(verbosity: int) -> Iterator[None]:
-    """Send messages to the terminal as plain lines."""
-    handler = logging.StreamHandler(sys.stdout)
+    """Send messages to the terminal as plain lines; those of single steps only if more is to be said."""
+    handler = _StandardOutput()
+    handler.addFilter(lambda record: bool(verbosity) or record.name != 'ctpprep.details')
     handler.setFormatter(logging.Formatter('%(message)s'))
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if verbosity else logging.INFO)

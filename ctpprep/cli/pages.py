@@ -14,6 +14,7 @@ from ctpprep import __version__
 from ctpprep.cli.folders import name_by_role
 from ctpprep.cli.graphs import draw_graphs, graphs_of
 from ctpprep.cli.messages import going_on
+from ctpprep.cli.progress import show_pages
 from ctpprep.cli.results import tabulate, with_failures
 from ctpprep.settings import MethodSettings, RunSettings
 
@@ -40,7 +41,7 @@ def write_reports(
         Why, by the label of each participant whose page could not be written.
     """
     failures: dict[str, str] = {}
-    for label in dict.fromkeys(each.participant for each in found):
+    for label in show_pages(list(dict.fromkeys(each.participant for each in found)), run):
         mine = [each for each in found if each.participant == label]
         with going_on(f'the page sub-{label}.html could not be written', failures, label):
             _write_page(label, mine, results, method, run)
@@ -159,7 +160,7 @@ def report_again(found: Sequence[Any], method: MethodSettings, run: RunSettings)
             f'--reports-only: {run.output_dir} holds no outputs of the selected series; run them first'
         )
     failures: dict[str, str] = {}
-    for label in dict.fromkeys(each.participant for each in found):
+    for label in show_pages(list(dict.fromkeys(each.participant for each in found)), run):
         mine = [each for each in found if each.participant == label]
         with going_on(f'the page sub-{label}.html could not be written', failures, label):
             used = read_settings_used(run.output_dir / f'sub-{label}')

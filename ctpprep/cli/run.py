@@ -23,6 +23,7 @@ from ctpprep.cli.pages import (
 )
 from ctpprep.cli.parser import described, spellings
 from ctpprep.cli.plan import show_plan
+from ctpprep.cli.progress import show_series
 from ctpprep.cli.results import tabulate, tell_doubts, with_failures
 from ctpprep.cli.status import write_absence, write_status
 from ctpprep.exceptions import UsageError
@@ -143,7 +144,8 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
         if run.clean_workdir:
             clean_work({each.participant for each in series}, run)
         began = time.time()
-        results = run_workflow(workflow, series, run)
+        with show_series(run, len({each.participant for each in found})) as watch:
+            results = run_workflow(workflow, series, run, watch)
         results += failed_results(found)
         results.sort(key=lambda result: result.prefix)
         remove_stale(found, results, method, run, began)

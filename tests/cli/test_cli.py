@@ -50,7 +50,7 @@ def graph(monkeypatch):
         seen.series, seen.method, seen.run = series, method, run
         return Workflow('empty', base_dir=run.work_dir)
 
-    def run_workflow(workflow, series, run):
+    def run_workflow(workflow, series, run, watch=None):
         return [
             SeriesResult(each.prefix, each.prefix not in seen.failures, *seen.failures.get(
                 each.prefix, ()))
