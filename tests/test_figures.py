@@ -191,4 +191,4 @@ def test_each_band_of_probability_has_a_colour_and_what_is_below_5_percent_has_n
     assert len([each for each in colours if len(set(each)) > 1]) == 6
     assert len([each for each in colours if len(set(each)) == 1 and sum(each)]) == 1
     texts = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert {'at least 95%', 'at least 50%', 'at least 5%'} < texts
+    assert {'at least 95 %', 'at least 50 %', 'at least 5 %'} < texts

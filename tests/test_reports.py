@@ -190,10 +190,15 @@ def test_html_marked_as_such_is_kept(output_dir):
 
 
 def test_failed_series_stands_on_the_first_screen_and_in_its_section(output_dir):
-    failed = [{'prefix': 'sub-01_run-2', 'reason': 'No timing.', 'what_to_do': 'Give it.'}]
+    failed = [{'prefix': 'sub-01_run-2', 'reason': 'No timing.'}]
     words = text_of(report(output_dir, failed=failed))
     assert '1 of 2 series failed: sub-01_run-2' in words
-    assert 'This series failed. No timing. What to do: Give it.' in words
+    assert 'This series failed. No timing. What to do: mend what the sentence names' in words
+
+
+def test_failed_step_is_linked_to_its_records(output_dir):
+    failed = [{'prefix': 'sub-01_run-2', 'reason': 'No bolus.', 'records': 'sub-01/log/a "b"'}]
+    assert '<a href="sub-01/log/a%20%22b%22/">' in report(output_dir, failed=failed)
 
 
 def test_every_session_has_its_section_and_link(output_dir):

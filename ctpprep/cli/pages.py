@@ -71,15 +71,21 @@ def _write_page(
             for each in usable
         },
         'failed': [
-            {'prefix': each.prefix, 'reason': name_by_role(failed[each.prefix].cause, run)}
-            for each in mine
-            if each.prefix in failed
+            _describe_failure(failed[each.prefix], run) for each in mine if each.prefix in failed
         ],
     }
     methods = methods_text(usable, method, run)
     drawings = draw_graphs(graphs_of(usable, method, run))
     page = build_report(run.output_dir, label, methods, info, drawings)
     logger.info('report: %s', page)
+
+
+def _describe_failure(result: 'SeriesResult', run: RunSettings) -> dict[str, str]:
+    """Tell what failed; of the crash file its folder, since its name holds that of the user."""
+    told = {'prefix': result.prefix, 'reason': name_by_role(result.cause, run)}
+    if result.crash_file is not None:
+        told['records'] = result.crash_file.parent.relative_to(run.output_dir).as_posix()
+    return told
 
 
 def usable_of(found: Sequence[Any]) -> list[Any]:
@@ -153,8 +159,8 @@ def report_again(found: Sequence[Any], method: MethodSettings, run: RunSettings)
             f'{each.prefix}_seg-perfusion_morph.tsv'
         )
         written = next(tables, None) is not None
-        cause = '' if written else last_failure(each, run.output_dir)
-        results.append(SeriesResult(each.prefix, written, cause))
+        why = ('', None) if written else last_failure(each, run.output_dir)
+        results.append(SeriesResult(each.prefix, written, *why))
     if not any(result.succeeded for result in results):
         raise UsageError(
             f'--reports-only: {run.output_dir} holds no outputs of the selected series; run them first'

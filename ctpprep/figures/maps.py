@@ -200,7 +200,7 @@ def plot_probability(
         )
         for name, values in probability.items()
     ]
-    legend = {f'at least {low:.0%}': COLOURS[what] for what, low, _ in LIKELIHOODS}
+    legend = {f'at least {100 * low:g} %': COLOURS[what] for what, low, _ in LIKELIHOODS}
     legend[f'core as segmented (rCBF < {100 * core_rcbf:g} %)'] = COLOURS['hypoperfusion']
     return plot_rows(mosaic, rows, legend)
 

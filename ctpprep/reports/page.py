@@ -56,7 +56,8 @@ FIGURES = (
     (
         'tmaxhist',
         'Tmax in each hemisphere',
-        'The greater median names the affected side, unless it was asked for.',
+        'The greater median names the affected side. If the medians differ by less than 0.5 s, the side '
+        'with far more hypoperfusion does; a side that was asked for comes before both.',
     ),
     (
         'curves',
@@ -201,7 +202,8 @@ def build_report(
         an entry of ``resources/boilerplate.bib``. A `markupsafe.Markup` is taken as HTML.
     run_info : dict
         Configuration to show; nested dicts become tables. ``failed``: list of dicts with
-        ``prefix``, ``reason`` and, if known, more; ``version`` stands in the title line.
+        ``prefix``, ``reason`` and, if a step failed, ``records``: the folder of its crash file,
+        seen from the page; ``version`` stands in the title line.
     drawings : sequence of Drawing
         The graph of each series; figures link to it.
 
@@ -246,7 +248,7 @@ def collect(output_dir: Path, label: str, failed: list[dict[str, Any]]) -> list[
     label : str
         Without ``sub-``.
     failed : list of dict
-        Series that ended in an error: ``prefix`` and ``reason``.
+        Series that ended in an error, as `build_report` takes them.
 
     Returns
     -------

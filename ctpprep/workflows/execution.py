@@ -187,8 +187,8 @@ def read_crash(path: Path) -> tuple[Path, str]:
     return Path(folder.removeprefix('Working directory: ')), sentence if own else cause
 
 
-def last_failure(series: Any, output_dir: Path) -> str:
-    """Tell why a series has no outputs, by the latest crash file of an earlier run.
+def last_failure(series: Any, output_dir: Path) -> tuple[str, Path | None]:
+    """Tell why a series has no outputs, by the latest crash file of an earlier run, and name the file.
 
     Parameters
     ----------
@@ -197,16 +197,17 @@ def last_failure(series: Any, output_dir: Path) -> str:
 
     Returns
     -------
-    str
+    cause : str
+    crash_file : Path or None
     """
     if reason := getattr(series, 'reason', ''):
-        return str(reason)
+        return str(reason), None
     files = output_dir.glob(f'sub-{series.participant}/log/*/crash-*.txt')
     for path in sorted(files, key=os.path.getmtime, reverse=True):
         folder, cause = read_crash(path)
         if series.workflow_name in folder.parts:
-            return cause
-    return 'has no outputs'
+            return cause, path
+    return 'has no outputs', None
 
 
 def _read_failures(
