@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         method, run = read_settings(args)
         with ending_at_once(run.use_plugin is not None), console(run.verbosity):
             check_folders(run)
-            set_environment(run)
+            set_environment(run, args.level)
             return run_group(run) if args.level == 'group' else run_participants(method, run)
     except CtpprepError as error:
         if getattr(args, 'debug', False):

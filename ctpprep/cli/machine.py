@@ -76,17 +76,17 @@ def available_memory_gb(root: Path = Path('/')) -> float:
     return min([*limits, *(each / 1e3 for each in granted if each)])
 
 
-def set_environment(run: RunSettings) -> None:
+def set_environment(run: RunSettings, level: str = 'participant') -> None:
     """Set what libraries read when they are imported; workers inherit it.
 
-    Caches go to the work folder since a home may be read-only, or to a temporary one where nothing is
-    computed; nothing asks the network.
+    Caches go to the work folder since a home may be read-only, or to a temporary one where no step
+    runs; nothing asks the network.
     """
     with_threads = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
     for name in (*with_threads, 'ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS'):
         os.environ[name] = str(run.omp_nthreads)
     caches = run.work_dir
-    if run.dry_run or run.boilerplate_only or run.reports_only:
+    if level == 'group' or run.dry_run or run.boilerplate_only or run.reports_only:
         caches = Path(tempfile.mkdtemp(prefix='ctpprep-'))
         atexit.register(shutil.rmtree, caches, ignore_errors=True)
     defaults = {

@@ -556,6 +556,12 @@ def test_environment_is_offline_single_threaded_and_away_from_home(tmp_path, mon
     assert os.environ['MPLBACKEND'] == 'pdf'
 
 
+def test_group_level_leaves_no_caches_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, 'environ', {})
+    cli.set_environment(RunSettings(tmp_path, tmp_path, tmp_path / 'work'), 'group')
+    assert not os.environ['MPLCONFIGDIR'].startswith(str(tmp_path))
+
+
 def test_the_templates_of_a_user_are_left_alone(dataset, graph, monkeypatch):
     monkeypatch.setenv('TEMPLATEFLOW_HOME', str(dataset.parent / 'mine'))
     assert call(dataset, '--dry-run') == 0
