@@ -8,16 +8,18 @@ BIN := $(VENV)/bin
 DEMO_DATA := data/ds-phantom
 DEMO_OUT := demo-output
 DEMO_WORK := demo-work
+DOCS_OUT := docs/_build
 
 # loadfile: tests that share an expensive fixture stay in one worker
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser test-cluster test-container check-container lock validate lint format bench clean distclean
+.PHONY: help demo test test-browser test-cluster test-container check-container lock validate docs lint format bench clean distclean
 
 help:
 	@echo 'make demo    run ctpprep on the example in $(DEMO_DATA), say where the results are'
 	@echo 'make test    run the tests'
+	@echo 'make docs    build the documentation and check it; runs the demo for its pictures if need be'
 	@echo 'make validate  check the example and what make demo wrote with the BIDS validator'
 	@echo 'make test-offline  the same without a network interface (Linux)'
 	@echo 'make test-resume   kill runs of the command at random moments and take them up again'
@@ -44,6 +46,7 @@ $(VENV)/.installed-%: setup.cfg pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-tests: EXTRAS := [tests]
+$(VENV)/.installed-docs: EXTRAS := [docs,tests]
 $(VENV)/.installed-lint: EXTRAS := [lint]
 $(VENV)/.installed-lock: EXTRAS := [lock]
 
@@ -77,6 +80,17 @@ test: $(VENV)/.installed-tests
 validate: $(VENV)/.installed-tests
 	$(BIN)/python -m ctpprep.bids_schema $(DEMO_DATA)
 	$(BIN)/python -m ctpprep.bids_schema $(DEMO_OUT)
+
+# Pictures are those of the demo, which is run again when the code or the example is newer than its page.
+$(DEMO_OUT)/sub-01.html: $(shell find ctpprep $(DEMO_DATA) -type f -not -name '*.pyc')
+	$(MAKE) --no-print-directory demo
+
+docs: $(VENV)/.installed-docs $(DEMO_OUT)/sub-01.html
+	rm -rf $(DOCS_OUT) docs/api
+	$(BIN)/python docs/example_cohort.py $(DEMO_OUT) $(DOCS_OUT)/cohort
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs $(DOCS_OUT)/html
+	$(BIN)/python -m pytest -q -m docs tests/docs
+	@printf '\nDocumentation (open in a browser)\n    $(DOCS_OUT)/html/index.html\n'
 
 # Where namespaces are forbidden, the reason is said and nothing is run.
 test-offline: $(VENV)/.installed-tests
@@ -140,7 +154,8 @@ bench: $(VENV)/.installed-run
 	$(BIN)/python benchmarks/speed.py
 
 clean:
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache $(DEMO_OUT) $(DEMO_WORK)
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache $(DEMO_OUT) $(DEMO_WORK) \
+		$(DOCS_OUT) docs/api
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean

@@ -683,7 +683,7 @@ class RunSettings:
         'input',
         '',
         'JSON file with the entities that series (ctp), non-contrast CT (ncct) and maps made elsewhere '
-        '(maps) must have, such as {"ctp": {"session": "01"}}',
+        '(maps) must have, by their names in pybids',
         value='FILE',
     )
     skip_bids_validation: bool = _setting(
