@@ -13,13 +13,13 @@ import csv
 import json
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from ctpprep.cli import main as ctpprep
 from ctpprep.group import TABLES
 
 WARNING = (
@@ -82,8 +82,10 @@ def main(demo: Path, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         raw, out = Path(scratch) / 'raw', Path(scratch) / 'out'
         make_cohort(demo / 'sub-01' / 'ct', raw, out)
-        if ctpprep([str(raw), str(out), 'group']):
-            raise SystemExit('the group level failed')
+        command = [sys.executable, '-m', 'ctpprep', str(raw), str(out), 'group']
+        told = subprocess.run(command, capture_output=True, text=True)
+        if told.returncode:
+            raise SystemExit(f'the group level failed: {told.stdout}{told.stderr}')
         folder.mkdir(parents=True, exist_ok=True)
         page = (out / 'group.html').read_text(encoding='utf-8')
     page = page.replace('<main>', f'<main>{WARNING}', 1)

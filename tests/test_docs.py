@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from ctpprep import cli, group, statistics
+from ctpprep.figures.mosaic import WINDOWS
 from ctpprep.perfusion import segmentation, volumes
 from ctpprep.perfusion.quality import CHECKS
 from ctpprep.perfusion.symmetry import AffectedSide
 from ctpprep.ready_maps import ReadyMaps
+from ctpprep.reports.page import FIGURES
 from ctpprep.settings import MethodSettings
 from ctpprep.workflows.derivatives import derivatives, ready_derivatives
 from ctpprep.workflows.progress import STEPS
@@ -147,6 +149,31 @@ def test_rows_of_volumes_are_described():
         for which in normalization.split(', ')
     }
     assert made == described
+
+
+def test_every_figure_is_explained_with_its_window():
+    text = read(ROOT / 'docs' / 'report.md')
+    assert set(re.findall(r'desc-(\w+)_ctp\.svg', text)) == {what for what, *_ in FIGURES}
+    windows = [WINDOWS[name] for name in ('cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global', 'reference')]
+    ends = [f'{window.low:g} to {window.high:g} {window.unit}' for window in windows]
+    assert [each for each in ends if each not in text] == []
+
+
+def test_every_check_has_advice():
+    rows = re.findall(
+        r'^\| [a-z ]+: (`.+?) \|', read(ROOT / 'docs' / 'faq.md'), flags=re.MULTILINE
+    )
+    named = [name for row in rows for name in re.findall(r'`(\w+)`', row)]
+    assert sorted(named) == sorted(check.name for check in CHECKS)
+
+
+def test_every_module_is_in_the_reference():
+    listed = set(
+        re.findall(r'^   (ctpprep\.[\w.]+)$', read(ROOT / 'docs' / 'api.md'), re.MULTILINE)
+    )
+    files = {path.relative_to(ROOT).with_suffix('') for path in ROOT.glob('ctpprep/**/*.py')}
+    modules = {'.'.join(file.parts) for file in files if not file.name.startswith('_')}
+    assert listed - {'ctpprep.group'} == modules  # the other packages only name what is in them
 
 
 @each_page
