@@ -7,7 +7,7 @@ from typing import Any
 
 from nipype.pipeline import plugins
 
-from ctpprep.workflows._skips import TellsSkips
+from ctpprep.workflows._turns import TellsSkips
 
 ENDED = (
     'ctpprep.exceptions.CtpprepError: job {job} of this step ended without a result, as a job does that '

@@ -20,7 +20,7 @@ from nipype import logging as nipype_logging
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
 from ctpprep.workflows._hashes import use_remembered_hashes
-from ctpprep.workflows._skips import TellsSkips
+from ctpprep.workflows._turns import TellsSkips, turns
 
 KILLED = (
     'ctpprep.exceptions.CtpprepError: the process of this step was killed twice, most likely '
@@ -83,6 +83,15 @@ class SturdyMultiProcPlugin(TellsSkips, MultiProcPlugin):
         # imported modules, a third of the processor time of a series. They are no garbage.
         gc.freeze()
         super()._prerun_check(graph)
+
+    def _generate_dependency_list(self, graph: Any) -> None:
+        super()._generate_dependency_list(graph)
+        # as many series at a time as there are processes, so that the last ones share them, too
+        self._turns = [turn // self.processors for turn in turns(self.procs)]
+
+    def _sort_jobs(self, jobids: Any, scheduler: str = 'tsort') -> list[int]:
+        sorted_jobs = super()._sort_jobs(jobids, scheduler)
+        return sorted(sorted_jobs, key=lambda job: self._turns[self.mapnodesubids.get(job, job)])
 
     def _send_procs_to_workers(self, updatehash: bool = False, graph: Any = None) -> None:
         """Submit what is ready, then wait until a node has ended; nipype only sleeps."""

@@ -13,7 +13,6 @@ from typing import Any
 from nipype import config as nipype_config
 from nipype import logging as nipype_logging
 from nipype.pipeline.engine import Workflow
-from nipype.pipeline.plugins.linear import LinearPlugin
 
 from ctpprep import __version__, exceptions
 from ctpprep.dataset import workflow_name
@@ -23,6 +22,7 @@ from ctpprep.settings import RunSettings
 from ctpprep.workflows._batch import make_batch_plugin
 from ctpprep.workflows._hashes import use_remembered_hashes
 from ctpprep.workflows._processes import SturdyMultiProcPlugin
+from ctpprep.workflows._turns import SeriesBySeriesPlugin
 from ctpprep.workflows.progress import Owners, Progress, Watcher
 
 logger = logging.getLogger(__name__)
@@ -260,7 +260,7 @@ def _make_plugin(run: RunSettings) -> Any:
     if run.use_plugin is not None:
         name, args = read_plugin(run.use_plugin)
     if name == 'Linear':
-        return LinearPlugin(args)
+        return SeriesBySeriesPlugin(args)
     if name == 'MultiProc':
         return SturdyMultiProcPlugin(resources | args)
     return make_batch_plugin(name, args)

@@ -235,7 +235,7 @@ class Progress:
 
     nipype calls it with a node and 'start', 'end' or 'exception', our plugins with 'skipped', too, for
     what cannot run after a failure. A node found in the work folder only ends, or has written no result
-    since it began; one skipped after a failure may end, too, but then the failure is what counts.
+    since it began.
 
     Parameters
     ----------
@@ -382,7 +382,7 @@ class Progress:
             self._say(state.prefix, 'done')
 
     def _has_run(self, node: Any) -> bool:
-        """Tell whether a node that ended has run in this call; else it was kept, or was left out."""
+        """Tell whether a node that ended has run in this call; else it was kept."""
         began = self.started.pop(node.fullname, None)
         if began is None:
             return False

@@ -8,6 +8,7 @@ import pty
 import re
 import signal
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -75,6 +76,24 @@ def test_a_terminal_shows_stages_and_gets_its_cursor_back(command):
     assert shown.rindex(SHOW) > shown.rindex(HIDE)
     assert not re.search(r'\x1b\[[0-9;]*3[0-9]', shown), 'a colour'
     assert 'sub-01  ok' in shown[shown.rindex(SHOW) :]
+
+
+def test_a_terminal_without_unicode_breaks_nothing(command):
+    shown, code = on_a_terminal(command, PYTHONIOENCODING='ascii', LC_ALL='C')
+    assert code == 0
+    assert 'in all' in shown
+
+
+def test_a_pipe_gets_a_line_at_begin_and_end_and_no_control_characters(command):
+    environment = {**os.environ, 'TERM': 'xterm-256color'}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert run.stderr == ''
+    assert all(line.isprintable() for line in run.stdout.splitlines())
+    lines = [
+        line.split()[1:] for line in run.stdout.splitlines() if re.match(r' +\d+:\d\d ', line)
+    ]
+    assert [line[:2] for line in lines] == [['sub-01', 'begins'], ['sub-01', 'done']]
+    assert lines[1][-3:] == ['(1', 'of', '1)']
 
 
 # -- where it moves

@@ -14,14 +14,14 @@ import pytest
 from nipype.interfaces.base import specs
 from nipype.interfaces.utility import Function, IdentityInterface
 from nipype.pipeline.engine import MapNode, Node, Workflow
-from nipype.pipeline.plugins import base, linear, tools
-from nipype.pipeline.plugins.linear import LinearPlugin
+from nipype.pipeline.plugins import base, tools
 
 from ctpprep.dataset import workflow_name
 from ctpprep.series import CTPSeries
 from ctpprep.settings import RunSettings
-from ctpprep.workflows import _hashes
+from ctpprep.workflows import _hashes, _turns
 from ctpprep.workflows._processes import SturdyMultiProcPlugin
+from ctpprep.workflows._turns import SeriesBySeriesPlugin
 from ctpprep.workflows.execution import run_workflow
 from ctpprep.workflows.progress import Owners
 
@@ -248,6 +248,14 @@ def test_what_was_kept_counts_as_done_and_not_as_run(tmp_path, nprocs):
     assert watch.progress.forecast.has_run == 0
 
 
+@pytest.mark.parametrize('nprocs', [1, 2])
+def test_the_first_series_end_before_the_last_begin(tmp_path, caplog, nprocs):
+    caplog.set_level(logging.INFO, 'ctpprep')
+    run_all(tmp_path, nprocs, **dict.fromkeys('abcdef', pass_on))
+    said = [' '.join(record.getMessage().split()[1:]) for record in caplog.records]
+    assert said.index('sub-a done') < said.index('sub-f first')
+
+
 def test_a_display_that_breaks_does_not_stop_the_run(tmp_path):
     (result,) = run_all(tmp_path, 2, None, lambda *_: 1 / 0, a=pass_on)
     assert result.succeeded
@@ -278,7 +286,7 @@ def test_what_was_not_run_when_nipype_broke_down_is_no_success(tmp_path, monkeyp
         reports.append(report(node, traceback))
         return reports[0]
 
-    for module in (linear, base):
+    for module in (_turns, base):
         monkeypatch.setattr(module, 'report_crash', disk_is_full)
     results = run_all(tmp_path, nprocs, a=divide_by_zero, b=divide_by_zero, c=wait_a_little)
     assert not [each.prefix for each in results if each.succeeded]
@@ -290,7 +298,7 @@ def test_what_was_not_run_when_nipype_broke_down_is_no_success(tmp_path, monkeyp
 
 @pytest.mark.parametrize(('text', 'kind'), [
     ('plugin: MultiProc\nplugin_args: {n_procs: 2}', SturdyMultiProcPlugin),
-    ('plugin: Linear', LinearPlugin),
+    ('plugin: Linear', SeriesBySeriesPlugin),
 ])  # fmt: skip
 def test_a_plugin_of_the_user_runs_the_graph(tmp_path, text, kind, monkeypatch):
     seen = []
@@ -416,6 +424,14 @@ def test_a_job_that_is_refused_is_a_failure_of_its_series(tmp_path, scheduler):
     assert not result.succeeded
     assert 'did not take the job' in result.cause
     assert result.crash_file is not None
+
+
+def test_a_refused_job_and_what_it_leaves_out_are_done_with(tmp_path, scheduler):
+    watch = Watcher()
+    run_all(tmp_path, 1, scheduler(sbatch='exit 1'), watch, a=pass_on)
+    now = watch.progress.snapshot()
+    assert (now.n_failed, now.n_running, now.share) == (1, 0, 1.0)
+    assert 'did not take the job' in watch.ended['sub-a'].cause
 
 
 def test_a_job_without_a_result_is_a_failure_that_quotes_the_scheduler(tmp_path, scheduler):
