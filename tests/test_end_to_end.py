@@ -309,7 +309,7 @@ def test_viewer_is_in_the_page_which_stays_small(site):
     )
     assert [each['name'] for each in held['maps']] == [
         *('cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global', 'rcbf_local'),
-        *('reference', 'homologue_reference'),
+        *('reference', 'reference_reflected', 'homologue_reference'),
     ]
     assert {'homologues', 'curves', 'vessels'} <= held.keys()
     page = site.out / 'sub-01.html'

@@ -158,10 +158,10 @@ def test_saved_twice_is_the_same_file(brain, left, tmp_path):
 
 def test_mirror_figure_flickers_in_valid_svg(brain, tmp_path):
     mosaic = figures.lay_out(brain)
-    figure = figures.plot_mirror(mosaic, np.zeros(SHAPE), np.ones(SHAPE), brain)
+    figure = figures.plot_mirror(mosaic, *(np.full(SHAPE, n) for n in range(3)), brain)
     root = ET.parse(figures.save_svg(figure, tmp_path / 'x.svg')).getroot()
     ids = {element.get('id') for element in root.iter()}
-    assert {'before-0', 'after-0'} <= ids
+    assert {'blinking-before-0', 'blinking-after-0'} <= ids
     assert any(element.tag.endswith('style') for element in root.iter())
 
 

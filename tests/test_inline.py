@@ -36,3 +36,7 @@ def test_the_policy_names_the_hash_of_each_script():
     # openssl dgst -sha256 -binary | base64
     assert "'sha256-bhHHL3z2vDgxUt0W3dWQOrprscmda2Y5pLsLg4GF+pI='" in policy(['alert(1)'])
     assert "script-src 'none'" in policy([])
+
+
+def test_the_policy_sends_no_form_and_takes_no_other_base():
+    assert policy([]).endswith("form-action 'none'; base-uri 'none'")

@@ -217,6 +217,27 @@ def test_figures_stand_in_clinical_order_and_unknown_ones_last(tmp_path):
     assert shown == ['maps', 'rcbf', 'motion', 'aaa']
 
 
+def test_many_pictures_go_to_a_page_for_each_series(tmp_path, monkeypatch):
+    for session in ('ses-1', 'ses-2'):
+        write_series(tmp_path / 'sub-01', f'sub-01_{session}')
+    monkeypatch.setattr('ctpprep.reports.page.MOST_BYTES', 100)
+    whole = report(tmp_path)
+    assert 'data:image' not in whole
+    assert 'href="sub-01_ses-2_ctp.html"' in whole
+    own = (tmp_path / 'sub-01_ses-2_ctp.html').read_text()
+    assert own.count('data:image') == 1
+    assert 'sub-01_ses-1' not in text_of(own)
+    monkeypatch.undo()
+    assert report(tmp_path).count('data:image') == 2
+    assert not list(tmp_path.glob('*_ctp.html'))
+
+
+def test_a_viewer_that_is_cut_off_costs_no_page(output_dir, caplog):
+    (output_dir / 'sub-01/figures/sub-01_desc-viewer_ctp.json').write_text('{"shape": [1')
+    assert 'data:image' in report(output_dir)
+    assert 'has no viewer of sub-01' in caplog.text
+
+
 def test_participant_without_any_file_gets_a_page(tmp_path):
     assert 'No series of this participant was processed' in text_of(report(tmp_path))
 

@@ -234,18 +234,24 @@ def plot_masks(mosaic: Mosaic, reference: np.ndarray, masks: dict[str, np.ndarra
 
 
 def plot_mirror(
-    mosaic: Mosaic, reference: np.ndarray, homologue: np.ndarray, brain_mask: np.ndarray
+    mosaic: Mosaic,
+    reference: np.ndarray,
+    reflected: np.ndarray,
+    homologue: np.ndarray,
+    brain_mask: np.ndarray,
 ) -> Figure:
-    """Show the reference, its mirror image brought home, and both in a chequerboard.
+    """Show the reference and its mirror image before and after registration, and a chequerboard.
 
     Where the registration failed, sulci and ventricles break at the edges of the fields. In the
-    SVG that `save_svg` writes, the first row flickers between the two images.
+    SVG that `save_svg` writes, the first two rows flicker between reference and mirror image.
 
     Parameters
     ----------
     mosaic : Mosaic
     reference : (X, Y, Z) array
         HU.
+    reflected : (X, Y, Z) array
+        The reference reflected at the plane of symmetry, where the registration begins, HU.
     homologue : (X, Y, Z) array
         The mirrored reference warped to the grid of the reference, HU.
     brain_mask : (X, Y, Z) array of bool
@@ -259,10 +265,13 @@ def plot_mirror(
     across, along = np.indices(reference.shape[:2])
     board = ((across // field + along // field) % 2).astype(bool)[..., None]
     window = WINDOWS['brain']
-    rows = [
-        Row(reference, window, brain_mask, title='Reference /\nmirror (flicker)', gid='before'),
-        Row(homologue, window, brain_mask, gid='after', over=True),
-        Row(np.where(board, reference, homologue), window, brain_mask, title='Chequerboard'),
-    ]
-    note = 'First row: reference and mirror image in turn (on paper, the mirror image).'
+    rows = []
+    for when, mirrored in (('before', reflected), ('after', homologue)):
+        rows += [
+            Row(reference, window, brain_mask, title=f'Flicker {when}\nregistration'),
+            Row(mirrored, window, brain_mask, gid=f'blinking-{when}', over=True),
+        ]
+    board = np.where(board, reference, homologue)
+    rows.append(Row(board, window, brain_mask, title='Chequerboard\nafter it'))
+    note = 'Upper two rows: reference and mirror image in turn (on paper, the mirror image).'
     return plot_rows(mosaic, rows, note=note)

@@ -17,6 +17,7 @@ COLOURS = {
     'core': '#ff4d2e',
     'hypoperfusion': '#ffffff',
     'mismatch': '#f0e442',
+    'mismatch local': '#56b4e9',
     'sure': '#ff4d2e',
     'likely': '#e69f00',
     'possible': '#f0e442',
@@ -36,11 +37,11 @@ CONVENTION = (
     'Small numbers: slice, counted from 0 at the lowest.'
 )
 WIDTH_IN = 14.0  # at the report's width one inch is about 95 px, a 2 mm voxel about 2 px
-#: Axes whose id begins with 'after' blink, so that what lies under them is seen in turn.
+#: Axes whose id begins with 'blinking' blink, so that what lies under them is seen in turn.
 FLICKER = (
     '<style>@keyframes blink { 50% { opacity: 0 } } '
     '@media screen and (prefers-reduced-motion: no-preference) '
-    '{ [id^="after-"] { animation: blink 2.4s step-end infinite } }</style>'
+    '{ [id^="blinking-"] { animation: blink 2.4s step-end infinite } }</style>'
 )
 
 

@@ -25,9 +25,14 @@ MAPS = {
     'rcbf_global': ('rcbf_global', 'rcbf'),
     'rcbf_local': ('rcbf_local', 'rcbf'),
     'reference': ('reference', 'reference'),
+    'reference_reflected': ('reference', 'reference'),
     'homologue_reference': ('reference', 'reference'),
 }
-MIRRORED = 'homologue_reference'
+# labels of what flickers against the reference
+MIRRORED = {
+    'reference_reflected': 'Mirror image before registration',
+    'homologue_reference': 'Mirror image after registration',
+}
 #: Masks, a bit each, in this order.
 MASKS = (
     'brain_mask', 'tissue_mask', 'core_global', 'core_local', 'hypoperfusion', 'unassessable_mask',
@@ -39,7 +44,7 @@ OVERLAYS = {
     'core_global': ('Core global', COLOURS['core'], 'line', True),
     'core_local': ('Core local', COLOURS['added'], 'dashed', True),
     'mismatch_global': ('Mismatch global', COLOURS['mismatch'], 'fill', False),
-    'mismatch_local': ('Mismatch local', COLOURS['mismatch'], 'fill', False),
+    'mismatch_local': ('Mismatch local', COLOURS['mismatch local'], 'fill', False),
     'aif_mask': ('AIF', COLOURS['aif'], 'fill', False),
     'vof_mask': ('VOF', COLOURS['vof'], 'fill', False),
 }
@@ -76,7 +81,7 @@ def pack_series(
         order, ``centres`` (P, T), ``components`` (P, T, R), ``times`` (P, T) s,
         ``slice_pattern`` (Z,), and ``kept``, the share of the variance that they hold.
     vessels : dict of str to (T,) array, optional
-        ``time`` (s), ``aif`` and perhaps ``vof`` (HU).
+        ``time`` (s) and ``aif`` (HU).
     grey_unit : str
         Unit of the reference; '' for a perfusion map in its stead.
     most_voxels : int
@@ -284,7 +289,7 @@ def _pack_curves(
 def _shown(name: str, window: str, grey_unit: str) -> dict[str, Any]:
     """Tell how a map is shown: label, unit, window, colours, and factor of what is stored."""
     each = WINDOWS[window]
-    label = 'Mirror image' if name == MIRRORED else each.label
+    label = MIRRORED.get(name, each.label)
     unit = grey_unit if each.unit == 'HU' else each.unit
     return {
         'label': label, 'unit': unit, 'low': each.low, 'high': each.high, 'colours': each.colours,

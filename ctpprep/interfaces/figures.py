@@ -34,13 +34,13 @@ DRAWN_FROM = {
     'probability': (*PROBABILITIES, 'core_global', 'core_local'),
     'tmaxhist': ('tmax', 'hemispheres'),
     'curves': ('curves', *PLACES),
-    'mirror': ('reference', 'homologue_reference'),
+    'mirror': ('reference', 'reference_reflected', 'homologue_reference'),
     'masks': ('brain_mask', 'tissue_mask', 'hemispheres'),
     'motion': ('confounds',),
 }
 # voxels finer than this in plane are left out of pictures
 FINEST_MM = 0.9
-OTHERS = ('reference', 'homologue_reference', 'hemispheres')
+OTHERS = ('reference', 'reference_reflected', 'homologue_reference', 'hemispheres')
 
 
 class SeriesInputSpec(BaseInterfaceInputSpec):
@@ -61,6 +61,7 @@ class SeriesInputSpec(BaseInterfaceInputSpec):
     core_local = File(exists=True)
     hypoperfusion = File(exists=True)
     hemispheres = File(exists=True, desc='1 left, 2 right')
+    reference_reflected = File(exists=True, desc='the reference reflected at the plane, HU')
     homologue_reference = File(exists=True, desc='the mirrored reference warped home, HU')
     aif_mask = File(exists=True)
     vof_mask = File(exists=True)
@@ -227,10 +228,9 @@ def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU')
         if 'hemispheres' in images:
             masks |= {'left': images['hemispheres'] == 1, 'right': images['hemispheres'] == 2}
         drawn['masks'] = figures.plot_masks(mosaic, reference, masks)
-    if reference is not None and 'homologue_reference' in images:
-        drawn['mirror'] = figures.plot_mirror(
-            mosaic, reference, images['homologue_reference'], brain
-        )
+    mirrored = [images.get(name) for name in DRAWN_FROM['mirror']]
+    if all(image is not None for image in mirrored):
+        drawn['mirror'] = figures.plot_mirror(mosaic, *mirrored, brain)
     return drawn
 
 

@@ -153,6 +153,9 @@ class _RegisterMirrorOutputSpec(TraitedSpec):
     reference_to_mirror = File(exists=True, desc='its inverse, h5; only if it is trusted')
     homologues = File(exists=True, desc='patient coordinates of each homologue, mm RAS, 4D')
     homologue_reference = File(exists=True, desc='mirrored reference image, brought home')
+    reference_reflected = File(
+        exists=True, desc='reference reflected at the plane, before the warp'
+    )
     symmetry = File(exists=True, desc='similarity, folding, and why maps are withheld, json')
 
 
@@ -175,9 +178,15 @@ class RegisterMirror(SimpleInterface):
         self._reference, self._affine = _images.load(inputs.reference)
         self._brain = _images.load_mask(inputs.brain_mask)
         plane = symmetry.find_symmetry_plane(self._reference, self._affine, self._brain)
+        write_affine(mirror_by_plane(plane, self._brain.shape, self._affine), cwd / 'plane.mat')
+        images = {
+            'reference_reflected': apply_transform(
+                symmetry.mirror(self._reference), self._affine, cwd / 'plane.mat', AIR_HU
+            )
+        }
         best, tried = None, 0
         for start in ATTEMPTS:
-            found, tried = self._attempt(start, plane), tried + 1
+            found, tried = self._attempt(start, cwd / 'plane.mat'), tried + 1
             if found is not None and (best is None or found.score > best.score):
                 best = found
             if best is not None and best.score >= inputs.mirror_retry_similarity:
@@ -211,14 +220,20 @@ class RegisterMirror(SimpleInterface):
         path.write_text(json.dumps(facts))
         self._results['symmetry'] = str(path)
         if best is not None:
-            for name in ('homologues', 'homologue_reference'):
-                self._results[name] = _images.save(
-                    getattr(best, name), self._affine, cwd / f'{name}.nii', like=inputs.reference
-                )
+            images |= {
+                'homologues': best.homologues, 'homologue_reference': best.homologue_reference,
+            }  # fmt: skip
+        for name, image in images.items():
+            self._results[name] = _images.save(
+                image, self._affine, cwd / f'{name}.nii', like=inputs.reference
+            )
         return runtime
 
     def _attempt(self, start, plane):
-        """Register from one start and measure the result; None if ANTs finds nothing."""
+        """Register from one start and measure the result; None if ANTs finds nothing.
+
+        `plane` names the file of the transform by the plane of symmetry.
+        """
         inputs = self.inputs
         window, affine = inputs.mirror_window_hu, self._affine
         mirrored, _ = _images.load(inputs.reference_mirror)
@@ -232,9 +247,7 @@ class RegisterMirror(SimpleInterface):
         folder.mkdir(exist_ok=True)
         options = dict(ATTEMPTS[start])
         if start != 'centres of mass':
-            path = folder / 'plane.mat'
-            write_affine(mirror_by_plane(plane, self._brain.shape, affine), path)
-            options['initial_transform'] = [str(path)]
+            options['initial_transform'] = [str(plane)]
         try:
             result = _register(
                 fixed, moving, inputs.random_seed, folder, aff_metric='mattes',

@@ -55,7 +55,7 @@ class PackViewer(SimpleInterface):
             'HU' if _images.is_density(self.inputs.entry) else '',
         )
         path = Path(runtime.cwd) / f'{self.inputs.prefix}_desc-viewer_ctp.json'
-        path.write_text(json.dumps(packed), encoding='utf-8')
+        path.write_text(json.dumps(packed, allow_nan=False), encoding='utf-8')
         self._results['viewer'] = str(path)
         return runtime
 
@@ -75,7 +75,7 @@ class PackViewer(SimpleInterface):
 
     def _read_vessels(self):
         table = read_columns(self.inputs.curves)
-        return {name: table[name] for name in ('time', 'aif', 'vof') if name in table}
+        return {name: table[name] for name in ('time', 'aif') if name in table}
 
 
 def _file_axes(path):

@@ -94,5 +94,6 @@ def policy(scripts: Sequence[str]) -> str:
         ' '.join(f"'sha256-{base64.b64encode(each).decode()}'" for each in digests) or "'none'"
     )
     return (
-        f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {allowed}"
+        f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {allowed}; "
+        "form-action 'none'; base-uri 'none'"
     )

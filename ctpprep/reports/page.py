@@ -15,7 +15,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -86,6 +86,8 @@ MEASURED = (
     ('noise_denoised_hu', 'Noise of tissue curves as deconvolved (median)', 'HU'),
     ('n_patterns', 'Sampling patterns of the slices', 'ratio'),
 )
+#: Of pictures and viewers, bytes: with more, each series has a page of its own, so that none is slow.
+MOST_BYTES = 20_000_000
 STATUS = {'pass': ('✓', 'passed'), 'warn': ('!', 'caution'), 'fail': ('✕', 'failed')}
 MISSING = (None, '', 'n/a', 'nan', 'None')
 
@@ -142,6 +144,12 @@ class Section:
     failures: list[dict[str, Any]] = field(default_factory=list)
     viewer: str = ''
     measured: dict[str, str] = field(default_factory=dict)
+    apart: str = ''
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of pictures and viewer."""
+        return len(self.viewer) + sum(len(each['source']) for each in self.figures)
 
     @property
     def anchor(self) -> str:
@@ -191,6 +199,9 @@ def build_report(
 ) -> Path:
     """Write `sub-<label>.html` from the files of a participant.
 
+    With more than `MOST_BYTES` of pictures, those of each series stand in a page of its own,
+    `<prefix>_ctp.html`, which the page of the participant links to.
+
     Parameters
     ----------
     output_dir : Path
@@ -210,33 +221,50 @@ def build_report(
     Returns
     -------
     Path
-        The page.
+        The page of the participant.
     """
     label = participant.removeprefix('sub-')
     output_dir = Path(output_dir)
     text, cited = render_methods(methods)
     facts = {name: value for name, value in run_info.items() if name != 'failed'}
     sections = collect(output_dir, label, run_info.get('failed', []))
-    page = (
-        environment()
-        .get_template('report.html')
-        .render(
-            label=label,
-            sections=sections,
-            scripts=load_scripts(any(section.viewer for section in sections)),
-            methods=text,
-            references=references(cited),
-            facts=facts,
-            drawings=drawings,
-            drawn={prefix: each for each in drawings for prefix in each.prefixes},
-            version=run_info.get('version', ''),
-            written=datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC'),
-            lights=STATUS,
+    told = {
+        'label': label,
+        'methods': text,
+        'references': references(cited),
+        'facts': facts,
+        'drawings': drawings,
+        'drawn': {prefix: each for each in drawings for prefix in each.prefixes},
+        'version': run_info.get('version', ''),
+        'written': datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC'),
+        'lights': STATUS,
+    }
+    whole = f'sub-{label}.html'
+    pages = {}
+    if len(sections) > 1 and sum(section.n_bytes for section in sections) > MOST_BYTES:
+        for place, section in enumerate(sections):
+            if not section.n_bytes:
+                continue
+            name = f'{section.prefix}_ctp.html'
+            pages[name] = _render([section], told | {'whole': whole})
+            sections[place] = replace(section, viewer='', figures=[], apart=name)
+    pages[whole] = _render(sections, told | {'whole': ''})
+    for name, page in pages.items():
+        put_in_place(
+            lambda partial, page=page: partial.write_text(page, encoding='utf-8'),
+            output_dir / name,
         )
-    )
-    path = output_dir / f'sub-{label}.html'
-    put_in_place(lambda partial: partial.write_text(page, encoding='utf-8'), path)
-    return path
+    for path in output_dir.glob(f'sub-{label}_*ctp.html'):  # of more series, in an earlier run
+        if path.name not in pages:
+            path.unlink()
+    return output_dir / whole
+
+
+def _render(sections: list[Section], told: dict[str, Any]) -> str:
+    """Render the page of some series."""
+    scripts = load_scripts(any(section.viewer for section in sections))
+    template = environment().get_template('report.html')
+    return str(template.render(sections=sections, scripts=scripts, **told))
 
 
 def collect(output_dir: Path, label: str, failed: list[dict[str, Any]]) -> list[Section]:

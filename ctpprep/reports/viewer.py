@@ -2,6 +2,7 @@
 """The viewer of a page: what it shows of each series, and the scripts it needs."""
 
 import json
+import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from ctpprep.reports.inline import data, deflate, plotly_script, policy, script
+
+logger = logging.getLogger('ctpprep')
 
 RESOURCES = Path(__file__).parents[1] / 'resources' / 'report'
 ENDING = '_desc-viewer_ctp.json'
@@ -62,12 +65,14 @@ def find_viewers(folder: Path) -> list[tuple[str, Markup]]:
     Returns
     -------
     list of (str, Markup)
-        Prefix, and the element of the page that holds it.
+        Prefix, and the element of the page that holds it. A file that cannot be read is left out.
     """
     found = []
     for path in sorted(folder.glob(f'*{ENDING}')):
         prefix = path.name.removesuffix(ENDING)
-        found.append(
-            (prefix, data(f'{prefix}-viewer-data', json.loads(path.read_text(encoding='utf-8'))))
-        )
+        try:
+            viewed = json.loads(path.read_text(encoding='utf-8'))
+            found.append((prefix, data(f'{prefix}-viewer-data', viewed)))
+        except ValueError as error:
+            logger.warning('the page has no viewer of %s: %s is no JSON (%s)', prefix, path, error)
     return found

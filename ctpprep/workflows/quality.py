@@ -21,13 +21,13 @@ CHECKED = (
 DRAWN = (
     'reference', 'brain_mask', 'tissue_mask', 'cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global',
     'rcbf_local', 'core_global', 'core_local', 'hypoperfusion', 'hemispheres',
-    'homologue_reference', 'aif_mask', 'vof_mask', 'curves', 'confounds', 'volumes',
+    'reference_reflected', 'homologue_reference', 'aif_mask', 'vof_mask', 'curves', 'confounds', 'volumes',
     'unassessable_mask', 'entry', 'probability_global', 'probability_local',
 )  # fmt: skip
 VIEWED = (
-    'reference', 'homologue_reference', 'brain_mask', 'tissue_mask', 'unassessable_mask', 'cbf', 'cbv',
-    'mtt', 'tmax', 'rcbf_global', 'rcbf_local', 'core_global', 'core_local', 'hypoperfusion',
-    'hemispheres', 'aif_mask', 'vof_mask', 'homologues', 'symmetry', 'tissue_curves', 'curves', 'entry',
+    'reference', 'reference_reflected', 'homologue_reference', 'brain_mask', 'tissue_mask',
+    'unassessable_mask', 'cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global', 'rcbf_local', 'core_global',
+    'core_local', 'hypoperfusion', 'hemispheres', 'aif_mask', 'vof_mask', 'homologues', 'symmetry', 'tissue_curves', 'curves', 'entry',
 )  # fmt: skip
 
 

@@ -28,8 +28,8 @@ def init_symmetry_wf(
     -------
     LiterateWorkflow
         Inputs: ``reference`` ``brain_mask`` ``tissue_mask`` ``entry``. Outputs: ``reference_mirror``
-        ``homologues`` ``homologue_reference`` ``symmetry`` ``hemispheres``, and where the registration can be
-        trusted ``mirror_to_reference`` ``reference_to_mirror`` ``homologue_tissue``.
+        ``reference_reflected`` ``homologues`` ``homologue_reference`` ``symmetry`` ``hemispheres``, and where
+        the registration can be trusted ``mirror_to_reference`` ``reference_to_mirror`` ``homologue_tissue``.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(
@@ -45,7 +45,8 @@ def init_symmetry_wf(
     )
     find_homologues = pe.Node(FindHomologues(), name='find_homologues', mem_gb=0.5)
     registered = [
-        'mirror_to_reference', 'reference_to_mirror', 'homologues', 'homologue_reference', 'symmetry',
+        'mirror_to_reference', 'reference_to_mirror', 'reference_reflected', 'homologues',
+        'homologue_reference', 'symmetry',
     ]  # fmt: skip
     found = ['hemispheres', 'homologue_tissue']
     outputnode = pe.Node(

@@ -43,6 +43,7 @@ def make_head():
         'rcbf_global': cbf / 60,
         'rcbf_local': cbf / 50,
         'reference': 30 + 10 * brain + i / 10,
+        'reference_reflected': 34 + 10 * brain - i / 10,
         'homologue_reference': 35 + 10 * brain - i / 10,
     }
     flat = np.stack([i, j, k], axis=-1) @ AFFINE[:3, :3].T + AFFINE[:3, 3]
@@ -267,12 +268,31 @@ def test_click_draws_the_curves_of_voxel_and_homologue(page, head):
 
 
 def test_flicker_shows_reference_and_mirror_image_in_turn(page):
-    page.click('.flicker')
     chosen = 'document.querySelectorAll(".pane select")[1].value'
-    page.wait_for(f'{chosen} === "homologue_reference"')
-    page.wait_for(f'{chosen} === "reference"')
-    page.click('.flicker')
-    assert page.evaluate('document.querySelector(".flicker").ariaPressed') == 'false'
+    before = page.evaluate(chosen)
+    for name in ('reference_reflected', 'homologue_reference'):
+        page.click(f'.flicker[data-of="{name}"]')
+        page.wait_for(f'{chosen} === "{name}"')
+        page.wait_for(f'{chosen} === "reference"')
+    page.click('.flicker[data-of="homologue_reference"]')
+    pressed = '[...document.querySelectorAll(".flicker")].map((each) => each.ariaPressed)'
+    assert page.evaluate(pressed) == ['false', 'false']
+    assert page.evaluate(chosen) == before
+
+
+def test_an_emptied_end_of_the_window_is_put_back(page):
+    end = '[data-pane="0"] input[data-end="lower"]'
+    page.type_text(end, '20')
+    page.press('Tab')
+    page.evaluate(f"""(() => {{ const e = document.querySelector('{end}');
+        e.value = ''; e.dispatchEvent(new Event('change')); }})()""")
+    assert page.evaluate(f"document.querySelector('{end}').value") == '20'
+
+
+def test_what_the_keys_reach_is_said(page):
+    page.evaluate('document.querySelector("[data-pane=\\"0\\"] canvas").focus()')
+    page.press('ArrowUp')
+    assert 'homologue' in page.evaluate('document.querySelector(".spoken[aria-live]").textContent')
 
 
 def test_without_scripts_the_pictures_remain(browser, head):

@@ -29,7 +29,8 @@ def series(tmp_path, monkeypatch):
         'aif_mask': core & (y == 12),
         'hemispheres': np.where(x < 10, 2, 1) * brain,
     }
-    images |= dict.fromkeys(('reference', 'homologue_reference', 'cbf', 'cbv'), brain * 30.0)
+    greys = ('reference', 'reference_reflected', 'homologue_reference')
+    images |= dict.fromkeys((*greys, 'cbf', 'cbv'), brain * 30.0)
     images |= dict.fromkeys(('mtt', 'tmax', 'rcbf_global', 'rcbf_local'), brain * 1.0)
     paths = {}
     for name, values in images.items():

@@ -7,6 +7,7 @@
   const NO_VALUE = 115;
   const WHEEL_STEP = 40;
   const FLICKER_MS = 700;
+  const MIRRORED = { reference_reflected: 'before', homologue_reference: 'after' };
   const PLACES = { voxel: { title: 'Voxel', colour: '#d55e00' }, homologue: { title: 'Homologue', colour: '#0072b2' } };
 
   function element(tag, properties = {}, ...children) {
@@ -171,13 +172,14 @@
       }, ...this.series.maps.map((map) => element('option', { value: map.name, textContent: map.label })));
       pane.select.value = name;
       pane.canvas = element('canvas', { tabIndex: 0, onkeydown: (event) => this.press(event) });
-      pane.canvas.setAttribute('role', 'img');
+      pane.canvas.setAttribute('role', 'application'); // keys are for it, not for a screen reader
+      pane.canvas.ariaDescription = 'Arrow keys move the voxel, Page Up and Page Down change the slice, Enter draws curves.';
       pane.canvas.addEventListener('wheel', (event) => this.wheel(event), { passive: false });
       pane.canvas.addEventListener('pointermove', (event) => this.point(event));
       pane.canvas.addEventListener('click', (event) => { this.point(event); this.pin(); });
       const limit = (end, label) => element('input', {
         type: 'number', step: 'any', ariaLabel: `${label} end of the window`, dataset: { end: label },
-        onchange: (event) => this.changeWindow(pane, end, Number(event.target.value)),
+        onchange: (event) => this.changeWindow(pane, end, event.target.valueAsNumber),
       });
       pane.low = limit(0, 'lower');
       pane.high = limit(1, 'upper');
@@ -217,13 +219,16 @@
         element('label', { className: 'slice' }, 'Slice', this.slider, this.sliceText),
         element('span', { className: 'group' }, way('Radiological (R on the left)', false), way('Neurological (L on the left)', true)),
         element('span', { className: 'group' }, ...overlays));
-      if (this.series.map('homologue_reference')) {
-        this.flickering = element('button', {
-          type: 'button', className: 'flicker', textContent: 'Flicker reference and mirror image',
-          title: 'Sulci and ventricles should stay where they are', onclick: () => this.flicker(!this.timer),
+      this.flickers = Object.entries(MIRRORED).filter(([name]) => this.series.map(name)).map(([name, when]) => {
+        const button = element('button', {
+          type: 'button', className: 'flicker', textContent: `${when} registration`, ariaPressed: 'false',
+          title: when === 'after' ? 'Sulci and ventricles should stay where they are' : 'Where the registration begins',
+          dataset: { of: name }, onclick: () => this.flicker(button.ariaPressed === 'true' ? '' : name),
         });
-        this.flickering.setAttribute('aria-pressed', 'false');
-        tools.append(this.flickering);
+        return button;
+      });
+      if (this.flickers.length) {
+        tools.append(element('span', { className: 'group' }, 'Flicker reference and mirror image', ...this.flickers));
       }
       return tools;
     }
@@ -231,7 +236,7 @@
     makeSide() {
       const line = (title, key) => element('tr', {}, element('th', { scope: 'row', textContent: title }),
         ...Object.keys(PLACES).map((place) => element('td', { dataset: { of: place, what: key } })));
-      const lines = this.series.maps.filter((map) => map.name !== 'homologue_reference').map((map) => (
+      const lines = this.series.maps.filter((map) => !(map.name in MIRRORED)).map((map) => (
         line(map.unit ? `${map.label} (${map.unit})` : map.label, map.name)));
       this.table = element('table', { className: 'values' },
         element('thead', {}, element('tr', {}, element('th', {}),
@@ -240,30 +245,36 @@
       this.plot = element('div', { className: 'plot' });
       this.note = element('p', { className: 'empty', textContent: this.series.curves
         ? 'Click a voxel for its curve and that of its homologue.' : 'There are no curves: the maps were made elsewhere.' });
-      const about = [];
+      this.spoken = element('p', { className: 'spoken', ariaLive: 'polite' });
+      const about = ['Grey: brain without a value (CSF, vessel).'];
       if (!this.series.homologues) about.push('No homologues: the mirror registration was not trusted.');
       const { step } = this.series;
       if (step.some((each) => each > 1)) {
         about.push(`To keep the page small every n-th voxel is shown (n = ${step.join(', ')} along left-right, back-front, feet-head).`);
       }
-      return element('div', { className: 'side-by' }, this.table, this.plot, this.note,
+      return element('div', { className: 'side-by' }, this.table, this.spoken, this.plot, this.note,
         ...about.map((text) => element('p', { className: 'empty', textContent: text })));
     }
 
     choose(pane, name, byFlicker = false) {
-      if (!byFlicker) this.flicker(false);
+      if (!byFlicker) this.flicker('');
       pane.name = name;
       pane.select.value = name;
       this.draw();
     }
 
-    flicker(on) {
-      clearInterval(this.timer);
-      this.timer = null;
-      this.flickering?.setAttribute('aria-pressed', String(on));
-      if (!on) return;
+    /** Show the reference and one mirror image in turn in the second pane; without a name end that. */
+    flicker(name) {
       const [, pane] = this.panes;
-      const turn = () => this.choose(pane, pane.name === 'reference' ? 'homologue_reference' : 'reference', true);
+      clearInterval(this.timer);
+      this.flickers.forEach((button) => { button.ariaPressed = String(button.dataset.of === name); });
+      if (!name) {
+        if (this.before) this.choose(pane, this.before, true);
+        this.before = null;
+        return;
+      }
+      this.before ??= pane.name;
+      const turn = () => this.choose(pane, pane.name === name ? 'reference' : name, true);
       turn();
       this.timer = setInterval(turn, FLICKER_MS);
     }
@@ -315,8 +326,10 @@
         const [i, j, k] = this.series.place(this.cursor);
         const [di, dj] = moves[event.key];
         this.aim(i + di, j + dj, k);
+        this.tell();
       } else if (event.key === 'PageUp' || event.key === 'PageDown') {
         this.goTo(this.slice + (event.key === 'PageUp' ? 1 : -1));
+        this.tell();
       } else if (event.key === 'Enter') {
         this.pin();
       } else return;
@@ -502,6 +515,15 @@
       }
     }
 
+    /** Say the values of the maps that are shown, for who does not see them. */
+    tell() {
+      const value = (map, index) => (index < 0 ? '–' : `${written(this.series.value(map, index))} ${map.unit}`);
+      this.spoken.textContent = [`Slice ${this.sliceText.textContent}`, ...this.panes.map(({ name }) => {
+        const map = this.series.map(name);
+        return `${map.label} ${value(map, this.cursor)}, homologue ${value(map, this.homologueOf(this.cursor))}`;
+      })].join('; ');
+    }
+
     /** Keep the voxel under the pointer and draw its curve and that of its homologue. */
     async pin() {
       if (this.cursor < 0 || !this.series.curves) return;
@@ -529,7 +551,7 @@
       this.note.textContent = [
         missing ? 'Where there is no curve, the voxel is CSF or vessel, or has no homologue.' : '',
         `Curves as they were deconvolved, above their baseline: ${scale.length} temporal components`,
-        kept < 0.9995 ? `that hold ${(100 * kept).toFixed(1)} % of their variance.` : 'hold all that denoising leaves.',
+        kept < 0.9995 ? `that hold ${(100 * kept).toFixed(1)} % of their variance.` : 'hold all that denoising leaves, but for rounding.',
       ].filter(Boolean).join(' ');
       const drawn = await loadPlotly();
       await drawn.react(this.plot, traces, {
