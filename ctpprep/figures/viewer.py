@@ -28,10 +28,10 @@ MAPS = {
     'reference_reflected': ('reference', 'reference'),
     'homologue_reference': ('reference', 'reference'),
 }
-# labels of what flickers against the reference
+# labels of what flickers against the reference: before and after registration
 MIRRORED = {
-    'reference_reflected': 'Mirror image before registration',
-    'homologue_reference': 'Mirror image after registration',
+    'reference_reflected': 'Mirror image before',
+    'homologue_reference': 'Mirror image after',
 }
 #: Masks, a bit each, in this order.
 MASKS = (

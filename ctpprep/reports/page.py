@@ -68,7 +68,7 @@ FIGURES = (
     (
         'mirror',
         'Mirror registration',
-        'Sulci and ventricles must stay where they are when the picture flickers, and must not '
+        'Sulci and ventricles must stay where they are when the second row flickers, and must not '
         'break at the edges of the fields. Otherwise do not use the local maps. Fields are black '
         'where the homologue lies outside of the slab.',
     ),

@@ -27,7 +27,8 @@ DRAWN = (
 VIEWED = (
     'reference', 'reference_reflected', 'homologue_reference', 'brain_mask', 'tissue_mask',
     'unassessable_mask', 'cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global', 'rcbf_local', 'core_global',
-    'core_local', 'hypoperfusion', 'hemispheres', 'aif_mask', 'vof_mask', 'homologues', 'symmetry', 'tissue_curves', 'curves', 'entry',
+    'core_local', 'hypoperfusion', 'hemispheres', 'aif_mask', 'vof_mask', 'homologues', 'symmetry',
+    'tissue_curves', 'curves', 'entry',
 )  # fmt: skip
 
 

@@ -553,6 +553,9 @@
         `Curves as they were deconvolved, above their baseline: ${scale.length} temporal components`,
         kept < 0.9995 ? `that hold ${(100 * kept).toFixed(1)} % of their variance.` : 'hold all that denoising leaves, but for rounding.',
       ].filter(Boolean).join(' ');
+      this.plot.hidden = !traces.length;
+      this.frame.dataset.curves = 0;
+      if (!traces.length) return;
       const drawn = await loadPlotly();
       await drawn.react(this.plot, traces, {
         height: 250, margin: { l: 45, r: 8, t: 8, b: 38 }, font: { size: 11 }, legend: { orientation: 'h', y: 1.12 },
