@@ -171,8 +171,10 @@ class SeriesState:
     Attributes
     ----------
     prefix : str
-    stage : str
-        Of the step that began last.
+    running : dict of str to str
+        Stage by name of each step that runs, in the order in which they began.
+    last : str
+        Stage of the step that began last.
     waiting : dict of str to str
         Interface by name of each step that has not ended.
     total, done : float
@@ -186,7 +188,8 @@ class SeriesState:
     """
 
     prefix: str
-    stage: str = ''
+    running: dict[str, str] = field(default_factory=dict)
+    last: str = ''
     waiting: dict[str, str] = field(default_factory=dict)
     total: float = 0.0
     done: float = 0.0
@@ -195,6 +198,11 @@ class SeriesState:
     failed: str = ''
     failed_stage: str = ''
     cause: str = ''
+
+    @property
+    def stage(self) -> str:
+        """Stage of the step that began last among those that run; between two steps, of the last."""
+        return next(reversed(self.running.values()), self.last)
 
 
 @dataclass(frozen=True)
@@ -355,10 +363,11 @@ class Progress:
             key = f'{state.prefix} {node.fullname}'
             kind = state.waiting.get(node.fullname)
             if status == 'start':
-                state.stage = stage
+                state.running[node.fullname] = state.last = stage
                 if kind is not None:
                     self.forecast.start(key, kind)
                 continue
+            state.running.pop(node.fullname, None)
             if status == 'exception' and not state.failed:
                 state.failed, state.failed_stage = step, stage
             if kind is not None:

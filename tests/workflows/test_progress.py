@@ -3,7 +3,7 @@
 
 import pytest
 
-from ctpprep.workflows.progress import STEPS, Forecast
+from ctpprep.workflows.progress import STEPS, Forecast, SeriesState
 
 SERIES = ['PrepareSeries', 'RegisterMirror', 'PlotSeries']
 
@@ -77,3 +77,14 @@ def test_time_left_falls_while_a_step_runs(clock):
     forecast.start('b PrepareSeries', 'PrepareSeries')
     clock.now += 1
     assert forecast.seconds(1) == pytest.approx(29)
+
+
+def test_the_stage_is_that_of_a_step_that_runs():
+    state = SeriesState(
+        'sub-01', running={'deconvolve': 'deconvolution', 'write': 'files'}, last='files'
+    )
+    assert state.stage == 'files'
+    state.running.pop('write')
+    assert state.stage == 'deconvolution'
+    state.running.clear()
+    assert state.stage == 'files'
