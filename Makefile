@@ -88,7 +88,8 @@ $(DEMO_OUT)/sub-01.html: $(shell find ctpprep $(DEMO_DATA) -type f -not -name '*
 docs: $(VENV)/.installed-docs $(DEMO_OUT)/sub-01.html
 	rm -rf $(DOCS_OUT) docs/api
 	$(BIN)/python docs/example_cohort.py $(DEMO_OUT) $(DOCS_OUT)/cohort
-	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs $(DOCS_OUT)/html
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet \
+		--doctree-dir $(DOCS_OUT)/doctrees docs $(DOCS_OUT)/html
 	$(BIN)/python -m pytest -q -m docs tests/docs
 	@printf '\nDocumentation (open in a browser)\n    $(DOCS_OUT)/html/index.html\n'
 
