@@ -81,8 +81,10 @@ validate: $(VENV)/.installed-tests
 	$(BIN)/python -m ctpprep.bids_schema $(DEMO_DATA)
 	$(BIN)/python -m ctpprep.bids_schema $(DEMO_OUT)
 
-# Pictures are those of the demo, which is run again when the code or the example is newer than its page.
+# Pictures are those of the demo, which is run afresh when the code or the example is newer than its page:
+# the work folder knows versions, not edits.
 $(DEMO_OUT)/sub-01.html: $(shell find ctpprep $(DEMO_DATA) -type f -not -name '*.pyc')
+	rm -rf $(DEMO_WORK)
 	$(MAKE) --no-print-directory demo
 
 docs: $(VENV)/.installed-docs $(DEMO_OUT)/sub-01.html
