@@ -111,7 +111,7 @@ def value(row, kind='value') -> float:
 
 
 def slope_error(row) -> float:
-    """Standard error of a slope, from its interval."""
+    """Standard error of a slope (HC3), from its interval."""
     half = (value(row, 'ci_high') - value(row, 'ci_low')) / 2
     return half / stats.t.ppf(0.975, row['n'] - 2)
 
@@ -248,7 +248,7 @@ def print_agreement(heads, title, paper) -> None:
     row('limits of agreement (2 SD), mL', lambda a:
         f'{value(a["lower limit 2 SD"]):.1f} to {value(a["upper limit 2 SD"]):.1f}')  # fmt: skip
     row('p (Wilcoxon, paired)', lambda a: show_p(value(a['wilcoxon'], 'p')))
-    row('slope of local on global (SE)',
+    row('slope of local on global (SE by HC3)',
         lambda a: show(value(a['slope']), slope_error(a['slope']), 2), 'slope')  # fmt: skip
     row('its intercept, mL', lambda a: f'{value(a["intercept"]):+.1f}')
     row('slope through the origin', lambda a: f'{value(a["slope through origin"]):.2f}')
@@ -298,7 +298,7 @@ def directions(scores) -> list[tuple[str, str, bool | None]]:
             met = None if math.isnan(first - second) else first > second
             if what == 'slope smaller in MA':
                 errors = slope_error(no['slope']), slope_error(ma['slope'])
-                told += f' (standard errors {errors[0]:.2f}, {errors[1]:.2f})'
+                told += f' (standard errors by HC3 {errors[0]:.2f}, {errors[1]:.2f})'
                 # nearer than their standard error, slopes are not told apart
                 if abs(first - second) < math.hypot(*errors):
                     met = None

@@ -22,19 +22,22 @@ from pathlib import Path
 import numpy as np
 
 from ctpprep.group import TABLES
+from ctpprep.group.tables import SIDECARS
 
 PAPER = 3165  # scans of Rau et al., AJNR 2024;45:277
 LIMITS = {'seconds': 20.0, 'megabytes': 500.0}
 
 
 def find_example(out_dir: Path) -> dict[str, Path]:
-    """Find the tables of the first series that has all of them."""
+    """Find the tables, and the sidecars with settings, of the first series that has all of them."""
     for path in sorted(out_dir.glob(f'sub-*/**/*{TABLES["group_volumes.tsv"]}')):
         prefix = path.name.removesuffix(TABLES['group_volumes.tsv'])
-        found = {ending: path.with_name(prefix + ending) for ending in TABLES.values()}
+        found = {
+            ending: path.with_name(prefix + ending) for ending in (*TABLES.values(), *SIDECARS)
+        }
         if all(each.is_file() for each in found.values()):
             return found
-    raise SystemExit(f'no series with volume and quality table in {out_dir}')
+    raise SystemExit(f'no series with its tables and sidecars in {out_dir}')
 
 
 def write_participant(site: Path, label: str, example: dict[str, Path], rng) -> None:
@@ -42,7 +45,10 @@ def write_participant(site: Path, label: str, example: dict[str, Path], rng) -> 
     folder = site / 'out' / f'sub-{label}' / 'ct'
     folder.mkdir(parents=True)
     flow, share = rng.gamma(1.0, 10.0), rng.uniform(0.5, 1.0)
-    for ending, path in example.items():
+    for ending in SIDECARS:
+        os.link(example[ending], folder / f'sub-{label}{ending}')
+    for ending in TABLES.values():
+        path = example[ending]
         with path.open(newline='') as stream:
             rows = list(csv.DictReader(stream, delimiter='\t'))
         for row in rows:
@@ -54,7 +60,8 @@ def write_participant(site: Path, label: str, example: dict[str, Path], rng) -> 
             writer = csv.DictWriter(stream, list(rows[0]), delimiter='\t', lineterminator='\n')
             writer.writeheader()
             writer.writerows(rows)
-        os.link(path.with_suffix('.json'), stem.with_suffix('.json'))
+        if not stem.with_suffix('.json').exists():
+            os.link(path.with_suffix('.json'), stem.with_suffix('.json'))
 
 
 def write_status(site: Path, label: str, state: str) -> None:

@@ -31,20 +31,26 @@ COLUMNS = {
 }
 SETS = ('all', 'evident stroke')
 LEVEL = 0.95
+#: So many series together, or so few in one of two groups, have their ranks tested exactly.
+MOST_EXACT, FEW_EXACT = 60, 8
+#: Beside few in one group, as many are tested exactly with ties.
+MOST_BESIDE_FEW = 200
 #: Regression, limits of agreement and tests need as many.
 LEAST = 3
 FEW = f'fewer than {LEAST} series'
 MEAN = "mean, interval by Student's t; assumes a nearly normal mean"
 SD = 'standard deviation (n - 1)'
-LINE = 'ordinary least squares with intercept; assumes a line and constant spread'
-ORIGIN = 'least squares through the origin; assumes a line and constant spread'
+HC3 = 'interval and p by HC3 (doi:10.1016/0304-4076(85)90158-7), which lets the spread differ'
+LINE = f'ordinary least squares with intercept; {HC3}; assumes a line'
+ORIGIN = f'least squares through the origin; {HC3}; assumes a line'
+ALONE = 'one series alone sets the slope: no interval'
 AGREEMENT = (
     'Bland and Altman 1986, doi:10.1016/S0140-6736(86)90837-8; assumes normal differences, '
     'alike at all sizes'
 )
 WELCH = "Welch's t test, unequal variances; assumes nearly normal means"
 HEDGES = "Hedges' g: difference of means over the pooled SD, corrected for small n"
-FISHER = "Fisher's exact test"
+FISHER = "conditional odds ratio (maximum likelihood), exact interval, p of Fisher's exact test"
 WILSON = "share, Wilson's interval"
 
 
@@ -116,10 +122,9 @@ def regress(x: np.ndarray, y: np.ndarray) -> list[dict[str, Any]]:
     -------
     list of dict
         Rows `slope`, `intercept`, `r_squared`, `slope through origin`, `ratio of means`. The p value of a
-        slope is that of a slope of 1, where both normalizations agree.
+        slope is that of a slope of 1, where both normalizations agree. Figures are those of ordinary
+        regression; their intervals hold where large cores scatter more.
     """
-    from statsmodels.regression.linear_model import OLS
-
     n = len(x)
     with_intercept = ('slope', 'intercept', 'r_squared')
     rows = []
@@ -127,23 +132,21 @@ def regress(x: np.ndarray, y: np.ndarray) -> list[dict[str, Any]]:
         why = FEW if n < LEAST else 'all global cores are alike'
         rows += _missing(with_intercept, n, LINE, why)
     else:
-        line = OLS(y, _with_constant(x)).fit()
-        (intercept, slope), (about_intercept, about_slope) = line.params, line.conf_int(1 - LEVEL)
+        line = _fit(y, _with_constant(x))
         rows += [
-            row('slope', slope, about_slope, _p_against(line, 1, 1.0), n, f'{LINE}; p: slope 1'),
-            row('intercept', intercept, about_intercept, _p_against(line, 0, 0.0), n,
-                f'{LINE}; p: intercept 0'),
-            row('r_squared', line.rsquared if np.ptp(y) > 0 else None, n=n, method=LINE,
+            _coefficient('slope', line, 1, 1.0, n, f'{LINE}; p: slope 1'),
+            _coefficient('intercept', line, 0, 0.0, n, f'{LINE}; p: intercept 0'),
+            row('r_squared', line.rsquared if np.ptp(y) > 0 else None, n=n,
+                method='share of variance that the line explains',
                 reason='' if np.ptp(y) > 0 else 'all local cores are alike'),
         ]  # fmt: skip
     if n < LEAST or not x.any():
         why = FEW if n < LEAST else 'all global cores are 0'
         rows += _missing(('slope through origin',), n, ORIGIN, why)
     else:
-        line = OLS(y, x[:, None]).fit()
-        rows.append(row('slope through origin', line.params[0], line.conf_int(1 - LEVEL)[0],
-                        _p_against(line, 0, 1.0), n, f'{ORIGIN}; p: slope 1'))  # fmt: skip
-    method = 'mean of local over mean of global core'
+        line = _fit(y, x[:, None])
+        rows.append(_coefficient('slope through origin', line, 0, 1.0, n, f'{ORIGIN}; p: slope 1'))
+    method = 'mean of local over mean of global core; no interval'
     if not n or x.mean() == 0:
         why = 'all global cores are 0' if n else 'no series'
         return [*rows, *_missing(('ratio of means',), n, method, why)]
@@ -154,13 +157,30 @@ def _with_constant(x: np.ndarray) -> np.ndarray:
     return np.column_stack([np.ones_like(x), x])
 
 
-def _p_against(line: Any, place: int, null: float) -> float | None:
-    """Test a coefficient against a value; None for a line without residues."""
+def _fit(y: np.ndarray, design: np.ndarray) -> Any:
+    """Fit by least squares; errors by HC3 where no series sets a coefficient alone."""
+    from statsmodels.regression.linear_model import OLS
+
+    line = OLS(y, design).fit()
+    leverage = line.get_influence().hat_matrix_diag
+    if leverage.max() > 1 - 1e-8:
+        return line
+    return line.get_robustcov_results('HC3', use_t=True)
+
+
+def _coefficient(
+    name: str, line: Any, place: int, null: float, n: int, method: str
+) -> dict[str, Any]:
+    """Make the row of a coefficient, tested against a value; without p for a line without residues."""
+    value = line.params[place]
+    if line.cov_type != 'HC3':
+        return row(name, value, n=n, method=method, reason=ALONE)
     error = line.bse[place]
     scale = max(1.0, float(np.abs(line.params).max()))
-    if not error > 1e-12 * scale:
-        return None
-    return float(2 * stats.t.sf(abs(line.params[place] - null) / error, line.df_resid))
+    p = None
+    if error > 1e-12 * scale:
+        p = float(2 * stats.t.sf(abs(value - null) / error, line.df_resid))
+    return row(name, value, line.conf_int(1 - LEVEL)[place], p, n, method)
 
 
 def bland_altman(x: np.ndarray, y: np.ndarray) -> list[dict[str, Any]]:
@@ -200,20 +220,13 @@ def bland_altman(x: np.ndarray, y: np.ndarray) -> list[dict[str, Any]]:
     method = f'slope of the difference on the mean of both; {LINE}'
     if np.ptp(middle) == 0:
         return [*rows, *_missing(('proportional bias',), n, method, 'all cores are alike')]
-    slope, interval, p = _slope(middle, d)
-    return [*rows, row('proportional bias', slope, interval, p, n, method)]
+    line = _fit(d, _with_constant(middle))
+    return [*rows, _coefficient('proportional bias', line, 1, 0.0, n, method)]
 
 
 def _differences(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Subtract; tables have four digits: what is left below is no difference and breaks no tie."""
     return np.round(y - x, 6)
-
-
-def _slope(x: np.ndarray, y: np.ndarray) -> tuple[float, tuple[float, float], float | None]:
-    from statsmodels.regression.linear_model import OLS
-
-    line = OLS(y, _with_constant(x)).fit()
-    return line.params[1], tuple(line.conf_int(1 - LEVEL)[1]), _p_against(line, 1, 0.0)
 
 
 def compare_paired(x: np.ndarray, y: np.ndarray) -> list[dict[str, Any]]:
@@ -228,21 +241,56 @@ def compare_paired(x: np.ndarray, y: np.ndarray) -> list[dict[str, Any]]:
     d = _differences(x, y)
     n, d = len(d), d[d != 0]
     method = "Wilcoxon's signed-rank test, equal pairs left out; assumes symmetric differences"
-    effect = 'matched-pairs rank-biserial correlation: (positive - negative) / all ranks'
+    effect = (
+        'matched-pairs rank-biserial correlation: (positive - negative) / all ranks; no interval'
+    )
     names = ('wilcoxon', 'rank-biserial correlation')
     if n < LEAST or not len(d):
         why = FEW if n < LEAST else 'local and global core are equal in every series'
         return _missing(names, n, method, why)
-    exact = len(d) <= 50 and len(np.unique(np.abs(d))) == len(d)
-    p = stats.wilcoxon(d, method='exact' if exact else 'approx').pvalue
-    positive = stats.rankdata(np.abs(d))[d > 0].sum()
+    ranks = stats.rankdata(np.abs(d))
+    positive = ranks[d > 0].sum()
     total = len(d) * (len(d) + 1) / 2
-    method += '; exact' if exact else '; normal approximation'
+    exact = len(d) <= MOST_EXACT
+    p = _exact_p(ranks, positive) if exact else stats.wilcoxon(d, method='approx').pvalue
+    method += '; exact, also with ties' if exact else '; normal approximation'
     told = '' if len(d) == n else f'{n - len(d)} equal pairs'
     return [
         row(names[0], positive, p=p, n=n, method=method, reason=told),
         row(names[1], 2 * positive / total - 1, n=n, method=effect, reason=told),
     ]
+
+
+def _exact_p(ranks: np.ndarray, found: float, size: int | None = None) -> float:
+    """Test a sum of ranks against the sums of all choices of ranks, of `size` of them if it is told.
+
+    All choices are counted, not listed: ties, which have middle ranks, cost nothing.
+
+    Parameters
+    ----------
+    ranks : (N,) array
+        Multiples of one half.
+    found : float
+    size : int, optional
+
+    Returns
+    -------
+    float
+        Twice the smaller tail.
+    """
+    doubled = np.rint(2 * ranks).astype(int)
+    # by number of ranks chosen, if it counts, and their sum
+    ways = np.zeros((1 if size is None else size + 1, doubled.sum() + 1))
+    ways[0, 0] = 1.0
+    for rank in doubled:
+        with_it = ways[:, : ways.shape[1] - rank].copy()
+        if size is None:
+            ways[:, rank:] += with_it
+        else:
+            ways[1:, rank:] += with_it[:-1]
+    shares = ways[-1] / ways[-1].sum()
+    place = round(2 * found)
+    return min(1.0, 2 * min(shares[: place + 1].sum(), shares[place:].sum()))
 
 
 def compare_samples(first: np.ndarray, second: np.ndarray) -> list[dict[str, Any]]:
@@ -258,7 +306,7 @@ def compare_samples(first: np.ndarray, second: np.ndarray) -> list[dict[str, Any
     ranks = (
         'Mann-Whitney test; assumes that the samples differ in place alone to be read as a shift'
     )
-    effect = 'rank-biserial correlation: 2 U / (n1 n2) - 1'
+    effect = 'rank-biserial correlation: 2 U / (n1 n2) - 1; no interval'
     names = ('mann-whitney', 'rank-biserial correlation', 'difference of means', 'hedges g')
     methods = (ranks, effect, WELCH, HEDGES)
     if min(sizes) < LEAST:
@@ -267,9 +315,17 @@ def compare_samples(first: np.ndarray, second: np.ndarray) -> list[dict[str, Any
             for name, method in zip(names, methods, strict=True)
         ]
     both = np.concatenate([first, second])
-    exact = min(sizes) <= 8 and len(np.unique(both)) == n
-    how = 'exact' if exact else 'asymptotic'
-    u, p = stats.mannwhitneyu(first, second, method=how)
+    few = min(sizes) <= FEW_EXACT
+    if n <= MOST_EXACT or (few and n <= MOST_BESIDE_FEW):
+        how, small = 'exact, also with ties', min(sizes)
+        ranked = stats.rankdata(both)
+        u = ranked[: sizes[0]].sum() - sizes[0] * (sizes[0] + 1) / 2
+        of_smaller = ranked[: sizes[0]] if small == sizes[0] else ranked[sizes[0] :]
+        p = _exact_p(ranked, of_smaller.sum(), small)
+    else:
+        how = 'exact' if few and len(np.unique(both)) == n else 'asymptotic'
+        u, p = stats.mannwhitneyu(first, second, method=how)
+        how = how.replace('asymptotic', 'normal approximation')
     alike = 'all values are alike' if np.ptp(both) == 0 else ''
     rows = [
         row(names[0], u, p=None if alike else p, n=n, method=f'{ranks}; {how}', reason=alike),
@@ -312,8 +368,6 @@ def compare_slopes(
     list of dict
         Rows `difference of slopes` and `difference of slopes through origin`, first - second.
     """
-    from statsmodels.regression.linear_model import OLS
-
     names = ('difference of slopes', 'difference of slopes through origin')
     x = np.concatenate([first[0], second[0]])
     y = np.concatenate([first[1], second[1]])
@@ -331,10 +385,7 @@ def compare_slopes(
             why = 'the global cores of a group are alike'
             rows.append(row(name, n=len(x), method=method, reason=why))
         else:
-            line = OLS(y, design).fit()
-            interval = line.conf_int(1 - LEVEL)[0]
-            p = _p_against(line, 0, 0.0)
-            rows.append(row(name, line.params[0], interval, p, len(x), method))
+            rows.append(_coefficient(name, _fit(y, design), 0, 0.0, len(x), method))
     return rows
 
 
@@ -359,9 +410,11 @@ def compare_shares(first: np.ndarray, second: np.ndarray, name: str) -> list[dic
     if not len(first) or not len(second):
         return _missing((named,), n, FISHER, f'{name} is not known in a group')
     table = [[int(np.sum(each)), int(len(each) - np.sum(each))] for each in (first, second)]
-    ratio, p = stats.fisher_exact(table)
-    told = '' if math.isfinite(ratio) else 'a cell of the table is empty'
-    return [row(named, ratio, p=p, n=n, method=FISHER, reason=told)]
+    p = stats.fisher_exact(table).pvalue
+    ratio = stats.contingency.odds_ratio(table)
+    interval = ratio.confidence_interval(LEVEL)
+    told = '' if np.all(table) else 'a cell of the table is empty'
+    return [row(named, ratio.statistic, (interval.low, interval.high), p, n, FISHER, told)]
 
 
 def analyse(table: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
@@ -371,8 +424,8 @@ def analyse(table: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     ----------
     table : DataFrame
         A row a series: `participant_id`, `core_global` and `core_local` (mL, NaN if missing), `group`
-        ('' if not known), `stroke` (bool), and `sex` (F, M or '') and `age` (years, or NaN) where they are
-        known at all.
+        ('' if not known), `stroke` (True, False, or NaN if not known), and `sex` (F, M or '') and `age`
+        (years, or NaN) where they are known at all.
     groups : sequence of str
         In the order in which they are compared: differences are first - second.
 
@@ -383,7 +436,7 @@ def analyse(table: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for name in SETS:
-        chosen = table if name == 'all' else table[table['stroke'].astype(bool)]
+        chosen = table if name == 'all' else table[table['stroke'].eq(True)]
         parts = {'all': chosen} | {each: chosen[chosen['group'] == each] for each in groups}
         for group, part in parts.items():
             for comparison, each in _of_group(part):
@@ -393,6 +446,12 @@ def analyse(table: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
                 rows.append(
                     {'set': name, 'group': f'{first} - {second}', 'comparison': comparison} | each
                 )
+    # where stroke is what was chosen by, it is no figure
+    rows = [
+        each
+        for each in rows
+        if each['set'] == 'all' or not each['statistic'].startswith('stroke evident')
+    ]
     if len(groups) < 2:
         why = 'there is one group'
         rows.append(
@@ -402,8 +461,9 @@ def analyse(table: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
 
 
 def complete(part: pd.DataFrame) -> pd.DataFrame:
-    """Keep the series that have both cores."""
-    return part.dropna(subset=['core_global', 'core_local'])
+    """Keep the series that have both cores, as finite numbers."""
+    cores = part[['core_global', 'core_local']].to_numpy(float)
+    return part[np.isfinite(cores).all(axis=1)]
 
 
 def _cores(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -451,8 +511,10 @@ def _of_group(part: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any]]]:
             for each in describe(values):
                 yield 'patients', each | {'statistic': f'age, {each["statistic"]}'}
         else:
+            unknown = len(patients) - len(values)
+            told = f'not known of {unknown} patients, who do not count' if unknown else ''
             for each in share(values, name):
-                yield 'patients', each
+                yield 'patients', each | {'reason': each['reason'] or told}
 
 
 def _between(first: pd.DataFrame, second: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -482,10 +544,12 @@ def _between(first: pd.DataFrame, second: pd.DataFrame) -> Iterator[tuple[str, d
 
 
 def _patients(part: pd.DataFrame) -> pd.DataFrame:
-    """Make one row a participant: stroke is evident if it is in any series."""
+    """Make one row a participant: stroke is evident if it is in any series, and is not if in none."""
     found = part.drop_duplicates('participant_id').copy()
-    stroke = part.groupby('participant_id')['stroke'].any()
-    found['stroke'] = found['participant_id'].map(stroke).astype(bool)
+    whose = part['participant_id']
+    yes, no = (part['stroke'].eq(value).groupby(whose) for value in (True, False))
+    stroke = yes.any().astype(object).where(yes.any() | no.all(), math.nan)
+    found['stroke'] = found['participant_id'].map(stroke).astype(object)
     return found
 
 
@@ -498,8 +562,9 @@ def _traits(patients: pd.DataFrame) -> dict[str, np.ndarray | str]:
     else:
         found['female'] = 'there is no column sex'
     if 'age' in patients:
-        found['age'] = patients['age'].dropna().to_numpy(float)
+        ages = patients['age'].to_numpy(float)
+        found['age'] = ages[np.isfinite(ages)]
     else:
         found['age'] = 'there is no column age'
-    found['stroke evident'] = patients['stroke'].to_numpy(bool)
+    found['stroke evident'] = patients['stroke'].dropna().to_numpy(bool)
     return found

@@ -4,6 +4,7 @@
 import json
 import logging
 import os
+import threading
 from dataclasses import replace
 
 import pandas as pd
@@ -14,6 +15,7 @@ from ctpprep.exceptions import UsageError
 from ctpprep.group import run_group_level, tables
 from ctpprep.group.cohort import make_cohort, read_participants
 from ctpprep.group.tables import IDS, collect_tables
+from ctpprep.interfaces.bids import alone_in
 from ctpprep.settings import RunSettings
 
 HEADER = 'region\tnormalization\tmeasure\tthreshold\tvolume_ml\treason\n'
@@ -48,9 +50,10 @@ def write_series(run, participant, text=None, quality=QUALITY):
     write(run, f'{participant}/ct/{participant}_desc-qualitycontrol_ctp.tsv', quality)
 
 
-def write_status(run, participant, state, cause=''):
+def write_status(run, participant, state, cause='', version='1'):
     entry = {'Series': participant, 'State': state, 'Cause': cause}
-    write(run, f'logs/{participant}_status.json', json.dumps({'Series': [entry]}))
+    told = {'Version': version, 'Series': [entry]}
+    write(run, f'logs/{participant}_status.json', json.dumps(told))
 
 
 def read(run, name='group_volumes.tsv'):
@@ -61,8 +64,9 @@ def read(run, name='group_volumes.tsv'):
 
 
 def test_rows_name_participant_session_and_series(run):
-    write(run, 'sub-01/ct/sub-01_run-1_seg-perfusion_morph.tsv', volumes())
-    write(run, 'sub-02/ses-a/ct/sub-02_ses-a_seg-perfusion_morph.tsv', volumes())
+    for start in ('sub-01/ct/sub-01_run-1', 'sub-02/ses-a/ct/sub-02_ses-a'):
+        write(run, f'{start}_seg-perfusion_morph.tsv', volumes())
+        write(run, f'{start}_desc-qualitycontrol_ctp.tsv', QUALITY)
     collect_tables(run)
     table = read(run)
     assert list(table.columns[:5]) == list(IDS)
@@ -100,6 +104,37 @@ def test_tables_of_an_earlier_run_count_while_the_next_is_running(run):
     write_status(run, 'sub-01', 'running')
     collect_tables(run)
     assert read(run)['state'][0] == 'succeeded'
+
+
+def test_a_series_whose_table_is_gone_is_incomplete_and_counts_nowhere(run):
+    for participant in ('sub-01', 'sub-02', 'sub-03'):
+        write_series(run, participant)
+        write_status(run, participant, 'succeeded')
+    (run.output_dir / 'sub-02/ct/sub-02_desc-qualitycontrol_ctp.tsv').unlink()
+    for path in (run.output_dir / 'sub-03/ct').iterdir():
+        path.unlink()
+    found, _ = collect_tables(run)
+    assert [each.state for each in found] == ['succeeded', 'incomplete', 'incomplete']
+    assert found[1].reason == 'sub-02_desc-qualitycontrol_ctp.tsv is gone; run the series again'
+    run_group_level(run)
+    assert statistic(run, 'series', 'number')['value'] == '1'
+    page = (run.output_dir / 'group.html').read_text()
+    assert 'Series to look at: 2' in page
+    assert '<option>incomplete</option>' in page
+
+
+def statistic(run, comparison, name, **where):
+    """A row of the statistics; of all series if nothing else is told."""
+    table = read(run, group.STATISTICS)
+    for column, value in ({'set': 'all', 'group': 'all'} | where).items():
+        table = table[table[column] == value]
+    return table[(table['comparison'] == comparison) & (table['statistic'] == name)].iloc[0]
+
+
+def test_quotes_and_breaks_in_cells_are_signs_as_others(tmp_path):
+    path = tmp_path / 'x.tsv'
+    tables.write_table(tables.Table(['a', 'b'], [['"x', 'y\tz\n'], ['1', '2"']]), path)
+    assert tables.read_table(path).rows == [['"x', 'y z '], ['1', '2"']]
 
 
 def test_only_participants_that_were_asked_for_are_collected(run):
@@ -203,7 +238,15 @@ def fail(run):
     write_status(run, 'sub-02', 'failed', 'no AIF')
 
 
-@pytest.mark.parametrize('happen', [change, remove, another_column, fail])
+def change_in_place(run):
+    """As a change of digits that keeps size and time."""
+    path = run.output_dir / 'sub-02/ct/sub-02_seg-perfusion_morph.tsv'
+    before = path.stat()
+    path.write_text(path.read_text().replace('40.0', '41.0'))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize('happen', [change_in_place, change, remove, another_column, fail])
 def test_what_changed_is_seen(run, happen):
     for participant in ('sub-01', 'sub-02', 'sub-03'):
         write_series(run, participant, volumes(f'{participant[-1]}.0'))
@@ -222,6 +265,47 @@ def test_an_edited_group_table_is_not_believed(run):
     path.write_text(path.read_text().replace('12.50', '99.99'))
     collect_tables(run)
     assert '12.50' in path.read_text()
+
+
+def test_tables_of_another_call_are_not_taken_for_those_of_this(run, monkeypatch):
+    for participant in ('sub-01', 'sub-02'):
+        write_series(run, participant, volumes(f'{participant[-1]}.0'))
+    original = tables.write_manifest
+
+    def meanwhile(*args):
+        monkeypatch.setattr(tables, 'write_manifest', original)
+        collect_tables(replace(run, participant_label=('02',)))
+        original(*args)
+
+    monkeypatch.setattr(tables, 'write_manifest', meanwhile)
+    collect_tables(run)
+    collect_tables(run)
+    again = [(run.output_dir / name).read_text() for name in group.TABLES]
+    assert again == fresh(run)
+
+
+def test_rows_of_another_series_are_not_taken(run):
+    for participant in ('sub-01', 'sub-02'):
+        write_series(run, participant, volumes(f'{participant[-1]}.0'))
+    expected = fresh(run)
+    path = run.output_dir / tables.MANIFEST
+    told = json.loads(path.read_text())
+    keys = [key for key in told['Files'] if key.endswith('_morph.tsv')]
+    told['Files'][keys[0]][2:], told['Files'][keys[1]][2:] = [4, 4], [3, 4]
+    path.write_text(json.dumps(told))
+    collect_tables(run)
+    assert [(run.output_dir / name).read_text() for name in group.TABLES] == expected
+
+
+def test_a_call_waits_for_another(run):
+    write_series(run, 'sub-01')
+    call = threading.Thread(target=run_group_level, args=(run,))
+    with alone_in(run.output_dir, 'group'):
+        call.start()
+        call.join(0.3)
+        assert not (run.output_dir / 'group_volumes.tsv').exists()
+    call.join()
+    assert (run.output_dir / 'group.html').exists()
 
 
 def test_another_version_reads_anew(run, opened, monkeypatch):
@@ -280,13 +364,86 @@ def test_excluded_participants_are_counted_and_left_out(three):
     text = 'participant_id\told_infarct\nsub-01\tyes\nsub-02\tno\nsub-03\tn/a\n'
     cohort = make(three, text, exclude_column='old_infarct')
     assert list(cohort.included['participant_id']) == ['sub-02', 'sub-03']
-    assert '1 of 3 series were left out by the column old_infarct' in cohort.notes
+    assert (
+        '1 of 3 series were left out by the column old_infarct; it is not known of 1 series, which count'
+        in cohort.notes
+    )
+
+
+def test_a_quote_swallows_no_rows(three):
+    text = 'participant_id\tnote\told_infarct\nsub-01\t"old\tno\nsub-02\t\tyes\nsub-03\tx\tno\n'
+    cohort = make(three, text, exclude_column='old_infarct')
+    assert list(cohort.included['participant_id']) == ['sub-01', 'sub-03']
+
+
+def test_participants_without_a_row_and_rows_without_series_are_told_once(three):
+    notes = make(three, 'participant_id\nsub-01\nsub-02\nsub-08\nsub-09\n').notes
+    assert '1 of 3 participants have no row in participants.tsv, such as sub-03' in notes
+    assert '2 of 4 rows of participants.tsv have no series here, such as sub-08' in notes
+
+
+def test_words_for_the_unknown_and_equal_numbers_are_one_group(three):
+    def groups(*cells):
+        rows = ''.join(f'sub-0{i}\t{cell}\n' for i, cell in enumerate(cells, 1))
+        cohort = make(three, f'participant_id\tx\n{rows}', group_column='x')
+        return cohort.groups, list(cohort.table['group'])
+
+    assert groups('1', '1.0', '2') == (['1', '2'], ['1', '1', '2'])
+    assert groups('Unknown', '?', 'A') == (['A'], ['', '', 'A'])
+    assert groups('Yes', 'yes', 'perhaps') == (['perhaps', 'yes'], ['yes', 'yes', 'perhaps'])
+    assert groups('F', 'M', 'f') == (['F', 'M', 'f'], ['F', 'M', 'f'])
+    assert groups('10', '9', 'x  y') == (['9', '10', 'x y'], ['10', '9', 'x y'])
+
+
+def test_a_call_on_part_says_so(three):
+    cohort = make(three, 'participant_id\nsub-01\n', participant_label=('01',))
+    assert cohort.notes[0].startswith('Only the participants')
+
+
+def test_settings_that_differ_are_told(three):
+    for participant, threshold in (('sub-01', 0.3), ('sub-02', 0.3), ('sub-03', 0.25)):
+        write_status(three, participant, 'succeeded', version=f'{threshold}')
+        told = {'Settings': {'core_rcbf': threshold, 'opening_mm': 2.5}}
+        write(three, f'{participant}/ct/{participant}_seg-perfusion_morph.json', json.dumps(told))
+    for _ in ('read', 'remembered'):
+        notes = make_cohort(*_collected(three), None, three).notes
+        assert [note for note in notes if note.startswith('Series differ')] == [
+            'Series differ in core_rcbf: 0.3 (2 series), 0.25 (1 series)',
+            'Series differ in version of ctpprep: 0.3 (2 series), 0.25 (1 series)',
+        ]
+
+
+def test_infinite_volumes_are_missing(three):
+    write_series(three, 'sub-02', volumes('inf'))
+    run_group_level(three)
+    assert statistic(three, 'core global', 'mean')['value'] == '20'
+
+
+def test_a_check_that_warns_without_a_figure_is_no_outlier(run):
+    write_series(run, 'sub-01', quality=QUALITY.replace('12.5\twarn', 'n/a\twarn'))
+    run_group_level(replace(run, participant_label=('01',)))
+    assert 'Series to look at: 0' in (run.output_dir / 'group.html').read_text()
+
+
+def test_series_of_an_unknown_group_are_held_to_the_limits_of_all(run):
+    rows = ['participant_id\tmicroangiopathy']
+    for i in range(20):
+        write_series(run, f'sub-{i:02}', volumes('50.0', '1.0' if i == 19 else f'4{i % 5}.0'))
+        rows.append(f'sub-{i:02}\t{"n/a" if i == 19 else "yes"}')
+    (run.bids_dir / 'participants.tsv').write_text('\n'.join(rows) + '\n')
+    run_group_level(run)
+    page = (run.output_dir / 'group.html').read_text()
+    assert 'Local - global: -49.0 mL, outside of the limits of agreement' in page
 
 
 def test_evident_stroke_is_a_column_or_a_core(three):
     text = 'participant_id\tstroke_evident\tmine\nsub-01\t1\tno\nsub-02\t0\tno\n'
-    assert list(make(three, text).table['stroke']) == [True, False, False]
-    assert not make(three, text, stroke_column='mine').table['stroke'].any()
+    assert list(make(three, text).table['stroke'].fillna('?')) == [True, False, '?']
+    assert not make(three, text, stroke_column='mine').table['stroke'].eq(True).any()
+    write_series(three, 'sub-03', volumes('n/a'))
+    cohort = make_cohort(*_collected(three), None, three)
+    assert list(cohort.table['stroke'].fillna('?')) == [True, True, '?']
+    assert 'favours series whose global core is too large' in ' '.join(cohort.notes)
 
 
 def test_ages_and_sexes_are_read_as_bids_writes_them(three):
@@ -363,7 +520,7 @@ def test_user_text_shows_as_text(three):
     page = (three.output_dir / 'group.html').read_text()
     assert '<b>x' not in page
     assert '&lt;/script&gt;&lt;b&gt;x' in page
-    assert '<a href="sub-01.html">sub-01</a>' in page
+    assert '<a href="sub-01.html#sub-01">sub-01</a>' in page
     assert 'href="sub-02.html"' not in page
 
 

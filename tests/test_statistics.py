@@ -44,8 +44,9 @@ def test_regression_by_pencil():
     assert found['intercept']['value'] == pytest.approx(18 - 0.76 * 25)
     assert found['slope through origin']['value'] == pytest.approx(2180 / 3000)
     assert found['ratio of means']['value'] == pytest.approx(72 / 100)
-    # residues -0.6, 1.8, -1.8, 0.6: sum of squares 7.2, 2 df; t(0.975, 2) = 4.302653
-    half = 4.302653 * np.sqrt(7.2 / 2 / 500)
+    # residues -0.6 1.8 -1.8 0.6; leverages 1/4 + 225/500 = 0.7 and 1/4 + 25/500 = 0.3. HC3: residues over
+    # 1 - leverage are -2 18/7 -18/7 2, times x - 25: 30, -90/7, -90/7, 30; t(0.975, 2) = 4.302653
+    half = 4.302653 * np.sqrt(2 * (30**2 + (90 / 7) ** 2)) / 500
     assert found['slope']['ci_low'] == pytest.approx(0.76 - half)
     assert found['slope']['ci_high'] == pytest.approx(0.76 + half)
 
@@ -69,6 +70,15 @@ def test_wilcoxon_by_pencil():
     assert found['rank-biserial correlation']['value'] == pytest.approx(-0.8)
 
 
+def test_ties_are_counted_exactly():
+    # five differences of one sign: 2 of 32 patterns; 0 0 5 all below 8 9 9: 2 of 20 arrangements
+    tied = named(compare_paired(np.zeros(5), np.array([1.0, 1, 2, 3, 3])))['wilcoxon']
+    assert tied['p'] == pytest.approx(0.0625)
+    tied = named(compare_samples(np.array([0.0, 0, 5]), np.array([8.0, 9, 9])))['mann-whitney']
+    assert tied['p'] == pytest.approx(0.1)
+    assert tied['method'].endswith('exact, also with ties')
+
+
 def test_samples_by_pencil():
     # 1 2 3 against 4 5 6: U = 0, one of 20 arrangements a side; variances 1, t = -3 / sqrt(2/3)
     found = named(compare_samples(np.array([1.0, 2, 3]), np.array([4.0, 5, 6])))
@@ -85,6 +95,10 @@ def test_shares_by_pencil():
     found = named(compare_shares(np.array([True] * 3), np.array([False] * 3), 'female'))
     assert found['female, odds ratio']['p'] == pytest.approx(0.1)  # 2 of 20 tables
     assert found['female, odds ratio']['reason'] == 'a cell of the table is empty'
+    # 0.025 = P(3 of the first) under the lower limit w: w^3 / (1 + 9 w + 9 w^2 + w^3)
+    w = found['female, odds ratio']['ci_low']
+    assert w**3 / (1 + 9 * w + 9 * w**2 + w**3) == pytest.approx(0.025)
+    assert found['female, odds ratio']['ci_high'] is None
     # Wilson, 0 of 4: upper limit z^2 / (n + z^2)
     half = named(share(np.zeros(4, bool), 'female'))['female, share']
     assert half['ci_high'] == pytest.approx(1.959964**2 / (4 + 1.959964**2))
@@ -133,16 +147,39 @@ def test_intervals_of_limits_are_those_of_bland_and_altman():
     assert lower['ci_high'] == pytest.approx(-45.1, abs=1.0)
 
 
-def test_regression_is_that_of_scipy():
-    from scipy.stats import linregress
+def test_regression_is_that_of_statsmodels():
+    import statsmodels.formula.api as smf
 
     rng = np.random.default_rng(1)
-    x = rng.gamma(2, 20, 30)
-    y = 0.8 * x + rng.normal(0, 5, 30)
-    told = linregress(x, y - x)  # its p is that of slope 0: of y on x, of slope 1
+    table = cohort(rng.gamma(2, 20, 40), 0, np.repeat(['a', 'b'], 20))
+    table['core_local'] = table['core_global'] * rng.normal(0.8, 0.2, 40)
+    # p of y - x on x is that of slope 1
+    told = smf.ols('I(core_local - core_global) ~ core_global', table)
+    told = told.fit(cov_type='HC3', use_t=True)
+    x, y = table['core_global'].to_numpy(), table['core_local'].to_numpy()
     slope = named(regress(x, y))['slope']
-    assert slope['value'] == pytest.approx(1 + told.slope)
-    assert slope['p'] == pytest.approx(told.pvalue)
+    assert slope['value'] == pytest.approx(1 + told.params['core_global'])
+    assert slope['p'] == pytest.approx(told.pvalues['core_global'])
+    assert slope['ci_low'] == pytest.approx(1 + told.conf_int().loc['core_global', 0])
+    told = smf.ols('core_local ~ core_global * C(group, Treatment("b"))', table)
+    told = told.fit(cov_type='HC3', use_t=True)
+    mine = named(compare_slopes((x[:20], y[:20]), (x[20:], y[20:])))['difference of slopes']
+    assert mine['value'] == pytest.approx(told.params.iloc[3])
+    assert mine['p'] == pytest.approx(told.pvalues.iloc[3])
+
+
+def test_exact_p_of_ranks_is_that_of_all_permutations():
+    from scipy.stats import PermutationMethod, mannwhitneyu, wilcoxon
+
+    rng = np.random.default_rng(4)
+    every = PermutationMethod(n_resamples=5000)
+    for _ in range(3):
+        first, second = rng.integers(0, 4, 5).astype(float), rng.integers(1, 6, 7).astype(float)
+        told = mannwhitneyu(first, second, method=every).pvalue
+        assert named(compare_samples(first, second))['mann-whitney']['p'] == pytest.approx(told)
+        d = rng.choice([-2.0, -1, 1, 2, 3, 4], 9)
+        told = wilcoxon(d, method=every).pvalue
+        assert named(compare_paired(np.zeros(9), d))['wilcoxon']['p'] == pytest.approx(told)
 
 
 # -- what must always hold
@@ -221,6 +258,35 @@ def test_patients_are_counted_once_and_their_further_series_told():
     assert (found['female, number']['value'], found['female, number']['n']) == (1, 2)
     slope = rows[(rows['statistic'] == 'slope') & (rows['set'] == 'all')].iloc[0]
     assert slope['reason'].startswith('1 series are further ones of a participant')
+
+
+def test_unknown_stroke_is_neither_yes_nor_no():
+    table = cohort(GLOBAL, LOCAL, ['a', 'a', 'b', 'b'])
+    table['stroke'] = pd.Series([True, np.nan, False, np.nan], dtype=object)
+    rows = analyse(table, ['a', 'b'])
+    share_of = rows[(rows['group'] == 'all') & (rows['statistic'] == 'stroke evident, share')]
+    assert (share_of['value'].item(), share_of['n'].item()) == (0.5, 2)
+    counted = rows[(rows['set'] == 'evident stroke') & (rows['comparison'] == 'series')]
+    assert list(counted['value']) == [1, 1, 0]
+
+
+@pytest.mark.filterwarnings('error')
+def test_a_slope_that_one_series_sets_has_no_interval():
+    # the leverage of the only core above 0 is 1
+    found = named(regress(np.array([0.0, 0, 0, 30]), np.array([0.0, 1, 2, 20])))['slope']
+    assert found['value'] == pytest.approx((20 - 1) / 30)
+    assert found['ci_low'] is None
+    assert found['reason'] == 'one series alone sets the slope: no interval'
+
+
+def test_intervals_of_slopes_hold_where_large_cores_scatter_more():
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        x = rng.gamma(0.7, 50, 40)
+        slope = named(regress(x, x * rng.normal(0.7, 0.2, 40)))['slope']
+        held += slope['ci_low'] <= 0.7 <= slope['ci_high']
+    assert held / 200 > 0.87  # with constant spread assumed, about 0.65
 
 
 def test_unknown_columns_of_patients_are_told():

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The level group: tables of all series, statistics of the cohort, and a page."""
 
+import contextlib
 import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ctpprep.exceptions import UsageError
 from ctpprep.group.tables import MISSING, TABLES, Table
 from ctpprep.settings import RunSettings
 
@@ -21,6 +23,8 @@ STATISTICS = 'group_statistics.tsv'
 
 def run_group_level(run: RunSettings) -> list[Path]:
     """Write the tables of all series, the statistics and the page.
+
+    A call beside another waits for it: tables, statistics and page are those of one call.
 
     Parameters
     ----------
@@ -38,17 +42,30 @@ def run_group_level(run: RunSettings) -> list[Path]:
         When there is not one table, a named column is not there or does not say yes or no, or nothing
         can be written.
     """
-    from ctpprep.group.cohort import make_cohort, read_participants
+    from ctpprep.group.cohort import read_participants
+    from ctpprep.interfaces.bids import alone_in
+
+    participants = read_participants(run)  # before anything is written
+    with contextlib.ExitStack() as stack:
+        if run.output_dir.is_dir():
+            try:
+                stack.enter_context(alone_in(run.output_dir, 'group'))
+            except OSError as error:
+                raise UsageError(f'cannot write to {run.output_dir} ({error.strerror})') from error
+        return _write_all(run, participants)
+
+
+def _write_all(run: RunSettings, participants: 'pd.DataFrame | None') -> list[Path]:
+    from ctpprep.group.cohort import make_cohort
     from ctpprep.group.tables import collect_tables, write_table
     from ctpprep.interfaces.bids import write_json
     from ctpprep.reports.group_page import build_page
     from ctpprep.statistics import COLUMNS, analyse
 
-    participants = read_participants(run)  # before anything is written
     found, tables = collect_tables(run)
     for each in found:
         if each.state != 'succeeded':
-            name = each.series if each.series in each.tables else each.participant
+            name = each.participant if each.series == MISSING else each.series
             logger.warning('%s: %s', name, ': '.join(dict.fromkeys((each.state, each.reason))))
     cohort = make_cohort(found, tables['group_volumes.tsv'], participants, run)
     for note in cohort.notes:

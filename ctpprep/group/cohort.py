@@ -2,15 +2,18 @@
 """One row a series for the statistics: cores, and what `participants.tsv` knows of the participant."""
 
 import difflib
+import json
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 
 import pandas as pd
 
 from ctpprep.exceptions import SeriesError, UsageError
-from ctpprep.group.tables import MISSING, Found, Table, read_table
+from ctpprep.group.tables import MISSING, Found, Table, number, read_table
 from ctpprep.settings import RunSettings
 
 #: Columns that are looked for when no option names one.
@@ -19,7 +22,12 @@ GROUP, STROKE = 'microangiopathy', 'stroke_evident'
 MOST_GROUPS = 12
 YES = ('yes', 'y', 'true', 't', '1', '1.0')
 NO = ('no', 'n', 'false', 'f', '0', '0.0')
-EMPTY = ('', 'n/a', 'na', 'nan', 'none')
+#: Words for what is not known, in all columns.
+UNKNOWN = ('', 'n/a', 'na', 'nan', 'none', 'unknown', 'not known', '?')
+#: Words whose case does not count beside other words: t and f may be something else there.
+FOLDED = ('yes', 'no', 'true', 'false')
+#: Of settings that differ between series, so many are named, with so many values each.
+MOST_SETTINGS, MOST_VALUES = 8, 4
 #: What is read of the volumes: column, region, normalization.
 VOLUMES = {
     'core_global': ('core', 'global'),
@@ -37,8 +45,9 @@ class Cohort:
     Attributes
     ----------
     table : DataFrame
-        A row a series: `participant_id`, `series`, `state`, `reason`, the volumes of `VOLUMES` (mL), `group`,
-        `stroke`, `excluded`, and `sex` and `age` where there are such columns.
+        A row a series: `participant_id`, `series`, `state`, `reason`, the volumes of `VOLUMES` (mL, or NaN),
+        `group` ('' if not known), `stroke` (True, False, or NaN if not known), `excluded`, and `sex`
+        and `age` where there are such columns.
     groups : list of str
         In the order in which they are compared.
     notes : list of str
@@ -82,6 +91,8 @@ def read_participants(run: RunSettings) -> pd.DataFrame | None:
         told = read_table(path, encoding='utf-8-sig')
     except SeriesError as error:
         raise UsageError(f'{path.parent}: {error}') from error
+    if twice := [name for name, count in Counter(told.header).items() if count > 1]:
+        raise UsageError(f'{path} has more than one column {twice[0]}')
     table = pd.DataFrame(told.rows, columns=told.header, dtype=str)
     if 'participant_id' not in table:
         raise UsageError(f'{path} has no column participant_id')
@@ -124,6 +135,10 @@ def make_cohort(
         When a column that should say yes or no says something else, or the groups are too many.
     """
     cores, notes = _read_volumes(volumes)
+    if run.participant_label or run.session_label or run.run_label:
+        notes.append(
+            'Only the participants, sessions and runs asked for are here, not the whole cohort'
+        )
     table = pd.DataFrame(
         {
             'participant_id': [each.participant for each in found],
@@ -140,6 +155,7 @@ def make_cohort(
     )
     of_each = known.reindex(table['participant_id']).reset_index(drop=True).fillna(MISSING)
 
+    notes += _mismatch(table['participant_id'], participants)
     table['excluded'] = False
     if run.exclude_column:
         excluded = _read_flags(of_each[run.exclude_column], run.exclude_column)
@@ -148,32 +164,38 @@ def make_cohort(
             f'{int(table["excluded"].sum())} of {len(table)} series were left out by the column '
             f'{run.exclude_column}'
         )
+        if unknown := int(excluded.isna().sum()):
+            notes[-1] += f'; it is not known of {unknown} series, which count'
     if broken := int((table['state'] != 'succeeded').sum()):
         notes.append(f'{broken} of {len(table)} series or participants have no result')
+    notes += _differing(found)
     column = run.stroke_column or (STROKE if STROKE in of_each else None)
     if column:
-        stroke = _read_flags(of_each[column], column)
-        table['stroke'] = stroke.eq(True)
+        table['stroke'] = _read_flags(of_each[column], column)
         notes.append(f'Evident stroke: the column {column}')
-        if unknown := int(stroke.isna().sum()):
-            notes[-1] += f'; it is not known of {unknown} series, which count as without'
     else:
-        table['stroke'] = table['core_global'] > 0
-        notes.append('Evident stroke: a global core above 0 mL, for want of a column')
+        core = table['core_global']
+        table['stroke'] = (core > 0).astype(object).where(core.notna(), math.nan)
+        notes.append(
+            'Evident stroke: a global core above 0 mL, for want of a column; this favours series whose '
+            'global core is too large, and so a local core that seems to correct it'
+        )
+    if unknown := int((table['stroke'].isna() & (table['state'] == 'succeeded')).sum()):
+        notes[-1] += (
+            f'; it is not known of {unknown} series, which count neither as with nor as without'
+        )
     table['group'], groups = _read_groups(of_each, run, notes)
     if 'sex' in of_each:
         first = of_each['sex'].str.strip().str.upper().str[:1]
         table['sex'] = first.where(first.isin(['F', 'M']), '')
     if 'age' in of_each:
         # BIDS writes ages above 89 as 89+
-        table['age'] = pd.to_numeric(
-            of_each['age'].str.strip().str.removesuffix('+'), errors='coerce'
-        )
+        table['age'] = of_each['age'].str.strip().str.removesuffix('+').map(number)
     return Cohort(table, groups, notes)
 
 
 def _read_volumes(volumes: Table) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Find the volumes of each series, and whether all have one threshold."""
+    """Find the volumes of each series."""
     place = {column: i for i, column in enumerate(volumes.header)}
     needed = ('series', 'region', 'normalization', 'measure', 'volume_ml')
     if any(column not in place for column in needed):
@@ -181,34 +203,56 @@ def _read_volumes(volumes: Table) -> tuple[dict[str, dict[str, float]], list[str
     series, region, normalization, measure, ml = (place[column] for column in needed)
     names = {key: name for name, key in VOLUMES.items()}
     found: dict[str, dict[str, float]] = {}
-    thresholds: dict[str, set[str]] = {}
     for cells in volumes.rows:
         name = names.get((cells[region], cells[normalization]))
-        if name is None or cells[measure] != 'volume':
+        if name is not None and cells[measure] == 'volume':
+            found.setdefault(cells[series], {})[name] = number(cells[ml])
+    return found, []
+
+
+def _mismatch(found: pd.Series, participants: pd.DataFrame | None) -> Iterator[str]:
+    """Tell what participants.tsv and the series do not have in common."""
+    if participants is None:
+        return
+    here, told = set(found), set(participants.index)
+    if alone := sorted(here - told):
+        yield f'{len(alone)} of {len(here)} participants have no row in participants.tsv, such as {alone[0]}'
+    if alone := sorted(told - here):
+        yield f'{len(alone)} of {len(told)} rows of participants.tsv have no series here, such as {alone[0]}'
+
+
+def _differing(found: Sequence[Found]) -> Iterator[str]:
+    """Tell the settings in which the series with a result differ, with how many have which value."""
+    counts: dict[str, Counter[str]] = {}
+    for each in found:
+        if each.state != 'succeeded':
             continue
-        found.setdefault(cells[series], {})[name] = _number(cells[ml])
-        if 'threshold' in place and name.startswith('core'):
-            thresholds.setdefault(name, set()).add(cells[place['threshold']])
-    notes = [
-        f'Series differ in the threshold of {name.replace("_", " ")}: {", ".join(sorted(each))}'
-        for name, each in thresholds.items()
-        if len(each) > 1
-    ]
-    return found, notes
+        if each.version:
+            counts.setdefault('version of ctpprep', Counter())[each.version] += 1
+        for name, value in each.settings.items():
+            counts.setdefault(name, Counter())[
+                value if isinstance(value, str) else json.dumps(value)
+            ] += 1
+    differing = {name: count for name, count in sorted(counts.items()) if len(count) > 1}
+    for name, count in list(differing.items())[:MOST_SETTINGS]:
+        values = [f'{value} ({n} series)' for value, n in count.most_common(MOST_VALUES)]
+        more = [f'{len(count) - MOST_VALUES} other values'] if len(count) > MOST_VALUES else []
+        yield f'Series differ in {name}: {", ".join(values + more)}'
+    if len(differing) > MOST_SETTINGS:
+        yield f'Series differ in {len(differing) - MOST_SETTINGS} more settings'
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+def _words(values: pd.Series) -> pd.Series:
+    """Read the cells of a column as words: blanks are one, and what is not known is ''."""
+    words = values.map(lambda text: ' '.join(text.split()))
+    return words.where(~words.str.lower().isin(UNKNOWN), '')
 
 
 def _read_flags(values: pd.Series, column: str) -> pd.Series:
     """Read yes and no, in the spellings that are in use; NaN where nothing is written."""
-    words = values.str.strip().str.lower()
+    words = _words(values).str.lower()
     known = {**dict.fromkeys(YES, True), **dict.fromkeys(NO, False)}
-    strange = sorted(set(values[~words.isin([*known, *EMPTY])]))
+    strange = sorted(set(values[~words.isin([*known, ''])]))
     if strange:
         raise UsageError(
             f'the column {column} of participants.tsv holds {strange[0]!r}; yes or no is needed '
@@ -225,8 +269,7 @@ def _read_groups(
     if column is None:
         notes.append(f'Groups: one, for want of a column {GROUP} in participants.tsv')
         return pd.Series('all', index=of_each.index), ['all']
-    values = of_each[column].str.strip()
-    values = values.where(~values.str.lower().isin(EMPTY), '')
+    values = _words(of_each[column])
     words = values.str.lower()
     if set(words) <= {*YES, *NO, ''}:
         name = re.sub('[_-]+', ' ', column)
@@ -234,7 +277,8 @@ def _read_groups(
         values = words.map(names)
         groups = [each for each in (name, f'no {name}') if each in set(values)]
     else:
-        groups = sorted(set(values) - {''}, key=lambda text: (_number(text), text))
+        values = values.map(_fold(set(values)))
+        groups = sorted(set(values) - {''}, key=_by_number)
         # 'all' is the name of all together
         if 'all' in groups:
             groups[groups.index('all')] = f'{column} all'
@@ -248,3 +292,26 @@ def _read_groups(
     if unknown := int((values == '').sum()):
         notes[-1] += f'; it is not known of {unknown} series, which count among all alone'
     return values, groups
+
+
+def _fold(words: set[str]) -> dict[str, str]:
+    """Name the group of each word: one for equal numbers, by the shortest, and for yes in any case."""
+
+    def same(word: str) -> Decimal | str:
+        try:
+            value = Decimal(word)
+        except InvalidOperation:
+            return word.lower() if word.lower() in FOLDED else word
+        return value if value.is_finite() else word
+
+    names: dict[Decimal | str, str] = {}
+    for word in sorted(words, key=lambda word: (len(word), word)):
+        key = same(word)
+        names.setdefault(key, key if isinstance(key, str) else word)
+    return {word: names[same(word)] for word in words}
+
+
+def _by_number(word: str) -> tuple[bool, float, str]:
+    """Order groups: numbers by size, then the others by name."""
+    value = number(word)
+    return math.isnan(value), 0.0 if math.isnan(value) else value, word

@@ -2,13 +2,16 @@
 """The tables of all series below one another, and of each series without one the reason.
 
 Only the places where ctpprep writes are looked into. What was read before is taken from the group
-tables as long as the file is the same (size, time of change, inode): a manifest in `logs/` tells which
-rows are whose. It counts only for the very tables that it was written with, and for one version.
+tables as long as the file is the same (size, times of change, inode): a manifest in `logs/` tells which
+rows are whose. It counts only for the very tables that it was written with, and for one version, and
+rows that are not those of the series they are taken for are not taken.
 """
 
+import contextlib
 import csv
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -36,9 +39,11 @@ IDS = {
     'session_id': 'session; n/a without sessions',
     'series': 'start of the names of all files of the series; n/a if no series is known',
     'state': 'how the latest run of the series ended: succeeded, failed, running (or killed while it '
-    'ran), or not processed',
-    'failure': 'why there is no table of the series; n/a if there is one',
+    'ran), incomplete if it succeeded and one of its tables is gone, or not processed',
+    'failure': 'why the series has no result; n/a if it has one',
 }
+#: Sidecars that together tell all settings that shaped the volumes.
+SIDECARS = ('_tmax.json', '_seg-perfusion_morph.json')
 MANIFEST = Path('logs') / 'group_manifest.json'
 MISSING = 'n/a'
 
@@ -54,6 +59,10 @@ class Found:
     state, reason : str
     tables : dict of str to Path
         The series' own table for each group table.
+    version : str
+        Of ctpprep in the latest run, '' if not told.
+    settings : dict
+        What shaped the volumes, by the names of settings, as far as sidecars tell.
     """
 
     participant: str
@@ -61,6 +70,8 @@ class Found:
     state: str = 'succeeded'
     reason: str = ''
     tables: dict[str, Path] = field(default_factory=dict)
+    version: str = ''
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def session(self) -> str:
@@ -85,14 +96,17 @@ class Manifest:
     ----------
     files : dict
         By path below the output folder: stamp of the file, and for a table the header's number, the first
-        row in the group table and the number of rows; for a status file its entries.
+        row in the group table and the number of rows; for a status file its entries; for a sidecar the
+        number of its settings.
     headers : list of list of str
+    settings : list of dict
     tables : dict of str to Table
         The group tables themselves, as they were read back.
     """
 
     files: dict[str, list[Any]] = field(default_factory=dict)
     headers: list[list[str]] = field(default_factory=list)
+    settings: list[dict[str, Any]] = field(default_factory=list)
     tables: dict[str, Table] = field(default_factory=dict)
 
 
@@ -141,13 +155,12 @@ def collect(run: RunSettings, manifest: Manifest) -> tuple[list[Found], dict[str
         known = manifest.files.get(key)
         entries = known[1] if known and known[0] == told else _read_status(path)
         stamps[key] = [told, entries]
-        for prefix, state, cause in entries:
+        for prefix, state, cause, version in entries:
             each = series.setdefault(prefix, Found(participant, prefix))
+            each.version = version
             each.state = state if state == 'failed' or not each.tables else 'succeeded'
             if each.state != 'succeeded':
                 each.reason = cause or 'its latest run has not ended, or was killed'
-            elif not each.tables:
-                each.reason = 'its tables are gone'
     known_participants = {each.participant for each in series.values()}
     chosen = [each for each in series.values() if _is_wanted(each.series, run)]
     missing = [
@@ -202,11 +215,12 @@ def _why_missing(folder: Path) -> tuple[str, str]:
 
 
 def _read_status(path: Path) -> list[list[str]]:
-    """Read series, state and cause of each entry; nothing of a file that is none of ours."""
+    """Read series, state, cause and version of each entry; nothing of a file that is none of ours."""
     try:
         told = json.loads(path.read_text(encoding='utf-8'))
+        version = str(told.get('Version', ''))
         return [
-            [str(each['Series']), str(each['State']), str(each.get('Cause', ''))]
+            [str(each['Series']), str(each['State']), str(each.get('Cause', '')), version]
             for each in told['Series']
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -214,14 +228,31 @@ def _read_status(path: Path) -> list[list[str]]:
         return []
 
 
-def _stamp(path: Path) -> list[int]:
-    """Tell one state of a file from another."""
-    told = path.stat()
-    return [told.st_size, told.st_mtime_ns, told.st_ino]
+def _stamp(file: Path | int) -> list[int]:
+    """Tell one state of a file from another; the time of the inode cannot be set back."""
+    told = os.stat(file)
+    return [told.st_size, told.st_mtime_ns, told.st_ctime_ns, told.st_ino]
+
+
+def number(text: str) -> float:
+    """Read a figure of a table; NaN if it is none, or not finite.
+
+    Examples
+    --------
+    >>> number('1.5'), number('inf'), number('n/a')
+    (1.5, nan, nan)
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
 
 
 def read_table(path: Path, encoding: str = 'utf-8') -> Table:
     """Read a tab-separated table as text, so that no number changes its digits.
+
+    BIDS tables have no quotes: one in a cell is a sign as any other.
 
     Raises
     ------
@@ -230,23 +261,22 @@ def read_table(path: Path, encoding: str = 'utf-8') -> Table:
     """
     try:
         with path.open(encoding=encoding, newline='') as stream:
+            reader = csv.reader(stream, 'excel-tab', quoting=csv.QUOTE_NONE)
             # one string for the many cells that are alike
             lines = [
-                [sys.intern(cell) for cell in line]
-                for line in csv.reader(stream, 'excel-tab')
-                if line
+                (reader.line_num, [sys.intern(cell) for cell in line]) for line in reader if line
             ]
     except (OSError, ValueError, csv.Error) as error:
         raise SeriesError(f'{path.name} cannot be read ({error})') from error
     if len(lines) < 2:
         raise SeriesError(f'{path.name} has no rows')
-    header, *rows = lines
-    for number, cells in enumerate(rows, 2):
+    (_, header), *rows = lines
+    for place, cells in rows:
         if len(cells) != len(header):
             raise SeriesError(
-                f'{path.name} has {len(cells)} cells in line {number} under {len(header)} columns'
+                f'{path.name} has {len(cells)} cells in line {place} under {len(header)} columns'
             )
-    return Table(header, rows)
+    return Table(header, [cells for _, cells in rows])
 
 
 def read_manifest(output_dir: Path) -> Manifest:
@@ -260,7 +290,7 @@ def read_manifest(output_dir: Path) -> Manifest:
             if _stamp(output_dir / name) != stamp:
                 return Manifest()
             tables[name] = read_table(output_dir / name)
-        return Manifest(told['Files'], told['Headers'], tables)
+        return Manifest(told['Files'], told['Headers'], told['Settings'], tables)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SeriesError):
         return Manifest()
 
@@ -273,7 +303,8 @@ def read_all(
     Parameters
     ----------
     found : sequence of Found
-        A table that cannot be read makes its series one that failed, with the reason.
+        A table that cannot be read makes its series one that failed, one that is not there one that is
+        incomplete, with the reason.
     manifest : Manifest
         Of the last call.
     output_dir : Path
@@ -288,7 +319,7 @@ def read_all(
         For the next manifest.
     """
     parts: dict[str, list[Table | None]] = {}
-    numbers: dict[tuple[str, ...], int] = {}
+    header_numbers: dict[tuple[str, ...], int] = {}
     for name in TABLES:
         before, first = manifest.tables.get(name), 0
         places = {column: i for i, column in enumerate(before.header)} if before else {}
@@ -300,19 +331,65 @@ def read_all(
                 try:
                     told, known = _stamp(each.tables[name]), manifest.files.get(key)
                     if before and known and known[0] == told:
-                        own = _take(before, places, manifest.headers[known[1]], *known[2:])
-                    else:
+                        own = _take(before, places, each, manifest.headers[known[1]], *known[2:])
+                    if own is None:
                         own = read_table(each.tables[name])
                         keep = [i for i, column in enumerate(own.header) if column not in IDS]
                         own = _choose(own.rows, [own.header[i] for i in keep], keep)
-                    number = numbers.setdefault(tuple(own.header), len(numbers))
-                    stamps[key] = [told, number, first, len(own.rows)]
+                    place = header_numbers.setdefault(tuple(own.header), len(header_numbers))
+                    stamps[key] = [told, place, first, len(own.rows)]
                 except (OSError, SeriesError) as error:
                     each.state, each.reason = 'failed', str(error)
                     del each.tables[name]
             parts[name].append(own)
             first += len(own.rows) if own else 1
-    return parts, [list(header) for header in numbers]
+    for each in found:
+        if each.state == 'succeeded' and (
+            gone := [name for name in TABLES if name not in each.tables]
+        ):
+            each.state = 'incomplete'
+            names = ' and '.join(f'{each.series}{TABLES[name]}' for name in gone)
+            each.reason = f'{names} {"is" if len(gone) == 1 else "are"} gone; run the series again'
+    return parts, [list(header) for header in header_numbers]
+
+
+def read_settings(
+    found: Sequence[Found], manifest: Manifest, output_dir: Path, stamps: dict[str, list[Any]]
+) -> list[dict[str, Any]]:
+    """Read the settings of each series into `found`: those that sidecars hold.
+
+    Parameters
+    ----------
+    found : sequence of Found
+    manifest : Manifest
+        Of the last call.
+    output_dir : Path
+    stamps : dict
+        Of the next manifest: the sidecars are added.
+
+    Returns
+    -------
+    list of dict
+        For the next manifest.
+    """
+    kinds: dict[str, int] = {}
+    for each in found:
+        if not each.tables:
+            continue
+        folder = next(iter(each.tables.values())).parent
+        for path in (folder / f'{each.series}{ending}' for ending in SIDECARS):
+            key = path.relative_to(output_dir).as_posix()
+            try:
+                told, known = _stamp(path), manifest.files.get(key)
+                if known and known[0] == told:
+                    own = manifest.settings[known[1]]
+                else:
+                    own = json.loads(path.read_text(encoding='utf-8')).get('Settings') or {}
+                each.settings |= own
+            except (OSError, ValueError, TypeError, AttributeError):
+                continue
+            stamps[key] = [told, kinds.setdefault(json.dumps(own, sort_keys=True), len(kinds))]
+    return [json.loads(text) for text in kinds]
 
 
 def join(found: Sequence[Found], name: str, parts: Sequence[Table | None]) -> Table:
@@ -325,12 +402,14 @@ def join(found: Sequence[Found], name: str, parts: Sequence[Table | None]) -> Ta
 
 
 def _take(
-    table: Table, places: dict[str, int], header: list[str], first: int, count: int
-) -> Table:
-    """Take the rows of one series out of a group table."""
-    return _choose(
-        table.rows[first : first + count], header, [places[column] for column in header]
-    )
+    table: Table, places: dict[str, int], each: Found, header: list[str], first: int, count: int
+) -> Table | None:
+    """Take the rows of one series out of a group table; None if they are not all there."""
+    rows = table.rows[first : first + count]
+    whose = places['series']
+    if len(rows) != count or any(cells[whose] != each.series for cells in rows):
+        return None
+    return _choose(rows, header, [places[column] for column in header])
 
 
 def _choose(rows: list[list[str]], header: list[str], columns: list[int]) -> Table:
@@ -353,30 +432,47 @@ def _full_rows(
         if not reason and name not in each.tables:
             reason = 'its table is not there'
         ids = [each.participant, each.session, each.series, each.state, reason or MISSING]
-        ids = [re.sub(r'\s+', ' ', cell) for cell in ids]
         for cells in own.rows:
             yield ids + [cells[i] if i >= 0 else MISSING for i in order]
 
 
-def write_table(table: Table, path: Path) -> None:
+def write_table(table: Table, path: Path) -> list[int]:
     """Write a table and put it in place at once: a reader never sees half of it.
+
+    Tabs and ends of lines in a cell become blanks; there are no quotes.
+
+    Returns
+    -------
+    list of int
+        Stamp of what was written, whatever lies there now.
 
     Raises
     ------
     UsageError
         When the folder cannot be written to.
     """
+    with contextlib.ExitStack() as stack:
+        handles = []
 
-    def write(partial: Path) -> None:
-        with partial.open('w', encoding='utf-8', newline='') as stream:
-            writer = csv.writer(stream, 'excel-tab', lineterminator='\n')
-            writer.writerow(table.header)
-            writer.writerows(table.rows)
+        def write(partial: Path) -> None:
+            stream = stack.enter_context(partial.open('w', encoding='utf-8', newline=''))
+            stream.writelines(f'{_one_line(cells)}\n' for cells in (table.header, *table.rows))
+            stream.flush()
+            os.fsync(stream.fileno())  # network drives set the time of change now
+            handles.append(stream.fileno())
 
-    try:
-        put_in_place(write, path)
-    except OSError as error:
-        raise UsageError(f'cannot write to {path.parent} ({error.strerror})') from error
+        try:
+            put_in_place(write, path)
+            return _stamp(handles[0])  # renaming has set the time of the inode
+        except OSError as error:
+            raise UsageError(f'cannot write to {path.parent} ({error.strerror})') from error
+
+
+def _one_line(cells: Sequence[str]) -> str:
+    line = '\t'.join(cells)
+    if line.count('\t') < len(cells) and '\n' not in line and '\r' not in line:
+        return line
+    return '\t'.join(re.sub(r'[\t\r\n]+', ' ', cell) for cell in cells)
 
 
 def describe_columns(found: Sequence[Found], name: str, header: Sequence[str]) -> dict[str, Any]:
@@ -420,13 +516,18 @@ def describe_columns(found: Sequence[Found], name: str, header: Sequence[str]) -
 
 
 def write_manifest(
-    output_dir: Path, names: Sequence[str], headers: list[list[str]], files: dict[str, Any]
+    output_dir: Path,
+    written: dict[str, list[int]],
+    headers: list[list[str]],
+    settings: list[dict[str, Any]],
+    files: dict[str, Any],
 ) -> None:
-    """Write the manifest of group tables that are in place."""
+    """Write the manifest of the group tables that were written: stamps by name."""
     content = {
         'Version': __version__,
-        'Tables': {name: _stamp(output_dir / name) for name in names},
+        'Tables': written,
         'Headers': headers,
+        'Settings': settings,
         'Files': files,
     }
     put_in_place(
@@ -461,10 +562,12 @@ def collect_tables(run: RunSettings) -> tuple[list[Found], dict[str, Table]]:
             f'no tables of participants in {run.output_dir}; run the level participant first'
         )
     parts, headers = read_all(found, manifest, run.output_dir, files)
+    settings = read_settings(found, manifest, run.output_dir, files)
     tables = {name: join(found, name, parts[name]) for name in TABLES}
+    written = {}
     for name, table in tables.items():
-        write_table(table, run.output_dir / name)
+        written[name] = write_table(table, run.output_dir / name)
         about = describe_columns(found, name, table.header)
         write_json(about, (run.output_dir / name).with_suffix('.json'))
-    write_manifest(run.output_dir, list(tables), headers, files)
+    write_manifest(run.output_dir, written, headers, settings, files)
     return found, tables

@@ -282,21 +282,28 @@ def write_dataset_description(output_dir, links, version):
         Of ctpprep.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    with _alone_in(output_dir):
+    with alone_in(output_dir, 'dataset_description'):
         _write_description(output_dir, links, version)
     ignore = '**/ct\n*.html\ngroup_*\nlogs\nprov\n**/figures\n**/log\n'
     put_in_place(lambda partial: partial.write_text(ignore), output_dir / '.bidsignore')
 
 
 @contextlib.contextmanager
-def _alone_in(folder):
+def alone_in(folder, name):
     """Keep other calls waiting, where the file system knows locks.
 
     NFS locks only what is open for writing, so no folder. The file stays: one that waits holds it.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the output.
+    name : str
+        What is locked: ``logs/<name>.lock`` is.
     """
     logs = folder / 'logs'
     logs.mkdir(exist_ok=True)
-    handle = os.open(logs / 'dataset_description.lock', os.O_RDWR | os.O_CREAT, 0o666)
+    handle = os.open(logs / f'{name}.lock', os.O_RDWR | os.O_CREAT, 0o666)
     try:
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)

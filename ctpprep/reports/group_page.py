@@ -14,18 +14,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
+import pandas as pd
 
 from ctpprep import __version__
+from ctpprep.group.tables import MISSING, number
 from ctpprep.interfaces.bids import put_in_place
 from ctpprep.reports.inline import data, plotly_script, policy, script
-from ctpprep.reports.page import STATUS, TEMPLATES, environment, figure
+from ctpprep.reports.page import STATUS, TEMPLATES, Section, environment, figure
 from ctpprep.statistics import SETS, complete
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from ctpprep.group.cohort import Cohort
     from ctpprep.group.tables import Table
 
@@ -53,7 +54,7 @@ class Outlier:
 
 
 def build_page(
-    output_dir: Path, cohort: 'Cohort', statistics: 'pd.DataFrame', quality: 'Table'
+    output_dir: Path, cohort: 'Cohort', statistics: pd.DataFrame, quality: 'Table'
 ) -> Path:
     """Write `group.html`.
 
@@ -93,7 +94,6 @@ def build_page(
             [each['series'], each['link'], legend.index(each['group']), each['stroke'],
              each['core_global'], each['core_local']]
             for each in counted
-            if each['core_global'] is not None and each['core_local'] is not None
         ],
         'lines': lines,
         'checks': count_grades(quality, titles),
@@ -116,6 +116,8 @@ def build_page(
             picture=draw_fallback(cohort, statistics, colours),
             several=len(cohort.groups) > 1,
             lights=STATUS,
+            unknown=WITHOUT,
+            states=sorted({each['state'] for each in series}),
             fixed=fixed,
             short=short,
             version=__version__,
@@ -142,20 +144,27 @@ def _row(each: dict[str, Any], grades: dict[str, str], pages: set[str]) -> dict[
     }
     before, after = values['core_global'], values['core_local']
     return {
-        'series': each['series'] if each['series'] != 'n/a' else each['participant_id'],
-        'link': page if page in pages else '',
+        'series': each['participant_id'] if each['series'] == MISSING else each['series'],
+        'link': _link(page, each['series']) if page in pages else '',
         'group': each['group'] or WITHOUT,
-        'stroke': bool(each['stroke']),
+        'stroke': None if pd.isna(each['stroke']) else bool(each['stroke']),
         'state': 'left out'
         if each['excluded'] and each['state'] == 'succeeded'
         else each['state'],
-        'counts': each['state'] == 'succeeded' and not each['excluded'],
+        'counts': each['state'] == 'succeeded'
+        and not each['excluded']
+        and None not in (before, after),
         'reason': each['reason'],
         'difference': None if before is None or after is None else round(after - before, 4) + 0.0,
         'status': grades.get('status', ''),
         'caution': grades.get('caution', ''),
         **values,
     }
+
+
+def _link(page: str, series: str) -> str:
+    """Lead to the section of a series in the report of its participant."""
+    return quote(page) + ('' if series == MISSING else f'#{Section(series).anchor}')
 
 
 def read_grades(quality: 'Table') -> dict[str, dict[str, str]]:
@@ -233,18 +242,13 @@ def find_outliers(
         title, unit = (titles.get(name, {}).get(key, '') or name for key in ('title', 'unit'))
         unit = '' if unit == name else unit
         texts = [cells[place[name]] for cells in quality.rows]
-        values = np.array([_number(text) for text in texts])
-        finite = values[np.isfinite(values)]
-        low, high = -math.inf, math.inf
-        if len(finite) >= LEAST_FOR_FENCE:
-            first, middle, third = np.percentile(finite, [25, 50, 75])
-            if third > first:
-                low, high = first - FENCE * (third - first), third + FENCE * (third - first)
+        values = np.array([number(text) for text in texts])
+        low, middle, high = _fence(values[np.isfinite(values)])
         for cells, value in zip(quality.rows, values, strict=True):
             mine = reasons.setdefault(cells[place['series']], [])
             if cells[place[f'{name}_status']] == 'fail':
-                mine.append(f'{title}: {figure(value, unit)}, failed')
-            elif cells[place[f'{name}_status']] == 'warn' and not low <= value <= high:
+                mine.append(f'{title}: {figure(cells[place[name]], unit)}, failed')
+            elif cells[place[f'{name}_status']] == 'warn' and (value < low or value > high):
                 mine.append(
                     f'{title}: {figure(value, unit)}, the median is {figure(middle, unit)}'
                 )
@@ -253,9 +257,10 @@ def find_outliers(
         told = list(reasons.get(each['series'], ()))
         if each['state'] not in ('succeeded', 'left out'):
             told.insert(0, ': '.join(dict.fromkeys(filter(None, (each['state'], each['reason'])))))
-        *_, lower, upper = limits.get(each['group'], [None, None])
-        known = None not in (lower, upper, each['difference'])
-        if each['counts'] and known and not lower <= each['difference'] <= upper:
+        # a group that is not known, or too small for limits, is held to those of all
+        bounds = (limits.get(group, [None, None])[-2:] for group in (each['group'], 'all'))
+        lower, upper = next((two for two in bounds if None not in two), (-math.inf, math.inf))
+        if each['counts'] and not lower <= each['difference'] <= upper:
             told.append(
                 f'Local - global: {each["difference"]:.1f} mL, outside of the limits of agreement'
             )
@@ -266,14 +271,16 @@ def find_outliers(
     return sorted(found, key=lambda each: (-len(each.reasons), each.series))
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+def _fence(values: np.ndarray) -> tuple[float, float, float]:
+    """Find the figures beyond which a value is far off, and the median; none is, of few or alike values."""
+    if len(values) < LEAST_FOR_FENCE:
+        return -math.inf, math.nan, math.inf
+    first, middle, third = np.percentile(values, [25, 50, 75])
+    width = FENCE * (third - first) or math.inf
+    return first - width, middle, third + width
 
 
-def _lines(statistics: 'pd.DataFrame') -> dict[str, dict[str, list[float | None]]]:
+def _lines(statistics: pd.DataFrame) -> dict[str, dict[str, list[float | None]]]:
     """List slope, intercept, mean difference and limits (2 SD) by set and group."""
     wanted = ('slope', 'intercept', 'mean difference', 'lower limit 2 SD', 'upper limit 2 SD')
     found: dict[str, dict[str, list[float | None]]] = {}
@@ -292,7 +299,7 @@ def _lines(statistics: 'pd.DataFrame') -> dict[str, dict[str, list[float | None]
 
 # what the summary tells: words, comparison, and how a group and two groups are written
 def summarize(
-    statistics: 'pd.DataFrame', name: str
+    statistics: pd.DataFrame, name: str
 ) -> tuple[list[str], list[tuple[str, list[str]]], list[tuple[str, list[str]]]]:
     """Write the table of one set of series, as the paper has it, and that of its patients.
 
@@ -328,7 +335,10 @@ def summarize(
         if sd and (spread := get(group, comparison, sd)) is not None:
             return f'{text} ({fixed(spread, digits)})'
         low, high = (get(group, comparison, statistic, kind) for kind in ('ci_low', 'ci_high'))
-        return text if low is None else f'{text} [{fixed(low, digits)}, {fixed(high, digits)}]'
+        if low is None and high is None:
+            return text
+        ends = ('–' if end is None else fixed(end, digits) for end in (low, high))
+        return f'{text} [{", ".join(ends)}]'
 
     def between(
         group: str, comparison: str, statistic: str, test: str = '', digits: int = 1
@@ -387,9 +397,12 @@ def summarize(
              lambda g: between(g, 'patients', 'female, odds ratio', digits=2)),
         line('Age, years: mean (SD)', age,
              lambda g: between(g, 'patients', 'age, difference of means')),
-        line('Stroke evident', lambda g: count(g, 'stroke evident'),
-             lambda g: between(g, 'patients', 'stroke evident, odds ratio', digits=2)),
     ]  # fmt: skip
+    if name == 'all':
+        patients.append(
+            line('Stroke evident', lambda g: count(g, 'stroke evident'),
+                 lambda g: between(g, 'patients', 'stroke evident, odds ratio', digits=2))
+        )  # fmt: skip
     return list(groups), figures, patients
 
 
@@ -426,7 +439,7 @@ def show_p(p: float) -> str:
     return 'p < 0.001' if p < 0.001 else f'p = {p:.3f}'
 
 
-def draw_fallback(cohort: 'Cohort', statistics: 'pd.DataFrame', colours: dict[str, str]) -> str:
+def draw_fallback(cohort: 'Cohort', statistics: pd.DataFrame, colours: dict[str, str]) -> str:
     """Draw scatter and Bland-Altman plot as a picture (data URI), for readers without scripts."""
     from matplotlib.figure import Figure
 

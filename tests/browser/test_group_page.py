@@ -103,13 +103,48 @@ def test_the_table_filters_by_words_volumes_and_grades(page):
     assert shown(page, 0) == ['sub-8']
     page.type_text('#filter', 'core global >= 60')
     assert shown(page, 0) == ['sub-2', 'sub-3', 'sub-7']
-    assert page.text('#count') == '3'
+    assert page.text('#count') == '3 of 8 series'
     page.type_text('#filter', '')
     page.evaluate(
         '(() => { const s = document.getElementById("only-status"); s.value = "fail";'
         ' s.dispatchEvent(new Event("input")); })()'
     )
     assert shown(page, 0) == ['sub-3', 'sub-6']
+
+
+@pytest.mark.parametrize(('text', 'found'), [
+    ('core global, mL >= 60', ['sub-2', 'sub-3', 'sub-7']),
+    ('Core global >= 60,5', ['sub-3', 'sub-7']),
+    ('core global > 20 and core local < 50', ['sub-2', 'sub-6']),
+    ('sub-2 local - global <= -5', ['sub-2']),
+    ('group = microangiopathy core global > 50', ['sub-2', 'sub-3']),
+    ('state = not processed', ['sub-8']),
+    ('stroke = no', ['sub-4']),
+    ('stroke = "not known"', ['sub-8']),
+])  # fmt: skip
+def test_conditions_take_heads_words_and_decimal_commas(page, text, found):
+    page.type_text('#filter', text)
+    assert shown(page, 0) == found
+    assert page.text('#filter-told') == ''
+
+
+@pytest.mark.parametrize(
+    'text', ['core global > many', 'core > 70', 'core global > 1.2.3', 'sub-2 tmax=6']
+)
+def test_a_filter_that_is_not_understood_says_so(page, text):
+    page.type_text('#filter', text)
+    assert page.text('#filter-told').startswith('Not understood, and not used: ')
+    assert len(shown(page, 0)) == 8
+    page.type_text('#filter', 'sub-2')
+    assert page.text('#filter-told') == ''
+
+
+def test_plots_have_names_and_counts_are_read_out(page):
+    assert page.evaluate(
+        '[...document.querySelectorAll(".plot")].every((p) => p.getAttribute("role") === "img"'
+        ' && p.getAttribute("aria-label"))'
+    )
+    assert page.evaluate('document.getElementById("count").getAttribute("role")') == 'status'
 
 
 def test_a_click_on_a_point_opens_the_report(browser, group_page):
@@ -125,13 +160,14 @@ def test_a_click_on_a_point_opens_the_report(browser, group_page):
                        ('mouseReleased', {'button': 'left', 'clickCount': 1})):  # fmt: skip
         page.send('Input.dispatchMouseEvent', type=kind, x=x, y=y, **more)
     page.wait_for('document.title === "sub-2"')
+    assert page.evaluate('location.hash') == '#sub-2'
 
 
 def test_links_lead_to_the_reports_of_series_to_look_at(page):
     links = page.evaluate(
         '[...document.querySelectorAll(".outliers a")].map((a) => a.getAttribute("href"))'
     )
-    assert {'sub-3.html', 'sub-6.html'} <= set(links)
+    assert {'sub-3.html#sub-3', 'sub-6.html#sub-6'} <= set(links)
     assert page.text('.research').startswith('Research use only')
     assert 'not validated for local maps' in page.text('.cautions')
 
@@ -140,7 +176,12 @@ def test_without_scripts_picture_and_tables_remain(browser, group_page):
     page = browser.open(group_page, scripts=False)
     assert page.evaluate('document.querySelector(".picture").naturalWidth') > 500
     assert len(shown(page, 0)) == len(CORES) + 1
-    assert page.evaluate('getComputedStyle(document.querySelector(".filters")).display') == 'none'
+    hidden = ('.filters', '#distributions', 'nav [href="#distributions"]')
+    for each in hidden:
+        style = page.evaluate(f'getComputedStyle(document.querySelector({each!r})).display')
+        assert style == 'none'
+    assert page.evaluate('document.querySelectorAll("button:not(.scripted *)").length') == 0
+    assert page.evaluate('document.querySelector("#table th").textContent') == 'series'
     page.check()
 
 

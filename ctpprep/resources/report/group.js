@@ -8,6 +8,7 @@
   const plain = (text) => text.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;');
   const config = { responsive: true, displaylogo: false, scrollZoom: false, modeBarButtons: [['toImage', 'zoom2d', 'pan2d', 'resetScale2d']] };
   const soft = '#57656e';
+  const mostLabelled = 3;
 
   function layout(x, y, more = {}) {
     const axis = { gridcolor: '#e6eaed', zerolinecolor: '#c3cbd1', automargin: true };
@@ -60,6 +61,8 @@
       [[mean, 'solid', 'mean'], [low, 'dash', '-2 SD'], [high, 'dash', '+2 SD']].forEach(([height, dash, words]) => {
         if (height == null) return;
         agreement.push(line(group, words, span, [height, height], dash));
+        // labels of more groups lie upon one another; the figures are under Statistics
+        if (cohort.groups.length > mostLabelled) return;
         shown.push({ xref: 'paper', x: 1 - 0.2 * (group % 5), y: height, xanchor: 'right', yanchor: 'bottom', showarrow: false,
           text: `${words} ${height.toFixed(1)}`, font: { size: 11, color: cohort.colours[group] } });
       });
@@ -118,13 +121,14 @@
   document.querySelectorAll('button[data-set]').forEach((each) => each.addEventListener('click', () => draw(each.dataset.set)));
   ['scatter', 'bland-altman', 'boxes'].forEach((id) => document.getElementById(id).on('plotly_click', (told) => {
     const page = told.points[0].customdata;
-    if (page) window.location.href = encodeURI(page);
+    if (page) window.location.href = page;
   }));
 
   // the table
   const heads = [...document.querySelectorAll('#table thead th')];
   const body = document.querySelector('#table tbody');
   const columns = heads.map((each) => each.dataset.column);
+  const titles = heads.map((each) => each.textContent.toLowerCase().replace(/, ml$/, ''));
   const numeric = new Set(['core_global', 'core_local', 'difference', 'hypoperfusion', 'mismatch_global', 'mismatch_local']);
   const rows = [...body.rows].map((element) => {
     const texts = [...element.cells].map((cell) => cell.textContent);
@@ -152,33 +156,65 @@
     body.append(...rows.map((each) => each.element));
   }
 
-  function comparison(text) {
-    const found = /^([a-z -]+?)\s*(<=|>=|<|>|=)\s*(-?[0-9.]+)$/.exec(text);
-    if (!found) return null;
-    const named = found[1].trim().replace(/[ ]+/g, '_');
-    const column = columns.indexOf(named === 'local_-_global' ? 'difference' : named);
-    if (column < 0 || !numeric.has(columns[column])) return null;
-    const limit = Number(found[3]);
-    const is = { '<': (a) => a < limit, '>': (a) => a > limit, '<=': (a) => a <= limit, '>=': (a) => a >= limit, '=': (a) => a === limit };
-    return (row) => row.values[column] !== null && is[found[2]](row.values[column]);
+  const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\-]/g, '\\$&');
+  // the values that a column of words has, for those with blanks
+  const known = columns.map((key, column) => (numeric.has(key) ? [] : [...new Set(rows.map((row) => row.values[column].toLowerCase()))]
+    .filter((value) => /\s/.test(value)).slice(0, 50).sort((one, other) => other.length - one.length)));
+  // a head in any spelling of its blanks, with or without unit: the longest first, as one may end another
+  const spelt = titles.flatMap((title, column) => [[title, column], [columns[column], column]])
+    .sort((one, other) => other[0].length - one[0].length)
+    .map(([name, column]) => [name.split(/[\s_]+/).map(escaped).join('[\\s_]*'), column]);
+  const anyHead = new RegExp(`(?<![^\\s,])(?:${spelt.map(([name]) => name).join('|')})(?:,?\\s*ml)?\\s*[<>=≤≥]`);
+  const compare = { '<': (a, b) => a < b, '>': (a, b) => a > b, '<=': (a, b) => a <= b, '>=': (a, b) => a >= b, '=': (a, b) => a === b };
+  const signs = { '≤': '<=', '≥': '>=' };
+
+  // take the conditions out of the text: what holds for a row, and the words that are left
+  function conditions(text) {
+    const holds = [];
+    spelt.forEach(([name, column]) => {
+      const value = numeric.has(columns[column]) ? '(-?\\d+(?:[.,]\\d+)?)(?:\\s*ml)?(?![\\w.])' : `("[^"]*"|${known[column].map((value) => `${escaped(value)}(?![^\\s,])|`).join('')}[^\\s,]+)`;
+      const sign = numeric.has(columns[column]) ? '(<=|>=|[<>=≤≥])' : '(=)';
+      const pattern = new RegExp(`(?<![^\\s,])${name}(?:,?\\s*ml)?\\s*${sign}\\s*${value}(?:[\\s,]+and(?=\\s))?`, 'g');
+      text = text.replace(pattern, (whole, how, limit) => {
+        const is = compare[signs[how] || how];
+        const wanted = numeric.has(columns[column]) ? Number(limit.replace(',', '.')) : limit.replace(/"/g, '');
+        holds.push((row) => {
+          const value = row.values[column];
+          return value !== null && is(typeof value === 'string' ? value.toLowerCase() : value, wanted);
+        });
+        return ' ';
+      });
+    });
+    return { holds, words: text.split(/[\s,]+/).filter(Boolean), open: anyHead.test(text) };
   }
 
   function filter() {
-    const text = document.getElementById('filter').value.trim().toLowerCase();
     const status = document.getElementById('only-status').value;
     const state = document.getElementById('only-state').value;
-    const words = text.split(/\s+/);
-    const holds = comparison(text) || ((row) => words.every((word) => row.all.includes(word)));
+    const { holds, words, open } = conditions(document.getElementById('filter').value.trim().toLowerCase());
+    // a sign of comparison that is in no row was meant for a condition
+    const strange = open || words.some((word) => /[<>=≤≥]/.test(word) && !rows.some((row) => row.all.includes(word)));
+    const sought = strange ? [] : words;
     let count = 0;
     rows.forEach((row) => {
-      const shown = holds(row) && (!status || row.values[columns.indexOf('status')] === status)
+      const shown = holds.every((each) => each(row)) && sought.every((word) => row.all.includes(word))
+        && (!status || row.values[columns.indexOf('status')] === status)
         && (!state || row.values[columns.indexOf('state')] === state);
       row.element.hidden = !shown;
       count += shown;
     });
-    document.getElementById('count').textContent = count;
+    document.getElementById('count').textContent = `${count} of ${rows.length} series`;
+    document.getElementById('filter-told').textContent = !strange ? ''
+      : `Not understood, and not used: ${words.join(' ')}. A condition is a head of the table, a sign and a value: core global > 70, local - global <= -5, stroke = yes.`;
   }
 
+  heads.forEach((each) => {
+    const button = document.createElement('button');
+    button.type = 'button';
+    button.append(...each.childNodes);
+    each.append(button);
+    each.setAttribute('aria-sort', 'none');
+  });
   heads.forEach((each, column) => each.querySelector('button').addEventListener('click', () => sort(column)));
   ['filter', 'only-status', 'only-state'].forEach((id) => document.getElementById(id).addEventListener('input', filter));
 })();
