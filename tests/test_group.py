@@ -308,6 +308,23 @@ def test_a_call_waits_for_another(run):
     assert (run.output_dir / 'group.html').exists()
 
 
+def test_a_lock_of_another_user_is_no_obstacle(run, monkeypatch):
+    (run.output_dir / 'logs').mkdir(parents=True)
+    (run.output_dir / 'logs' / 'x.lock').touch()
+    original = os.open
+
+    def refuse(path, flags, *args):
+        if flags & os.O_RDWR:
+            raise PermissionError(13, os.strerror(13))
+        return original(path, flags, *args)
+
+    monkeypatch.setattr(os, 'open', refuse)
+    with alone_in(run.output_dir, 'x'):
+        pass
+    with pytest.raises(PermissionError), alone_in(run.output_dir, 'y'):
+        pass
+
+
 def test_another_version_reads_anew(run, opened, monkeypatch):
     write_series(run, 'sub-01')
     collect_tables(run)
@@ -396,8 +413,9 @@ def test_words_for_the_unknown_and_equal_numbers_are_one_group(three):
 
 
 def test_a_call_on_part_says_so(three):
-    cohort = make(three, 'participant_id\nsub-01\n', participant_label=('01',))
+    cohort = make(three, 'participant_id\nsub-01\nsub-02\n', participant_label=('01',))
     assert cohort.notes[0].startswith('Only the participants')
+    assert not [note for note in cohort.notes if 'sub-02' in note]
 
 
 def test_settings_that_differ_are_told(three):

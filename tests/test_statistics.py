@@ -243,6 +243,9 @@ def test_both_sets_and_all_pairs_are_there():
     assert set(rows['group']) == {'all', 'a', 'b', 'c', 'a - b', 'a - c', 'b - c'}
     counted = rows[(rows['set'] == 'evident stroke') & (rows['comparison'] == 'series')]
     assert list(counted['value']) == [20, 6, 7, 7]
+    # by which this set was chosen
+    told = rows['statistic'].str.startswith('stroke evident')
+    assert set(rows['set'][told]) == {'all'}
 
 
 def test_patients_are_counted_once_and_their_further_series_told():
@@ -286,7 +289,7 @@ def test_intervals_of_slopes_hold_where_large_cores_scatter_more():
         x = rng.gamma(0.7, 50, 40)
         slope = named(regress(x, x * rng.normal(0.7, 0.2, 40)))['slope']
         held += slope['ci_low'] <= 0.7 <= slope['ci_high']
-    assert held / 200 > 0.87  # with constant spread assumed, about 0.65
+    assert held / 200 > 0.87  # with constant spread assumed, 0.56
 
 
 def test_unknown_columns_of_patients_are_told():

@@ -135,7 +135,8 @@ def make_cohort(
         When a column that should say yes or no says something else, or the groups are too many.
     """
     cores, notes = _read_volumes(volumes)
-    if run.participant_label or run.session_label or run.run_label:
+    part = bool(run.participant_label or run.session_label or run.run_label)
+    if part:
         notes.append(
             'Only the participants, sessions and runs asked for are here, not the whole cohort'
         )
@@ -155,7 +156,8 @@ def make_cohort(
     )
     of_each = known.reindex(table['participant_id']).reset_index(drop=True).fillna(MISSING)
 
-    notes += _mismatch(table['participant_id'], participants)
+    notes += _mismatch(table['participant_id'], participants, part)
+    succeeded = table['state'] == 'succeeded'
     table['excluded'] = False
     if run.exclude_column:
         excluded = _read_flags(of_each[run.exclude_column], run.exclude_column)
@@ -164,9 +166,9 @@ def make_cohort(
             f'{int(table["excluded"].sum())} of {len(table)} series were left out by the column '
             f'{run.exclude_column}'
         )
-        if unknown := int(excluded.isna().sum()):
+        if unknown := int((excluded.isna() & succeeded).sum()):
             notes[-1] += f'; it is not known of {unknown} series, which count'
-    if broken := int((table['state'] != 'succeeded').sum()):
+    if broken := int((~succeeded).sum()):
         notes.append(f'{broken} of {len(table)} series or participants have no result')
     notes += _differing(found)
     column = run.stroke_column or (STROKE if STROKE in of_each else None)
@@ -180,11 +182,18 @@ def make_cohort(
             'Evident stroke: a global core above 0 mL, for want of a column; this favours series whose '
             'global core is too large, and so a local core that seems to correct it'
         )
-    if unknown := int((table['stroke'].isna() & (table['state'] == 'succeeded')).sum()):
+    if unknown := int((table['stroke'].isna() & succeeded).sum()):
         notes[-1] += (
             f'; it is not known of {unknown} series, which count neither as with nor as without'
         )
-    table['group'], groups = _read_groups(of_each, run, notes)
+    table['group'], groups = _read_groups(of_each, run)
+    notes.append(
+        f'Groups: the column {run.group_column or GROUP}'
+        if (run.group_column or GROUP) in of_each
+        else f'Groups: one, for want of a column {GROUP} in participants.tsv'
+    )
+    if unknown := int((table['group'].eq('') & succeeded).sum()):
+        notes[-1] += f'; it is not known of {unknown} series, which count among all alone'
     if 'sex' in of_each:
         first = of_each['sex'].str.strip().str.upper().str[:1]
         table['sex'] = first.where(first.isin(['F', 'M']), '')
@@ -210,14 +219,14 @@ def _read_volumes(volumes: Table) -> tuple[dict[str, dict[str, float]], list[str
     return found, []
 
 
-def _mismatch(found: pd.Series, participants: pd.DataFrame | None) -> Iterator[str]:
-    """Tell what participants.tsv and the series do not have in common."""
+def _mismatch(found: pd.Series, participants: pd.DataFrame | None, part: bool) -> Iterator[str]:
+    """Tell what participants.tsv and the series do not have in common; of a part, who has no row."""
     if participants is None:
         return
     here, told = set(found), set(participants.index)
     if alone := sorted(here - told):
         yield f'{len(alone)} of {len(here)} participants have no row in participants.tsv, such as {alone[0]}'
-    if alone := sorted(told - here):
+    if not part and (alone := sorted(told - here)):
         yield f'{len(alone)} of {len(told)} rows of participants.tsv have no series here, such as {alone[0]}'
 
 
@@ -261,13 +270,10 @@ def _read_flags(values: pd.Series, column: str) -> pd.Series:
     return words.map(known).astype(object)
 
 
-def _read_groups(
-    of_each: pd.DataFrame, run: RunSettings, notes: list[str]
-) -> tuple[pd.Series, list[str]]:
+def _read_groups(of_each: pd.DataFrame, run: RunSettings) -> tuple[pd.Series, list[str]]:
     """Name the group of each series; yes and no become the column's name and 'no' before it."""
     column = run.group_column or (GROUP if GROUP in of_each else None)
     if column is None:
-        notes.append(f'Groups: one, for want of a column {GROUP} in participants.tsv')
         return pd.Series('all', index=of_each.index), ['all']
     values = _words(of_each[column])
     words = values.str.lower()
@@ -288,9 +294,6 @@ def _read_groups(
             f'--group-column {column} has {len(groups)} values, such as {", ".join(groups[:3])}; '
             f'at most {MOST_GROUPS} groups can be compared'
         )
-    notes.append(f'Groups: the column {column}')
-    if unknown := int((values == '').sum()):
-        notes[-1] += f'; it is not known of {unknown} series, which count among all alone'
     return values, groups
 
 

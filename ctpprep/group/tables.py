@@ -386,7 +386,7 @@ def read_settings(
                 else:
                     own = json.loads(path.read_text(encoding='utf-8')).get('Settings') or {}
                 each.settings |= own
-            except (OSError, ValueError, TypeError, AttributeError):
+            except (OSError, ValueError, TypeError, AttributeError, LookupError):
                 continue
             stamps[key] = [told, kinds.setdefault(json.dumps(own, sort_keys=True), len(kinds))]
     return [json.loads(text) for text in kinds]

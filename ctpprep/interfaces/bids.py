@@ -303,7 +303,13 @@ def alone_in(folder, name):
     """
     logs = folder / 'logs'
     logs.mkdir(exist_ok=True)
-    handle = os.open(logs / f'{name}.lock', os.O_RDWR | os.O_CREAT, 0o666)
+    lock = logs / f'{name}.lock'
+    try:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:  # another user's: local file systems lock it all the same
+        if not lock.exists():
+            raise
+        handle = os.open(lock, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page of the group level in a browser: plots, sets, the table that sorts and filters, links."""
 
+import shutil
+
 import pytest
 
 from ctpprep.group import run_group_level
@@ -78,6 +80,29 @@ def test_regression_lines_are_those_of_the_statistics(page):
     )
     assert x == [10, 110]
     assert y == pytest.approx([38 - 0.66 * 50, 38 + 0.66 * 50])
+
+
+def test_limits_of_many_groups_have_no_labels(browser, page, group_page, tmp_path):
+    labels = 'document.getElementById("bland-altman").layout.annotations.length'
+    assert page.evaluate(labels) == 6
+    out = shutil.copytree(group_page.parent, tmp_path / 'out')
+    # as many series a site as limits need
+    raw = tmp_path / 'raw'
+    raw.mkdir()
+    rows = ['participant_id\tsite']
+    for name in CORES:
+        for copy in 'abc':
+            shutil.copytree(out / name, out / f'{name}{copy}')
+            for path in (out / f'{name}{copy}' / 'ct').iterdir():
+                path.rename(path.with_name(path.name.replace(name, f'{name}{copy}')))
+            rows.append(f'{name}{copy}\t{name}')
+    (raw / 'participants.tsv').write_text('\n'.join(rows) + '\n')
+    run_group_level(RunSettings(raw, out, tmp_path / 'work', group_column='site'))
+    many = browser.open(out / 'group.html')
+    drawn = 'document.getElementById("bland-altman").data.filter((t) => t.name === "+2 SD").length'
+    assert many.evaluate(drawn) == 7
+    assert many.evaluate(labels) == 0
+    many.close()
 
 
 def test_the_set_with_evident_stroke_leaves_the_others_out(page):

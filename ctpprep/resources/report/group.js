@@ -64,7 +64,7 @@
         // labels of more groups lie upon one another; the figures are under Statistics
         if (cohort.groups.length > mostLabelled) return;
         shown.push({ xref: 'paper', x: 1 - 0.2 * (group % 5), y: height, xanchor: 'right', yanchor: 'bottom', showarrow: false,
-          text: `${words} ${height.toFixed(1)}`, font: { size: 11, color: cohort.colours[group] } });
+          bgcolor: 'rgba(255, 255, 255, .8)', borderpad: 0, text: `${words} ${height.toFixed(1)}`, font: { size: 11, color: cohort.colours[group] } });
       });
     });
     const ranges = { range: [-0.03 * most, most] };
@@ -164,7 +164,7 @@
   const spelt = titles.flatMap((title, column) => [[title, column], [columns[column], column]])
     .sort((one, other) => other[0].length - one[0].length)
     .map(([name, column]) => [name.split(/[\s_]+/).map(escaped).join('[\\s_]*'), column]);
-  const anyHead = new RegExp(`(?<![^\\s,])(?:${spelt.map(([name]) => name).join('|')})(?:,?\\s*ml)?\\s*[<>=≤≥]`);
+  const anyHead = new RegExp(`(?:^|[\\s,])(?:${spelt.map(([name]) => name).join('|')})(?:,?\\s*ml)?\\s*[<>=≤≥]`);
   const compare = { '<': (a, b) => a < b, '>': (a, b) => a > b, '<=': (a, b) => a <= b, '>=': (a, b) => a >= b, '=': (a, b) => a === b };
   const signs = { '≤': '<=', '≥': '>=' };
 
@@ -174,7 +174,7 @@
     spelt.forEach(([name, column]) => {
       const value = numeric.has(columns[column]) ? '(-?\\d+(?:[.,]\\d+)?)(?:\\s*ml)?(?![\\w.])' : `("[^"]*"|${known[column].map((value) => `${escaped(value)}(?![^\\s,])|`).join('')}[^\\s,]+)`;
       const sign = numeric.has(columns[column]) ? '(<=|>=|[<>=≤≥])' : '(=)';
-      const pattern = new RegExp(`(?<![^\\s,])${name}(?:,?\\s*ml)?\\s*${sign}\\s*${value}(?:[\\s,]+and(?=\\s))?`, 'g');
+      const pattern = new RegExp(`(?:^|[\\s,])${name}(?:,?\\s*ml)?\\s*${sign}\\s*${value}(?:[\\s,]+and(?=\\s))?`, 'g');
       text = text.replace(pattern, (whole, how, limit) => {
         const is = compare[signs[how] || how];
         const wanted = numeric.has(columns[column]) ? Number(limit.replace(',', '.')) : limit.replace(/"/g, '');
