@@ -64,7 +64,7 @@
         // labels of more groups lie upon one another; the figures are under Statistics
         if (cohort.groups.length > mostLabelled) return;
         shown.push({ xref: 'paper', x: 1 - 0.2 * (group % 5), y: height, xanchor: 'right', yanchor: 'bottom', showarrow: false,
-          bgcolor: 'rgba(255, 255, 255, .8)', borderpad: 0, text: `${words} ${height.toFixed(1)}`, font: { size: 11, color: cohort.colours[group] } });
+          text: `${words} ${height.toFixed(1)}`, font: { size: 11, color: cohort.colours[group] } });
       });
     });
     const ranges = { range: [-0.03 * most, most] };
