@@ -276,12 +276,12 @@ def head(planted, core_global, core_local, false_ma=0.0, dice=0.8):
 def test_direction_of_the_paper_is_told_met_or_missed():
     figures = {
         'MA': [
-            head(0, 10, 0, 10.0),
-            head(20, 35, 22, 9.0),
-            head(50, 70, 48, 12.0),
-            head(50, 72, 50, 12.0),
+            head(0, 10, 6, 10.0),
+            head(20, 35, 21, 9.0),
+            head(50, 70, 42, 12.0),
+            head(50, 75, 45, 12.0),
         ],
-        'NoMA': [head(0, 0, 0), head(20, 19, 16), head(50, 50, 45), head(50, 52, 48)],
+        'NoMA': [head(0, 1, 1), head(20, 20, 18), head(50, 50, 45), head(50, 60, 54)],
     }
     cases = cohort.make_cases(cohort.QUICK)
     assert [case.lesion for case in cases] == 2 * [False, True, True, True]
