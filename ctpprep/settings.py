@@ -532,7 +532,8 @@ class MethodSettings:
         'auto',
         'segmentation',
         '',
-        'hemisphere that lesions are restricted to; auto is the one with the greater median Tmax',
+        'hemisphere that lesions are restricted to; auto is the one with the greater median Tmax, or, where '
+        'the medians hardly differ, with far more hypoperfusion',
         RAU,
         choices=('auto', 'left', 'right', 'both'),
     )

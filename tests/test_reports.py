@@ -14,14 +14,15 @@ from ctpprep.reports.methods import references, render_methods
 SVG = '<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><text>50 % "a" #b</text></svg>'
 COLUMNS = (
     'region', 'hemisphere', 'normalization', 'measure', 'threshold', 'volume_ml', 'ci_low_ml',
-    'ci_high_ml', 'value', 'affected_side', 'side_confidence', 'reason',
+    'ci_high_ml', 'value', 'affected_side', 'side_confidence', 'side_rule', 'reason',
 )  # fmt: skip
 
 
 def volume(region, normalization, measure, threshold='n/a', **cells):
     row = dict.fromkeys(COLUMNS, 'n/a') | {
         'region': region, 'normalization': normalization, 'measure': measure,
-        'threshold': threshold, 'affected_side': 'right', 'side_confidence': '0.93', **cells,
+        'threshold': threshold, 'affected_side': 'right', 'side_confidence': '0.93',
+        'side_rule': 'hypoperfusion', **cells,
     }  # fmt: skip
     return '\t'.join(row[name] for name in COLUMNS)
 
@@ -187,6 +188,11 @@ def test_markup_in_reasons_methods_and_configuration_shows_as_text(output_dir):
 
 def test_html_marked_as_such_is_kept(output_dir):
     assert '<em>kept</em>' in report(output_dir, methods=Markup('<em>kept</em>'))
+
+
+def test_what_named_the_side_is_told_with_its_confidence(output_dir):
+    words = text_of(report(output_dir))
+    assert 'Affected side: right confidence 0.93 by hypoperfusion, since the medians' in words
 
 
 def test_failed_series_stands_on_the_first_screen_and_in_its_section(output_dir):

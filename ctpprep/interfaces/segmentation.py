@@ -66,7 +66,7 @@ class _Maps:
         facts = json.loads(Path(inputs.normalization).read_text())
         self.side = symmetry.AffectedSide(
             facts['affected_side'], facts['tmax_left_s'], facts['tmax_right_s'],
-            facts['side_confidence'],
+            facts['side_confidence'], facts['side_rule'],
         )  # fmt: skip
         self.hemisphere = 'both' if inputs.affected_side == 'both' else self.side.side
         self.tissue = _images.load_mask(inputs.tissue_mask)

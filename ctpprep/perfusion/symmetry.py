@@ -396,7 +396,7 @@ class AffectedSide:
         None for a side that the user named; else 0 to 1. By the medians: how often a random voxel of
         the affected side has the longer Tmax of a random pair, scaled so that chance is 0. By
         hypoperfusion: the difference of its volumes over their sum.
-    rule : {'median', 'hypoperfusion'}
+    rule : {'median', 'hypoperfusion', 'asked for'}
     """
 
     side: str

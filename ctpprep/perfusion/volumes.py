@@ -10,7 +10,7 @@ import numpy as np
 
 COLUMNS = (
     'region', 'hemisphere', 'normalization', 'measure', 'threshold', 'volume_ml', 'ci_low_ml',
-    'ci_high_ml', 'value', 'affected_side', 'side_confidence', 'reason',
+    'ci_high_ml', 'value', 'affected_side', 'side_confidence', 'side_rule', 'reason',
 )  # fmt: skip
 CORE = (
     'volume', 'volume unrestricted', 'volume within hypoperfusion', 'removed specks', 'removed rims',
@@ -225,6 +225,7 @@ class _Table:
                 column: None if figure is None else round(float(figure), 4),
                 'affected_side': self.side.side,
                 'side_confidence': self.side.confidence,
+                'side_rule': self.side.rule,
                 'reason': reason,
             }
         )
@@ -300,7 +301,11 @@ class _Table:
         missing, reason = None, withheld
         if 'local' in self.within:
             missing = self.ml(self.within['global'] & ~self.within['local'])
-            reason = None if missing else 'no tissue without a homologue'
+            reason = (
+                None
+                if missing
+                else 'no tissue without a homologue in the hemisphere that is looked at'
+            )
         self.add('unassessable', 'local', 'volume', None, missing, reason)
 
     def add_ratios(self, tmax, rcbv_global):

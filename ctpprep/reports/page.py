@@ -88,6 +88,13 @@ MEASURED = (
 )
 #: Of pictures and viewers, bytes: with more, each series has a page of its own, so that none is slow.
 MOST_BYTES = 20_000_000
+# what named the affected side, and what its confidence counts
+SIDE_RULES = {
+    'median': 'by the medians of Tmax; 0 chance, 1 every voxel there has the longer Tmax',
+    'hypoperfusion': 'by hypoperfusion, since the medians of Tmax are within 0.5 s; 0 as much of it on '
+    'the other side, 1 none there',
+    'asked for': 'as asked for',
+}
 STATUS = {'pass': ('✓', 'passed'), 'warn': ('!', 'caution'), 'fail': ('✕', 'failed')}
 MISSING = (None, '', 'n/a', 'nan', 'None')
 
@@ -166,6 +173,12 @@ class Section:
     def side(self) -> str:
         """Affected side, '' if not told."""
         return next((row['affected_side'] for row in self.volumes if row['affected_side']), '')
+
+    @property
+    def side_rule(self) -> str:
+        """What named the affected side, in words."""
+        rule = next((row['side_rule'] for row in self.volumes if row['side_rule']), '')
+        return SIDE_RULES.get(rule, '')
 
     @property
     def confidence(self) -> str:

@@ -69,8 +69,13 @@ VOLUMES = _columns(
     ci_low_ml=('mL', 'lower limit of the 95 % interval of the volume'),
     ci_high_ml=('mL', 'upper limit of the 95 % interval of the volume'),
     value=('', 'figure of measures that are no volume; criteria: 1 met, 0 not met'),
-    affected_side=('', 'hemisphere with the greater median Tmax, or the one asked for'),
-    side_confidence=('', '0 chance, 1 every voxel of the affected side has the longer Tmax'),
+    affected_side=('', 'hemisphere that lesions are looked for in, unless both were asked for'),
+    side_confidence=(
+        '',
+        'by the median: 0 chance, 1 every voxel of the affected side has the longer Tmax; by '
+        'hypoperfusion: difference of its volumes in the two hemispheres over their sum; n/a if asked for',
+    ),
+    side_rule=('', 'what named the side: median (of Tmax), hypoperfusion or asked for'),
     reason=('', 'why a volume is 0 or a figure is missing'),
 )
 QUALITY = {

@@ -11,6 +11,7 @@ from ctpprep.interfaces.segmentation import (
     MeasureVolumes,
     SegmentLesions,
 )
+from ctpprep.perfusion.symmetry import CLEAR_S, TIMES_LARGER
 from ctpprep.settings import MethodSettings
 
 MAPS = (
@@ -91,7 +92,9 @@ def init_segmentation_wf(
 
 def _describe(method: MethodSettings, noise: bool) -> str:
     side = {
-        'auto': 'the hemisphere with the greater median Tmax',
+        'auto': 'the affected hemisphere (the one with the greater median Tmax or, where the medians '
+        f'were less than {CLEAR_S:g} s apart, the one with at least {TIMES_LARGER:g} times the '
+        'hypoperfused tissue of the other)',
         'both': 'both hemispheres',
     }.get(method.affected_side, f'the {method.affected_side} hemisphere, as asked for')
     uncalibrated = (

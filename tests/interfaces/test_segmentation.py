@@ -61,7 +61,13 @@ def write(side='right', **changed):
         name: _images.save(array, AFFINE, f'{name}.nii', like='like.nii')
         for name, array in maps.items()
     }
-    facts = {'affected_side': side, 'tmax_left_s': 1, 'tmax_right_s': 2, 'side_confidence': 0.4}
+    facts = {
+        'affected_side': side,
+        'tmax_left_s': 1,
+        'tmax_right_s': 2,
+        'side_confidence': 0.4,
+        'side_rule': 'median',
+    }
     Path('facts.json').write_text(json.dumps(facts))
     return files | {'normalization': str(Path('facts.json').absolute())}
 

@@ -26,7 +26,7 @@ def test_masks_that_are_measured_are_those_that_are_written():
 @pytest.mark.parametrize(
     ('changed', 'sentence'),
     [
-        ({}, 'the hemisphere with the greater median Tmax'),
+        ({}, 'restricted to the affected hemisphere (the one with the greater median Tmax or,'),
         ({'affected_side': 'both'}, 'restricted to both hemispheres'),
         ({'affected_side': 'left'}, 'the left hemisphere, as asked for'),
         ({'core_rcbf': 0.38}, 'below 38%'),
