@@ -31,7 +31,6 @@ MODULES = (
     'ctpprep.workflows.base', 'ctpprep.workflows.execution',
 )  # fmt: skip
 ENTRIES = {'series': ('ctp',), 'maps': ('tmax', 'cbf', 'cbv')}
-FIRST = {'series': 'prepare_series', 'maps': 'take_maps'}
 
 
 def make_dataset(folder: Path, entry: str, participants: int) -> list[str]:
@@ -79,13 +78,12 @@ def time_imports(work: Path) -> float:
     return time.time() - began
 
 
-def time_first_node(dataset: Path, entry: str, nprocs: int, label: str | None) -> float:
+def time_first_node(dataset: Path, nprocs: int, label: str | None) -> float:
     """Start the command, end it at its first node, and tell when that began.
 
     Parameters
     ----------
     dataset : Path
-    entry : {'series', 'maps'}
     nprocs : int
     label : str or None
         The participant asked for, or None for all.
@@ -114,7 +112,7 @@ def time_first_node(dataset: Path, entry: str, nprocs: int, label: str | None) -
         said = []
         for line in process.stdout:
             said.append(line)
-            if FIRST[entry] in line:
+            if line.rstrip().endswith('begins'):
                 break
         else:
             raise RuntimeError(''.join(said))
@@ -152,7 +150,7 @@ def main(argv) -> int:
             for label, repeats in ((labels[len(labels) // 2], args.repeats), (None, 1)):
                 for nprocs in args.nprocs if label else args.nprocs[:1]:
                     taken = statistics.median(
-                        time_first_node(dataset, entry, nprocs, label) for _ in range(repeats)
+                        time_first_node(dataset, nprocs, label) for _ in range(repeats)
                     )
                     asked = 'one' if label else f'all {len(labels)}'
                     print(f'| {entry} | {asked} | {nprocs} | {taken:.1f} | {taken - imports:.1f} |',
