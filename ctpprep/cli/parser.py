@@ -16,9 +16,16 @@ from ctpprep import __version__
 from ctpprep.cli.folders import default_work_dir
 from ctpprep.cli.machine import available_cores, available_memory_gb, default_processes
 from ctpprep.dataset import absolute, nearest
+from ctpprep.exceptions import UsageError
 from ctpprep.settings import LEAST_GB, About, MethodSettings, RunSettings
 
 LEVELS = ('participant', 'group')
+# what the group level knows: all of these stages, and of the input what chooses among series or does no harm
+OF_GROUP = 'group level'
+KNOWN_TO_GROUP = (OF_GROUP, 'resources', 'messages')
+CHOOSES = (
+    'participant_label', 'session_label', 'run_label', 'skip_bids_validation', 'bids_database_dir'
+)  # fmt: skip
 EPILOG = (
     'Exit code: 0 if every series succeeded, 1 if one failed, 2 for a command that cannot be carried '
     'out as given, 130 when interrupted, 143 when terminated.'
@@ -252,17 +259,20 @@ def read_settings(args: argparse.Namespace) -> tuple[MethodSettings, RunSettings
     Raises
     ------
     UsageError
-        When a value is out of its range, or options exclude each other.
+        When a value is out of its range, or options exclude each other or are of the other level.
     """
     from ctpprep.cli.config import override, read_config
 
     given: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in vars(args).items()
     }
-    del given['level']
+    level = given.pop('level')
     folders = {name: given[name] for name in ('bids_dir', 'output_dir')}
     if (file := given.pop('config_file', None)) is not None:
-        given = override(read_config(file, folders), given)
+        read = read_config(file, folders)
+        refuse_other_level(read, level, file)
+        given = override(read, given)
+    refuse_other_level(given, level)
     given.setdefault('work_dir', default_work_dir(*folders.values()))
     of_method = {each.name for each in described(MethodSettings)}
     method = MethodSettings(**{name: v for name, v in given.items() if name in of_method})
@@ -276,3 +286,38 @@ def read_settings(args: argparse.Namespace) -> tuple[MethodSettings, RunSettings
     if of_run.get('debug'):
         of_run['verbosity'] = max(2, of_run.get('verbosity', 0))
     return method, RunSettings(**of_run)
+
+
+def refuse_other_level(given: dict[str, Any], level: str, file: Path | None = None) -> None:
+    """Refuse options that the level does not know, also at their defaults; a switch that is off asks nothing.
+
+    Parameters
+    ----------
+    given : dict
+        Values by the name of the setting.
+    level : str
+    file : Path, optional
+        Config file that they are keys of.
+
+    Raises
+    ------
+    UsageError
+    """
+    for settings in (RunSettings, MethodSettings):
+        for each in described(settings):
+            stage = each.metadata['about'].stage
+            of_group = stage in KNOWN_TO_GROUP or each.name in CHOOSES
+            known = of_group if level == 'group' else stage != OF_GROUP
+            off = settings is RunSettings and given.get(each.name) is False
+            if each.name in given and not known and not off:
+                other = next(one for one in LEVELS if one != level)
+                option = spellings(each)[-1]
+                if file is not None:
+                    option = (
+                        f'--config-file {file.name}: {option.removeprefix("--").replace("-", "_")}'
+                    )
+                elif given[each.name] is False:
+                    option = option.replace('--', '--no-', 1)
+                raise UsageError(
+                    f'{option} is of the level {other}; the {level} level knows no such'
+                )

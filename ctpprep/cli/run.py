@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ctpprep import __version__
-from ctpprep.cli.config import INSTEAD, format_config
+from ctpprep.cli.config import format_config
 from ctpprep.cli.folders import make_folder
 from ctpprep.cli.graphs import write_graphs
 from ctpprep.cli.messages import complain, going_on, log_file
@@ -21,7 +21,6 @@ from ctpprep.cli.pages import (
     write_methods,
     write_reports,
 )
-from ctpprep.cli.parser import described, spellings
 from ctpprep.cli.plan import show_plan
 from ctpprep.cli.progress import show_series
 from ctpprep.cli.results import tabulate, tell_doubts, with_failures
@@ -34,13 +33,6 @@ if typing.TYPE_CHECKING:
 
 logger = logging.getLogger('ctpprep')
 
-# what chooses or changes what is made of a series, beside labels
-OF_SERIES = (
-    'bids_filter_file', 'entry', 'frame_interval', 'frame_times', 'derivatives', 'brain_mask', 'aif_file'
-)  # fmt: skip
-# columns of participants.tsv
-OF_GROUP = ('group_column', 'stroke_column', 'exclude_column')
-
 
 def run_participants(method: MethodSettings, run: RunSettings) -> int:
     """Find every series and do with them what was asked for; return the exit code."""
@@ -48,7 +40,6 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
     from ctpprep.series import find_series
     from ctpprep.supplied import add_supplied
 
-    refuse(run, OF_GROUP, 'group', 'participant')
     if run.use_plugin is not None:
         from ctpprep.plugins import read_plugin
 
@@ -228,16 +219,6 @@ def run_group(run: RunSettings) -> int:
     """Collect the tables of all participants, with statistics and a page; return the exit code."""
     from ctpprep.group import run_group_level
 
-    refuse(run, (*INSTEAD, *OF_SERIES), 'participant', 'group')
     written = run_group_level(run)
     logger.info('written: %s', ', '.join(str(path) for path in written))
     return 0
-
-
-def refuse(run: RunSettings, names: Sequence[str], level: str, here: str) -> None:
-    """Refuse options of the other level."""
-    for each in described(RunSettings):
-        if each.name in names and getattr(run, each.name) != each.default:
-            raise UsageError(
-                f'{spellings(each)[-1]} is of the level {level}; the {here} level knows no such'
-            )

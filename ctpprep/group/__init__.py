@@ -39,13 +39,15 @@ def run_group_level(run: RunSettings) -> list[Path]:
     Raises
     ------
     UsageError
-        When there is not one table, a named column is not there or does not say yes or no, or nothing
-        can be written.
+        When there is not one table, a participant is not known, a named column is not there or does not
+        say yes or no, or nothing can be written.
     """
     from ctpprep.group.cohort import read_participants
+    from ctpprep.group.tables import check_labels
     from ctpprep.interfaces.bids import alone_in
 
-    participants = read_participants(run)  # before anything is written
+    check_labels(run)  # before anything is written
+    participants = read_participants(run)
     with contextlib.ExitStack() as stack:
         if run.output_dir.is_dir():
             try:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ctpprep import __version__
-from ctpprep.dataset import entities
+from ctpprep.dataset import entities, match_labels
 from ctpprep.exceptions import SeriesError, UsageError
 from ctpprep.interfaces.bids import put_in_place, write_json
 from ctpprep.settings import RunSettings
@@ -108,6 +108,25 @@ class Manifest:
     headers: list[list[str]] = field(default_factory=list)
     settings: list[dict[str, Any]] = field(default_factory=list)
     tables: dict[str, Table] = field(default_factory=dict)
+
+
+def check_labels(run: RunSettings) -> None:
+    """Refuse participants of whom neither the dataset nor the output knows.
+
+    Raises
+    ------
+    UsageError
+        With the nearest labels that are known.
+    """
+    if run.participant_label:
+        told = (run.output_dir / 'logs').glob('sub-*_status.json')
+        known = _participants(run) | {path.name.removesuffix('_status.json') for path in told}
+        match_labels(
+            [label.removeprefix('sub-') for label in run.participant_label],
+            sorted(name.removeprefix('sub-') for name in known),
+            'sub-',
+            f'{run.bids_dir} or {run.output_dir}',
+        )
 
 
 def find_folders(run: RunSettings) -> list[Path]:

@@ -233,11 +233,29 @@ def test_group_collects_tables(dataset, graph, capsys):
 @pytest.mark.parametrize(
     'option',
     ['--dry-run', '--reports-only', '--boilerplate-only', '--bids-filter-file x', '--entry maps',
-     '--derivatives a=x', '--brain-mask x', '--frame-interval 1'],
+     '--derivatives a=x', '--brain-mask x', '--frame-interval 1', '--write-graph', '--core-rcbf 0.2',
+     '--denoise none', '--affected-side both', '--core-rcbf 0.3', '--no-motion-correction'],
 )  # fmt: skip
 def test_what_the_group_level_does_not_know_is_refused(dataset, graph, capsys, option):
     assert call(dataset, *option.split(), level='group') == 2
     assert f'{option.split()[0]} is of the level participant' in error_of(capsys)
+
+
+def test_a_config_file_of_the_participant_level_is_none_of_the_group_level(dataset, graph, capsys):
+    file = dataset.parent / 'run.toml'
+    file.write_text('core_rcbf = 0.3\n')
+    assert call(dataset, '--config-file', str(file), level='group') == 2
+    assert '--config-file run.toml: core_rcbf is of the level participant' in error_of(capsys)
+
+
+def test_the_group_level_refuses_unknown_participants(dataset, graph, capsys):
+    table = dataset.parent / 'out/sub-09/ct/sub-09_seg-perfusion_morph.tsv'
+    table.parent.mkdir(parents=True)
+    table.write_text('region\tvolume_ml\ncore\t3\n')
+    assert call(dataset, '--participant-label', '01', '09', '999', level='group') == 2
+    assert 'sub-999 is not in ' in error_of(capsys)
+    harmless = ['-v', '--nprocs', '1', '--no-write-graph', '-w', str(dataset.parent / 'w')]
+    assert call(dataset, '--participant-label', '01', '09', *harmless, level='group') == 0
 
 
 @pytest.mark.parametrize('option', ['--group-column', '--stroke-column', '--exclude-column'])
