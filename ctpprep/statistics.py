@@ -25,7 +25,8 @@ COLUMNS = {
     'ci_low': 'lower limit of its 95 % confidence interval',
     'ci_high': 'upper limit',
     'p': 'two-sided p value, not adjusted for the number of tests',
-    'n': 'number of series, of participants in the comparison patients; of two groups, their sum',
+    'n': 'number of series, of participants in the comparison patients, of series whose cores differ for '
+    'wilcoxon and its effect size; of two groups, their sum',
     'method': 'how the figure was computed and what it assumes',
     'reason': 'why the figure is missing, or what speaks against its assumptions',
 }
@@ -254,10 +255,11 @@ def compare_paired(x: np.ndarray, y: np.ndarray) -> list[dict[str, Any]]:
     exact = len(d) <= MOST_EXACT
     p = _exact_p(ranks, positive) if exact else stats.wilcoxon(d, method='approx').pvalue
     method += '; exact, also with ties' if exact else '; normal approximation'
-    told = '' if len(d) == n else f'{n - len(d)} equal pairs'
+    used = len(d)
+    told = '' if used == n else f'{n - used} of {n} pairs are equal and left out'
     return [
-        row(names[0], positive, p=p, n=n, method=method, reason=told),
-        row(names[1], 2 * positive / total - 1, n=n, method=effect, reason=told),
+        row(names[0], positive, p=p, n=used, method=method, reason=told),
+        row(names[1], 2 * positive / total - 1, n=used, method=effect, reason=told),
     ]
 
 

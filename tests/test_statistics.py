@@ -70,6 +70,12 @@ def test_wilcoxon_by_pencil():
     assert found['rank-biserial correlation']['value'] == pytest.approx(-0.8)
 
 
+def test_equal_pairs_are_no_pairs_of_wilcoxon():
+    found = named(compare_paired(np.zeros(6), np.array([1.0, -2.0, -3.0, -4.0, 0.0, 0.0])))
+    assert found['wilcoxon']['n'] == found['rank-biserial correlation']['n'] == 4
+    assert found['wilcoxon']['reason'] == '2 of 6 pairs are equal and left out'
+
+
 def test_ties_are_counted_exactly():
     # five differences of one sign: 2 of 32 patterns; 0 0 5 all below 8 9 9: 2 of 20 arrangements
     tied = named(compare_paired(np.zeros(5), np.array([1.0, 1, 2, 3, 3])))['wilcoxon']
