@@ -119,7 +119,7 @@ def test_every_group_table_is_described():
 def test_limits_of_quality_are_those_of_the_code():
     ways = {True: '<', False: '>'}
     code = [
-        [check.name, check.unit, *(f'{ways[check.low_is_bad]} {limit:g}' for limit in
+        [check.name, check.title, check.unit, *(f'{ways[check.low_is_bad]} {limit:g}' for limit in
                                    (check.warn, check.fail)), check.meaning]
         for check in CHECKS
     ]  # fmt: skip
@@ -165,6 +165,8 @@ def test_every_check_has_advice():
     )
     named = [name for row in rows for name in re.findall(r'`(\w+)`', row)]
     assert sorted(named) == sorted(check.name for check in CHECKS)
+    text = ' '.join(rows)
+    assert [check.title for check in CHECKS if f'`{check.name}` ({check.title})' not in text] == []
 
 
 def test_every_module_is_in_the_reference():

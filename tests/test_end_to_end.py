@@ -929,7 +929,7 @@ def test_local_core_with_the_ncct_is_nearly_that_of_the_series(isles, where):
 def test_without_a_ct_the_mirrored_map_is_warned_of(isles):
     table = pd.read_csv(isles.found('b', 'quality'), sep='\t', keep_default_na=False)
     assert table['reference_density_status'].item() == 'warn'
-    said = 'quality: Mirrored image: density or perfusion (warn)'
+    said = 'quality: Mirrored image: CT (1) or perfusion map (0) (warn)'
     assert f'sub-b_ses-01  ok      {said}' in isles.run.stdout
     assert 'for want of a CT, the map of CBV' in isles.run.stdout
 

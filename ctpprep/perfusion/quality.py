@@ -116,7 +116,7 @@ CHECKS = (
           'share of tissue whose Tmax is 0', 0.1, 0.3, False,
           'the AIF comes later than tissue (an artery behind a stenosis?): Tmax and hypoperfusion '
           'read low'),
-    Check('reference_density', 'Mirrored image: density or perfusion', 'ratio',
+    Check('reference_density', 'Mirrored image: CT (1) or perfusion map (0)', 'ratio',
           'the mirrored image is a CT (1), or a perfusion map in its stead (0)', 1.0, 0.0, True,
           'lesions are in the image that is registered: look at the mirror figure, and prefer the '
           'global map'),
