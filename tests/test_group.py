@@ -4,6 +4,7 @@
 import json
 import logging
 import os
+import re
 import threading
 from dataclasses import replace
 
@@ -441,6 +442,68 @@ def test_a_check_that_warns_without_a_figure_is_no_outlier(run):
     write_series(run, 'sub-01', quality=QUALITY.replace('12.5\twarn', 'n/a\twarn'))
     run_group_level(replace(run, participant_label=('01',)))
     assert 'Series to look at: 0' in (run.output_dir / 'group.html').read_text()
+
+
+def looked_at(run):
+    """Series to look at, with their reasons, out of the page."""
+    page = (run.output_dir / 'group.html').read_text()
+    body = page.partition('Series to look at')[2].partition('<section')[0]
+    return page, re.findall(
+        r'<td>(sub-\d+)</td>\s*<td>.*?</td>\s*<td>(.*?)</td>', body, flags=re.DOTALL
+    )
+
+
+def test_cores_that_disagree_are_looked_at(run):
+    quality = 'core_disagreement\tcore_disagreement_status\n{}\t{}\n'.format
+    write_series(run, 'sub-01', volumes('40.0', '24.3'), quality('15.7', 'warn'))
+    write_series(run, 'sub-02', volumes('75.0', '66.0'), quality('9', 'pass'))
+    write_series(run, 'sub-03', volumes('75.0', '71.0'), quality('4', 'pass'))
+    run_group_level(run)
+    _, found = looked_at(run)
+    assert [name for name, _ in found] == ['sub-01', 'sub-02']
+    assert 'warns' in found[0][1]
+    assert 'different sides of 70 mL (DEFUSE 3): 75.0 and 66.0 mL' in found[1][1]
+
+
+def test_who_was_not_processed_is_counted_not_listed(run):
+    write_series(run, 'sub-01')
+    run_group_level(run)
+    page, found = looked_at(run)
+    assert found == []
+    assert 'Series to look at: 0' in page
+    assert '1 participant was not processed' in page
+
+
+def test_checks_are_named_in_the_table_failed_first(run):
+    names = ('a', 'b', 'c', 'd')
+    head = '\t'.join(f'{name}\t{name}_status' for name in names)
+    write_series(run, 'sub-01', quality=f'{head}\n1\twarn\t2\tpass\t3\tfail\t4\twarn\n')
+    about = {'c': {'LongName': 'Check of c'}}
+    write(run, 'sub-01/ct/sub-01_desc-qualitycontrol_ctp.json', json.dumps(about))
+    run_group_level(run)
+    assert '<td>fail: Check of c; warn: a, d</td>' in (run.output_dir / 'group.html').read_text()
+
+
+def test_each_series_is_counted_once(three):
+    write_series(three, 'sub-02', volumes('n/a'))
+    write_status(three, 'sub-03', 'failed', 'no AIF')
+    for participant in ('sub-04', 'sub-05', 'sub-06'):
+        write_series(three, participant)
+    rows = ''.join(f'sub-0{i}\t{"no" if i in (1, 2) else "yes"}\n' for i in range(1, 7))
+    (three.bids_dir / 'participants.tsv').write_text(f'participant_id\told\n{rows}')
+    run_group_level(replace(three, exclude_column='old'))
+    page = (three.output_dir / 'group.html').read_text()
+    counts = re.findall(r'<li>(\d+) of 6 series (?:count|were|or|lack)', page)
+    assert counts == ['1', '3', '1', '1']
+
+
+def test_figures_that_two_groups_have_not_are_dashes(three):
+    text = 'participant_id\tsite\nsub-01\tA\nsub-02\tB\nsub-03\tB\n'
+    (three.bids_dir / 'participants.tsv').write_text(text)
+    run_group_level(replace(three, group_column='site'))
+    page = (three.output_dir / 'group.html').read_text()
+    assert '<td></td>' not in page.partition('summary-table')[2].partition('<details>')[0]
+    assert 'no such figure of two groups' in page
 
 
 def test_series_of_an_unknown_group_are_held_to_the_limits_of_all(run):

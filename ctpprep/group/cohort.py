@@ -134,7 +134,7 @@ def make_cohort(
     UsageError
         When a column that should say yes or no says something else, or the groups are too many.
     """
-    cores, notes = _read_volumes(volumes)
+    of_series, notes = _read_volumes(volumes)
     part = bool(run.participant_label or run.session_label or run.run_label)
     if part:
         notes.append(
@@ -150,7 +150,7 @@ def make_cohort(
         }
     )
     for name in VOLUMES:
-        table[name] = [cores.get(each.series, {}).get(name, math.nan) for each in found]
+        table[name] = [of_series.get(each.series, {}).get(name, math.nan) for each in found]
     known = (
         participants if participants is not None else pd.DataFrame(index=pd.Index([], dtype=str))
     )
@@ -163,13 +163,16 @@ def make_cohort(
         excluded = _read_flags(of_each[run.exclude_column], run.exclude_column)
         table['excluded'] = excluded.eq(True)
         notes.append(
-            f'{int(table["excluded"].sum())} of {len(table)} series were left out by the column '
-            f'{run.exclude_column}'
+            f'{int((table["excluded"] & succeeded).sum())} of {len(table)} series were left out by the '
+            f'column {run.exclude_column}'
         )
         if unknown := int((excluded.isna() & succeeded).sum()):
             notes[-1] += f'; it is not known of {unknown} series, which count'
     if broken := int((~succeeded).sum()):
         notes.append(f'{broken} of {len(table)} series or participants have no result')
+    complete = table[['core_global', 'core_local']].notna().all(axis=1)
+    if lacking := int((succeeded & ~table['excluded'] & ~complete).sum()):
+        notes.append(f'{lacking} of {len(table)} series lack a core, and do not count')
     notes += _differing(found)
     column = run.stroke_column or (STROKE if STROKE in of_each else None)
     if column:

@@ -22,6 +22,7 @@ import pandas as pd
 from ctpprep import __version__
 from ctpprep.group.tables import MISSING, number
 from ctpprep.interfaces.bids import put_in_place
+from ctpprep.perfusion.volumes import DEFUSE3
 from ctpprep.reports.inline import data, plotly_script, policy, script
 from ctpprep.reports.page import STATUS, TEMPLATES, Section, environment, figure
 from ctpprep.statistics import SETS, complete
@@ -39,6 +40,11 @@ WITHOUT = 'not known'
 FENCE = 3.0
 #: Fewer series have no meaningful quartiles.
 LEAST_FOR_FENCE = 8
+#: Checks whose warning alone makes a series one to look at, and the core, mL, below which DEFUSE 3 treated.
+DISAGREEMENT = ('core_disagreement', 'core_disagreement_share')
+CORE_LIMIT_ML = DEFUSE3['core_ml']
+#: State of participants who are counted, not listed.
+NOT_BEGUN = 'not processed'
 #: Rows of the table of outliers that are shown.
 MOST_OUTLIERS = 200
 
@@ -72,7 +78,8 @@ def build_page(
     -------
     Path
     """
-    grades = read_grades(quality)
+    titles = read_titles((output_dir / 'group_quality.tsv').with_suffix('.json'))
+    grades = read_grades(quality, titles)
     pages = {path.name for path in output_dir.glob('sub-*.html')}
     series = [_row(each, grades.get(each['series'], {}), pages)
               for each in cohort.table.to_dict('records')]  # fmt: skip
@@ -82,7 +89,6 @@ def build_page(
         else cohort.groups
     )
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(legend)}
-    titles = read_titles((output_dir / 'group_quality.tsv').with_suffix('.json'))
     scripts = [plotly_script(), (TEMPLATES / 'group.js').read_text(encoding='utf-8')]
     lines = _lines(statistics)
     counted = [each for each in series if each['counts']]
@@ -113,6 +119,9 @@ def build_page(
             statistics=statistics.to_dict('records'),
             outliers=find_outliers(series, quality, titles, lines.get('all', {})),
             most=MOST_OUTLIERS,
+            limit_ml=f'{CORE_LIMIT_ML:g}',
+            not_begun=sum(each['state'] == NOT_BEGUN for each in series),
+            legend=legend,
             picture=draw_fallback(cohort, statistics, colours),
             several=len(cohort.groups) > 1,
             lights=STATUS,
@@ -158,6 +167,11 @@ def _row(each: dict[str, Any], grades: dict[str, str], pages: set[str]) -> dict[
         'difference': None if before is None or after is None else round(after - before, 4) + 0.0,
         'status': grades.get('status', ''),
         'caution': grades.get('caution', ''),
+        'why': '; '.join(
+            filter(
+                None, [each['reason'], *(grades.get(name, '') for name in ('caution', 'checks'))]
+            )
+        ),
         **values,
     }
 
@@ -167,16 +181,25 @@ def _link(page: str, series: str) -> str:
     return quote(page) + ('' if series == MISSING else f'#{Section(series).anchor}')
 
 
-def read_grades(quality: 'Table') -> dict[str, dict[str, str]]:
-    """Read the worst grade and the caution of each series."""
+def read_grades(quality: 'Table', titles: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Read the worst grade and the caution of each series, and name the checks that failed or warn."""
     place = {column: i for i, column in enumerate(quality.header)}
-    wanted = [name for name in ('status', 'caution') if name in place]
-    return {
-        cells[place['series']]: {
-            name: '' if cells[place[name]] == 'n/a' else cells[place[name]] for name in wanted
+    wanted: list[str] = [name for name in ('status', 'caution') if name in place]
+    checks = [(place[f'{name}_status'], _title(name, titles)) for name in _checks(quality)]
+    found = {}
+    for cells in quality.rows:
+        mine: dict[str, str] = {
+            name: '' if cells[place[name]] == MISSING else cells[place[name]] for name in wanted
         }
-        for cells in quality.rows
-    }
+        named = {
+            grade: [title for column, title in checks if cells[column] == grade]
+            for grade in ('fail', 'warn')
+        }
+        mine['checks'] = '; '.join(
+            f'{grade}: {", ".join(all_)}' for grade, all_ in named.items() if all_
+        )
+        found[cells[place['series']]] = mine
+    return found
 
 
 def read_titles(path: Path) -> dict[str, dict[str, str]]:
@@ -187,6 +210,10 @@ def read_titles(path: Path) -> dict[str, dict[str, str]]:
         for name, each in told.items()
         if isinstance(each, dict)
     }
+
+
+def _title(name: str, titles: dict[str, dict[str, str]]) -> str:
+    return titles.get(name, {}).get('title', '') or name
 
 
 def _checks(quality: 'Table') -> list[str]:
@@ -205,8 +232,9 @@ def count_grades(quality: 'Table', titles: dict[str, dict[str, str]]) -> list[li
     rows = []
     for name in _checks(quality):
         grades = [cells[place[f'{name}_status']] for cells in quality.rows]
-        title = titles.get(name, {}).get('title', name)
-        rows.append([title, *(grades.count(grade) for grade in ('pass', 'warn', 'fail'))])
+        rows.append(
+            [_title(name, titles), *(grades.count(grade) for grade in ('pass', 'warn', 'fail'))]
+        )
     return sorted(rows, key=lambda each: (each[3], each[2]))
 
 
@@ -218,8 +246,10 @@ def find_outliers(
 ) -> list[Outlier]:
     """Find the series to look at.
 
-    These are series without a result, with a failed check, with one that is cautioned about and far off
-    from the cohort, or with local - global outside of the limits of agreement of their group.
+    These are series whose run gave no result, with a failed check or a caution, with cores that disagree
+    (`DISAGREEMENT` warns, or one alone is below `CORE_LIMIT_ML`), with a check that warns and is far off
+    from the cohort, or with local - global outside of the limits of agreement of their own group. Who was
+    not processed is none.
 
     Parameters
     ----------
@@ -239,8 +269,7 @@ def find_outliers(
     place = {column: i for i, column in enumerate(quality.header)}
     reasons: dict[str, list[str]] = {}
     for name in _checks(quality):
-        title, unit = (titles.get(name, {}).get(key, '') or name for key in ('title', 'unit'))
-        unit = '' if unit == name else unit
+        title, unit = _title(name, titles), titles.get(name, {}).get('unit', '')
         texts = [cells[place[name]] for cells in quality.rows]
         values = np.array([number(text) for text in texts])
         low, middle, high = _fence(values[np.isfinite(values)])
@@ -248,21 +277,36 @@ def find_outliers(
             mine = reasons.setdefault(cells[place['series']], [])
             if cells[place[f'{name}_status']] == 'fail':
                 mine.append(f'{title}: {figure(cells[place[name]], unit)}, failed')
-            elif cells[place[f'{name}_status']] == 'warn' and (value < low or value > high):
+            elif cells[place[f'{name}_status']] != 'warn' or math.isnan(value):
+                continue
+            elif name in DISAGREEMENT:
+                mine.append(f'{title}: {figure(value, unit)}, warns')
+            elif value < low or value > high:
                 mine.append(
                     f'{title}: {figure(value, unit)}, the median is {figure(middle, unit)}'
                 )
     found = []
     for each in series:
         told = list(reasons.get(each['series'], ()))
+        if each['state'] == NOT_BEGUN:
+            continue
+        cores = [each['core_global'], each['core_local']]
         if each['state'] not in ('succeeded', 'left out'):
             told.insert(0, ': '.join(dict.fromkeys(filter(None, (each['state'], each['reason'])))))
+        elif None not in cores and len({core < CORE_LIMIT_ML for core in cores}) == 2:
+            told.append(
+                f'Global and local core lie on different sides of {CORE_LIMIT_ML:g} mL (DEFUSE 3): '
+                f'{cores[0]:.1f} and {cores[1]:.1f} mL'
+            )
         # a group that is not known, or too small for limits, is held to those of all
-        bounds = (limits.get(group, [None, None])[-2:] for group in (each['group'], 'all'))
-        lower, upper = next((two for two in bounds if None not in two), (-math.inf, math.inf))
+        own, of_all = (limits.get(name, [None, None])[-2:] for name in (each['group'], 'all'))
+        alone = None not in own and each['group'] != 'all'
+        bounds = own if alone else of_all
+        lower, upper = bounds if None not in bounds else (-math.inf, math.inf)
         if each['counts'] and not lower <= each['difference'] <= upper:
             told.append(
-                f'Local - global: {each["difference"]:.1f} mL, outside of the limits of agreement'
+                f'Local - global: {each["difference"]:.1f} mL, outside of the limits of agreement of '
+                f'{"its own group" if alone else "all series"}'
             )
         if each['caution']:
             told.append(f'Local normalization is unreliable: {each["caution"]}')
@@ -348,7 +392,7 @@ def summarize(
         return text if p is None else f'{text}; {show_p(p)}'
 
     def line(words: str, of_one: Any, of_two: Any = None) -> tuple[str, list[str]]:
-        pair = of_two or (lambda group: '')
+        pair = of_two or (lambda group: '–')
         return words, [pair(group) if ' - ' in group and (group, 'series', 'number') not in rows
                        else of_one(group) for group in groups]  # fmt: skip
 

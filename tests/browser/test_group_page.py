@@ -137,6 +137,18 @@ def test_the_table_filters_by_words_volumes_and_grades(page):
     assert shown(page, 0) == ['sub-3', 'sub-6']
 
 
+def test_the_selector_of_groups_takes_whole_names(page):
+    page.evaluate(
+        '(() => { const s = document.getElementById("only-group"); s.value = "microangiopathy";'
+        ' s.dispatchEvent(new Event("input")); })()'
+    )
+    assert shown(page, 0) == ['sub-1', 'sub-2', 'sub-3']
+    options = page.evaluate(
+        '[...document.getElementById("only-group").options].map((o) => o.textContent)'
+    )
+    assert options == ['any', 'microangiopathy', 'no microangiopathy', 'not known']
+
+
 @pytest.mark.parametrize(('text', 'found'), [
     ('core global, mL >= 60', ['sub-2', 'sub-3', 'sub-7']),
     ('Core global >= 60,5', ['sub-3', 'sub-7']),

@@ -188,9 +188,10 @@
     return { holds, words: text.split(/[\s,]+/).filter(Boolean), open: anyHead.test(text) };
   }
 
+  const selects = [...document.querySelectorAll('.filters select')];
+
   function filter() {
-    const status = document.getElementById('only-status').value;
-    const state = document.getElementById('only-state').value;
+    const chosen = selects.map((each) => [columns.indexOf(each.id.replace('only-', '')), each.value]).filter(([, value]) => value);
     const { holds, words, open } = conditions(document.getElementById('filter').value.trim().toLowerCase());
     // a sign of comparison that is in no row was meant for a condition
     const strange = open || words.some((word) => /[<>=≤≥]/.test(word) && !rows.some((row) => row.all.includes(word)));
@@ -198,8 +199,7 @@
     let count = 0;
     rows.forEach((row) => {
       const shown = holds.every((each) => each(row)) && sought.every((word) => row.all.includes(word))
-        && (!status || row.values[columns.indexOf('status')] === status)
-        && (!state || row.values[columns.indexOf('state')] === state);
+        && chosen.every(([column, value]) => row.values[column] === value);
       row.element.hidden = !shown;
       count += shown;
     });
@@ -216,5 +216,5 @@
     each.setAttribute('aria-sort', 'none');
   });
   heads.forEach((each, column) => each.querySelector('button').addEventListener('click', () => sort(column)));
-  ['filter', 'only-status', 'only-state'].forEach((id) => document.getElementById(id).addEventListener('input', filter));
+  [document.getElementById('filter'), ...selects].forEach((each) => each.addEventListener('input', filter));
 })();
