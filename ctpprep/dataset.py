@@ -19,6 +19,8 @@ from ctpprep.exceptions import CtpprepError, SeriesError, UsageError
 MAX_SHEAR_DEG = 1.0
 MAX_TILT_DEG = 40.0
 NIFTI = ('.nii.gz', '.nii')
+# ending of the table that each finished series has
+VOLUMES = '_seg-perfusion_morph.tsv'
 ENTITIES = Path(__file__).parent / 'resources' / 'bids_ctp.json'
 # what a filter file may choose among: series, non-contrast CT, maps made elsewhere
 FILTERED = ('ctp', 'ncct', 'maps')
@@ -60,7 +62,9 @@ def workflow_name(prefix: str) -> str:
     return prefix.replace('-', '_').replace('+', '_plus_') + '_wf'
 
 
-def select_participants(bids_dir: Path, wanted: Sequence[str] = ()) -> list[str]:
+def select_participants(
+    bids_dir: Path, wanted: Sequence[str] = (), others: Iterable[str] = ()
+) -> list[str]:
     """List the participants of a dataset, or check the wanted ones against them.
 
     Parameters
@@ -69,6 +73,8 @@ def select_participants(bids_dir: Path, wanted: Sequence[str] = ()) -> list[str]
         Root of the dataset.
     wanted : sequence of str
         Labels with or without 'sub-'; empty for all.
+    others : iterable of str
+        Labels without 'sub-' that count as well, such as those with outputs of earlier runs.
 
     Returns
     -------
@@ -82,7 +88,8 @@ def select_participants(bids_dir: Path, wanted: Sequence[str] = ()) -> list[str]
     """
     if not bids_dir.is_dir():
         raise UsageError(f'the dataset {bids_dir} is not a folder')
-    labels = sorted(each.name[4:] for each in bids_dir.glob('sub-*') if each.is_dir())
+    raw = {each.name[4:] for each in bids_dir.glob('sub-*') if each.is_dir()}
+    labels = sorted(raw.union(others))
     if not labels:
         inner = next(iter(sorted(bids_dir.glob('*/sub-*'))), None)
         hint = f'; did you mean {inner.parent}?' if inner else ''
@@ -90,6 +97,15 @@ def select_participants(bids_dir: Path, wanted: Sequence[str] = ()) -> list[str]
     if not wanted:
         return labels
     return match_labels([each.removeprefix('sub-') for each in wanted], labels, 'sub-', bids_dir)
+
+
+def finished_participants(output_dir: Path) -> list[str]:
+    """List the labels, without 'sub-', of those of whom an earlier run left a table of volumes."""
+    return [
+        folder.name[4:]
+        for folder in sorted(output_dir.glob('sub-*'))
+        if folder.is_dir() and next(folder.rglob(f'*{VOLUMES}'), None) is not None
+    ]
 
 
 def match_labels(wanted: list[str], known: list[str], key: str, where: Any) -> list[str]:

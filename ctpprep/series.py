@@ -27,6 +27,7 @@ from ctpprep.dataset import (
     check_name,
     entities,
     fail,
+    finished_participants,
     listed,
     open_nifti,
     read_filters,
@@ -138,7 +139,8 @@ def find_series(run: RunSettings) -> list[Series | FailedSeries]:
         When the folder, a label or an option is wrong, or when there is no series at all and no
         participant was named.
     """
-    participants = select_participants(run.bids_dir, run.participant_label)
+    outputs = finished_participants(run.output_dir) if run.reports_only else []
+    participants = select_participants(run.bids_dir, run.participant_label, outputs)
     command_times = read_command_times(run)
     database = run.bids_database_dir
     if run.dry_run and database is not None and not database.exists():

@@ -18,7 +18,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / 'ctpprep'
 SPDX = '# SPDX-License-Identifier: Apache-2.0'
 
-LEAVES = {'settings', 'dataset', 'plugins', 'ready_maps', 'series', 'supplied', 'exceptions'}
+LEAVES = {'settings', 'dataset', 'plugins', 'ready_maps', 'series', 'space', 'supplied'}
+LEAVES |= {'exceptions'}
 DRAWERS = {'figures', 'phantom'}  # leaves too: arrays in, figure or head out
 ROOMS = {'perfusion', 'interfaces', 'workflows'}
 DOORS = {'cli', 'reports', 'group', 'bids_schema', 'provenance'}
@@ -31,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'plugins': {'dataset', 'exceptions', 'settings'},
     'ready_maps': {'dataset', 'exceptions'},
     'series': LEAVES - {'supplied'},
+    'space': {'settings'},
     'supplied': LEAVES,
     'figures': LEAVES,
     'phantom': LEAVES,

@@ -18,6 +18,7 @@ from ctpprep.cli.parser import make_parser, read_settings
 from ctpprep.cli.run import run_group, run_participants
 from ctpprep.cli.signals import ending_at_once
 from ctpprep.exceptions import CtpprepError, UsageError
+from ctpprep.space import is_full_disk, tell_full_disk
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(sys.argv[1:] if argv is None else argv)
     except SystemExit as stop:
         return int(stop.code or 0)
+    run = None
     try:
         method, run = read_settings(args)
         with ending_at_once(run.use_plugin is not None), console(run.verbosity):
@@ -53,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(args, 'debug', False):
             traceback.print_exc()
         return complain(error, 2 if isinstance(error, UsageError) else 1)
-    except Exception:
+    except Exception as error:
+        if run is not None and is_full_disk(error) and not run.debug:
+            return complain(tell_full_disk(str(error), run), 1)
         traceback.print_exc()
         return complain('this should not have happened, please report it with the above', 1)

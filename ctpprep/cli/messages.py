@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from ctpprep.settings import RunSettings
+from ctpprep.space import is_full_disk, tell_full_disk
+
 logger = logging.getLogger('ctpprep')
 
 
@@ -48,7 +51,9 @@ def console(verbosity: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def going_on(what: str, failures: dict[str, str], *participants: str) -> Iterator[None]:
+def going_on(
+    what: str, failures: dict[str, str], *participants: str, run: RunSettings | None = None
+) -> Iterator[None]:
     """Let the others go on where something cannot be written when all computing is done.
 
     Parameters
@@ -59,14 +64,21 @@ def going_on(what: str, failures: dict[str, str], *participants: str) -> Iterato
         Gets a sentence for each of the participants.
     *participants : str
         Labels of those that it concerns.
+    run : RunSettings, optional
+        Folders that may be full, where something is written.
     """
     try:
         yield
     except Exception as error:  # of libraries, of files that somebody edited
         logger.debug('%s', what, exc_info=True)
         sentence = f'{what} ({type(error).__name__}: {error})'
+        said = False
+        if run is not None and is_full_disk(error):
+            sentence = tell_full_disk(str(error), run)
+            said = sentence in failures.values()  # by what was to be written before
         failures.update(dict.fromkeys(participants, sentence))
-        complain(sentence, 1)
+        if not said:
+            complain(sentence, 1)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ from ctpprep.cli.folders import name_by_role
 from ctpprep.cli.graphs import draw_graphs, graphs_of
 from ctpprep.cli.messages import going_on
 from ctpprep.cli.progress import show_pages
-from ctpprep.cli.results import tabulate, with_failures
+from ctpprep.cli.results import tabulate, tell_doubts, with_failures
+from ctpprep.dataset import VOLUMES
 from ctpprep.settings import MethodSettings, RunSettings
 
 if typing.TYPE_CHECKING:
@@ -32,20 +33,17 @@ def write_reports(
     results: Sequence['SeriesResult'],
     method: MethodSettings,
     run: RunSettings,
-) -> dict[str, str]:
+    failures: dict[str, str],
+) -> None:
     """Write the page of every participant, also of one whose series failed.
 
-    Returns
-    -------
-    dict of str to str
-        Why, by the label of each participant whose page could not be written.
+    `failures` gets a sentence by the label of each participant whose page could not be written.
     """
-    failures: dict[str, str] = {}
     for label in show_pages(list(dict.fromkeys(each.participant for each in found)), run):
         mine = [each for each in found if each.participant == label]
-        with going_on(f'the page sub-{label}.html could not be written', failures, label):
+        what = f'the page sub-{label}.html could not be written'
+        with going_on(what, failures, label, run=run):
             _write_page(label, mine, results, method, run)
-    return failures
 
 
 def _write_page(
@@ -156,7 +154,7 @@ def report_again(found: Sequence[Any], method: MethodSettings, run: RunSettings)
     results = []
     for each in found:
         tables = (run.output_dir / f'sub-{each.participant}').rglob(
-            f'{each.prefix}_seg-perfusion_morph.tsv'
+            f'{each.prefix}{VOLUMES}'
         )
         written = next(tables, None) is not None
         why = ('', None) if written else last_failure(each, run.output_dir)
@@ -170,8 +168,9 @@ def report_again(found: Sequence[Any], method: MethodSettings, run: RunSettings)
         mine = [each for each in found if each.participant == label]
         with going_on(f'the page sub-{label}.html could not be written', failures, label):
             used = read_settings_used(run.output_dir / f'sub-{label}')
-            failures |= write_reports(mine, results, dataclasses.replace(method, **used), run)
-    results = with_failures(results, failures)
+            again = dataclasses.replace(method, **used)
+            write_reports(mine, results, again, run, failures)
+    results = with_failures(tell_doubts(found, results, failures, run.output_dir), failures)
     logger.info('\n%s\noutputs: %s', tabulate(results), run.output_dir)
     return 0 if all(result.succeeded for result in results) else 1
 
@@ -183,9 +182,8 @@ def _of_outputs(each: Any, run: RunSettings) -> list[Any]:
     """
     if not getattr(each, 'absent', False):
         return [each]
-    ending = '_seg-perfusion_morph.tsv'
-    tables = sorted((run.output_dir / f'sub-{each.participant}').rglob(f'*{ending}'))
-    told = [dataclasses.replace(each, prefix=path.name.removesuffix(ending)) for path in tables]
+    tables = sorted((run.output_dir / f'sub-{each.participant}').rglob(f'*{VOLUMES}'))
+    told = [dataclasses.replace(each, prefix=path.name.removesuffix(VOLUMES)) for path in tables]
     return told or ([each] if run.participant_label else [])
 
 

@@ -144,19 +144,21 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
         software = describe_run(method)['Software']
         failures: dict[str, str] = {}  # by participant
         labels = [each.participant for each in found]
-        with going_on('the provenance of the run could not be written', failures, *labels):
+        with going_on('the provenance of the run could not be written', failures, *labels, run=run):
             graph = write_provenance(workflow, series, method, run, began, software, failed)
             logger.info('provenance: %s', graph)
-        with going_on('logs/CITATION.md could not be written', failures, *labels):
+        with going_on('logs/CITATION.md could not be written', failures, *labels, run=run):
             write_methods(found, method, run, f'run-{run.run_uuid}_')
-        failures |= write_reports(found, results, method, run)
+        write_reports(found, results, method, run, failures)
         if run.clean_workdir_on_success:
             dirty = {each.participant for each in found if each.prefix in failed}
             clean_work({each.participant for each in series} - dirty, run)
         told = tell_doubts(series, results, failures, run.output_dir)
         told = with_failures(told, failures)
         logger.info('\n%s\noutputs: %s', tabulate(told), run.output_dir)
-        write_status(found, run, told)
+        with going_on('the status could not be written', failures, *labels, run=run):
+            write_status(found, run, told)
+        told = with_failures(told, failures)
     return 0 if all(result.succeeded for result in told) else 1
 
 
@@ -184,7 +186,7 @@ def forget(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> No
         for each in found
         if not each.absent and (run.output_dir / f'sub-{each.participant}.html').is_file()
     ]
-    write_reports(paged, results, method, run)
+    write_reports(paged, results, method, run, {})
 
 
 def remove_stale(

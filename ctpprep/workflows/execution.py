@@ -19,6 +19,7 @@ from ctpprep.dataset import workflow_name
 from ctpprep.plugins import LOCAL, read_plugin
 from ctpprep.series import Series
 from ctpprep.settings import RunSettings
+from ctpprep.space import tell_full_disk
 from ctpprep.workflows._batch import make_batch_plugin
 from ctpprep.workflows._hashes import use_remembered_hashes
 from ctpprep.workflows._processes import SturdyMultiProcPlugin
@@ -217,12 +218,13 @@ def _read_failures(
     folders = {crash_dir(run, each.participant) for each in series}
     folders.add(run.output_dir / 'logs' / run.run_uuid)
     files = [path for folder in folders for path in folder.glob('crash-*.txt')]
+    files = [path for path in files if path.stat().st_size]  # empty where the disk was full
     failures: dict[str, tuple[str, Path | None]] = {}
     owners = Owners(series)
     for path in sorted(files, key=os.path.getmtime):
         folder, cause = read_crash(path)
         for each in owners(folder.parts):
-            failures.setdefault(each.prefix, (cause, path))
+            failures.setdefault(each.prefix, (tell_full_disk(cause, run), path))
     return failures
 
 
@@ -235,7 +237,8 @@ def _collect_results(
     if error is not None:
         logger.debug('nipype stopped', exc_info=error)
         said = [line.strip() for line in str(error).splitlines() if line.strip()]
-        why = f'not finished: {": ".join([type(error).__name__, *said[-1:]])}'
+        said = [type(error).__name__, *said[-1:]]
+        why = f'not finished: {tell_full_disk(": ".join(said), run)}'
         if run.stop_on_first_crash and failures:
             why = 'not finished: stopped on the first crash'
     for each in series:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: its options, its errors in one line, its exit codes."""
 
+import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -219,6 +221,8 @@ def test_expected_errors_are_one_line_and_others_a_traceback(dataset, monkeypatc
     assert 'no contrast' in error_of(capsys)
     assert fail(ZeroDivisionError()) == 1
     assert 'Traceback' in capsys.readouterr().err
+    assert fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) == 1
+    assert 'no space was left in ' in error_of(capsys)
 
 
 def test_group_collects_tables(dataset, graph, capsys):
@@ -656,6 +660,25 @@ def test_reports_alone_need_no_raw_series(dataset, graph, capsys, alone, gone):
 
 
 @pytest.mark.parametrize('alone', [False, True])
+@pytest.mark.parametrize('gone', [['01'], ['01', '02']])
+def test_reports_alone_need_no_raw_participant(dataset, graph, capsys, alone, gone):
+    for label in ('01', '02'):
+        leave_earlier(dataset, label)
+    for label in gone:
+        shutil.rmtree(dataset / f'sub-{label}')
+    assert call(dataset, '--reports-only', *(['--participant-label', '01'] if alone else [])) == 0
+    assert re.search('sub-01  +ok', capsys.readouterr().out)
+
+
+def test_reports_alone_name_the_doubts_of_quality(dataset, graph, capsys):
+    folder, _ = leave_earlier(dataset)
+    table = folder / 'sub-01_desc-qualitycontrol_ctp.tsv'
+    table.write_text('coverage\tcoverage_status\n40\twarn\n')
+    call(dataset, '--reports-only', '--participant-label', '01')
+    assert re.search(r'sub-01  +ok  +quality: .*\(warn\)', capsys.readouterr().out)
+
+
+@pytest.mark.parametrize('alone', [False, True])
 def test_a_participant_without_series_settles(dataset, graph, alone):
     (dataset / 'sub-03').mkdir()
     call(dataset, *(['--participant-label', '03'] if alone else []))
@@ -680,8 +703,8 @@ def test_provenance_that_cannot_be_written_hides_no_result(dataset, graph, capsy
     monkeypatch.setattr('ctpprep.workflows.provenance.write_provenance', fail)
     assert call(dataset) == 1
     said = capsys.readouterr()
-    assert 'the provenance of the run could not be written (OSError: [Errno 28]' in said.err
-    assert 'sub-01  failed  the provenance' in said.out
+    assert said.err.startswith('ctpprep: error: no space was left in ')
+    assert 'sub-01  failed  no space was left in ' in said.out
     assert (dataset.parent / 'out' / 'sub-01.html').is_file()
 
 

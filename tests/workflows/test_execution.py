@@ -181,7 +181,7 @@ def test_a_failing_series_does_not_stop_the_others(tmp_path, nprocs):
 
 def test_a_full_disk_is_the_cause_and_not_the_result_that_is_missing_for_it(tmp_path):
     (bad,) = run_all(tmp_path, 2, a=run_out_of_space)
-    assert bad.cause == 'OSError: [Errno 28] No space left on device'
+    assert bad.cause.startswith('no space was left in ')
 
 
 @pytest.mark.parametrize('nprocs', [1, 2])
@@ -292,8 +292,8 @@ def test_what_was_not_run_when_nipype_broke_down_is_no_success(tmp_path, monkeyp
     assert not [each.prefix for each in results if each.succeeded]
     causes = sorted(each.cause for each in results)
     assert causes[0] == 'ZeroDivisionError: division by zero'
-    assert causes[1].startswith('first failed without a crash file; not finished: OSError: ')
-    assert causes[2] == 'not finished: OSError: [Errno 28] No space left on device'
+    assert causes[1].startswith('first failed without a crash file; not finished: no space was')
+    assert causes[2].startswith('not finished: no space was left in ')
 
 
 @pytest.mark.parametrize(('text', 'kind'), [
