@@ -19,9 +19,9 @@ PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 help:
 	@echo 'make demo    run ctpprep on the example in $(DEMO_DATA), say where the results are'
 	@echo 'make test    run the tests'
+	@echo 'make test-offline  run the tests without a network interface (Linux)'
 	@echo 'make docs    build the documentation and check it; runs the demo for its pictures if need be'
 	@echo 'make validate  check the example and what make demo wrote with the BIDS validator'
-	@echo 'make test-offline  the same without a network interface (Linux)'
 	@echo 'make test-resume   kill runs of the command at random moments and take them up again'
 	@echo 'make test-browser  look at the pages with a headless Chromium (as root on Debian, installs it)'
 	@echo 'make test-cluster  run jobs of a SLURM on this machine (as root on Debian, installs it)'

@@ -2,6 +2,7 @@
 """A BIDS dataset: participants, files by their names, sidecars, and what headers must hold."""
 
 import difflib
+import fnmatch
 import hashlib
 import json
 import math
@@ -9,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote, unquote
@@ -22,6 +23,9 @@ NIFTI = ('.nii.gz', '.nii')
 # ending of the table that each finished series has
 VOLUMES = '_seg-perfusion_morph.tsv'
 ENTITIES = Path(__file__).parent / 'resources' / 'bids_ctp.json'
+# of BIDS, beside participants
+KNOWN_FOLDERS = ('code', 'derivatives', 'docs', 'logs', 'phenotype', 'sourcedata', 'stimuli')
+MOST_FOLDERS = 200  # that are looked at: none of this may take time
 # what a filter file may choose among: series, non-contrast CT, maps made elsewhere
 FILTERED = ('ctp', 'ncct', 'maps')
 
@@ -414,6 +418,47 @@ def look_over(bids_dir: Path, participants: Sequence[str]) -> list[str]:
     return found
 
 
+def passed_over(bids_dir: Path) -> str:
+    """Name folders that hold images and are no participant's, since 'sub-' is missing in their names.
+
+    Only the first folders and files are looked at, two levels deep. What `.bidsignore` lists, BIDS
+    knows, or is a dataset of its own is left out.
+
+    Parameters
+    ----------
+    bids_dir : Path
+
+    Returns
+    -------
+    str
+        A sentence; nothing where there is no such folder.
+    """
+    ignore = bids_dir / '.bidsignore'
+    lines = ignore.read_text(errors='replace').splitlines() if ignore.is_file() else []
+    patterns = [line.strip().strip('/').removesuffix('/**') for line in lines]
+    others = (
+        each
+        for each in sorted(bids_dir.iterdir())
+        if not each.name.startswith(('sub-', '.'))
+        and each.name not in KNOWN_FOLDERS
+        and not any(fnmatch.fnmatchcase(each.name, pattern) for pattern in patterns)
+        and each.is_dir()
+    )
+    looked_at = islice(others, MOST_FOLDERS)
+    names = list(islice((each.name for each in looked_at if _holds_images(each)), 6))
+    shown = ', '.join(names[:5]) + (' and others' if len(names) > 5 else '')
+    return f'{shown}: passed over; a folder of a participant is named sub-<label>' if names else ''
+
+
+def _holds_images(folder: Path) -> bool:
+    """Tell whether there is a NIfTI file among the first files of a folder and of those in it."""
+    inside = list(islice(folder.iterdir(), MOST_FOLDERS))
+    if any(each.name.startswith('sub-') and each.is_dir() for each in inside):
+        return False
+    deeper = (path for each in inside if each.is_dir() for path in each.glob('*'))
+    return any(path.name.endswith(NIFTI) for path in [*inside, *islice(deeper, MOST_FOLDERS)])
+
+
 def refuse_twins(paths: Sequence[Path], bids_dir: Path) -> None:
     """Refuse several files where one is meant."""
     if len(paths) > 1:
@@ -575,16 +620,16 @@ def check_complete(path: Path, image: Any) -> None:
     """Compare the length of a file with its header, without unpacking it when it agrees."""
     values = math.prod(image.shape) * image.get_data_dtype().itemsize
     needed = image.dataobj.offset + values
-    length = path.stat().st_size
+    length, unpacked = path.stat().st_size, ''
     if path.name.endswith('.gz'):
         with path.open('rb') as stream:
             stream.seek(-4, 2)  # a gzip file ends with the length of its content modulo 2^32
             if int.from_bytes(stream.read(), 'little') == needed % 2**32:
                 return
-        length = _unpacked_length(path)
+        length, unpacked = _unpacked_length(path), ' once unpacked'
     if length < needed:
         raise SeriesError(
-            f'the file is cut off ({length} bytes, the header announces {needed}); '
+            f'the file is cut off ({length} bytes{unpacked}, the header announces {needed}); '
             'copy or convert it again'
         )
 

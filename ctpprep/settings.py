@@ -787,7 +787,9 @@ class RunSettings:
         1,
         'resources',
         '',
-        'threads a process; with more than 1, results may differ in the last digits',
+        'threads of one call of a numerical library (BLAS, ITK); with more than 1, results may differ '
+        'in the last digits. Frames are computed side by side beyond that, where there are fewer '
+        'series than processes',
         value='N',
     )
     mem_gb: float = _setting(

@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from ctpprep import figures
 
@@ -114,6 +115,17 @@ def test_rejected_frames_are_shaded_and_counted():
     figure = figures.plot_motion({'trans_x': np.zeros(10), 'weight': weight})
     assert '2 of 10 frames rejected' in figure.get_suptitle()
     assert len(figure.axes[0].patches) == 2
+
+
+def test_legends_of_motion_cover_no_label():
+    figure = figures.plot_motion({f'{kind}_{axis}': np.zeros(27) for kind in ('trans', 'rot')
+                                  for axis in 'xyz'})  # fmt: skip
+    FigureCanvasAgg(figure).draw()
+    legends = [axes.get_legend().get_window_extent() for axes in figure.axes[:2]]
+    for axes in figure.axes:
+        for label in axes.get_xticklabels() + axes.get_yticklabels():
+            hidden = not label.get_text() or not label.get_visible()
+            assert hidden or not any(each.overlaps(label.get_window_extent()) for each in legends)
 
 
 def test_rotations_are_drawn_in_degrees():

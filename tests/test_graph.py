@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The graph as a drawing and as a tree."""
 
+import re
 import xml.etree.ElementTree as ET
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 
+import ctpprep.workflows
 from ctpprep.cli import graphs
 from ctpprep.cli.graphs import draw_graphs
 from ctpprep.cli.plan import format_tree
@@ -53,6 +56,19 @@ def test_every_box_stands_above_what_it_feeds_and_none_overlap(without_dot):
     assert all(at[one][1] + HEIGHT < at[two][1] for one, two in ARROWS)
     for (x0, y0), (x1, y1) in combinations(at.values(), 2):
         assert abs(x0 - x1) >= WIDTH or abs(y0 - y1) >= HEIGHT
+
+
+def test_a_stage_has_its_colour_whatever_is_drawn_beside_it(without_dot):
+    folder = Path(ctpprep.workflows.__file__).parent
+    stages = [path.stem for path in folder.glob('*.py') if f'def init_{path.stem}_wf' in path.read_text()]
+    boxes = [Box(each, each, group=each) for each in sorted({*stages} - {'base'})]
+    fills = set()
+    for box in boxes:
+        alone = draw_graph([box], [])
+        fill = re.search('<rect .*rx="6" fill="(.*?)"', alone)[1]
+        assert f'rx="6" fill="{fill}"' in draw_graph(boxes, [])
+        fills.add(fill)
+    assert len(fills - {graph.OTHER}) == len(boxes) == len(graph.COLOURS)
 
 
 def test_every_box_is_inside_the_drawing(without_dot):

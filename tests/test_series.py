@@ -210,7 +210,7 @@ def test_a_cut_off_file_tells_how_much_of_it_is_there(path):
     voxels = np.random.default_rng(0).integers(-1000, 1000, (32, 32, 4, 12)).astype(np.int16)
     nb.Nifti1Image(voxels, np.diag([-2, 2, 5, 1])).to_filename(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(SeriesError, match=r'cut off \([345]\d{4} bytes, the header '):
+    with pytest.raises(SeriesError, match=r'cut off \([345]\d{4} bytes once unpacked, the header '):
         read_header(path)
 
 

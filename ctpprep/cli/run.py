@@ -92,10 +92,13 @@ def prepare_templates() -> None:
 
 def warn_of_names(found: Sequence[Any], run: RunSettings) -> None:
     """Say what is not as in BIDS; nothing fails for it."""
-    from ctpprep.dataset import look_over
+    from ctpprep.dataset import look_over, passed_over
 
     labels = sorted({each.participant for each in found})
-    for sentence in look_over(run.bids_dir, labels):
+    sentences = look_over(run.bids_dir, labels)
+    if not run.participant_label and (others := passed_over(run.bids_dir)):
+        sentences.append(others)
+    for sentence in sentences:
         logger.info('not BIDS: %s', sentence)
 
 

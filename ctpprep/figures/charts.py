@@ -140,6 +140,7 @@ def plot_motion(confounds: dict[str, np.ndarray]) -> Figure:
             axes.axvspan(frame - 0.5, frame + 0.5, color='#e69f00', alpha=0.35, linewidth=0)
         frames = max(len(values) for values in confounds.values())
         axes.set_xlim(-0.5, frames - 0.5)
+        axes.tick_params(labelbottom=row == 2)  # the legend of the next row stands there
         if row < 2 and axes.lines:
             axes.legend(
                 frameon=False, fontsize=8, ncols=3, loc='lower right', bbox_to_anchor=(1, 0.97)

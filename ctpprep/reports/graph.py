@@ -16,16 +16,18 @@ from xml.sax.saxutils import escape, quoteattr
 WIDTH, HEIGHT = 196.0, 44.0
 GAP, LAYER = 18.0, 84.0  # between boxes; from layer to layer
 SWEEPS = 12
-# light enough for black letters
-COLOURS = (
-    '#dbe9f6', '#fde3c8', '#dcefd8', '#f6d9d9', '#e6def2', '#e9e2da', '#f9e0ee', '#e4e4e4', '#f3f2c4',
-    '#d3eff2',
-)  # fmt: skip
+# light enough for black letters; a stage has its colour whatever else is drawn
+COLOURS = {
+    'preprocessing': '#dbe9f6', 'deconvolution': '#fde3c8', 'symmetry': '#dcefd8',
+    'normalization': '#f6d9d9', 'segmentation': '#e6def2', 'quality': '#e9e2da',
+    'coregistration': '#f9e0ee', 'ready_maps': '#d3eff2',
+}  # fmt: skip
+OTHER = '#e4e4e4'
 
 
 @dataclass(frozen=True)
 class Box:
-    """One box of a drawing: its name, two lines of text, colour group, and what a tip tells."""
+    """One box of a drawing: its name, two lines of text, stage, and what a tip tells."""
 
     name: str
     title: str
@@ -67,7 +69,6 @@ def draw_graph(boxes: Sequence[Box], arrows: Iterable[tuple[str, str]], key: str
         right = max(right, *(x + 12 for x, _ in points))
     top = min(y for _, y in layout.centres.values()) - HEIGHT / 2 - 12
     bottom = max(y for _, y in layout.centres.values()) + HEIGHT / 2 + 12
-    groups = list(dict.fromkeys(box.group for box in boxes))
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{left:.0f} {top:.0f} {right - left:.0f} '
         f'{bottom - top:.0f}" width="{right - left:.0f}" height="{bottom - top:.0f}" role="img" '
@@ -85,7 +86,7 @@ def draw_graph(boxes: Sequence[Box], arrows: Iterable[tuple[str, str]], key: str
         )
     for box in boxes:
         x, y = layout.centres[box.name]
-        colour = COLOURS[groups.index(box.group) % len(COLOURS)]
+        colour = COLOURS.get(box.group, OTHER)
         lines += [
             f'<g id={quoteattr(anchor(key, box.name))} class="node">',
             f'<title>{escape(box.tip or box.name)}</title>',

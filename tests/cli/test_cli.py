@@ -441,6 +441,19 @@ def test_doubtful_names_are_warned_of_unless_asked_not_to(dataset, graph, capsys
     assert 'not BIDS' not in capsys.readouterr().out
 
 
+def test_folders_of_participants_without_sub_are_told(dataset, graph, capsys):
+    for place in ('Patient03/ct', 'Patient04', 'derivatives/x', 'old', 'kept/sub-01/ct', '.git'):
+        (dataset / place).mkdir(parents=True)
+        (dataset / place / 'x_ctp.nii.gz').touch()
+    (dataset / 'empty').mkdir()
+    (dataset / '.bidsignore').write_text('old/\n')
+    call(dataset)
+    said = 'not BIDS: Patient03, Patient04: passed over; a folder of a participant is named sub-'
+    assert said in capsys.readouterr().out
+    call(dataset, '--participant-label', '01')
+    assert 'passed over' not in capsys.readouterr().out
+
+
 def test_only_the_methods_text_is_written(dataset, graph):
     assert call(dataset, '--boilerplate-only') == 0
     written = [path.name for path in (dataset.parent / 'out').rglob('*') if path.is_file()]
