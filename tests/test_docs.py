@@ -3,6 +3,7 @@
 
 import importlib
 import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 
 from ctpprep import cli, group, statistics
 from ctpprep.figures.mosaic import WINDOWS
+from ctpprep.group.cohort import read_participants
 from ctpprep.perfusion import segmentation, volumes
 from ctpprep.perfusion.quality import CHECKS
 from ctpprep.perfusion.symmetry import AffectedSide
 from ctpprep.ready_maps import ReadyMaps
 from ctpprep.reports.page import FIGURES
-from ctpprep.settings import MethodSettings
+from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows.derivatives import derivatives, ready_derivatives
 from ctpprep.workflows.progress import STEPS
 
@@ -219,3 +221,14 @@ def test_progress_names_stages_as_the_stage_table_does():
             assert stage in listed[name]
         else:
             assert stage not in stages  # of whatever stage
+
+
+def test_the_example_of_participants_is_read(tmp_path):
+    text = (ROOT / 'docs' / 'usage.md').read_text()
+    table = re.search(r'\n(    participant_id\t.*?)\n\n', text, re.DOTALL)[1]
+    (tmp_path / 'participants.tsv').write_text(textwrap.dedent(table) + '\n')
+    columns = {'group': 'microangiopathy', 'stroke': 'stroke_evident', 'exclude': 'old_infarct'}
+    named = {f'{kind}_column': column for kind, column in columns.items()}
+    told = read_participants(RunSettings(tmp_path, tmp_path / 'out', tmp_path / 'work', **named))
+    assert {'sex', 'age'} < set(told)
+    assert list(told['old_infarct']) == ['no', 'no', 'yes']

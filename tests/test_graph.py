@@ -60,7 +60,9 @@ def test_every_box_stands_above_what_it_feeds_and_none_overlap(without_dot):
 
 def test_a_stage_has_its_colour_whatever_is_drawn_beside_it(without_dot):
     folder = Path(ctpprep.workflows.__file__).parent
-    stages = [path.stem for path in folder.glob('*.py') if f'def init_{path.stem}_wf' in path.read_text()]
+    stages = [
+        path.stem for path in folder.glob('*.py') if f'def init_{path.stem}_wf' in path.read_text()
+    ]
     boxes = [Box(each, each, group=each) for each in sorted({*stages} - {'base'})]
     fills = set()
     for box in boxes:

@@ -2,6 +2,7 @@
 """Finding CT perfusion series, their timing, and what is refused."""
 
 import json
+import re
 from pathlib import Path
 
 import nibabel as nb
@@ -84,6 +85,29 @@ def test_derived_images_are_not_series(tmp_path, path):
     write_series(path.with_name('sub-01_space-ncct_ctp.nii.gz'), EVEN)
     write_series(tmp_path / 'derivatives/sub-01/ct/sub-01_ctp.nii.gz', EVEN)
     assert look_one(tmp_path).path == path
+
+
+def test_the_layout_in_the_documentation_is_read(tmp_path):
+    page = (Path(__file__).parents[1] / 'docs' / 'usage.md').read_text()
+    section = page.partition('## From DICOM')[2].partition('\n## ')[0]
+    image, sidecar, ncct = re.findall(r'─ (sub-.*_.*)', section)
+    home = tmp_path / 'sub-01' / 'ses-01' / 'ct'
+    write_series(home / image)
+    (home / sidecar).write_text(re.search(r'`({"Rep.*})`', section)[1])
+    write_series(home / ncct, shape=(4, 4, 3))
+    series = look_one(tmp_path)
+    assert series.frame_times[1] == 1.5
+    assert series.ncct == home / ncct
+
+
+def test_ncct_with_the_name_of_the_series_goes_first(tmp_path):
+    for name in ('ctp.nii.gz', 'acq-a_ncct.nii.gz', 'run-2_ctp.nii.gz', 'run-2_ncct.nii.gz'):
+        shape = (4, 4, 3, 12) if 'ctp' in name else (4, 4, 3)
+        write_series(tmp_path / f'sub-01/ct/sub-01_{name}', EVEN, shape=shape)
+    write_series(tmp_path / 'sub-01/perf/sub-01_ct.nii.gz', shape=(4, 4, 3))
+    chosen = {each.prefix: each.ncct.name for each in look(tmp_path)}
+    assert chosen == {'sub-01': 'sub-01_acq-a_ncct.nii.gz',
+                      'sub-01_run-2': 'sub-01_run-2_ncct.nii.gz'}  # fmt: skip
 
 
 def test_ncct_of_the_session_is_found(tmp_path):
@@ -210,7 +234,9 @@ def test_a_cut_off_file_tells_how_much_of_it_is_there(path):
     voxels = np.random.default_rng(0).integers(-1000, 1000, (32, 32, 4, 12)).astype(np.int16)
     nb.Nifti1Image(voxels, np.diag([-2, 2, 5, 1])).to_filename(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(SeriesError, match=r'cut off \([345]\d{4} bytes once unpacked, the header '):
+    with pytest.raises(
+        SeriesError, match=r'cut off \([345]\d{4} bytes once unpacked, the header '
+    ):
         read_header(path)
 
 

@@ -153,9 +153,7 @@ def report_again(found: Sequence[Any], method: MethodSettings, run: RunSettings)
     found = [one for each in found for one in _of_outputs(each, run)]
     results = []
     for each in found:
-        tables = (run.output_dir / f'sub-{each.participant}').rglob(
-            f'{each.prefix}{VOLUMES}'
-        )
+        tables = (run.output_dir / f'sub-{each.participant}').rglob(f'{each.prefix}{VOLUMES}')
         written = next(tables, None) is not None
         why = ('', None) if written else last_failure(each, run.output_dir)
         results.append(SeriesResult(each.prefix, written, *why))

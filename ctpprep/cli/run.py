@@ -147,7 +147,9 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
         software = describe_run(method)['Software']
         failures: dict[str, str] = {}  # by participant
         labels = [each.participant for each in found]
-        with going_on('the provenance of the run could not be written', failures, *labels, run=run):
+        with going_on(
+            'the provenance of the run could not be written', failures, *labels, run=run
+        ):
             graph = write_provenance(workflow, series, method, run, began, software, failed)
             logger.info('provenance: %s', graph)
         with going_on('logs/CITATION.md could not be written', failures, *labels, run=run):
