@@ -19,7 +19,7 @@ from nipype.pipeline.plugins import base, tools
 from ctpprep.dataset import workflow_name
 from ctpprep.series import CTPSeries
 from ctpprep.settings import RunSettings
-from ctpprep.workflows import _hashes, _turns
+from ctpprep.workflows import _hashes, _turns, execution
 from ctpprep.workflows._processes import SturdyMultiProcPlugin
 from ctpprep.workflows._turns import SeriesBySeriesPlugin
 from ctpprep.workflows.execution import run_workflow
@@ -177,6 +177,15 @@ def test_a_failing_series_does_not_stop_the_others(tmp_path, nprocs):
     assert bad.crash_file.parent == tmp_path / 'out' / 'sub-a' / 'log' / 'run1'
     assert worse.cause == 'ZeroDivisionError: division by zero'
     assert good.succeeded
+
+
+def test_an_empty_crash_file_blames_nobody(tmp_path):
+    series = [make_series('sub-a'), make_series('sub-b')]
+    run = RunSettings(tmp_path / 'raw', tmp_path / 'out', tmp_path / 'work', run_uuid='x')
+    path = execution.crash_dir(run, 'a') / 'crash-full.txt'
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert execution._read_failures(series, run) == {}
 
 
 def test_a_full_disk_is_the_cause_and_not_the_result_that_is_missing_for_it(tmp_path):
