@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-#: What a line tells, and its cells.
-Line = tuple[str, list[str]]
+# what a line tells, and its cells.
+_Line = tuple[str, list[str]]
 #: Of the differences of the two cores.
 AGREEMENT = 'local - global'
 
@@ -97,7 +97,7 @@ class Summary:
             return self.reason(group, 'patients', 'age')
         return self.cell(group, 'patients', 'age, mean', sd='age, sd')
 
-    def line(self, words: str, of_one: Any, of_two: Any = None) -> Line:
+    def line(self, words: str, of_one: Any, of_two: Any = None) -> _Line:
         """Write a line: what it tells, and its cells."""
         pair = of_two or (lambda group: '–')
         return words, [
@@ -106,7 +106,7 @@ class Summary:
         ]
 
 
-def summarize(statistics: pd.DataFrame, name: str) -> tuple[list[str], list[Line], list[Line]]:
+def summarize(statistics: pd.DataFrame, name: str) -> tuple[list[str], list[_Line], list[_Line]]:
     """Write the table of one set of series, as the paper has it, and that of its patients.
 
     Parameters
@@ -126,11 +126,11 @@ def summarize(statistics: pd.DataFrame, name: str) -> tuple[list[str], list[Line
     return told.groups, _figures(told), _patients(told, with_stroke=name == 'all')
 
 
-def _figures(told: Summary) -> list[Line]:
+def _figures(told: Summary) -> list[_Line]:
     """Write what the two normalizations give."""
     line, cell, between, slopes = told.line, told.cell, told.between, 'local on global'
 
-    def means(words: str, comparison: str, mean: str = 'mean') -> Line:
+    def means(words: str, comparison: str, mean: str = 'mean') -> _Line:
         return line(
             f'{words}, mL: mean (SD)',
             lambda g: cell(g, comparison, mean, sd='sd'),
@@ -157,10 +157,10 @@ def _figures(told: Summary) -> list[Line]:
     ]  # fmt: skip
 
 
-def _patients(told: Summary, with_stroke: bool) -> list[Line]:
+def _patients(told: Summary, with_stroke: bool) -> list[_Line]:
     """Write who the patients are."""
 
-    def share(words: str, trait: str) -> Line:
+    def share(words: str, trait: str) -> _Line:
         return told.line(
             words,
             lambda g: told.count(g, trait),
