@@ -78,8 +78,8 @@ test: $(VENV)/.installed-tests
 	$(BIN)/python -m pytest -q -n auto --dist loadfile $(PYTEST_ARGS)
 
 validate: $(VENV)/.installed-tests
-	$(BIN)/python -m ctpprep.bids_schema $(DEMO_DATA)
-	$(BIN)/python -m ctpprep.bids_schema $(DEMO_OUT)
+	$(BIN)/python scripts/bids_schema.py $(DEMO_DATA)
+	$(BIN)/python scripts/bids_schema.py $(DEMO_OUT)
 
 # Pictures are those of the demo, which is run afresh when the code or the example is newer than its page:
 # the work folder knows versions, not edits.

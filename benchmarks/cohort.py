@@ -32,8 +32,14 @@ from accuracy import (
 from scipy import stats
 from scores import Comparison, ScoringError, dice, read_truth, read_tsv
 
+from ctpprep.group.statistics import (
+    bland_altman,
+    compare_paired,
+    compare_samples,
+    describe,
+    regress,
+)
 from ctpprep.phantom import PhantomSettings
-from ctpprep.statistics import bland_altman, compare_paired, compare_samples, describe, regress
 
 # one head of each group: lesion, residue, timing, noise (HU)
 PATIENTS = (
@@ -93,7 +99,7 @@ def agreement(planted, core_global, core_local) -> dict:
     Returns
     -------
     dict of dict
-        Rows of `ctpprep.statistics` by name: ``slope``, ``mean difference``, ...; ``planted``, ``global``
+        Rows of `ctpprep.group.statistics` by name: ``slope``, ...; ``planted``, ``global``
         and ``local`` are means, with the SD as ``sd``.
     """
     x, y = np.asarray(core_global, float), np.asarray(core_local, float)

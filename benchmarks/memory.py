@@ -26,10 +26,10 @@ from nipype.pipeline.plugins.base import PluginBase
 from speed import LARGE, SIZES, machine, make_large
 
 from ctpprep.cli.machine import set_environment
-from ctpprep.dataset import FailedSeries
-from ctpprep.series import find_series
+from ctpprep.engine import run as engine_run
+from ctpprep.inputs.dataset import FailedSeries
+from ctpprep.inputs.find import find_series
 from ctpprep.settings import MethodSettings, RunSettings
-from ctpprep.workflows import execution
 from ctpprep.workflows.base import init_ctpprep_wf
 
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax')
@@ -79,7 +79,7 @@ def measure(bids_dir: Path, label: str, folder: Path, entry: str = 'series'):
     series = [each for each in find_series(run) if not isinstance(each, FailedSeries)]
     run.work_dir.mkdir(parents=True)
     workflow = init_ctpprep_wf(series, MethodSettings(), run)
-    execution.configure(workflow, series, run)
+    engine_run.configure(workflow, series, run)
     plugin = ForkPlugin()
     workflow.run(plugin=plugin)
     return plugin.peaks

@@ -27,8 +27,8 @@ from speed import machine, read_stages
 TARGET = 5.0  # s beyond imports, for one participant
 # the modules that the command imports before its first node, in the order in which it does
 MODULES = (
-    'ctpprep.cli', 'ctpprep.series', 'bids.layout', 'nibabel', 'ctpprep.interfaces.bids',
-    'ctpprep.workflows.base', 'ctpprep.workflows.execution',
+    'ctpprep.cli', 'ctpprep.inputs.find', 'bids.layout', 'nibabel', 'ctpprep.interfaces.outputs',
+    'ctpprep.workflows.base', 'ctpprep.engine.run',
 )  # fmt: skip
 ENTRIES = {'series': ('ctp',), 'maps': ('tmax', 'cbf', 'cbv')}
 

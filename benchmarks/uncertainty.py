@@ -25,11 +25,11 @@ import numpy as np
 from accuracy import SCAN, default_data_dir, make_heads, run_app
 from nipype.utils.filemanip import loadpkl
 
-from ctpprep.interfaces import _images
 from ctpprep.interfaces.deconvolution import MAPS, Deconvolve
 from ctpprep.interfaces.normalization import NormalizeContralateral, NormalizeGlobal
 from ctpprep.interfaces.registration import ApplyMirror
 from ctpprep.interfaces.segmentation import EstimateUncertainty, SegmentLesions
+from ctpprep.io import nifti
 from ctpprep.perfusion.volumes import volume_ml
 from ctpprep.phantom import PhantomSettings, scanner_noise
 
@@ -74,7 +74,7 @@ class Head:
         folder.mkdir(parents=True, exist_ok=True)
         os.chdir(folder)
         given = inputs_of(nodes, 'deconvolution', 'deconvolve')
-        self.series, self.affine = _images.load(given['ctp_corrected'], dtype=None)
+        self.series, self.affine = nifti.load(given['ctp_corrected'], dtype=None)
         self.like = given['tissue_mask']
 
     def scan(self, seed: int | None, lambda_rel: float = 0.0, curves=None) -> dict:
@@ -106,24 +106,24 @@ class Head:
         }  # fmt: skip
         given = inputs_of(self.nodes, 'segmentation', 'segment_lesions')
         lesions = SegmentLesions(**given | changed).run().outputs
-        size = _images.voxel_size_mm(self.affine)
+        size = nifti.voxel_size_mm(self.affine)
         scored = {
             'lambda_rel': json.loads(Path(found.deconvolution).read_text())['lambda_rel'],
             'curves': deconvolve.kept,
             'rcbf': {'global': whole.rcbf_global, 'local': local.local},
             'volumes': {
-                which: volume_ml(_images.load_mask(getattr(lesions, f'core_{which}')), size)
+                which: volume_ml(nifti.load_mask(getattr(lesions, f'core_{which}')), size)
                 for which in WHICH
             },
         }
-        scored['rcbf'] = {which: _images.load(path)[0] for which, path in scored['rcbf'].items()}
+        scored['rcbf'] = {which: nifti.load(path)[0] for which, path in scored['rcbf'].items()}
         if curves is None:
             given = inputs_of(self.nodes, 'segmentation', 'estimate_uncertainty')
             given |= {'cbf_noise': found.cbf_noise, 'hypoperfusion': lesions.hypoperfusion}
             sure = EstimateUncertainty(**given | changed).run().outputs
             scored['intervals'] = json.loads(Path(sure.intervals).read_text())
             scored['probability'] = {
-                which: _images.load(getattr(sure, f'probability_{which}'))[0] for which in WHICH
+                which: nifti.load(getattr(sure, f'probability_{which}'))[0] for which in WHICH
             }
         return scored
 
@@ -134,9 +134,7 @@ class Head:
             clean = np.nan_to_num(noisy[..., frame], nan=-1024)
             noisy[..., frame] += scanner_noise(clean, NOISE_HU, rng)
         # the scanner stores whole HU
-        return _images.save(
-            np.round(noisy), self.affine, self.folder / 'noisy.nii', like=self.like
-        )
+        return nifti.save(np.round(noisy), self.affine, self.folder / 'noisy.nii', like=self.like)
 
 
 def score_head(nodes: Path, folder: Path, scans: int) -> dict:

@@ -443,7 +443,7 @@ class MethodSettings:
     # -- maps made elsewhere
     map_least_similarity: float = _setting(
         0.45,
-        'ready_maps',
+        'precomputed',
         '',
         'the same as --mirror-least-similarity where a perfusion map is mirrored for want of a CT: '
         'its lesions make it less alike',

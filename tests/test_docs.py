@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctpprep import cli, group, statistics
+from ctpprep import cli, group
+from ctpprep.engine.progress import STEPS
 from ctpprep.figures.mosaic import WINDOWS
+from ctpprep.group import statistics
 from ctpprep.group.cohort import read_participants
+from ctpprep.inputs.precomputed import PrecomputedMaps
 from ctpprep.perfusion import segmentation, volumes
 from ctpprep.perfusion.quality import CHECKS
 from ctpprep.perfusion.symmetry import AffectedSide
-from ctpprep.ready_maps import ReadyMaps
 from ctpprep.reports.page import FIGURES
 from ctpprep.settings import MethodSettings, RunSettings
-from ctpprep.workflows.derivatives import derivatives, ready_derivatives
-from ctpprep.workflows.progress import STEPS
+from ctpprep.workflows.outputs import derivatives, precomputed_derivatives
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = ROOT / 'docs' / 'outputs.md'
@@ -43,8 +44,10 @@ each_page = pytest.mark.parametrize(
 
 
 # the table of a series, and what only maps made elsewhere have
-MAPS = ReadyMaps('sub-01', '01', None, 'sub-01/ct', '', {}, {})
-WRITTEN = {row.ending: row for row in (*ready_derivatives(MAPS, ''), *derivatives('normal-tmax'))}
+MAPS = PrecomputedMaps('sub-01', '01', None, 'sub-01/ct', '', {}, {})
+WRITTEN = {
+    row.ending: row for row in (*precomputed_derivatives(MAPS, ''), *derivatives('normal-tmax'))
+}
 
 
 def read(page: Path) -> str:

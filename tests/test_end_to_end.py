@@ -24,14 +24,15 @@ import pandas as pd
 import pytest
 import rdflib
 
-from ctpprep import __version__, provenance
-from ctpprep.bids_schema import validate
-from ctpprep.dataset import resolve_uri
+from bids_schema import validate
+from ctpprep import __version__
 from ctpprep.group import run_group_level
+from ctpprep.io.bids import resolve_uri
 from ctpprep.perfusion.quality import BILATERAL, CHECKS
 from ctpprep.phantom import PhantomSettings, make_phantom, write_bids
+from ctpprep.provenance import query
 from ctpprep.settings import MethodSettings, RunSettings
-from ctpprep.workflows.derivatives import derivatives
+from ctpprep.workflows.outputs import derivatives
 
 HEAD = PhantomSettings(
     seed=7, matrix=64, voxel_size_mm=(3.4, 3.4, 8.0), n_slices=10, n_frames=20,
@@ -422,7 +423,7 @@ def test_citation_holds_the_methods_text_of_the_report(site):
 
 
 def test_the_tree_leads_from_the_core_to_the_series(site, where, capsys):
-    assert provenance.main([str(where('core_local'))]) == 0
+    assert query.main([str(where('core_local'))]) == 0
     lines = capsys.readouterr().out.splitlines()
     order = [
         'label-core_desc-local_mask', 'segment_lesions(', 'core_rcbf=0.3', '_tmax.nii.gz', 'deconvolve(',
@@ -845,7 +846,7 @@ def test_outputs_of_maps_are_valid(second):
 
 def test_provenance_of_maps_ends_at_the_maps(second, where, capsys):
     path = second.out / 'sub-01' / 'ct' / where('core_local').name
-    assert provenance.main([str(path)]) == 0
+    assert query.main([str(path)]) == 0
     tree = capsys.readouterr().out
     assert 'bids:raw:sub-01/ct/sub-01_tmax.nii.gz' in tree
     assert 'deconvolve' not in tree

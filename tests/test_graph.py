@@ -12,11 +12,12 @@ import ctpprep.workflows
 from ctpprep.cli import graphs
 from ctpprep.cli.graphs import draw_graphs
 from ctpprep.cli.plan import format_tree
-from ctpprep.interfaces.figures import DRAWN_FROM, PlotSeries
+from ctpprep.engine.graph import Step
+from ctpprep.figures.sources import DRAWN_FROM
+from ctpprep.interfaces.figures import PlotSeries
 from ctpprep.reports import graph, page
 from ctpprep.reports.graph import HEIGHT, WIDTH, Box, draw_graph, reduce_arrows
 from ctpprep.settings import MethodSettings, RunSettings
-from ctpprep.workflows.graph import Step
 
 SVG = '{http://www.w3.org/2000/svg}'
 ARROWS = [('a', 'b'), ('a', 'c'), ('b', 'd'), ('c', 'e'), ('d', 'e'), ('e', 'f'), ('a', 'g'),

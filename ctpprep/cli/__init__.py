@@ -18,7 +18,7 @@ from ctpprep.cli.parser import make_parser, read_settings
 from ctpprep.cli.run import run_group, run_participants
 from ctpprep.cli.signals import ending_at_once
 from ctpprep.exceptions import CtpprepError, UsageError
-from ctpprep.space import is_full_disk, tell_full_disk
+from ctpprep.io.disk import explain_full_disk, is_full_disk
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(error, 2 if isinstance(error, UsageError) else 1)
     except Exception as error:
         if run is not None and is_full_disk(error) and not run.debug:
-            return complain(tell_full_disk(str(error), run), 1)
+            return complain(explain_full_disk(str(error), run), 1)
         traceback.print_exc()
         return complain('this should not have happened, please report it with the above', 1)

@@ -16,8 +16,8 @@ from typing import Any
 
 from ctpprep import __version__
 from ctpprep.cli.parser import described, hints, reader, spellings
-from ctpprep.dataset import nearest
 from ctpprep.exceptions import UsageError
+from ctpprep.inputs.labels import nearest
 from ctpprep.settings import EXCLUSIVE, MethodSettings, RunSettings
 
 # of the machine, not of the run

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from ctpprep.settings import MethodSettings, RunSettings
 
 if TYPE_CHECKING:
+    from ctpprep.engine.graph import Step
     from ctpprep.reports import Drawing
-    from ctpprep.workflows.graph import Step
 
 
 def draw_graphs(graphs: dict[str, dict[str, 'Step']]) -> list['Drawing']:
@@ -23,7 +23,7 @@ def draw_graphs(graphs: dict[str, dict[str, 'Step']]) -> list['Drawing']:
     -------
     list of Drawing
     """
-    from ctpprep.interfaces.figures import DRAWN_FROM
+    from ctpprep.figures.sources import DRAWN_FROM
     from ctpprep.reports import Drawing
     from ctpprep.reports.graph import draw_graph
 
@@ -85,22 +85,22 @@ def graphs_of(
     series: Sequence[Any], method: MethodSettings, run: RunSettings
 ) -> dict[str, dict[str, 'Step']]:
     """Read the graph of each series, by its prefix."""
+    from ctpprep.engine.graph import read_graph
     from ctpprep.workflows.base import init_series_wf
-    from ctpprep.workflows.graph import read_graph
 
     return {each.prefix: read_graph(init_series_wf(each, method, run), each) for each in series}
 
 
 def write_graphs(series: Sequence[Any], method: MethodSettings, run: RunSettings) -> list[str]:
     """Write the drawings of some series to the folder of logs; return the names of the files."""
-    from ctpprep.interfaces.bids import put_in_place
+    from ctpprep.io.files import write_atomically
 
     written = []
     for number, drawing in enumerate(draw_graphs(graphs_of(series, method, run)), start=1):
         for depth in ('stages', 'nodes'):
             name = f'graph-{run.run_uuid}_{number}-{depth}.svg'
             text = getattr(drawing, depth)
-            put_in_place(
+            write_atomically(
                 lambda partial, text=text: partial.write_text(text, encoding='utf-8'),
                 run.output_dir / 'logs' / name,
             )

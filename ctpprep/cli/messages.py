@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from ctpprep.io.disk import explain_full_disk, is_full_disk
 from ctpprep.settings import RunSettings
-from ctpprep.space import is_full_disk, tell_full_disk
 
 logger = logging.getLogger('ctpprep')
 
@@ -51,7 +51,7 @@ def console(verbosity: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def going_on(
+def log_and_continue(
     what: str, failures: dict[str, str], *participants: str, run: RunSettings | None = None
 ) -> Iterator[None]:
     """Let the others go on where something cannot be written when all computing is done.
@@ -74,7 +74,7 @@ def going_on(
         sentence = f'{what} ({type(error).__name__}: {error})'
         said = False
         if run is not None and is_full_disk(error):
-            sentence = tell_full_disk(str(error), run)
+            sentence = explain_full_disk(str(error), run)
             said = sentence in failures.values()  # by what was to be written before
         failures.update(dict.fromkeys(participants, sentence))
         if not said:

@@ -13,14 +13,14 @@ from typing import Any
 from ctpprep import __version__
 from ctpprep.cli.folders import name_by_role
 from ctpprep.cli.graphs import draw_graphs, graphs_of
-from ctpprep.cli.messages import going_on
+from ctpprep.cli.messages import log_and_continue
 from ctpprep.cli.progress import show_pages
-from ctpprep.cli.results import tabulate, tell_doubts, with_failures
-from ctpprep.dataset import VOLUMES
+from ctpprep.cli.results import log_doubts, tabulate, with_failures
+from ctpprep.inputs.dataset import VOLUMES
 from ctpprep.settings import MethodSettings, RunSettings
 
 if typing.TYPE_CHECKING:
-    from ctpprep.workflows.execution import SeriesResult
+    from ctpprep.engine.run import SeriesResult
 
 logger = logging.getLogger('ctpprep')
 
@@ -42,7 +42,7 @@ def write_reports(
     for label in show_pages(list(dict.fromkeys(each.participant for each in found)), run):
         mine = [each for each in found if each.participant == label]
         what = f'the page sub-{label}.html could not be written'
-        with going_on(what, failures, label, run=run):
+        with log_and_continue(what, failures, label, run=run):
             _write_page(label, mine, results, method, run)
 
 
@@ -58,14 +58,14 @@ def _write_page(
 
     failed = {each.prefix: each for each in results if not each.succeeded}
     usable = usable_of(mine)
-    maps_only = bool(usable) and all(map(made_elsewhere, usable))
+    maps_only = bool(usable) and all(map(is_precomputed, usable))
     info = describe_run(method, SERIES_STAGES if maps_only else ()) | {
         'Timing': {
-            each.prefix: 'maps made elsewhere' if made_elsewhere(each) else each.timing_source
+            each.prefix: 'maps made elsewhere' if is_precomputed(each) else each.timing_source
             for each in usable
         },
         'Supplied': {
-            each.prefix: ', '.join(file.uri for file in each.supplied.values()) or 'nothing'
+            each.prefix: ', '.join(file.uri for file in each.overrides.values()) or 'nothing'
             for each in usable
         },
         'failed': [
@@ -88,16 +88,16 @@ def _describe_failure(result: 'SeriesResult', run: RunSettings) -> dict[str, str
 
 def usable_of(found: Sequence[Any]) -> list[Any]:
     """List what can be processed."""
-    from ctpprep.dataset import FailedSeries
+    from ctpprep.inputs.dataset import FailedSeries
 
     return [each for each in found if not isinstance(each, FailedSeries)]
 
 
-def made_elsewhere(series: Any) -> bool:
+def is_precomputed(series: Any) -> bool:
     """Tell maps made elsewhere from a series."""
-    from ctpprep.ready_maps import ReadyMaps
+    from ctpprep.inputs.precomputed import PrecomputedMaps
 
-    return isinstance(series, ReadyMaps)
+    return isinstance(series, PrecomputedMaps)
 
 
 def methods_of(series: Sequence[Any], method: MethodSettings, run: RunSettings) -> dict[str, str]:
@@ -125,7 +125,7 @@ def write_methods(
     from ctpprep.reports import write_citation
 
     series = usable_of(found)
-    maps_alone = bool(series) and all(map(made_elsewhere, series))
+    maps_alone = bool(series) and all(map(is_precomputed, series))
     texts = methods_of(series, method, run)
     starts = dict.fromkeys(['', start])
     folder = run.output_dir / 'logs'
@@ -140,15 +140,16 @@ def write_boilerplate(found: Sequence[Any], method: MethodSettings, run: RunSett
     return 0
 
 
-def report_again(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
+def rewrite_reports(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
     """Write the reports from the files of an earlier run; return the exit code.
 
     The methods text tells the settings that the sidecars of each participant hold, not those of
     this call. What has no table of volumes has failed; the series itself need not be there any more.
     """
+    from ctpprep.engine.crashes import last_failure
+    from ctpprep.engine.run import SeriesResult
     from ctpprep.exceptions import UsageError
     from ctpprep.reports.page import read_settings_used
-    from ctpprep.workflows.execution import SeriesResult, last_failure
 
     found = [one for each in found for one in _of_outputs(each, run)]
     results = []
@@ -164,11 +165,11 @@ def report_again(found: Sequence[Any], method: MethodSettings, run: RunSettings)
     failures: dict[str, str] = {}
     for label in show_pages(list(dict.fromkeys(each.participant for each in found)), run):
         mine = [each for each in found if each.participant == label]
-        with going_on(f'the page sub-{label}.html could not be written', failures, label):
+        with log_and_continue(f'the page sub-{label}.html could not be written', failures, label):
             used = read_settings_used(run.output_dir / f'sub-{label}')
             again = dataclasses.replace(method, **used)
             write_reports(mine, results, again, run, failures)
-    results = with_failures(tell_doubts(found, results, failures, run.output_dir), failures)
+    results = with_failures(log_doubts(found, results, failures, run.output_dir), failures)
     logger.info('\n%s\noutputs: %s', tabulate(results), run.output_dir)
     return 0 if all(result.succeeded for result in results) else 1
 

@@ -15,8 +15,9 @@ from typing import Any
 from ctpprep import __version__
 from ctpprep.cli.folders import default_work_dir
 from ctpprep.cli.machine import available_cores, available_memory_gb, default_processes
-from ctpprep.dataset import absolute, nearest
 from ctpprep.exceptions import UsageError
+from ctpprep.inputs.labels import nearest
+from ctpprep.io.files import absolute
 from ctpprep.settings import LEAST_GB, About, MethodSettings, RunSettings
 
 LEVELS = ('participant', 'group')

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ctpprep.cli.graphs import graphs_of
-from ctpprep.dataset import FailedSeries
+from ctpprep.inputs.dataset import FailedSeries
 from ctpprep.settings import MethodSettings, RunSettings
 
 if TYPE_CHECKING:
-    from ctpprep.workflows.graph import Step
+    from ctpprep.engine.graph import Step
 
 logger = logging.getLogger('ctpprep')
 
@@ -20,7 +20,7 @@ def show_plan(found: Sequence[Any], method: MethodSettings, run: RunSettings) ->
 
     Parameters
     ----------
-    found : sequence of CTPSeries, ReadyMaps and FailedSeries
+    found : sequence of CTPSeries, PrecomputedMaps and FailedSeries
     method : MethodSettings
     run : RunSettings
 

@@ -16,7 +16,7 @@ from ctpprep.cli.signals import WORDS
 from ctpprep.settings import RunSettings
 
 if TYPE_CHECKING:
-    from ctpprep.workflows.progress import Progress, SeriesState, Snapshot
+    from ctpprep.engine.progress import Progress, SeriesState, Snapshot
 
 logger = logging.getLogger('ctpprep')
 details = logging.getLogger('ctpprep.details')  # for the log of the run alone
@@ -42,12 +42,12 @@ def can_move(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
     return stream.isatty() and not dumb and environ.get('CI', '').lower() in no
 
 
-def tell_span(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Write a span of time as a clock does.
 
     Examples
     --------
-    >>> tell_span(75), tell_span(3675)
+    >>> format_duration(75), format_duration(3675)
     ('1:15', '1:01:15')
     """
     minutes, rest = divmod(int(seconds), 60)
@@ -55,13 +55,13 @@ def tell_span(seconds: float) -> str:
     return f'{hours}:{minutes:02d}:{rest:02d}' if hours else f'{minutes}:{rest:02d}'
 
 
-def tell_left(seconds: float | None) -> str:
+def format_remaining(seconds: float | None) -> str:
     """Write the time left no finer than it is known; nothing where it is not.
 
     Examples
     --------
-    >>> tell_left(34), tell_left(170), tell_left(9100), tell_left(3e5), tell_left(None)
-    ('about 40 s left', 'about 3 min left', 'about 2 h 30 min left', 'about 3 days left', '')
+    >>> format_remaining(34), format_remaining(170), format_remaining(None)
+    ('about 40 s left', 'about 3 min left', '')
     """
     if seconds is None:
         return ''
@@ -88,9 +88,9 @@ class Lines:
         if state.ended is None:
             self.say(now, state.prefix, 'begins', False)
             return
-        took = tell_span(state.ended - (state.began or state.ended))
+        took = format_duration(state.ended - (state.began or state.ended))
         where = f'{now.n_ended} of {now.n_series}'
-        if left := tell_left(self.left(now)):
+        if left := format_remaining(self.left(now)):
             where += f', {left}'
         if state.failed:
             cause = f': {state.cause}' if state.cause else ''
@@ -101,7 +101,7 @@ class Lines:
 
     def say(self, now: 'Snapshot', prefix: str, what: str, failed: bool) -> None:
         """Log one line: time since the run began, series, what became of it."""
-        self.logger_of(failed).info('%6s  %-24s %s', tell_span(now.elapsed), prefix, what)
+        self.logger_of(failed).info('%6s  %-24s %s', format_duration(now.elapsed), prefix, what)
 
     def logger_of(self, failed: bool) -> logging.Logger:
         """Choose who hears of a series."""
@@ -155,11 +155,11 @@ class Display(Lines):
             return 'preparing the graph'
         now = self.progress.snapshot(max(1, min(MOST_ROWS, height - 4)))
         bars = [(row.prefix, row.stage, row.share, row.elapsed) for row in now.rows]
-        left = tell_left(self.left(now))
-        return _frame([*bars, ('in all', left, now.share, now.elapsed)], tell_counts(now), width)
+        left = format_remaining(self.left(now))
+        return _frame([*bars, ('in all', left, now.share, now.elapsed)], format_counts(now), width)
 
 
-def tell_counts(now: 'Snapshot') -> str:
+def format_counts(now: 'Snapshot') -> str:
     """Write how many series have ended, run, and are left."""
     failed = f', {now.n_failed} failed' if now.n_failed else ''
     left = now.n_series - now.n_ended
@@ -188,7 +188,7 @@ def _frame(bars: Sequence[tuple[str, str, float, float]], line: str, width: int)
         cells: list[Any] = [Text(name), Text(what)]  # rich would read brackets as its markup
         if wide:
             cells += [ProgressBar(total=1.0, completed=share), Text(f'{int(100 * share)} %')]
-        grid.add_row(*cells, Text(tell_span(elapsed)))
+        grid.add_row(*cells, Text(format_duration(elapsed)))
     return Group(grid, Text(line, no_wrap=True, overflow='ellipsis'))
 
 
@@ -308,7 +308,11 @@ def show_pages(labels: Sequence[str], run: RunSettings) -> Iterator[str]:
 
     def draw(width: int, height: int) -> Any:
         took = time.monotonic() - began
-        left = tell_left(took * (len(labels) / n_done - 1)) if n_done and took > INTERVAL else ''
+        left = (
+            format_remaining(took * (len(labels) / n_done - 1))
+            if n_done and took > INTERVAL
+            else ''
+        )
         line = f'{n_done} of {len(labels)} pages written'
         return _frame([('report', left, n_done / len(labels), took)], line, width)
 

@@ -8,24 +8,24 @@ import typing
 from collections.abc import Sequence
 from pathlib import Path
 
-from ctpprep.cli.messages import going_on
+from ctpprep.cli.messages import log_and_continue
 
 if typing.TYPE_CHECKING:
-    from ctpprep.workflows.execution import SeriesResult
+    from ctpprep.engine.run import SeriesResult
 
 logger = logging.getLogger('ctpprep')
 
 
-def tell_entries(
+def log_entry_notes(
     series: Sequence[typing.Any], results: Sequence['SeriesResult'], output_dir: Path
 ) -> None:
     """Say of maps made elsewhere which units were read or assumed, and whence masks and CT are."""
-    from ctpprep.ready_maps import ReadyMaps
+    from ctpprep.inputs.precomputed import PrecomputedMaps
     from ctpprep.reports.page import read_notes
 
     ok = {each.prefix for each in results if each.succeeded}
     for each in series:
-        if isinstance(each, ReadyMaps) and each.prefix in ok:
+        if isinstance(each, PrecomputedMaps) and each.prefix in ok:
             sidecar = output_dir / each.out_subdir / f'{each.prefix}_tmax.json'
             for note in read_notes(sidecar):
                 logger.info('%s: %s', each.prefix, note)
@@ -57,7 +57,7 @@ def with_quality(results: Sequence['SeriesResult'], output_dir: Path) -> list['S
     return told
 
 
-def tell_doubts(
+def log_doubts(
     series: Sequence[typing.Any],
     results: Sequence['SeriesResult'],
     failures: dict[str, str],
@@ -66,12 +66,12 @@ def tell_doubts(
     """Say what was assumed and what is doubtful; a file that cannot be read is a failure."""
     for each in series:
         what = f'the notes on {each.prefix} cannot be read'
-        with going_on(what, failures, each.participant):
-            tell_entries([each], results, output_dir)
+        with log_and_continue(what, failures, each.participant):
+            log_entry_notes([each], results, output_dir)
     told = []
     for result in results:
         what = f'the quality of {result.prefix} cannot be read'
-        with going_on(what, failures, result.participant):
+        with log_and_continue(what, failures, result.participant):
             (result,) = with_quality([result], output_dir)
         told.append(result)
     return told

@@ -13,45 +13,45 @@ from ctpprep import __version__
 from ctpprep.cli.config import format_config
 from ctpprep.cli.folders import make_folder
 from ctpprep.cli.graphs import write_graphs
-from ctpprep.cli.messages import complain, going_on, log_file
+from ctpprep.cli.messages import complain, log_and_continue, log_file
 from ctpprep.cli.pages import (
     describe_run,
-    report_again,
+    rewrite_reports,
     write_boilerplate,
     write_methods,
     write_reports,
 )
 from ctpprep.cli.plan import show_plan
 from ctpprep.cli.progress import show_series
-from ctpprep.cli.results import tabulate, tell_doubts, with_failures
+from ctpprep.cli.results import log_doubts, tabulate, with_failures
 from ctpprep.cli.status import write_absence, write_status
 from ctpprep.exceptions import UsageError
 from ctpprep.settings import MethodSettings, RunSettings
 
 if typing.TYPE_CHECKING:
-    from ctpprep.workflows.execution import SeriesResult
+    from ctpprep.engine.run import SeriesResult
 
 logger = logging.getLogger('ctpprep')
 
 
 def run_participants(method: MethodSettings, run: RunSettings) -> int:
     """Find every series and do with them what was asked for; return the exit code."""
-    from ctpprep.dataset import FailedSeries
-    from ctpprep.series import find_series
-    from ctpprep.supplied import add_supplied
+    from ctpprep.inputs.dataset import FailedSeries
+    from ctpprep.inputs.find import find_series
+    from ctpprep.inputs.overrides import apply_overrides
 
     if run.use_plugin is not None:
-        from ctpprep.plugins import read_plugin
+        from ctpprep.engine.plugins import read_plugin
 
         read_plugin(run.use_plugin)  # before a large dataset is looked through
     if run.reports_only and not run.output_dir.is_dir():
         raise UsageError(f'--reports-only: there is no folder {run.output_dir}')
-    found = add_supplied(find_series(run), run)
+    found = apply_overrides(find_series(run), run)
     if not run.skip_bids_validation:
         warn_of_names(found, run)
     if run.reports_only:  # what counts is what lies in output_dir
         prepare_templates()
-        return report_again(found, method, run)
+        return rewrite_reports(found, method, run)
     for each in found:
         if isinstance(each, FailedSeries):
             complain(each.reason, 1)
@@ -78,13 +78,13 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
 
 def prepare_templates() -> None:
     """Keep templateflow from filling its folder: it does not touch one with a description."""
-    from ctpprep.interfaces.bids import put_in_place
+    from ctpprep.io.files import write_atomically
 
     templates = Path(os.environ['TEMPLATEFLOW_HOME'])
     if not any(templates.glob('[!.]*')):  # else described before
         description = '{"Name": "no templates are needed", "BIDSVersion": "1.9.0"}\n'
         # whole, for calls side by side
-        put_in_place(
+        write_atomically(
             lambda partial: partial.write_text(description),
             templates / 'dataset_description.json',
         )
@@ -92,11 +92,11 @@ def prepare_templates() -> None:
 
 def warn_of_names(found: Sequence[Any], run: RunSettings) -> None:
     """Say what is not as in BIDS; nothing fails for it."""
-    from ctpprep.dataset import look_over, passed_over
+    from ctpprep.inputs.dataset import check_dataset, describe_skipped
 
     labels = sorted({each.participant for each in found})
-    sentences = look_over(run.bids_dir, labels)
-    if not run.participant_label and (others := passed_over(run.bids_dir)):
+    sentences = check_dataset(run.bids_dir, labels)
+    if not run.participant_label and (others := describe_skipped(run.bids_dir)):
         sentences.append(others)
     for sentence in sentences:
         logger.info('not BIDS: %s', sentence)
@@ -104,12 +104,14 @@ def warn_of_names(found: Sequence[Any], run: RunSettings) -> None:
 
 def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
     """Run the graph of all series and write the reports; return the exit code."""
-    from ctpprep.dataset import FailedSeries, read_links
-    from ctpprep.interfaces.bids import put_in_place, remove_partials, write_dataset_description
-    from ctpprep.supplied import dataset_links
+    from ctpprep.engine.run import clean_work, run_workflow
+    from ctpprep.inputs.dataset import FailedSeries
+    from ctpprep.inputs.overrides import dataset_links
+    from ctpprep.io.bids import read_links
+    from ctpprep.io.description import write_dataset_description
+    from ctpprep.io.files import remove_partials, write_atomically
+    from ctpprep.provenance.record import write_provenance
     from ctpprep.workflows.base import init_ctpprep_wf
-    from ctpprep.workflows.execution import clean_work, run_workflow
-    from ctpprep.workflows.provenance import write_provenance
 
     series = [each for each in found if not isinstance(each, FailedSeries)]
     with log_file(run.output_dir / 'logs' / f'run-{run.run_uuid}.log'):
@@ -118,7 +120,7 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
             len(series), run.nprocs, run.mem_gb, run.work_dir,
         )  # fmt: skip
         config = format_config(method, run)
-        put_in_place(
+        write_atomically(
             lambda partial: partial.write_text(config, encoding='utf-8'),
             run.output_dir / 'logs' / f'run-{run.run_uuid}.toml',
         )
@@ -147,21 +149,21 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
         software = describe_run(method)['Software']
         failures: dict[str, str] = {}  # by participant
         labels = [each.participant for each in found]
-        with going_on(
+        with log_and_continue(
             'the provenance of the run could not be written', failures, *labels, run=run
         ):
             graph = write_provenance(workflow, series, method, run, began, software, failed)
             logger.info('provenance: %s', graph)
-        with going_on('logs/CITATION.md could not be written', failures, *labels, run=run):
+        with log_and_continue('logs/CITATION.md could not be written', failures, *labels, run=run):
             write_methods(found, method, run, f'run-{run.run_uuid}_')
         write_reports(found, results, method, run, failures)
         if run.clean_workdir_on_success:
             dirty = {each.participant for each in found if each.prefix in failed}
             clean_work({each.participant for each in series} - dirty, run)
-        told = tell_doubts(series, results, failures, run.output_dir)
+        told = log_doubts(series, results, failures, run.output_dir)
         told = with_failures(told, failures)
         logger.info('\n%s\noutputs: %s', tabulate(told), run.output_dir)
-        with going_on('the status could not be written', failures, *labels, run=run):
+        with log_and_continue('the status could not be written', failures, *labels, run=run):
             write_status(found, run, told)
         told = with_failures(told, failures)
     return 0 if all(result.succeeded for result in told) else 1
@@ -169,8 +171,8 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
 
 def failed_results(found: Sequence[Any]) -> list['SeriesResult']:
     """Tell of the series that could not be used from the start."""
-    from ctpprep.dataset import FailedSeries
-    from ctpprep.workflows.execution import SeriesResult
+    from ctpprep.engine.run import SeriesResult
+    from ctpprep.inputs.dataset import FailedSeries
 
     return [
         SeriesResult(each.prefix, False, each.reason)
@@ -202,9 +204,9 @@ def remove_stale(
     began: float,
 ) -> None:
     """Remove what an earlier run left of a series and this one did not write: no page may mix runs."""
-    from ctpprep.dataset import FailedSeries
-    from ctpprep.interfaces.bids import remove_older
-    from ctpprep.workflows.derivatives import foreign_paths, written_paths
+    from ctpprep.inputs.dataset import FailedSeries
+    from ctpprep.io.files import remove_older
+    from ctpprep.workflows.outputs import foreign_paths, written_paths
 
     failed = {each.prefix for each in results if not each.succeeded}
     for each in found:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from ctpprep import __version__
 from ctpprep.cli.folders import name_by_role
-from ctpprep.dataset import FailedSeries, select_participants
+from ctpprep.inputs.dataset import FailedSeries, select_participants
 from ctpprep.settings import RunSettings
 
 if TYPE_CHECKING:
-    from ctpprep.workflows.execution import SeriesResult
+    from ctpprep.engine.run import SeriesResult
 
 
 # of a participant counts the first that one of its series has; nothing: there is no series
@@ -39,13 +39,13 @@ def write_status(
 
     Parameters
     ----------
-    found : sequence of CTPSeries, ReadyMaps and FailedSeries
+    found : sequence of CTPSeries, PrecomputedMaps and FailedSeries
         The series of the run.
     run : RunSettings
     results : sequence of SeriesResult
         One for each series; none when the run begins: what cannot be processed has failed by then.
     """
-    from ctpprep.interfaces.bids import write_json
+    from ctpprep.io.files import write_json
 
     by_prefix = {each.prefix: each for each in results}
     for participant in sorted({each.participant for each in found}):

@@ -44,14 +44,14 @@ def run_group_level(run: RunSettings) -> list[Path]:
     """
     from ctpprep.group.cohort import read_participants
     from ctpprep.group.tables import check_labels
-    from ctpprep.interfaces.bids import alone_in
+    from ctpprep.io.files import file_lock
 
     check_labels(run)  # before anything is written
     participants = read_participants(run)
     with contextlib.ExitStack() as stack:
         if run.output_dir.is_dir():
             try:
-                stack.enter_context(alone_in(run.output_dir, 'group'))
+                stack.enter_context(file_lock(run.output_dir, 'group'))
             except OSError as error:
                 raise UsageError(f'cannot write to {run.output_dir} ({error.strerror})') from error
         return _write_all(run, participants)
@@ -59,10 +59,10 @@ def run_group_level(run: RunSettings) -> list[Path]:
 
 def _write_all(run: RunSettings, participants: 'pd.DataFrame | None') -> list[Path]:
     from ctpprep.group.cohort import make_cohort
+    from ctpprep.group.page import build_page
+    from ctpprep.group.statistics import COLUMNS, analyse
     from ctpprep.group.tables import collect_tables, write_table
-    from ctpprep.interfaces.bids import write_json
-    from ctpprep.reports.group_page import build_page
-    from ctpprep.statistics import COLUMNS, analyse
+    from ctpprep.io.files import write_json
 
     found, tables = collect_tables(run)
     for each in found:

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from ctpprep import __version__
-from ctpprep.dataset import entities, match_labels
 from ctpprep.exceptions import SeriesError, UsageError
-from ctpprep.interfaces.bids import put_in_place, write_json
+from ctpprep.inputs.labels import match_labels
+from ctpprep.io.bids import entities
+from ctpprep.io.files import write_atomically, write_json
 from ctpprep.settings import RunSettings
 
 logger = logging.getLogger(__name__)
@@ -481,7 +482,7 @@ def write_table(table: Table, path: Path) -> list[int]:
             handles.append(stream.fileno())
 
         try:
-            put_in_place(write, path)
+            write_atomically(write, path)
             return _stamp(handles[0])  # renaming has set the time of the inode
         except OSError as error:
             raise UsageError(f'cannot write to {path.parent} ({error.strerror})') from error
@@ -549,7 +550,7 @@ def write_manifest(
         'Settings': settings,
         'Files': files,
     }
-    put_in_place(
+    write_atomically(
         lambda partial: partial.write_text(json.dumps(content), encoding='utf-8'),
         output_dir / MANIFEST,
     )

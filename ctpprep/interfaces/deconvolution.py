@@ -15,8 +15,10 @@ from nipype.interfaces.base import (
 )
 
 from ctpprep.exceptions import VesselError
-from ctpprep.interfaces import _images
+from ctpprep.interfaces import _inputs
 from ctpprep.interfaces.preprocessing import frame_weights
+from ctpprep.io import nifti
+from ctpprep.io.curves import read_curves
 from ctpprep.perfusion import (
     bolus,
     brain,
@@ -24,11 +26,10 @@ from ctpprep.perfusion import (
     denoising,
     grid,
     maps,
-    supplied,
+    overrides,
     uncertainty,
     vessels,
 )
-from ctpprep.supplied import read_curves
 
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
 # curves without noise are told apart by no less than this
@@ -73,12 +74,12 @@ class FindVessels(SimpleInterface):
     output_spec = _FindVesselsOutputSpec
 
     def _run_interface(self, runtime):
-        ctp, affine = _images.load(self.inputs.ctp_corrected, dtype=None)
+        ctp, affine = nifti.load(self.inputs.ctp_corrected, dtype=None)
         weights = frame_weights(self.inputs.confounds)
         facts = json.loads(Path(self.inputs.bolus).read_text())
         n_baseline = facts['n_baseline']
-        candidates = _images.load_mask(self.inputs.intracranial_mask)
-        tissue = _images.load_mask(self.inputs.tissue_mask)
+        candidates = nifti.load_mask(self.inputs.intracranial_mask)
+        tissue = nifti.load_mask(self.inputs.tissue_mask)
         samples = np.load(self.inputs.sample_times)
         times, slice_pattern = grid.sampling_patterns(samples)
         pattern = np.broadcast_to(slice_pattern, candidates.shape)[candidates]
@@ -94,8 +95,8 @@ class FindVessels(SimpleInterface):
             aif, vof = self._read_curves(samples, facts['arrival_s'])
         elif self.inputs.supplied_aif_mask:
             before = bolus.baseline(ctp, n_baseline, weights)
-            mask = _images.load_mask_on(
-                self.inputs.supplied_aif_mask, before, affine, supplied.voxels_on_grid
+            mask = _inputs.load_mask_on(
+                self.inputs.supplied_aif_mask, before, affine, overrides.voxels_on_grid
             )
             aif, places['aif'] = self._average(
                 ctp,
@@ -132,7 +133,7 @@ class FindVessels(SimpleInterface):
 
     def _smooth(self, curves, candidates, slice_pattern, affine):
         """Smooth the candidates in plane, and in all directions."""
-        sigma = np.asarray(self.inputs.vessel_smoothing_mm) / _images.voxel_size_mm(affine)
+        sigma = np.asarray(self.inputs.vessel_smoothing_mm) / nifti.voxel_size_mm(affine)
         return [
             _smooth_by_pattern(curves, candidates, candidates, slice_pattern, each)
             for each in (sigma * (1, 1, 0), sigma)
@@ -144,7 +145,7 @@ class FindVessels(SimpleInterface):
         table = {name: np.array(values) for name, values in read_curves(path).items()}
         frames = samples.mean(axis=0)
         scan = (float(samples.min()), float(samples.max()))
-        supplied.check_aif(
+        overrides.check_aif(
             table['time'], table['aif'], float(frames[0]) + arrival, scan,
             float(np.median(np.diff(frames))), path.name,
         )  # fmt: skip
@@ -152,7 +153,7 @@ class FindVessels(SimpleInterface):
         found = []
         for name in ('aif', 'vof'):
             if name in table:
-                cropped, curve = supplied.crop_to_scan(table['time'], table[name], scan)
+                cropped, curve = overrides.crop_to_scan(table['time'], table[name], scan)
                 found.append(vessels.Vessel(curve, cropped, nowhere))
         return found[0], found[1] if len(found) > 1 else None
 
@@ -162,7 +163,7 @@ class FindVessels(SimpleInterface):
         group = int(np.argmax(counts))
         mask = mask & (slice_pattern == group)
         curve = np.nanmean(_enhancement(ctp, mask, n_baseline, weights), axis=0)[weights > 0]
-        supplied.check_rise(
+        overrides.check_rise(
             curve, *levels, int(mask.sum()), Path(self.inputs.supplied_aif_mask).name
         )  # fmt: skip
         return vessels.Vessel(curve, times[group][weights > 0], np.array([], dtype=int)), mask
@@ -192,7 +193,7 @@ class FindVessels(SimpleInterface):
             mask = places.get(name, np.zeros(candidates.shape, dtype=bool))
             if vessel is not None and name not in places:
                 mask[tuple(where[vessel.voxels].T)] = True
-            self._results[f'{name}_mask'] = _images.save(
+            self._results[f'{name}_mask'] = nifti.save(
                 mask, affine, cwd / f'{name}_mask.nii', like=self.inputs.ctp_corrected
             )
 
@@ -273,10 +274,10 @@ class Deconvolve(SimpleInterface):
 
     def _run_interface(self, runtime):
         inputs = self.inputs
-        ctp, affine = _images.load(inputs.ctp_corrected, dtype=None)
-        self.tissue = _images.load_mask(inputs.tissue_mask)
-        self.pure = _images.load_mask(inputs.pure_mask)
-        self.size = np.asarray(_images.voxel_size_mm(affine))
+        ctp, affine = nifti.load(inputs.ctp_corrected, dtype=None)
+        self.tissue = nifti.load_mask(inputs.tissue_mask)
+        self.pure = nifti.load_mask(inputs.pure_mask)
+        self.size = np.asarray(nifti.voxel_size_mm(affine))
         self.weights = frame_weights(inputs.confounds)
         self.n_baseline = json.loads(Path(inputs.bolus).read_text())['n_baseline']
         self.times, self.slice_pattern = grid.sampling_patterns(np.load(inputs.sample_times))
@@ -302,7 +303,7 @@ class Deconvolve(SimpleInterface):
         if known:
             found['cbf_noise'] = noise
         for name, values in found.items():
-            self._results[name] = _images.save(
+            self._results[name] = nifti.save(
                 self._volume(values),
                 affine,
                 Path(runtime.cwd) / f'{name}.nii',

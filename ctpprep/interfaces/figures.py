@@ -13,7 +13,9 @@ from nipype.interfaces.base import (
 )
 
 from ctpprep import figures
-from ctpprep.interfaces._images import is_density, load, voxel_size_mm
+from ctpprep.figures.sources import DRAWN_FROM
+from ctpprep.interfaces._inputs import is_density
+from ctpprep.io.nifti import load, voxel_size_mm
 
 MASKS = (
     'brain_mask',
@@ -26,18 +28,6 @@ MASKS = (
 PLACES = ('aif_mask', 'vof_mask')
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global', 'rcbf_local')
 PROBABILITIES = ('probability_global', 'probability_local')
-# what each figure shows; masks that only bound it or lie behind it are not named
-DRAWN_FROM = {
-    'maps': MAPS[:4],
-    'rcbf': ('rcbf_global', 'rcbf_local', 'core_global', 'core_local', 'hypoperfusion'),
-    'lesions': ('core_global', 'core_local', 'hypoperfusion'),
-    'probability': (*PROBABILITIES, 'core_global', 'core_local'),
-    'tmaxhist': ('tmax', 'hemispheres'),
-    'curves': ('curves', *PLACES),
-    'mirror': ('reference', 'reference_reflected', 'homologue_reference'),
-    'masks': ('brain_mask', 'tissue_mask', 'hemispheres'),
-    'motion': ('confounds',),
-}
 # voxels finer than this in plane are left out of pictures
 FINEST_MM = 0.9
 OTHERS = ('reference', 'reference_reflected', 'homologue_reference', 'hemispheres')

@@ -13,7 +13,7 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from ctpprep.interfaces import _images
+from ctpprep.io import nifti
 from ctpprep.perfusion import normalization, symmetry
 
 
@@ -32,8 +32,8 @@ class MirrorImage(SimpleInterface):
     output_spec = _MirrorImageOutputSpec
 
     def _run_interface(self, runtime):
-        reference, affine = _images.load(self.inputs.reference)
-        self._results['reference_mirror'] = _images.save(
+        reference, affine = nifti.load(self.inputs.reference)
+        self._results['reference_mirror'] = nifti.save(
             symmetry.mirror(reference), affine, Path(runtime.cwd) / 'reference_mirror.nii',
             like=self.inputs.reference,
         )  # fmt: skip
@@ -71,9 +71,9 @@ class NormalizeGlobal(SimpleInterface):
 
     def _run_interface(self, runtime):
         inputs = self.inputs
-        tmax, affine = _images.load(inputs.tmax)
-        tissue = _images.load_mask(inputs.tissue_mask)
-        hemispheres = _images.load(inputs.hemispheres)[0]
+        tmax, affine = nifti.load(inputs.tmax)
+        tissue = nifti.load_mask(inputs.tissue_mask)
+        hemispheres = nifti.load(inputs.hemispheres)[0]
         side = symmetry.affected_side(
             tmax, hemispheres, tissue, hypoperfusion_tmax=inputs.hypoperfusion_tmax
         )
@@ -97,11 +97,11 @@ class NormalizeGlobal(SimpleInterface):
         for name in ('cbf', 'cbv'):
             if not (path := getattr(inputs, name)):
                 continue
-            values, _ = _images.load(path)
+            values, _ = nifti.load(path)
             relative, facts[f'{name}_reference'] = normalization.normalize_global(
                 values, chosen.mask, tissue
             )
-            self._results[f'r{name}_global'] = _images.save(
+            self._results[f'r{name}_global'] = nifti.save(
                 relative, affine, Path(runtime.cwd) / f'r{name}_global.nii', like=path
             )
         path = Path(runtime.cwd) / 'normalization.json'
@@ -151,14 +151,14 @@ class NormalizeContralateral(SimpleInterface):
         inputs = self.inputs
         if not inputs.mirrored:
             return runtime
-        relative, affine = _images.load(inputs.relative)
-        mirrored, _ = _images.load(inputs.mirrored)
-        share, _ = _images.load(inputs.homologue_tissue)
+        relative, affine = nifti.load(inputs.relative)
+        mirrored, _ = nifti.load(inputs.mirrored)
+        share, _ = nifti.load(inputs.homologue_tissue)
         # outside tissue the maps are 0: what interpolation mixed in is divided out
         assessable = share > inputs.local_least_tissue
         homologue = np.divide(mirrored, share, out=np.zeros_like(mirrored), where=assessable)
         local, unassessable = normalization.normalize_contralateral(
-            relative, homologue, assessable, _images.load_mask(inputs.tissue_mask), affine,
+            relative, homologue, assessable, nifti.load_mask(inputs.tissue_mask), affine,
             clip=inputs.local_clip, sigma_mm=inputs.local_sigma_mm, floor=inputs.local_floor,
             least_weight=inputs.local_least_weight,
         )  # fmt: skip
@@ -167,7 +167,7 @@ class NormalizeContralateral(SimpleInterface):
             ('homologue_map', homologue),
             ('unassessable_mask', unassessable),
         ):
-            self._results[name] = _images.save(
+            self._results[name] = nifti.save(
                 array, affine, Path(runtime.cwd) / f'{name}.nii', like=inputs.relative
             )
         return runtime

@@ -18,8 +18,9 @@ from nipype.interfaces.base import (
 )
 
 from ctpprep.exceptions import PerfusionError
-from ctpprep.interfaces import _images
-from ctpprep.perfusion import bolus, brain, grid, motion, supplied, symmetry
+from ctpprep.interfaces import _inputs
+from ctpprep.io import nifti
+from ctpprep.perfusion import bolus, brain, grid, motion, overrides, symmetry
 
 # scanners pad what lies outside the reconstruction with large negative numbers
 AIR_HU = -1024.0
@@ -56,7 +57,7 @@ class PrepareSeries(SimpleInterface):
         affine = image.affine @ nb.orientations.inv_ornt_aff(orientation, image.shape[:3])
         times = np.asarray(self.inputs.sample_times)
         factors = grid.block_factors(
-            _images.voxel_size_mm(affine), times, self.inputs.working_in_plane_mm,
+            nifti.voxel_size_mm(affine), times, self.inputs.working_in_plane_mm,
             self.inputs.working_slice_mm,
         )  # fmt: skip
         working = read_blocks(image, orientation, factors)
@@ -70,7 +71,7 @@ class PrepareSeries(SimpleInterface):
         (cwd / 'timing.json').write_text(json.dumps(fields))
         self._results['timing'] = str(cwd / 'timing.json')
         self._results['factors'] = tuple(int(factor) for factor in factors)
-        self._results['ctp_working'] = _images.save(
+        self._results['ctp_working'] = nifti.save(
             working, grid.block_affine(affine, factors), cwd / 'ctp_working.nii',
             like=self.inputs.ctp, times_s=times.min(axis=0),
         )  # fmt: skip
@@ -163,8 +164,8 @@ class EstimateMotion(SimpleInterface):
     output_spec = _EstimateMotionOutputSpec
 
     def _run_interface(self, runtime):
-        ctp, affine = _images.load(self.inputs.ctp_working, dtype=None)
-        in_plane = _images.voxel_size_mm(affine)[:2]
+        ctp, affine = nifti.load(self.inputs.ctp_working, dtype=None)
+        in_plane = nifti.voxel_size_mm(affine)[:2]
         factors = [max(1, round(self.inputs.motion_grid_mm / size)) for size in in_plane] + [1]
         coarse = grid.block_affine(affine, factors)
         frames = range(ctp.shape[3])
@@ -188,7 +189,7 @@ class EstimateMotion(SimpleInterface):
 
             def compare(reference, others):
                 first = ctp[..., reference]
-                head = first > supplied.HEAD_HU
+                head = first > overrides.HEAD_HU
 
                 def similarity(frame):
                     moved = motion.resample_frame(
@@ -238,12 +239,12 @@ class CorrectMotion(SimpleInterface):
     output_spec = _CorrectMotionOutputSpec
 
     def _run_interface(self, runtime):
-        ctp, affine = _images.load(self.inputs.ctp_working, dtype=None)
+        ctp, affine = nifti.load(self.inputs.ctp_working, dtype=None)
         n_frames, reference = ctp.shape[3], self.inputs.reference_frame
         found = np.tile(np.eye(4), (n_frames, 1, 1))
         if self.inputs.transforms:
             found = np.load(self.inputs.transforms)
-        head = ctp[..., reference] > supplied.HEAD_HU
+        head = ctp[..., reference] > overrides.HEAD_HU
         points = symmetry.world_coordinates(head.shape, affine)[head][::97]
         corrected = np.empty(ctp.shape, dtype=np.float32, order='F')
 
@@ -259,7 +260,7 @@ class CorrectMotion(SimpleInterface):
             corrected[:] = ctp
         cwd = Path(runtime.cwd)
         times = np.load(self.inputs.sample_times).min(axis=0)
-        self._results['ctp_corrected'] = _images.save(
+        self._results['ctp_corrected'] = nifti.save(
             corrected, affine, cwd / 'ctp_corrected.nii', like=self.inputs.ctp_working,
             times_s=times,
         )  # fmt: skip
@@ -319,10 +320,10 @@ class MakeMasks(SimpleInterface):
     output_spec = _MakeMasksOutputSpec
 
     def _run_interface(self, runtime):
-        ctp, affine = _images.load(self.inputs.ctp_corrected, dtype=None)
+        ctp, affine = nifti.load(self.inputs.ctp_corrected, dtype=None)
         weights = frame_weights(self.inputs.confounds)
         times = np.load(self.inputs.sample_times).mean(axis=0)
-        size = _images.voxel_size_mm(affine)
+        size = nifti.voxel_size_mm(affine)
         # the greatest of three frames: one of them may be empty
         brain.check_density(np.fmax.reduce([ctp[..., i] for i in (0, ctp.shape[3] // 2, -1)]))
         seen = bolus.find_missing(ctp, weights) == 0
@@ -361,8 +362,8 @@ class MakeMasks(SimpleInterface):
 
     def _brain(self, average, first, affine):
         """Return the brain and what lies inside the skull; a supplied mask counts as both."""
-        size, path = _images.voxel_size_mm(affine), self.inputs.supplied_brain_mask
-        given = _images.load_mask_on(path, first, affine) if path else None
+        size, path = nifti.voxel_size_mm(affine), self.inputs.supplied_brain_mask
+        given = _inputs.load_mask_on(path, first, affine) if path else None
         try:
             found, inside = brain.brain_masks(
                 average, first, size, bone_hu=self.inputs.bone_hu, csf_hu=self.inputs.csf_hu
@@ -376,7 +377,7 @@ class MakeMasks(SimpleInterface):
 
     def _save(self, runtime, affine, **images):
         for name, array in images.items():
-            self._results[name] = _images.save(
+            self._results[name] = nifti.save(
                 array, affine, Path(runtime.cwd) / f'{name}.nii', like=self.inputs.ctp_corrected
             )
 
@@ -415,7 +416,7 @@ def write_frame_transforms(transforms, path):
     """
     lines = ['#Insight Transform File V1.0']
     for frame, matrix in enumerate(np.asarray(transforms)):
-        lps = _images.LPS @ matrix @ _images.LPS
+        lps = nifti.LPS @ matrix @ nifti.LPS
         numbers = [*lps[:3, :3].ravel(), *lps[:3, 3]]
         lines += [
             f'#Transform {frame}',

@@ -14,7 +14,8 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from ctpprep.interfaces import _images
+from ctpprep.interfaces import _inputs
+from ctpprep.io import nifti
 from ctpprep.perfusion import quality
 from ctpprep.perfusion.symmetry import OTHER_SIDE
 
@@ -56,7 +57,7 @@ class AssessQuality(SimpleInterface):
 
     def _run_interface(self, runtime):
         inputs = self.inputs
-        by_density = _images.is_density(inputs.entry)
+        by_density = _inputs.is_density(inputs.entry)
         checks = quality.checks_of(
             inputs.mirror_least_similarity if by_density else inputs.map_least_similarity,
             inputs.mirror_most_folding,
@@ -98,8 +99,8 @@ class AssessQuality(SimpleInterface):
 
     def _map_figures(self):
         inputs = self.inputs
-        tmax, affine = _images.load(inputs.tmax)
-        tissue = _images.load_mask(inputs.tissue_mask)
+        tmax, affine = nifti.load(inputs.tmax)
+        tissue = nifti.load_mask(inputs.tissue_mask)
         facts, mirrored = _read(inputs.normalization), _read(inputs.symmetry)
         slices = np.count_nonzero(tissue.any(axis=(0, 1)))
         table = pd.read_csv(inputs.volumes, sep='\t')
@@ -109,23 +110,23 @@ class AssessQuality(SimpleInterface):
             )['volume_ml']
             for measure in ('volume', 'hypodense')
         )
-        hemispheres = _images.load(inputs.hemispheres)[0]
+        hemispheres = nifti.load(inputs.hemispheres)[0]
         figures = quality.core_figures(core['global'], core['local'])
         if inputs.homologue_reference and not mirrored['withheld']:
-            homologue, _ = _images.load(inputs.homologue_reference)
+            homologue, _ = nifti.load(inputs.homologue_reference)
             figures |= quality.asymmetry(tissue, hemispheres, homologue > OUTSIDE_HU)
         diseased = {
             'healthy_side_hypoperfusion': tmax > inputs.hypoperfusion_tmax,
-            'healthy_side_low_flow': _images.load(inputs.rcbf_global)[0] < quality.LOW_FLOW,
+            'healthy_side_low_flow': nifti.load(inputs.rcbf_global)[0] < quality.LOW_FLOW,
         }
         for name, mask in diseased.items():
             figures[name] = quality.healthy_side_share(
                 mask, tissue, hemispheres, facts['affected_side']
             )
         return figures | {
-            'coverage': slices * _images.voxel_size_mm(affine)[2],
+            'coverage': slices * nifti.voxel_size_mm(affine)[2],
             'normal_tissue': facts['normal_share'],
-            'reference_density': float(_images.is_density(inputs.entry)),
+            'reference_density': float(_inputs.is_density(inputs.entry)),
             'mirror_similarity': mirrored['mirror_similarity'],
             'mirror_folding': mirrored['mirror_folding'],
             'unassessable': self._unassessable(tissue),
@@ -139,7 +140,7 @@ class AssessQuality(SimpleInterface):
         """Measure the share of tissue without a local value; None if there is no local map."""
         if not self.inputs.unassessable_mask:
             return None
-        return _images.load_mask(self.inputs.unassessable_mask).sum() / tissue.sum()
+        return nifti.load_mask(self.inputs.unassessable_mask).sum() / tissue.sum()
 
 
 def _describe(check):

@@ -18,7 +18,8 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from ctpprep.interfaces import _images
+from ctpprep.interfaces import _inputs
+from ctpprep.io import nifti
 from ctpprep.perfusion import grid, symmetry
 
 # what stands for "outside the slab": ANTs takes no NaN
@@ -49,8 +50,8 @@ def to_ants(array, affine):
     """
     import ants
 
-    spacing = np.array(_images.voxel_size_mm(affine))
-    lps = _images.LPS @ affine
+    spacing = np.array(nifti.voxel_size_mm(affine))
+    lps = nifti.LPS @ affine
     return ants.from_numpy(
         np.ascontiguousarray(array, dtype=np.float32),
         origin=lps[:3, 3].tolist(),
@@ -61,7 +62,7 @@ def to_ants(array, affine):
 
 def _windowed(frame, affine, window, in_plane_mm):
     """Window an image so that its lower end is 0, on a coarser grid in plane."""
-    factors = [max(1, round(in_plane_mm / size)) for size in _images.voxel_size_mm(affine)[:2]]
+    factors = [max(1, round(in_plane_mm / size)) for size in nifti.voxel_size_mm(affine)[:2]]
     shifted = np.clip(np.nan_to_num(frame, nan=window[0]), *window) - window[0]
     coarse = grid.average_blocks(shifted, (*factors, 1))
     return to_ants(coarse, grid.block_affine(affine, (*factors, 1)))
@@ -114,7 +115,7 @@ def write_affine(matrix, path):
     """
     import ants
 
-    lps = _images.LPS @ matrix @ _images.LPS
+    lps = nifti.LPS @ matrix @ nifti.LPS
     transform = ants.create_ants_transform(
         transform_type='AffineTransform', dimension=3, matrix=lps[:3, :3], translation=lps[:3, 3]
     )
@@ -175,8 +176,8 @@ class RegisterMirror(SimpleInterface):
 
     def _run_interface(self, runtime):
         inputs, cwd = self.inputs, Path(runtime.cwd)
-        self._reference, self._affine = _images.load(inputs.reference)
-        self._brain = _images.load_mask(inputs.brain_mask)
+        self._reference, self._affine = nifti.load(inputs.reference)
+        self._brain = nifti.load_mask(inputs.brain_mask)
         plane = symmetry.find_symmetry_plane(self._reference, self._affine, self._brain)
         write_affine(mirror_by_plane(plane, self._brain.shape, self._affine), cwd / 'plane.mat')
         images = {
@@ -191,7 +192,7 @@ class RegisterMirror(SimpleInterface):
                 best = found
             if best is not None and best.score >= inputs.mirror_retry_similarity:
                 break
-        by_density = _images.is_density(inputs.entry)
+        by_density = _inputs.is_density(inputs.entry)
         limits = {
             'least_similarity': inputs.mirror_least_similarity
             if by_density
@@ -224,7 +225,7 @@ class RegisterMirror(SimpleInterface):
                 'homologues': best.homologues, 'homologue_reference': best.homologue_reference,
             }  # fmt: skip
         for name, image in images.items():
-            self._results[name] = _images.save(
+            self._results[name] = nifti.save(
                 image, self._affine, cwd / f'{name}.nii', like=inputs.reference
             )
         return runtime
@@ -236,7 +237,7 @@ class RegisterMirror(SimpleInterface):
         """
         inputs = self.inputs
         window, affine = inputs.mirror_window_hu, self._affine
-        mirrored, _ = _images.load(inputs.reference_mirror)
+        mirrored, _ = nifti.load(inputs.reference_mirror)
         fixed, moving = (
             _windowed(np.where(mask, image, window[0]), affine, window, inputs.mirror_grid_mm)
             for image, mask in (
@@ -279,7 +280,7 @@ class RegisterMirror(SimpleInterface):
         homologue_brain = home(brain.astype(np.float32)) > 0.5
         similarity = symmetry.mirror_similarity(
             self._reference, homologue_reference, brain, homologue_brain,
-            _images.voxel_size_mm(affine),
+            nifti.voxel_size_mm(affine),
         )  # fmt: skip
         if not symmetry.swaps_sides(coordinates, homologues, brain):
             similarity = 0.0
@@ -316,10 +317,10 @@ class ApplyMirror(SimpleInterface):
             path = getattr(self.inputs, f'{quantity}_global')
             if not (path and self.inputs.transform):
                 continue
-            array, affine = _images.load(path)
+            array, affine = nifti.load(path)
             home = apply_transform(symmetry.mirror(array), affine, self.inputs.transform)
             name = f'{quantity}_mirrored'
-            self._results[name] = _images.save(
+            self._results[name] = nifti.save(
                 home, affine, Path(runtime.cwd) / f'{name}.nii', like=path
             )
         return runtime
@@ -375,12 +376,12 @@ class FindHomologues(SimpleInterface):
 
     def _run_interface(self, runtime):
         like, cwd = self.inputs.tissue_mask, Path(runtime.cwd)
-        tissue = _images.load_mask(like)
-        brain = _images.load_mask(self.inputs.brain_mask)
-        _, affine = _images.load(like)
+        tissue = nifti.load_mask(like)
+        brain = nifti.load_mask(self.inputs.brain_mask)
+        _, affine = nifti.load(like)
         coordinates = symmetry.world_coordinates(brain.shape, affine)
         if self.inputs.transform:
-            homologues, _ = _images.load(self.inputs.homologues)
+            homologues, _ = nifti.load(self.inputs.homologues)
             share = apply_transform(
                 symmetry.mirror(tissue.astype(np.float32)), affine, self.inputs.transform
             )
@@ -396,7 +397,7 @@ class FindHomologues(SimpleInterface):
                 )
             }
         for name, array in images.items():
-            self._results[name] = _images.save(array, affine, cwd / f'{name}.nii', like=like)
+            self._results[name] = nifti.save(array, affine, cwd / f'{name}.nii', like=like)
         return runtime
 
 
@@ -423,7 +424,7 @@ class RegisterNCCT(SimpleInterface):
 
         inputs = self.inputs
         fixed, moving = (
-            _windowed(*_images.load(path), inputs.ncct_window_hu, inputs.ncct_grid_mm)
+            _windowed(*nifti.load(path), inputs.ncct_window_hu, inputs.ncct_grid_mm)
             for path in (inputs.ncct, inputs.reference)
         )
         result = _register(

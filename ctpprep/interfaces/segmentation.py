@@ -14,7 +14,8 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from ctpprep.interfaces import _images
+from ctpprep.interfaces import _inputs
+from ctpprep.io import nifti
 from ctpprep.perfusion import segmentation, symmetry, uncertainty, volumes
 
 NORMALIZATIONS = ('global', 'local')
@@ -56,10 +57,10 @@ class _Maps:
     """What segmentation and volumes read alike."""
 
     def __init__(self, inputs):
-        self.tmax, self.affine = _images.load(inputs.tmax)
-        self.size = _images.voxel_size_mm(self.affine)
+        self.tmax, self.affine = nifti.load(inputs.tmax)
+        self.size = nifti.voxel_size_mm(self.affine)
         self.rcbf = {
-            which: _images.load(path)[0]
+            which: nifti.load(path)[0]
             for which in NORMALIZATIONS
             if (path := getattr(inputs, f'rcbf_{which}'))
         }
@@ -69,14 +70,14 @@ class _Maps:
             facts['side_confidence'], facts['side_rule'],
         )  # fmt: skip
         self.hemisphere = 'both' if inputs.affected_side == 'both' else self.side.side
-        self.tissue = _images.load_mask(inputs.tissue_mask)
+        self.tissue = nifti.load_mask(inputs.tissue_mask)
         self.border = segmentation.find_border(self.tissue, self.size, inputs.rim_mm)
         tissue = segmentation.within_side(
-            self.tissue, _images.load(inputs.hemispheres)[0], self.hemisphere
+            self.tissue, nifti.load(inputs.hemispheres)[0], self.hemisphere
         )
         self.within = {'global': tissue}
         if 'local' in self.rcbf:
-            self.within['local'] = tissue & ~_images.load_mask(inputs.unassessable_mask)
+            self.within['local'] = tissue & ~nifti.load_mask(inputs.unassessable_mask)
         self.cleaning = {name: getattr(inputs, name) for name in CLEANING}
 
 
@@ -125,7 +126,7 @@ class SegmentLesions(SimpleInterface):
             [first & second, first, second, masks['hypoperfusion']], list(LESIONS), 0
         ).astype(np.uint8)
         for name, mask in masks.items():
-            self._results[name] = _images.save(
+            self._results[name] = nifti.save(
                 mask, maps.affine, Path(runtime.cwd) / f'{name}.nii', like=self.inputs.tmax
             )
         path = Path(runtime.cwd) / 'cleaning.json'
@@ -162,24 +163,24 @@ class FindHypodense(SimpleInterface):
 
     def _run_interface(self, runtime):
         inputs = self.inputs
-        if not (inputs.reference and _images.is_density(inputs.entry)):
+        if not (inputs.reference and _inputs.is_density(inputs.entry)):
             return runtime
-        reference, affine = _images.load(inputs.reference)
+        reference, affine = nifti.load(inputs.reference)
         homologue = {}
         if inputs.homologue_reference and inputs.homologue_tissue:
             homologue = {
-                name: _images.load(getattr(inputs, name))[0]
+                name: nifti.load(getattr(inputs, name))[0]
                 for name in ('homologue_reference', 'homologue_tissue')
             }
         hypodense = segmentation.find_hypodense(
-            reference, _images.load_mask(inputs.tissue_mask), _images.voxel_size_mm(affine),
+            reference, nifti.load_mask(inputs.tissue_mask), nifti.voxel_size_mm(affine),
             **homologue, hypodense_hu=inputs.hypodense_hu,
             hypodense_sigma_mm=inputs.hypodense_sigma_mm,
         )  # fmt: skip
-        core = _images.load_mask(inputs.core_global)
+        core = nifti.load_mask(inputs.core_global)
         if inputs.core_local:
-            core |= _images.load_mask(inputs.core_local)
-        self._results['hypodense_mask'] = _images.save(
+            core |= nifti.load_mask(inputs.core_local)
+        self._results['hypodense_mask'] = nifti.save(
             hypodense & core,
             affine,
             Path(runtime.cwd) / 'hypodense_mask.nii',
@@ -221,14 +222,14 @@ class EstimateUncertainty(SimpleInterface):
             intervals['reason'] = NO_NOISE
         else:
             reference = json.loads(Path(inputs.normalization).read_text())['cbf_reference']
-            noise = _images.load(inputs.cbf_noise)[0] / np.float32(reference)
+            noise = nifti.load(inputs.cbf_noise)[0] / np.float32(reference)
             for which in maps.rcbf:
                 divided = uncertainty.scale_noise(noise, maps.rcbf['global'], maps.rcbf[which])
                 spread = uncertainty.noise_map(divided, maps.tissue, maps.size)
                 probability = uncertainty.probability_below(
                     inputs.core_rcbf, maps.rcbf[which], spread
                 )
-                self._results[f'probability_{which}'] = _images.save(
+                self._results[f'probability_{which}'] = nifti.save(
                     np.where(maps.within[which], probability, 0).astype(np.float32), maps.affine,
                     cwd / f'probability_{which}.nii', like=inputs.rcbf_global,
                 )  # fmt: skip
@@ -242,7 +243,7 @@ class EstimateUncertainty(SimpleInterface):
     def _interval(self, maps, which, noise, spread):
         """Segment again and again with more noise, in a box that the core cannot leave."""
         inputs, relative, within = self.inputs, maps.rcbf[which], maps.within[which]
-        hypoperfusion = _images.load_mask(inputs.hypoperfusion)
+        hypoperfusion = nifti.load_mask(inputs.hypoperfusion)
         box = uncertainty.reach(inputs.core_rcbf, relative, spread, within)
         here = within[box]
         border = segmentation.Border(maps.border.surface[box], maps.border.ends[box])
@@ -291,7 +292,7 @@ class MeasureVolumes(SimpleInterface):
     def _run_interface(self, runtime):
         inputs, maps = self.inputs, _Maps(self.inputs)
         names = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
-        rcbv = _images.load(inputs.rcbv_global)[0] if inputs.rcbv_global else None
+        rcbv = nifti.load(inputs.rcbv_global)[0] if inputs.rcbv_global else None
         offsets = None
         if inputs.deconvolution and inputs.tmax_calibration:
             facts = json.loads(Path(inputs.deconvolution).read_text())
@@ -300,9 +301,7 @@ class MeasureVolumes(SimpleInterface):
         withheld = (
             json.loads(Path(inputs.symmetry).read_text())['withheld'] if inputs.symmetry else ''
         )
-        masks = {
-            name: _images.load_mask(path) for name in names if (path := getattr(inputs, name))
-        }
+        masks = {name: nifti.load_mask(path) for name in names if (path := getattr(inputs, name))}
 
         def segment(candidate, within, of_flow):
             return segmentation.segment(
@@ -317,7 +316,7 @@ class MeasureVolumes(SimpleInterface):
             hypoperfusion_tmax=inputs.hypoperfusion_tmax, tmax_thresholds=inputs.tmax_thresholds,
             rcbf_thresholds=inputs.rcbf_thresholds, segment=segment, tmax_offsets=offsets,
             withheld=withheld,
-            hypodense=_images.load_mask(inputs.hypodense_mask) if inputs.hypodense_mask else None,
+            hypodense=nifti.load_mask(inputs.hypodense_mask) if inputs.hypodense_mask else None,
             intervals=json.loads(Path(inputs.intervals).read_text()) if inputs.intervals else {},
         )  # fmt: skip
         path = Path(runtime.cwd) / 'volumes.tsv'

@@ -9,8 +9,9 @@ import numpy as np
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec
 
 from ctpprep.figures import viewer
-from ctpprep.interfaces import _images
+from ctpprep.interfaces import _inputs
 from ctpprep.interfaces.figures import SeriesInputSpec, read_columns, with_gaps
+from ctpprep.io import nifti
 from ctpprep.perfusion.symmetry import LEFT, RIGHT
 
 HEMISPHERES = {'left': LEFT, 'right': RIGHT}
@@ -37,11 +38,11 @@ class PackViewer(SimpleInterface):
         for name in (*viewer.MAPS, *viewer.MASKS):
             path = getattr(self.inputs, name, None)
             if isinstance(path, str) and path:
-                images[name], affine = _images.load(path)
+                images[name], affine = nifti.load(path)
         if not np.any(images.get('brain_mask', 0)):
             return runtime
         if self.inputs.hemispheres:
-            sides, _ = _images.load(self.inputs.hemispheres)
+            sides, _ = nifti.load(self.inputs.hemispheres)
             images |= {side: sides == label for side, label in HEMISPHERES.items()}
         for name in viewer.MAPS.keys() & images.keys():
             images[name] = with_gaps(images, name)
@@ -52,7 +53,7 @@ class PackViewer(SimpleInterface):
             self._homologues(),
             self._read_curves(),
             self._read_vessels(),
-            'HU' if _images.is_density(self.inputs.entry) else '',
+            'HU' if _inputs.is_density(self.inputs.entry) else '',
         )
         path = Path(runtime.cwd) / f'{self.inputs.prefix}_desc-viewer_ctp.json'
         path.write_text(json.dumps(packed, allow_nan=False), encoding='utf-8')
@@ -65,7 +66,7 @@ class PackViewer(SimpleInterface):
             return None
         if json.loads(Path(self.inputs.symmetry).read_text())['withheld']:
             return None
-        return _images.load(self.inputs.homologues)[0]
+        return nifti.load(self.inputs.homologues)[0]
 
     def _read_curves(self):
         if not self.inputs.tissue_curves:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ctpprep import __version__
-from ctpprep.interfaces.bids import put_in_place
+from ctpprep.io.files import write_atomically
 from ctpprep.reports.methods import BIBLIOGRAPHY, references
 from ctpprep.settings import MethodSettings
 
@@ -69,7 +69,7 @@ def write_citation(
         f'{start}CITATION.bib': '\n\n'.join(entries[key] for key in cited) + '\n',
     }
     for name, content in contents.items():
-        put_in_place(
+        write_atomically(
             lambda partial, content=content: partial.write_text(content, encoding='utf-8'),
             folder / name,
         )

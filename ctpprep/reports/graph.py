@@ -20,7 +20,7 @@ SWEEPS = 12
 COLOURS = {
     'preprocessing': '#dbe9f6', 'deconvolution': '#fde3c8', 'symmetry': '#dcefd8',
     'normalization': '#f6d9d9', 'segmentation': '#e6def2', 'quality': '#e9e2da',
-    'coregistration': '#f9e0ee', 'ready_maps': '#d3eff2',
+    'coregistration': '#f9e0ee', 'precomputed': '#d3eff2',
 }  # fmt: skip
 OTHER = '#e4e4e4'
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ctpprep.interfaces.bids import put_in_place
+from ctpprep.io.files import write_atomically
 from ctpprep.perfusion.quality import with_unit
 from ctpprep.perfusion.symmetry import WITHHELD
 from ctpprep.perfusion.volumes import COLUMNS
@@ -263,7 +263,7 @@ def build_report(
             sections[place] = replace(section, viewer='', figures=[], apart=name)
     pages[whole] = _render(sections, told | {'whole': ''})
     for name, page in pages.items():
-        put_in_place(
+        write_atomically(
             lambda partial, page=page: partial.write_text(page, encoding='utf-8'),
             output_dir / name,
         )

@@ -7,18 +7,18 @@ from dataclasses import replace
 
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from ctpprep.dataset import workflow_name
+from ctpprep.inputs.dataset import workflow_name
+from ctpprep.inputs.precomputed import PrecomputedMaps
+from ctpprep.inputs.series import CTPSeries, Series
 from ctpprep.perfusion.grid import block_factors
-from ctpprep.ready_maps import ReadyMaps
-from ctpprep.series import CTPSeries, Series
 from ctpprep.settings import LEAST_GB, MethodSettings, RunSettings
 from ctpprep.workflows.coregistration import init_coregistration_wf
 from ctpprep.workflows.deconvolution import init_deconvolution_wf
-from ctpprep.workflows.derivatives import init_writer
 from ctpprep.workflows.normalization import init_normalization_wf
+from ctpprep.workflows.outputs import init_writer
+from ctpprep.workflows.precomputed import init_precomputed_wf
 from ctpprep.workflows.preprocessing import init_preprocessing_wf
 from ctpprep.workflows.quality import init_quality_wf
-from ctpprep.workflows.ready_maps import init_ready_maps_wf
 from ctpprep.workflows.segmentation import init_segmentation_wf
 from ctpprep.workflows.symmetry import init_symmetry_wf
 
@@ -33,7 +33,7 @@ def init_ctpprep_wf(
 
     Parameters
     ----------
-    series : sequence of CTPSeries and ReadyMaps
+    series : sequence of CTPSeries and PrecomputedMaps
     method : MethodSettings
     run : RunSettings
 
@@ -63,7 +63,7 @@ def init_series_wf(
 
     Parameters
     ----------
-    series : CTPSeries or ReadyMaps
+    series : CTPSeries or PrecomputedMaps
     method : MethodSettings
     run : RunSettings
     threads : int
@@ -76,8 +76,8 @@ def init_series_wf(
     workflow = LiterateWorkflow(name=series.workflow_name)
     quantities: tuple[str, ...] = ('rcbf', 'rcbv')
     mem_gb = 0.0
-    if isinstance(series, ReadyMaps):
-        stages = {'ready_maps': init_ready_maps_wf(series, method)}
+    if isinstance(series, PrecomputedMaps):
+        stages = {'precomputed': init_precomputed_wf(series, method)}
         quantities = quantities if 'cbv' in series.maps else ('rcbf',)
         # whose Tmax it is, is not known: there is none without calibration
         method = replace(method, tmax_calibration=False)
@@ -114,7 +114,9 @@ def init_series_wf(
             if port in makers:
                 workflow.connect(makers[port], f'outputnode.{port}', writer, port)
     least = LEAST_GB
-    if isinstance(series, ReadyMaps):  # the grid of an NCCT has a hundred times the usual voxels
+    if isinstance(
+        series, PrecomputedMaps
+    ):  # the grid of an NCCT has a hundred times the usual voxels
         least += GB_A_VOXEL * series.n_voxels
     for node_name in workflow.list_node_names():
         node = workflow.get_node(node_name)

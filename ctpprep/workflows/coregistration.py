@@ -5,8 +5,8 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from ctpprep.inputs.series import CTPSeries
 from ctpprep.interfaces.registration import RegisterNCCT
-from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings
 
 

@@ -5,8 +5,8 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from ctpprep.inputs.series import CTPSeries
 from ctpprep.interfaces.deconvolution import Deconvolve, FindVessels
-from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings
 
 INPUTS = (
@@ -48,7 +48,7 @@ def init_deconvolution_wf(
         FindVessels(**method.stage('vessels')), name='find_vessels', mem_gb=0.3 + 6 * mem_gb
     )
     for piece in ('curves', 'aif_mask'):
-        if file := series.supplied.get(piece):
+        if file := series.overrides.get(piece):
             setattr(find_vessels.inputs, f'supplied_{piece}', str(file.path))
     deconvolve = pe.Node(
         Deconvolve(num_threads=threads, **method.stage('denoising', 'deconvolution')),
@@ -111,16 +111,16 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
         else ''
     )
     scaling = ', its area scaled to that of the VOF' if method.aif_scaling == 'vof' else ''
-    if 'curves' in series.supplied:
+    if 'curves' in series.overrides:
         aif = 'a curve that was supplied'
-    elif 'aif_mask' in series.supplied:
+    elif 'aif_mask' in series.overrides:
         aif = 'the mean of voxels that were supplied'
     else:
         aif = (
             f'the mean of up to {method.aif_voxels} voxels whose curves are highest, earliest and '
             'narrowest, as high as the strongest voxels of that shape'
         )
-    beside = ' unless it was supplied, too' if 'curves' in series.supplied else ''
+    beside = ' unless it was supplied, too' if 'curves' in series.overrides else ''
     return f"""
 ### Perfusion maps
 

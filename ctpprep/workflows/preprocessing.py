@@ -5,16 +5,16 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from ctpprep.inputs.overrides import describe_overrides
+from ctpprep.inputs.series import CTPSeries
+from ctpprep.interfaces.overrides import LoadCorrected
 from ctpprep.interfaces.preprocessing import (
     CorrectMotion,
     EstimateMotion,
     MakeMasks,
     PrepareSeries,
 )
-from ctpprep.interfaces.supplied import TakeCorrected
-from ctpprep.series import CTPSeries
 from ctpprep.settings import MethodSettings
-from ctpprep.supplied import describe_supplied
 
 # a series has some tens of frames: more threads would gain little
 MOST_THREADS = 8
@@ -59,20 +59,20 @@ def init_preprocessing_wf(
         name='prepare_series',
         mem_gb=OWN_GB + 2 * mem_gb,
     )
-    ready = 'ctp_corrected' in series.supplied
-    corrector = TakeCorrected if ready else CorrectMotion
+    ready = 'ctp_corrected' in series.overrides
+    corrector = LoadCorrected if ready else CorrectMotion
     correction = {'motion_reject_similarity': method.motion_reject_similarity}
     if not ready:
         correction |= {'motion_skip_mm': method.motion_skip_mm, 'num_threads': threads}
     correct_motion = pe.Node(
         corrector(**correction),
-        name='take_corrected' if ready else 'correct_motion',
+        name='load_corrected' if ready else 'correct_motion',
         mem_gb=OWN_GB + 3 * mem_gb,
     )
     make_masks = pe.Node(
         MakeMasks(**method.stage('masks')), name='make_masks', mem_gb=OWN_GB + 4 * mem_gb
     )
-    if mask := series.supplied.get('brain_mask'):
+    if mask := series.overrides.get('brain_mask'):
         make_masks.inputs.supplied_brain_mask = str(mask.path)
     outputs = {
         prepare_series: ('sample_times', 'timing'),
@@ -116,7 +116,7 @@ def init_preprocessing_wf(
 def _describe(series: CTPSeries, method: MethodSettings) -> str:
     brain = (
         'The brain is a mask that was supplied.'
-        if 'brain_mask' in series.supplied
+        if 'brain_mask' in series.overrides
         else f'The brain is the soft tissue inside the ring of bone (> {method.bone_hu:g} HU), with '
         'sulci and ventricles, without the outer rim of CSF.'
     )
@@ -126,7 +126,7 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
     )
     motion = (
         moved
-        if 'ctp_corrected' in series.supplied
+        if 'ctp_corrected' in series.overrides
         else 'Every frame was registered rigidly by robust least squares (inverse compositional '
         '[@baker2004]) to the first frame whose skull most others then matched, and frames whose '
         'skull still correlated with that of this reference frame by less than '
@@ -143,5 +143,5 @@ slices acquired together to about {method.working_slice_mm:g} mm. {motion} The r
 the mean of the corrected frames before contrast. {brain} Voxels
 that enhance more than {method.vessel_ratio:g} times the median of brain count as vessels, voxels
 below {method.csf_hu:g} HU in the time average as CSF; neither counts as tissue. AIF and VOF are
-looked for at least {method.bone_margin_mm:g} mm off the bone. {describe_supplied(series)}
+looked for at least {method.bone_margin_mm:g} mm off the bone. {describe_overrides(series)}
 """

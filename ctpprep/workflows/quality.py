@@ -5,12 +5,12 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from ctpprep.interfaces.bids import WriteFigures
+from ctpprep.inputs.precomputed import PrecomputedMaps
+from ctpprep.inputs.series import Series
 from ctpprep.interfaces.figures import PlotSeries
+from ctpprep.interfaces.outputs import WriteFigures
 from ctpprep.interfaces.quality import AssessQuality
 from ctpprep.interfaces.viewer import PackViewer
-from ctpprep.ready_maps import ReadyMaps
-from ctpprep.series import Series
 from ctpprep.settings import MethodSettings, RunSettings
 
 CHECKED = (
@@ -39,7 +39,7 @@ def init_quality_wf(
 
     Parameters
     ----------
-    series : CTPSeries or ReadyMaps
+    series : CTPSeries or PrecomputedMaps
     method : MethodSettings
     run : RunSettings
     name : str
@@ -51,7 +51,7 @@ def init_quality_wf(
     """
     workflow = LiterateWorkflow(name=name)
     # relative flow is no CBF to draw
-    relative = isinstance(series, ReadyMaps) and series.relative
+    relative = isinstance(series, PrecomputedMaps) and series.relative
     drawn, viewed = (
         [port for port in ports if not (relative and port == 'cbf')] for ports in (DRAWN, VIEWED)
     )

@@ -5,10 +5,10 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from ctpprep.inputs.precomputed import PrecomputedMaps
+from ctpprep.inputs.series import Series
 from ctpprep.interfaces.normalization import MirrorImage
 from ctpprep.interfaces.registration import FindHomologues, RegisterMirror
-from ctpprep.ready_maps import ReadyMaps
-from ctpprep.series import Series
 from ctpprep.settings import MethodSettings
 
 
@@ -20,7 +20,7 @@ def init_symmetry_wf(
     Parameters
     ----------
     method : MethodSettings
-    series : CTPSeries or ReadyMaps, optional
+    series : CTPSeries or PrecomputedMaps, optional
         Of maps made elsewhere it tells whether a CT is known that can be mirrored.
     name : str
 
@@ -85,7 +85,7 @@ homologue. A registration failed if brain and mirrored brain correlated by less 
 
 def _limit(method: MethodSettings, series: Series | None) -> str:
     """Say how alike brain and mirrored brain must be; whether a CT fits maps is known when it is read."""
-    if not isinstance(series, ReadyMaps) or series.reference_kind == 'ctpref':
+    if not isinstance(series, PrecomputedMaps) or series.reference_kind == 'ctpref':
         return f'{method.mirror_least_similarity:g}'
     if series.reference is None:
         return f'{method.map_least_similarity:g}'

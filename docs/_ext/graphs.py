@@ -24,7 +24,7 @@ MARK = '(stage) '
 @cache
 def find_entry(entry: str):
     """Find the first series of the example, given a non-contrast CT; or the maps that the demo wrote."""
-    from ctpprep.series import find_series
+    from ctpprep.inputs.find import find_series
     from ctpprep.settings import RunSettings
 
     folder = EXAMPLE if entry == 'series' else MAPS
@@ -39,9 +39,9 @@ def find_entry(entry: str):
 @cache
 def read_entry(entry: str):
     """Build the workflow of an entry, and read its steps."""
+    from ctpprep.engine.graph import read_graph
     from ctpprep.settings import MethodSettings
     from ctpprep.workflows.base import init_series_wf
-    from ctpprep.workflows.graph import read_graph
 
     series, run = find_entry(entry)
     workflow = init_series_wf(series, MethodSettings(), run)

@@ -25,10 +25,10 @@ from ctpprep.cli.folders import default_work_dir
 from ctpprep.cli.machine import available_cores
 from ctpprep.cli.parser import described
 from ctpprep.cli.status import status_path
+from ctpprep.engine import run as engine_run
+from ctpprep.engine.run import SeriesResult
 from ctpprep.exceptions import BolusError, UsageError
 from ctpprep.settings import MethodSettings, RunSettings, describe
-from ctpprep.workflows import execution
-from ctpprep.workflows.execution import SeriesResult
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def graph(monkeypatch):
     base.init_ctpprep_wf = init_ctpprep_wf
     base.init_series_wf = lambda *_: types.SimpleNamespace(visit_desc=lambda: '### Method')
     monkeypatch.setitem(sys.modules, 'ctpprep.workflows.base', base)
-    monkeypatch.setattr(execution, 'run_workflow', run_workflow)
-    monkeypatch.setattr('ctpprep.workflows.graph.read_graph', lambda *_: {})
+    monkeypatch.setattr(engine_run, 'run_workflow', run_workflow)
+    monkeypatch.setattr('ctpprep.engine.graph.read_graph', lambda *_: {})
     monkeypatch.setattr(os, 'environ', os.environ.copy())
     return seen
 
@@ -88,7 +88,7 @@ def test_supplied_files_reach_the_series_the_links_and_the_report(dataset, graph
     mask.parent.mkdir(parents=True)
     nb.Nifti1Image(np.ones((4, 4, 3), np.uint8), np.diag([-2, 2, 5, 1])).to_filename(mask)
     assert call(dataset, '-d', f'manual={dataset.parent / "manual"}') == 0
-    assert [set(each.supplied) for each in graph.series] == [{'brain_mask'}, set()]
+    assert [set(each.overrides) for each in graph.series] == [{'brain_mask'}, set()]
     out = dataset.parent / 'out'
     assert len(list((out / 'logs').glob('run-*_CITATION.md'))) == 1
     assert '"manual": "../manual"' in (out / 'dataset_description.json').read_text()
@@ -189,7 +189,7 @@ def test_status_tells_state_and_cause_of_each_series(dataset, graph):
 
 def test_status_of_a_run_that_did_not_end_is_running(dataset, graph, monkeypatch):
     assert call(dataset) == 0
-    monkeypatch.setattr(execution, 'run_workflow', lambda *_: 1 / 0)
+    monkeypatch.setattr(engine_run, 'run_workflow', lambda *_: 1 / 0)
     assert call(dataset) == 1
     assert status_of(dataset, '01')['State'] == 'running'
 
@@ -713,7 +713,7 @@ def test_provenance_that_cannot_be_written_hides_no_result(dataset, graph, capsy
     def fail(*_):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('ctpprep.workflows.provenance.write_provenance', fail)
+    monkeypatch.setattr('ctpprep.provenance.record.write_provenance', fail)
     assert call(dataset) == 1
     said = capsys.readouterr()
     assert said.err.startswith('ctpprep: error: no space was left in ')

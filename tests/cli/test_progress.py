@@ -17,10 +17,10 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from ctpprep.cli.progress import Display, can_move, moves, tell_counts, tell_left
+from ctpprep.cli.progress import Display, can_move, format_counts, format_remaining, moves
+from ctpprep.engine.progress import Row, Snapshot
 from ctpprep.phantom import PhantomSettings, make_phantom, write_bids
 from ctpprep.settings import RunSettings
-from ctpprep.workflows.progress import Row, Snapshot
 
 HEAD = PhantomSettings(
     seed=11, matrix=64, voxel_size_mm=(3.4, 3.4, 8.0), n_slices=10, n_frames=20,
@@ -164,10 +164,10 @@ def test_a_terminal_without_unicode_is_drawn_on():
 
 def test_no_failure_is_no_word():
     now = run_of(12, n_failed=0).snapshot(8)
-    assert tell_counts(now) == '10 of 12 done, 2 left, 2 running'
+    assert format_counts(now) == '10 of 12 done, 2 left, 2 running'
 
 
 def test_time_left_is_told_no_finer_than_it_is_known():
-    assert [tell_left(s) for s in (None, 0, 41, 89, 86400)] == [
+    assert [format_remaining(s) for s in (None, 0, 41, 89, 86400)] == [
         '', 'about 10 s left', 'about 50 s left', 'about 1 min left', 'about 24 h left'
     ]  # fmt: skip

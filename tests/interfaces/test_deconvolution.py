@@ -14,8 +14,8 @@ from nipype.interfaces.base import isdefined
 from scipy import ndimage
 
 from ctpprep.exceptions import VesselError
-from ctpprep.interfaces import _images
 from ctpprep.interfaces.deconvolution import MAPS, Deconvolve, FindVessels, _smooth_by_pattern
+from ctpprep.io import nifti
 from ctpprep.phantom import PhantomSettings, make_phantom
 from ctpprep.settings import MethodSettings
 
@@ -38,7 +38,7 @@ def prepare(toy_head, axes, delay_of_slices=0.0):
     # off the ventricles, where a mixture of both would pass for tissue
     masks['pure'] = masks['tissue'] & ~ndimage.binary_dilation(mean < 25)
     for name, mask in masks.items():
-        _images.save(mask, affine, f'{name}.nii', like='ctp.nii')
+        nifti.save(mask, affine, f'{name}.nii', like='ctp.nii')
     folder = Path.cwd()
     return {
         'intracranial_mask': str(folder / 'intracranial.nii'),
@@ -51,8 +51,8 @@ def prepare(toy_head, axes, delay_of_slices=0.0):
     }
 
 
-def find_vessels(files, supplied=None, **changed):
-    inputs = MethodSettings(**changed).stage('vessels') | (supplied or {})
+def find_vessels(files, overrides=None, **changed):
+    inputs = MethodSettings(**changed).stage('vessels') | (overrides or {})
     files = {name: path for name, path in files.items() if name != 'pure_mask'}
     return FindVessels(**files, **inputs).run().outputs
 
@@ -91,20 +91,20 @@ def again(found, monkeypatch, tmp_path):
 
 
 def values(outputs, name):
-    return _images.load(getattr(outputs, name))[0]
+    return nifti.load(getattr(outputs, name))[0]
 
 
 @pytest.fixture(scope='module')
 def tissue(found):
-    return _images.load_mask(found['RAS'].files['tissue_mask'])
+    return nifti.load_mask(found['RAS'].files['tissue_mask'])
 
 
 # -- vessels
 
 
 def test_arteries_and_veins_are_found(found):
-    aif = np.argwhere(_images.load_mask(found['RAS'].vessels.aif_mask))
-    vof = np.argwhere(_images.load_mask(found['RAS'].vessels.vof_mask))
+    aif = np.argwhere(nifti.load_mask(found['RAS'].vessels.aif_mask))
+    vof = np.argwhere(nifti.load_mask(found['RAS'].vessels.vof_mask))
     assert len(aif) == len(vof) == MethodSettings().aif_voxels
     assert (aif[:, 1] > 26).all()  # in front
     assert (aif[:, 2] < 3).all()
@@ -149,7 +149,7 @@ def test_scaling_gives_the_aif_the_area_of_the_vof(found, tmp_path, monkeypatch)
 @pytest.mark.parametrize('name', [*MAPS, 'noise'])
 def test_voxel_order_changes_no_map_in_the_patient(found, name):
     (first, affine), (second, other) = (
-        _images.load(getattr(each.maps, name)) for each in found.values()
+        nifti.load(getattr(each.maps, name)) for each in found.values()
     )
     np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(affine, other, atol=1e-5)
@@ -237,12 +237,12 @@ def test_curves_that_are_shown_are_those_that_were_deconvolved(again, found, tis
 @pytest.mark.parametrize('denoise', ['similarity', 'lowrank', 'smooth'])
 def test_samples_of_noise_are_as_noisy_as_repeated_scans(found, again, tissue, denoise):
     one = found['RAS']
-    ctp, affine = _images.load(one.files['ctp_corrected'])
+    ctp, affine = nifti.load(one.files['ctp_corrected'])
     inner = ndimage.binary_erosion(tissue, iterations=2)
     scans, estimated = [], []
     for seed in range(5):
         noise = np.random.default_rng(seed).normal(0, 1.5, ctp.shape)
-        path = _images.save(ctp + noise, affine, f'{seed}.nii', like=one.files['tissue_mask'])
+        path = nifti.save(ctp + noise, affine, f'{seed}.nii', like=one.files['tissue_mask'])
         outputs = deconvolve(
             one.files | {'ctp_corrected': path}, one.vessels.curves, denoise=denoise,
             lambda_rel=0.15, partial_volume=False,
@@ -295,7 +295,7 @@ def test_curves_of_impure_tissue_come_from_pure_tissue(found, tmp_path, monkeypa
     """What lies beside a vessel or bone may hold anything."""
     monkeypatch.chdir(tmp_path)
     files = dict(found['RAS'].files)
-    pure = _images.load_mask(files['pure_mask'])
+    pure = nifti.load_mask(files['pure_mask'])
     image = nb.load(files['ctp_corrected'])
     voxels = image.get_fdata(dtype=np.float32)
     voxels[tissue & ~pure, 6:] += 500
@@ -348,8 +348,8 @@ def test_a_supplied_curve_is_the_aif_over_the_time_of_the_scan(toy_head, tmp_pat
     np.testing.assert_allclose(table['time'], np.arange(0, 35, 1.0))
     assert table['aif'].max() == 300
     assert (table['weight'] == 1).all()
-    assert not _images.load_mask(outputs.aif_mask).any()
-    assert (np.argwhere(_images.load_mask(outputs.vof_mask))[:, 1] < 12).all()  # at the back
+    assert not nifti.load_mask(outputs.aif_mask).any()
+    assert (np.argwhere(nifti.load_mask(outputs.vof_mask))[:, 1] < 12).all()  # at the back
     assert 200 < table['vof'].max() < 350
 
 
@@ -367,7 +367,7 @@ def test_a_supplied_vof_is_taken(toy_head, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outputs = find_vessels(prepare(toy_head, 'RAS'), supply_curve(toy_head, vof=77.0))
     assert (pd.read_csv(outputs.curves, sep='\t')['vof'] == 77).all()
-    assert not _images.load_mask(outputs.vof_mask).any()
+    assert not nifti.load_mask(outputs.vof_mask).any()
 
 
 def without_vein(toy_head):
@@ -385,7 +385,7 @@ def test_a_supplied_aif_does_without_a_vof_but_not_when_it_is_to_be_scaled(
     given = supply_curve(toy_head)
     outputs = find_vessels(files, given)
     assert pd.read_csv(outputs.curves, sep='\t')['vof'].isna().all()
-    assert not _images.load_mask(outputs.vof_mask).any()
+    assert not nifti.load_mask(outputs.vof_mask).any()
     for wrong in ((files, given, 'vof'), (files, None, 'none')):
         with pytest.raises(VesselError, match='no vein-like curve'):
             find_vessels(*wrong[:2], aif_scaling=wrong[2])
@@ -403,7 +403,7 @@ def test_supplied_voxels_on_a_finer_grid_make_the_aif(toy_head, tmp_path, monkey
     mask[2 * artery[0] + 1, 2 * artery[1], artery[2]] = 1
     nb.save(nb.Nifti1Image(mask, fine), 'voxel.nii.gz')
     outputs = find_vessels(files, {'supplied_aif_mask': str(Path('voxel.nii.gz').absolute())})
-    assert np.argwhere(_images.load_mask(outputs.aif_mask)).tolist() == [artery.tolist()]
+    assert np.argwhere(nifti.load_mask(outputs.aif_mask)).tolist() == [artery.tolist()]
     own = ctp[tuple(artery)] - ctp[tuple(artery)][:3].mean()
     np.testing.assert_allclose(pd.read_csv(outputs.curves, sep='\t')['aif'], own, atol=1e-3)
 
@@ -417,14 +417,14 @@ def test_supplied_voxels_of_two_sampling_patterns_are_not_mixed(toy_head, tmp_pa
     artery[15, 33, 3:5] = 0
     nb.save(nb.Nifti1Image(artery, toy_head[1]), 'both.nii.gz')
     outputs = find_vessels(files, {'supplied_aif_mask': str(Path('both.nii.gz').absolute())})
-    assert np.unique(np.argwhere(_images.load_mask(outputs.aif_mask))[:, 2]).tolist() == [0, 1, 2]
+    assert np.unique(np.argwhere(nifti.load_mask(outputs.aif_mask))[:, 2]).tolist() == [0, 1, 2]
     np.testing.assert_allclose(pd.read_csv(outputs.curves, sep='\t')['time'], toy_head[2])
 
 
 def test_supplied_voxels_of_tissue_are_refused_by_name(toy_head, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = prepare(toy_head, 'RAS')
-    nb.save(nb.Nifti1Image(_images.load_mask(files['tissue_mask']).astype(np.uint8), toy_head[1]),
+    nb.save(nb.Nifti1Image(nifti.load_mask(files['tissue_mask']).astype(np.uint8), toy_head[1]),
             'tissue.nii.gz')  # fmt: skip
     with pytest.raises(VesselError, match=r'tissue.nii.gz: the mean curve of its \d+ voxels'):
         find_vessels(files, {'supplied_aif_mask': str(Path('tissue.nii.gz').absolute())})
@@ -452,7 +452,7 @@ def scanned(tmp_path_factory):
         (folder / 'bolus.json').write_text('{"n_baseline": 5, "arrival_s": 8.0}')
         tissue = (head.truth['tissue'] > 0.8) & (head.truth['vessel'] < 0.01) & head.truth['brain']
         for name in ('tissue', 'pure'):
-            _images.save(tissue, head.affine, folder / f'{name}.nii', like=folder / 'ctp.nii')
+            nifti.save(tissue, head.affine, folder / f'{name}.nii', like=folder / 'ctp.nii')
         rows = head.sample_times[0]
         aif = np.interp(rows, head.times_fine, head.aif)
         pd.DataFrame({'time': rows, 'aif': aif}).to_csv(

@@ -10,8 +10,8 @@ import pytest
 from nipype.interfaces.base import isdefined
 
 from ctpprep.exceptions import PerfusionError
-from ctpprep.interfaces import _images
 from ctpprep.interfaces.normalization import MirrorImage, NormalizeContralateral, NormalizeGlobal
+from ctpprep.io import nifti
 from ctpprep.settings import MethodSettings
 
 SHAPE = (20, 16, 6)
@@ -34,7 +34,7 @@ def like(request, tmp_path, monkeypatch):
 
 def write(**canonical):
     return {
-        name: _images.save(array, AFFINE, f'{name}.nii', like='like.nii')
+        name: nifti.save(array, AFFINE, f'{name}.nii', like='like.nii')
         for name, array in canonical.items()
     }
 
@@ -70,7 +70,7 @@ def normalize_contralateral(files, **changed):
     outputs = NormalizeContralateral(**files, **given).run().outputs
     names = ('local', 'homologue_map', 'unassessable_mask')
     # copies: the next call writes the same files
-    return [np.array(_images.load(getattr(outputs, name))[0]) for name in names]
+    return [np.array(nifti.load(getattr(outputs, name))[0]) for name in names]
 
 
 # -- mirror
@@ -80,7 +80,7 @@ def test_mirror_flips_left_and_right_on_the_same_grid(like):
     voxels = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
     files = write(reference=voxels)
     mirrored = MirrorImage(**files).run().outputs.reference_mirror
-    flipped, affine = _images.load(mirrored)
+    flipped, affine = nifti.load(mirrored)
     np.testing.assert_array_equal(flipped, voxels[::-1])
     np.testing.assert_allclose(affine, AFFINE)
     np.testing.assert_allclose(nb.load(mirrored).affine, nb.load(like).affine)
@@ -92,7 +92,7 @@ def test_mirror_flips_left_and_right_on_the_same_grid(like):
 def test_global_maps_are_fractions_of_normal_tissue():
     outputs, facts = normalize_global(head())
     for name, ratio in (('rcbf', 0.5), ('rcbv', 0.75)):
-        voxels, _ = _images.load(getattr(outputs, f'{name}_global'))
+        voxels, _ = nifti.load(getattr(outputs, f'{name}_global'))
         assert np.unique(voxels[LEFT]) == pytest.approx(ratio)
         assert np.unique(voxels[~LEFT]) == pytest.approx(1)
     assert (facts['cbf_reference'], facts['cbv_reference']) == (50, 4)

@@ -13,7 +13,7 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 from scipy import ndimage
 
 from ctpprep.exceptions import BolusError, PerfusionError
-from ctpprep.interfaces import _images
+from ctpprep.interfaces.overrides import LoadCorrected
 from ctpprep.interfaces.preprocessing import (
     AIR_HU,
     CorrectMotion,
@@ -22,7 +22,7 @@ from ctpprep.interfaces.preprocessing import (
     PrepareSeries,
     frame_weights,
 )
-from ctpprep.interfaces.supplied import TakeCorrected
+from ctpprep.io import nifti
 from ctpprep.perfusion import brain
 from ctpprep.phantom import frame_affine
 from ctpprep.settings import MethodSettings
@@ -148,7 +148,7 @@ def test_slices_of_different_times_are_not_averaged(axes):
     found = prepare(write(ctp, np.diag([1.8, 1.8, 1.25, 1.0]), axes), samples)
     assert found.factors == (1, 1, 4)
     np.testing.assert_array_equal(np.load(found.sample_times), [[0, 2, 4], [1, 3, 5]])
-    voxels, _ = _images.load(found.ctp_working)
+    voxels, _ = nifti.load(found.ctp_working)
     assert voxels[..., 0, :].max() == 0
     assert voxels[..., 1, :].min() == 100
     samples[1] += 0.5
@@ -190,7 +190,7 @@ def test_without_transforms_nothing_moves(toy_head):
     ctp, affine, times = toy_head
     working = prepare(write(ctp, affine, 'LPS'), no_delay(times, 6))
     found = correct(working.ctp_working, working.sample_times)
-    voxels, _ = _images.load(found.ctp_corrected)
+    voxels, _ = nifti.load(found.ctp_corrected)
     np.testing.assert_array_equal(voxels, ctp)
     table = pd.read_csv(found.confounds, sep='\t')
     assert not table.loc[:, 'trans_x':'displacement'].to_numpy().any()
@@ -214,7 +214,7 @@ def moved_head(toy_head, axes):
 @pytest.mark.parametrize('axes', ['RAS', 'LPS'])
 def test_a_moved_frame_comes_back(toy_head, axes):
     found = moved_head(toy_head, axes)
-    voxels, _ = _images.load(found.ctp_corrected)
+    voxels, _ = nifti.load(found.ctp_corrected)
     np.testing.assert_allclose(voxels[:-1, ..., 3], toy_head[0][:-1, ..., 3], atol=1e-2)
     assert np.isnan(voxels[-1, ..., 3]).all()  # missing, not air
 
@@ -261,7 +261,7 @@ def find_and_correct(ctp, affine, times, threads=1):
 def test_a_head_that_did_not_move_is_not_resampled(dome):
     found, facts = find_and_correct(*dome)
     assert facts == {'reference_frame': 0, 'frames_resampled': False}
-    np.testing.assert_array_equal(_images.load(found.ctp_corrected)[0], dome[0])
+    np.testing.assert_array_equal(nifti.load(found.ctp_corrected)[0], dome[0])
     assert pd.read_csv(found.confounds, sep='\t')['displacement'][1:].between(1e-6, 0.05).all()
     parameters = re.findall('(?m)^Parameters: (.+)', Path(found.frame_transforms).read_text())
     assert set(parameters) == {'1 0 0 0 1 0 0 0 1 0 0 0'}
@@ -282,7 +282,7 @@ def test_a_rejected_frame_is_no_reason_to_resample(dome):
     found, facts = find_and_correct(ctp, affine, times)
     np.testing.assert_array_equal(np.flatnonzero(frame_weights(found.confounds) == 0), [7])
     assert not facts['frames_resampled']
-    np.testing.assert_array_equal(_images.load(found.ctp_corrected)[0], ctp)
+    np.testing.assert_array_equal(nifti.load(found.ctp_corrected)[0], ctp)
 
 
 def test_a_blurred_frame_0_is_not_the_reference(dome):
@@ -311,7 +311,7 @@ def test_threads_change_no_bit(dome):
     ctp = ctp.copy()
     ctp[..., 9:] = np.roll(ctp[..., 9:], 1, axis=1)
     one, four = (
-        _images.load(find_and_correct(ctp, affine, times, threads)[0].ctp_corrected)[0]
+        nifti.load(find_and_correct(ctp, affine, times, threads)[0].ctp_corrected)[0]
         for threads in (1, 4)
     )
     np.testing.assert_array_equal(one, four)
@@ -340,7 +340,7 @@ NAMES = ('reference', 'brain_mask', 'intracranial_mask', 'vessel_mask', 'csf_mas
 @pytest.mark.parametrize('name', NAMES)
 def test_voxel_order_changes_no_mask_in_the_patient(masked, name):
     (first, affine), (second, other) = (
-        _images.load(getattr(masked[axes], name)) for axes in ('RAS', 'LPS')
+        nifti.load(getattr(masked[axes], name)) for axes in ('RAS', 'LPS')
     )
     np.testing.assert_array_equal(first, second)
     np.testing.assert_allclose(affine, other, atol=1e-5)
@@ -351,7 +351,7 @@ def test_reference_is_the_mean_before_contrast(masked, toy_head):
     # the arteries fill from 5 s on; the frame at 4 s may be left out as too near
     assert facts['n_baseline'] in (2, 3)
     assert 4 < facts['arrival_s'] < 8
-    reference, _ = _images.load(masked['RAS'].reference)
+    reference, _ = nifti.load(masked['RAS'].reference)
     np.testing.assert_allclose(
         reference, toy_head[0][..., : facts['n_baseline']].mean(axis=-1), atol=1e-3
     )
@@ -359,7 +359,7 @@ def test_reference_is_the_mean_before_contrast(masked, toy_head):
 
 def test_masks_part_the_brain(masked):
     brain, vessels, csf, tissue, inside = (
-        _images.load_mask(getattr(masked['RAS'], f'{name}_mask'))
+        nifti.load_mask(getattr(masked['RAS'], f'{name}_mask'))
         for name in ('brain', 'vessel', 'csf', 'tissue', 'intracranial')
     )
     assert not (tissue & (vessels | csf)).any()
@@ -370,7 +370,7 @@ def test_masks_part_the_brain(masked):
 
 
 def test_brain_mask_ends_at_the_bone(masked, toy_head):
-    brain_mask = _images.load_mask(masked['RAS'].brain_mask)
+    brain_mask = nifti.load_mask(masked['RAS'].brain_mask)
     bone = (toy_head[0][..., 0] > 500).any(axis=2)
     inside = ndimage.binary_fill_holes(bone) & ~bone
     for z in range(brain_mask.shape[2]):
@@ -379,8 +379,8 @@ def test_brain_mask_ends_at_the_bone(masked, toy_head):
 
 
 def test_ventricles_are_csf_and_not_tissue(masked):
-    csf = _images.load_mask(masked['RAS'].csf_mask)
-    tissue = _images.load_mask(masked['RAS'].tissue_mask)
+    csf = nifti.load_mask(masked['RAS'].csf_mask)
+    tissue = nifti.load_mask(masked['RAS'].tissue_mask)
     assert csf[19, 26].all()  # 10 mm left of the middle
     assert not tissue[19, 26].any()
 
@@ -395,10 +395,10 @@ def test_a_voxel_that_left_the_field_of_view_is_no_tissue(toy_head):
     nb.save(nb.Nifti1Image(voxels, image.affine), 'gap.nii')
     corrected.ctp_corrected = str(Path('gap.nii').absolute())
     found = make_masks(corrected, working.sample_times)
-    assert not _images.load_mask(found.tissue_mask)[..., 5].any()
-    assert _images.load_mask(found.tissue_mask)[..., 4].any()
-    assert _images.load_mask(found.brain_mask)[..., 4].any()
-    assert np.isfinite(_images.load(found.reference)[0]).all()
+    assert not nifti.load_mask(found.tissue_mask)[..., 5].any()
+    assert nifti.load_mask(found.tissue_mask)[..., 4].any()
+    assert nifti.load_mask(found.brain_mask)[..., 4].any()
+    assert np.isfinite(nifti.load(found.reference)[0]).all()
 
 
 def test_a_series_without_contrast_is_refused(toy_head):
@@ -439,17 +439,17 @@ def test_a_supplied_brain_mask_bounds_the_tissue(toy_head):
     ctp, affine, times = toy_head
     working = prepare(write(ctp, affine), no_delay(times, 6))
     corrected = correct(working.ctp_working, working.sample_times)
-    own = _images.load_mask(make_masks(corrected, working.sample_times).brain_mask)
+    own = nifti.load_mask(make_masks(corrected, working.sample_times).brain_mask)
     mask = own.copy()
     mask[:, 30:40] = False
     path = write(mask.astype(np.uint8), affine, 'LPI', 'mask.nii.gz')
     found = make_masks(corrected, working.sample_times, supplied_brain_mask=path)
-    np.testing.assert_array_equal(_images.load_mask(found.brain_mask), mask)
-    tissue = _images.load_mask(found.tissue_mask)
+    np.testing.assert_array_equal(nifti.load_mask(found.brain_mask), mask)
+    tissue = nifti.load_mask(found.tissue_mask)
     assert tissue.any()
     assert not (tissue & ~mask).any()
     # the sinus at the back lies outside of the mask's brain but is still looked at
-    assert _images.load_mask(found.intracranial_mask).sum() > 0.5 * own.sum()
+    assert nifti.load_mask(found.intracranial_mask).sum() > 0.5 * own.sum()
 
 
 def test_a_supplied_brain_mask_serves_where_ours_fails(toy_head, monkeypatch):
@@ -465,8 +465,8 @@ def test_a_supplied_brain_mask_serves_where_ours_fails(toy_head, monkeypatch):
     with pytest.raises(PerfusionError, match='no skull'):
         make_masks(corrected, working.sample_times)
     found = make_masks(corrected, working.sample_times, supplied_brain_mask=path)
-    np.testing.assert_array_equal(_images.load_mask(found.brain_mask), mask)
-    assert _images.load_mask(found.tissue_mask).any()
+    np.testing.assert_array_equal(nifti.load_mask(found.brain_mask), mask)
+    assert nifti.load_mask(found.tissue_mask).any()
 
 
 def test_a_supplied_brain_mask_of_another_space_is_refused_by_name(toy_head):
@@ -486,11 +486,11 @@ def test_a_supplied_corrected_series_is_taken_with_what_was_not_seen(toy_head, a
     ctp = ctp.copy()
     ctp[..., 5, 7] = AIR_HU  # the uppermost slice in one frame
     working = prepare(write(ctp, affine, axes), no_delay(times, 6))
-    found = TakeCorrected(
+    found = LoadCorrected(
         ctp_working=working.ctp_working, sample_times=working.sample_times,
         motion_reject_similarity=0.9,
     ).run().outputs  # fmt: skip
-    voxels, _ = _images.load(found.ctp_corrected)
+    voxels, _ = nifti.load(found.ctp_corrected)
     head = (ctp[..., 0] > -200)[..., 5]
     assert np.isnan(voxels[..., 5, 7][head]).all()
     assert np.isfinite(voxels[..., :5, :]).all()
@@ -505,7 +505,7 @@ def test_a_frame_of_a_supplied_series_whose_skull_is_elsewhere_gets_no_weight(to
     ctp = ctp.copy()
     ctp[..., 9] = np.roll(ctp[..., 9], 6, axis=1)
     working = prepare(write(ctp, affine), no_delay(times, 6))
-    found = TakeCorrected(
+    found = LoadCorrected(
         ctp_working=working.ctp_working, sample_times=working.sample_times,
         motion_reject_similarity=0.9,
     ).run().outputs  # fmt: skip

@@ -11,7 +11,8 @@ import pytest
 from nipype.interfaces.base import isdefined
 from scipy import ndimage
 
-from ctpprep.interfaces import _images, preprocessing, registration
+from ctpprep.interfaces import preprocessing, registration
+from ctpprep.io import nifti
 from ctpprep.perfusion import symmetry
 from ctpprep.phantom import frame_affine
 from ctpprep.settings import MethodSettings
@@ -63,7 +64,7 @@ def write(array, affine, name, like_affine):
     """Save a canonical array in the voxel order of an affine."""
     model = nb.Nifti1Image(np.zeros(array.shape[:3], np.uint8), like_affine)
     nb.save(model, 'like.nii')
-    return _images.save(array, affine, f'{name}.nii', like='like.nii')
+    return nifti.save(array, affine, f'{name}.nii', like='like.nii')
 
 
 # -- conventions
@@ -174,7 +175,7 @@ def mirror(draw, pose, entry='', **changed):
     ).run().outputs  # fmt: skip
     where = symmetry.world_coordinates(SHAPE, AFFINE)
     in_head = nb.affines.apply_affine(np.linalg.inv(pose), where)
-    homologues, _ = _images.load(outputs.homologues)
+    homologues, _ = nifti.load(outputs.homologues)
     return SimpleNamespace(
         facts=json.loads(Path(outputs.symmetry).read_text()),
         outputs=outputs, found=found, brain=brain, where=where, in_head=in_head,
@@ -202,7 +203,7 @@ def test_homologues_lie_where_the_other_side_is(tilted):
 
 
 def test_hemispheres_follow_the_tilted_head(tilted):
-    hemispheres = _images.load(tilted.found.hemispheres)[0]
+    hemispheres = nifti.load(tilted.found.hemispheres)[0]
     right = tilted.in_head[..., 0]
     clear = tilted.seen & (np.abs(right) > 3)
     expected = np.where(right > 0, symmetry.RIGHT, symmetry.LEFT)
@@ -215,12 +216,12 @@ def test_mirrored_map_holds_the_value_of_the_other_side(tilted):
         rcbv_global=path, transform=tilted.outputs.mirror_to_reference
     ).run().outputs.rcbv_mirrored  # fmt: skip
     np.testing.assert_allclose(
-        _images.load(applied)[0][tilted.seen], tilted.homologues[..., 0][tilted.seen], atol=1e-3
+        nifti.load(applied)[0][tilted.seen], tilted.homologues[..., 0][tilted.seen], atol=1e-3
     )
 
 
 def test_share_of_tissue_at_the_homologue_is_a_share(tilted):
-    share = _images.load(tilted.found.homologue_tissue)[0]
+    share = nifti.load(tilted.found.homologue_tissue)[0]
     assert share.min() >= 0
     assert share.max() <= 1 + 1e-5
     deep = ndimage.binary_erosion(tilted.brain, iterations=3) & tilted.seen
@@ -243,7 +244,7 @@ def test_a_registration_that_is_not_trusted_gives_no_transform(draw):
     assert not isdefined(outputs.reference_to_mirror)
     assert not isdefined(withheld.found.homologue_tissue)
     # a plane divides this head, which is symmetric, as well
-    hemispheres = _images.load(withheld.found.hemispheres)[0]
+    hemispheres = nifti.load(withheld.found.hemispheres)[0]
     clear = withheld.brain & (np.abs(withheld.in_head[..., 0]) > 3)
     expected = np.where(withheld.in_head[..., 0] > 0, symmetry.RIGHT, symmetry.LEFT)
     assert (hemispheres == expected)[clear].mean() > 0.99

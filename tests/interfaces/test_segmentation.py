@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from nipype.interfaces.base import isdefined
 
-from ctpprep.interfaces import _images
 from ctpprep.interfaces.segmentation import (
     EstimateUncertainty,
     FindHypodense,
     MeasureVolumes,
     SegmentLesions,
 )
+from ctpprep.io import nifti
 from ctpprep.settings import MethodSettings
 
 SHAPE = (24, 20, 8)
@@ -58,7 +58,7 @@ def write(side='right', **changed):
         'hemispheres': np.where(RIGHT, 2, 1).astype(np.uint8),
     } | changed
     files = {
-        name: _images.save(array, AFFINE, f'{name}.nii', like='like.nii')
+        name: nifti.save(array, AFFINE, f'{name}.nii', like='like.nii')
         for name, array in maps.items()
     }
     facts = {
@@ -93,7 +93,7 @@ def measure(files, deconvolution=None, intervals=None, **changed):
 
 
 def voxels(outputs, name):
-    return _images.load_mask(getattr(outputs, name))
+    return nifti.load_mask(getattr(outputs, name))
 
 
 def rows(found, **chosen):
@@ -178,7 +178,7 @@ def test_labels_tell_which_normalization_saw_the_core():
     files = write(rcbf_local=np.where(shifted, 0.2, 1.0))
     found = segment(files, opening_mm=0.0, closing_mm=0.0)
     expected = np.select([CORE & shifted, CORE, shifted, SLOW], [1, 2, 3, 4], 0)
-    np.testing.assert_array_equal(_images.load(found.lesions)[0], expected)
+    np.testing.assert_array_equal(nifti.load(found.lesions)[0], expected)
 
 
 def write_withheld():
@@ -195,9 +195,7 @@ def test_without_a_local_map_the_labels_are_those_of_the_global_one():
     found = segment(write_withheld(), opening_mm=0.0, closing_mm=0.0)
     assert not isdefined(found.core_local)
     assert not isdefined(found.mismatch_local)
-    np.testing.assert_array_equal(
-        _images.load(found.lesions)[0], np.select([CORE, SLOW], [2, 4], 0)
-    )
+    np.testing.assert_array_equal(nifti.load(found.lesions)[0], np.select([CORE, SLOW], [2, 4], 0))
 
 
 # -- volumes
@@ -274,7 +272,7 @@ def test_cbv_index_is_the_mean_in_hypoperfusion():
     files = write()
     outputs = segment(files)
     inside = voxels(outputs, 'hypoperfusion')
-    rcbv = _images.save(np.where(inside, 0.7, 1.0), AFFINE, 'rcbv.nii', like='like.nii')
+    rcbv = nifti.save(np.where(inside, 0.7, 1.0), AFFINE, 'rcbv.nii', like='like.nii')
     method = MethodSettings()
     table = MeasureVolumes(
         **files, **{name: getattr(outputs, name) for name in (*MASKS, 'cleaning')}, rcbv_global=rcbv,
@@ -308,7 +306,7 @@ def flag(reference, **changed):
         'homologue_tissue': np.ones(SHAPE),
     }
     inputs = {
-        name: _images.save(array, AFFINE, f'{name}.nii', like='like.nii')
+        name: nifti.save(array, AFFINE, f'{name}.nii', like='like.nii')
         for name, array in images.items()
         if array is not None
     }
@@ -319,16 +317,16 @@ def flag(reference, **changed):
 
 
 def test_hypodense_tissue_is_flagged_inside_the_core_alone():
-    found = _images.load_mask(flag(np.where(RIGHT, 15.0, 31.0)))
+    found = nifti.load_mask(flag(np.where(RIGHT, 15.0, 31.0)))
     assert found[18, 8, 3]
     assert not (found & ~CORE).any()
 
 
 def test_without_homologues_their_densities_are_not_read():
     """A registration that failed still shows its image."""
-    away = _images.save(np.zeros(SHAPE), AFFINE, 'away.nii', like='like.nii')
+    away = nifti.save(np.zeros(SHAPE), AFFINE, 'away.nii', like='like.nii')
     found = flag(np.full(SHAPE, 15.0), homologue_reference=away, homologue_tissue=None)
-    assert _images.load_mask(found)[18, 8, 3]
+    assert nifti.load_mask(found)[18, 8, 3]
 
 
 @pytest.mark.parametrize('source', ['cbv', 'cbf'])
@@ -348,7 +346,7 @@ def estimate(files, cbf_noise=None, **changed):
     Path('facts.json').write_text(json.dumps(facts | {'cbf_reference': 50.0}))
     noise = {}
     if cbf_noise is not None:
-        noise['cbf_noise'] = _images.save(cbf_noise, AFFINE, 'cbf_noise.nii', like='like.nii')
+        noise['cbf_noise'] = nifti.save(cbf_noise, AFFINE, 'cbf_noise.nii', like='like.nii')
     return EstimateUncertainty(
         **files, **noise, hypoperfusion=segment(files, **changed).hypoperfusion,
         random_seed=method.random_seed,
@@ -366,7 +364,7 @@ def test_probability_grows_as_flow_falls_and_is_half_at_the_threshold():
     for x, value in enumerate((0.1, 0.2, 0.3, 0.4, 0.5), start=14):
         steps[x, 4:16] = value
     found = estimate(write(rcbf_global=steps), noise_of(5.0))
-    probability, _ = _images.load(found.probability_global)
+    probability, _ = nifti.load(found.probability_global)
     row = probability[14:19, 10, 4]
     assert (np.diff(row) < 0).all()
     assert row[2] == pytest.approx(0.5, abs=0.01)
@@ -378,7 +376,7 @@ def test_probability_grows_as_flow_falls_and_is_half_at_the_threshold():
 def test_local_noise_is_divided_as_the_local_map_is():
     halved = np.where(CORE | OTHER, 0.25, 1.0)
     found = estimate(write(rcbf_global=halved / 2, rcbf_local=halved), noise_of(2.5))
-    local, _ = _images.load(found.probability_local)
+    local, _ = nifti.load(found.probability_local)
     # noise of 0.05 counts twice: half a standard deviation below the threshold
     assert local[18, 9, 4] == pytest.approx(0.69, abs=0.03)
 

@@ -11,9 +11,9 @@ import pytest
 from nipype.interfaces.base import File, isdefined
 from nipype.interfaces.utility import IdentityInterface
 
-from ctpprep.dataset import SuppliedFile
-from ctpprep.ready_maps import ReadyMaps
-from ctpprep.series import CTPSeries
+from ctpprep.inputs.dataset import InputFile
+from ctpprep.inputs.precomputed import PrecomputedMaps
+from ctpprep.inputs.series import CTPSeries
 from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows.base import init_ctpprep_wf, init_series_wf, working_gb
 
@@ -55,9 +55,9 @@ def make_maps(folder, names=('cbf', 'cbv', 'mtt', 'tmax'), masks=False, density=
     def write(name):
         path = folder / f'sub-01_{name}.nii.gz'
         nb.save(nb.Nifti1Image(np.zeros((2, 2, N_SLICES), np.float32), np.eye(4)), path)
-        return SuppliedFile(path, f'bids:raw:sub-01/ct/{path.name}')
+        return InputFile(path, f'bids:raw:sub-01/ct/{path.name}')
 
-    return ReadyMaps(
+    return PrecomputedMaps(
         'sub-01', '01', None, 'sub-01/ct', '', {name: write(name) for name in names},
         dict.fromkeys(names, ''), write('ncct') if density else None, 'ncct' if density else '',
         {f'{name}_mask': write(f'desc-{name}_mask') for name in ('brain', 'tissue') if masks},
@@ -134,7 +134,7 @@ def test_every_port_is_fed(series, run, ports, motion_correction):
 def test_every_port_is_fed_from_maps(run, tmp_path, ports, made):
     workflow = init_series_wf(made(tmp_path), MethodSettings(), run)
     unfed = hungry(workflow, ports, SERIES_ALONE)
-    assert [port for port in unfed if '.take_maps.' not in port] == []
+    assert [port for port in unfed if '.standardize_maps.' not in port] == []
 
 
 def test_without_cbv_nothing_is_made_of_it(run, tmp_path):
@@ -308,7 +308,7 @@ def another(name):
 SETTINGS = [
     each.name
     for each in dataclasses.fields(MethodSettings)
-    if each.metadata['about'].stage != 'ready_maps'
+    if each.metadata['about'].stage != 'precomputed'
 ]
 
 

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from ctpprep.dataset import SuppliedFile
-from ctpprep.series import CTPSeries
+from ctpprep.inputs.dataset import InputFile
+from ctpprep.inputs.series import CTPSeries
 from ctpprep.settings import MethodSettings
 from ctpprep.workflows.deconvolution import MAPS, init_deconvolution_wf
 
 TIMES = (0.0, 1.5)
 
 
-def build(supplied=None, **changed):
+def build(overrides=None, **changed):
     series = CTPSeries(
         Path('a.nii'), 'sub-01', '01', None, 'sub-01/ct', '', TIMES, (TIMES,), '', {},
-        supplied=supplied or {},
+        overrides=overrides or {},
     )  # fmt: skip
     return init_deconvolution_wf(series, MethodSettings(**changed), mem_gb=0.5)
 
@@ -74,7 +74,7 @@ def test_smoothing_alone_does_not_claim_a_rank():
 def test_a_supplied_aif_reaches_the_search_and_the_text(tmp_path, piece, sentence):
     path = tmp_path / 'aif'
     path.touch()
-    workflow = build({piece: SuppliedFile(path, 'bids:x:aif')})
+    workflow = build({piece: InputFile(path, 'bids:x:aif')})
     inputs = workflow.get_node('find_vessels').inputs
     assert getattr(inputs, f'supplied_{piece}') == str(path)
     text = ' '.join(workflow.visit_desc().split())

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ctpprep.dataset import SuppliedFile
-from ctpprep.series import CTPSeries
+from ctpprep.inputs.dataset import InputFile
+from ctpprep.inputs.series import CTPSeries
 from ctpprep.settings import MethodSettings
 from ctpprep.workflows.preprocessing import init_preprocessing_wf
 
@@ -68,7 +68,7 @@ def supply(tmp_path, piece):
     times = tuple(float(frame) for frame in range(12))
     series = CTPSeries(
         raw, 'sub-01', '01', None, 'sub-01/ct', '', times, (times,) * 3, '', {},
-        supplied={piece: SuppliedFile(path, f'bids:x:{piece}.nii')},
+        overrides={piece: InputFile(path, f'bids:x:{piece}.nii')},
     )  # fmt: skip
     return path, init_preprocessing_wf(series, MethodSettings(), mem_gb=0.5)
 

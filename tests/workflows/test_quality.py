@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ctpprep.series import CTPSeries
+from ctpprep.inputs.series import CTPSeries
 from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows.quality import init_quality_wf
 

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The quantities that each figure is drawn from."""
+
+# what each figure shows; masks that only bound it or lie behind it are not named
+DRAWN_FROM = {
+    'maps': ('cbf', 'cbv', 'mtt', 'tmax'),
+    'rcbf': ('rcbf_global', 'rcbf_local', 'core_global', 'core_local', 'hypoperfusion'),
+    'lesions': ('core_global', 'core_local', 'hypoperfusion'),
+    'probability': ('probability_global', 'probability_local', 'core_global', 'core_local'),
+    'tmaxhist': ('tmax', 'hemispheres'),
+    'curves': ('curves', 'aif_mask', 'vof_mask'),
+    'mirror': ('reference', 'reference_reflected', 'homologue_reference'),
+    'masks': ('brain_mask', 'tissue_mask', 'hemispheres'),
+    'motion': ('confounds',),
+}

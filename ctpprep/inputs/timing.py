@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The acquisition time of every slice of every frame of a series."""
+
+import math
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from ctpprep.exceptions import SeriesError, TimingError, UsageError
+from ctpprep.io.headers import read_header
+from ctpprep.settings import RunSettings
+
+INTERVAL_RANGE = (0.1, 10.0)  # s; the protocols in use take a frame every 0.5 to 4 s
+
+
+def _check_units(sidecar: dict[str, Any]) -> None:
+    units = sidecar.get('Units', 'HU')
+    if units not in ('HU', 'hu', 'Hounsfield', 'hounsfield unit'):
+        raise SeriesError(f'Units is "{units}"; ctpprep needs Hounsfield units, "HU"')
+
+
+def read_times_of(
+    path: Path, sidecar: dict[str, Any], command_times: tuple[str, Any] | None
+) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...], str]:
+    """Check the file of a 4D series and find its times.
+
+    Parameters
+    ----------
+    path : Path
+    sidecar : dict
+    command_times : tuple, optional
+        As for `read_timing`.
+
+    Returns
+    -------
+    frame_times, sample_times, source : tuple, tuple of tuple, str
+        As of `read_timing`, but slices run from feet to head.
+    """
+    shape, affine, header_interval = read_header(path)
+    _check_units(sidecar)
+    frame_times, sample_times, source = read_timing(
+        sidecar, shape[3], shape[2], header_interval, command_times
+    )
+    if affine[2][2] < 0:  # the third voxel axis points to the feet
+        sample_times = sample_times[::-1]
+    return frame_times, sample_times, source
+
+
+def read_command_times(run: RunSettings) -> tuple[str, Any] | None:
+    """Read the times given on the command line, checking what holds for every series."""
+    if run.frame_times is not None:
+        try:
+            text = Path(run.frame_times).read_text(encoding='utf-8')
+            return '--frame-times', [float(word) for word in re.split(r'[\s,;]+', text.strip())]
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f'--frame-times {run.frame_times} cannot be read ({error}); it needs the time of '
+                'each frame in s, separated by spaces, commas or line ends'
+            ) from error
+    if run.frame_interval is None:
+        return None
+    low, high = INTERVAL_RANGE
+    if not low <= run.frame_interval <= high:
+        raise UsageError(
+            f'--frame-interval is between {low:g} and {high:g} s, got {run.frame_interval:g}'
+            + _hint_ms(run.frame_interval)
+        )
+    return '--frame-interval', run.frame_interval
+
+
+def read_timing(
+    sidecar: dict[str, Any],
+    n_frames: int,
+    n_slices: int,
+    header_interval: float | None = None,
+    command_times: tuple[str, Any] | None = None,
+) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...], str]:
+    """Find the acquisition time of every slice of every frame.
+
+    The first source wins: the command line, SliceAcquisitionTimes, VolumeTiming, FrameTimesStart,
+    RepetitionTime, pixdim[4]. SliceTiming adds to all but SliceAcquisitionTimes, which holds it.
+
+    Parameters
+    ----------
+    sidecar : dict
+        Metadata of the series.
+    n_frames, n_slices : int
+        What the times must fit.
+    header_interval : float, optional
+        pixdim[4] in s.
+    command_times : tuple, optional
+        Name of the option and its value: an interval or a list of times in s.
+
+    Returns
+    -------
+    frame_times : tuple of float
+        (T,) s.
+    sample_times : tuple of tuple of float
+        (Z, T) s, one row for each slice in the order of the file.
+    source : str
+        Where the times come from.
+
+    Raises
+    ------
+    TimingError
+        When there are no times or when they cannot be true.
+
+    Examples
+    --------
+    >>> frames, samples, source = read_timing(
+    ...     {'RepetitionTime': 2.0, 'SliceTiming': [0.0, 1.0]}, n_frames=10, n_slices=2)
+    >>> samples[1][:3], source
+    ((1.0, 3.0, 5.0), 'RepetitionTime + SliceTiming')
+    """
+    sidecar = {field: value for field, value in sidecar.items() if value is not None}
+    if command_times is None and 'SliceAcquisitionTimes' in sidecar:
+        samples = _slice_acquisition_times(sidecar, n_frames, n_slices)
+        frames = tuple(min(column) for column in zip(*samples, strict=True))
+        _check_frame_times(frames, 'SliceAcquisitionTimes')
+        return frames, samples, 'SliceAcquisitionTimes'
+    field, value = _frame_source(sidecar, header_interval, command_times)
+    if field in ('RepetitionTime', '--frame-interval', 'pixdim[4]'):
+        interval = _numbers([value], 1, field, 'one number')[0]
+        frames = tuple(round(frame * interval, 9) for frame in range(n_frames))
+    else:
+        frames = _numbers(value, n_frames, field, f'one time for each of {n_frames} frames')
+    _check_frame_times(frames, field)
+    if 'SliceTiming' not in sidecar:
+        return frames, (frames,) * n_slices, field
+    offsets = _slice_timing(sidecar, n_slices, frames)
+    samples = tuple(tuple(round(t + offset, 9) for t in frames) for offset in offsets)
+    return frames, samples, f'{field} + SliceTiming'
+
+
+def _frame_source(
+    sidecar: dict[str, Any], header_interval: float | None, command_times: tuple[str, Any] | None
+) -> tuple[str, Any]:
+    """Choose the source of the frame times."""
+    if command_times is not None:
+        return command_times
+    if 'VolumeTiming' in sidecar and 'RepetitionTime' in sidecar:
+        raise TimingError(
+            'the sidecar has VolumeTiming and RepetitionTime, which exclude each other in BIDS; '
+            'keep VolumeTiming for uneven and RepetitionTime for even frames'
+        )
+    # dcm2niix writes the mean of uneven intervals as RepetitionTime: FrameTimesStart is the truth
+    for field in ('VolumeTiming', 'FrameTimesStart', 'RepetitionTime'):
+        if field in sidecar:
+            return field, sidecar[field]
+    if header_interval is not None:
+        return 'pixdim[4]', header_interval
+    raise TimingError(
+        'no acquisition times: VolumeTiming, FrameTimesStart or RepetitionTime is needed in the '
+        'sidecar (the NIfTI header has none either); give --frame-interval SECONDS'
+    )
+
+
+def _numbers(value: Any, length: int, field: str, needed: str) -> tuple[float, ...]:
+    """Check a list of finite numbers."""
+    if not isinstance(value, list | tuple) or len(value) != length:
+        found = f'{len(value)} values' if isinstance(value, list | tuple) else repr(value)
+        raise TimingError(f'{field} has {found}; {needed} is needed, in s')
+    for each in value:
+        number = isinstance(each, int | float) and not isinstance(each, bool)
+        if not number or not math.isfinite(each):
+            raise TimingError(f'{field} holds {each!r}, which is not a number of seconds')
+    return tuple(float(each) for each in value)
+
+
+def _check_frame_times(times: Sequence[float], field: str) -> None:
+    """Refuse times that do not increase or whose interval no protocol has."""
+    intervals = [late - early for early, late in pairwise(times)]
+    if min(intervals) <= 0:
+        frame = next(i for i, interval in enumerate(intervals) if interval <= 0)
+        raise TimingError(
+            f'{field} must increase from frame to frame, but frame {frame + 2} is at '
+            f'{times[frame + 1]:g} s after frame {frame + 1} at {times[frame]:g} s'
+        )
+    low, high = INTERVAL_RANGE
+    typical = sorted(intervals)[len(intervals) // 2]
+    if min(intervals) < low - 1e-6 or typical > high:
+        wrong = typical if typical > high else min(intervals)
+        raise TimingError(
+            f'{field} gives frames {wrong:g} s apart; {low:g} to {high:g} s are plausible'
+            + _hint_ms(wrong)
+        )
+
+
+def _hint_ms(interval: float) -> str:
+    return f'; write {interval:g} ms as {interval / 1000:g}' if interval >= 100 else ''
+
+
+def _slice_timing(
+    sidecar: dict[str, Any], n_slices: int, frames: Sequence[float]
+) -> tuple[float, ...]:
+    """Return SliceTiming in the order of the file's slices."""
+    needed = f'one time for each of {n_slices} slices'
+    offsets = _numbers(sidecar['SliceTiming'], n_slices, 'SliceTiming', needed)
+    if min(offsets) < 0:
+        raise TimingError(f'SliceTiming holds {min(offsets):g} s; it counts from the frame start')
+    interval = min(late - early for early, late in pairwise(frames))
+    if max(offsets) > interval + 1e-6:
+        raise TimingError(
+            f'SliceTiming reaches {max(offsets):g} s, longer than a frame of {interval:g} s'
+            + _hint_ms(max(offsets))
+        )
+    return offsets[::-1] if _reversed_slices(sidecar) else offsets
+
+
+def _slice_acquisition_times(
+    sidecar: dict[str, Any], n_frames: int, n_slices: int
+) -> tuple[tuple[float, ...], ...]:
+    """Return SliceAcquisitionTimes (frames x slices) as slices x frames."""
+    field = 'SliceAcquisitionTimes'
+    value = sidecar[field]
+    if not isinstance(value, list) or len(value) != n_frames:
+        found = f'{len(value)} rows' if isinstance(value, list) else repr(value)
+        raise TimingError(f'{field} has {found}; one row for each of {n_frames} frames is needed')
+    needed = f'a row with one time for each of {n_slices} slices'
+    rows = [_numbers(row, n_slices, field, needed) for row in value]
+    slices = tuple(zip(*rows, strict=True))
+    for times in slices:
+        _check_frame_times(times, field)
+    return slices[::-1] if _reversed_slices(sidecar) else slices
+
+
+def _reversed_slices(sidecar: dict[str, Any]) -> bool:
+    """Tell whether slice times are listed from the last slice of the file to the first."""
+    direction = sidecar.get('SliceEncodingDirection', 'k')
+    if direction not in ('k', 'k-'):
+        raise TimingError(
+            f'SliceEncodingDirection is {direction!r}; "k" or "k-" (third voxel axis) is needed'
+        )
+    return direction == 'k-'

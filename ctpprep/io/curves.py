@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of arterial and venous curves that a user supplies."""
+
+import csv
+import math
+from itertools import pairwise
+from pathlib import Path
+
+from ctpprep.exceptions import SeriesError
+
+LEAST_SAMPLES = 5
+MISSING = ('n/a', '', 'nan')
+
+
+def read_curves(path: Path) -> dict[str, list[float]]:
+    """Read a supplied AIF, and a VOF if there is one.
+
+    Parameters
+    ----------
+    path : Path
+        Table (tsv) with the columns time (s) and aif (HU above baseline); vof is optional and
+        left out if it holds nothing but n/a.
+
+    Returns
+    -------
+    dict of str to list of float
+        ``time``, ``aif`` and perhaps ``vof``.
+
+    Raises
+    ------
+    SeriesError
+        When a column is missing, a cell is no number, or times do not increase.
+    """
+    name = path.name
+    try:
+        with path.open(encoding='utf-8-sig', newline='') as file:
+            rows = list(csv.DictReader(file, delimiter='\t'))
+    except (OSError, UnicodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SeriesError(f'{name} cannot be read as a table ({reason})') from error
+    held = list(rows[0]) if rows else []
+    for column in ('time', 'aif'):
+        if column not in held:
+            shown = ', '.join(map(str, held)) or 'none'
+            raise SeriesError(
+                f'{name} has no column {column} (found: {shown}); a tab-separated table with the '
+                'columns time (s) and aif (HU above baseline) is needed'
+            )
+    curves = {column: _read_column(rows, column, name) for column in ('time', 'aif')}
+    if 'vof' in held and any((row['vof'] or '').lower() not in MISSING for row in rows):
+        curves['vof'] = _read_column(rows, 'vof', name)
+    if len(rows) < LEAST_SAMPLES:
+        raise SeriesError(
+            f'{name} has {len(rows)} rows; at least {LEAST_SAMPLES} samples of the AIF are needed'
+        )
+    for line, (early, late) in enumerate(pairwise(curves['time']), start=3):
+        if late <= early:
+            raise SeriesError(
+                f'{name}: time must increase from row to row, but line {line} has {late:g} s '
+                f'after {early:g} s'
+            )
+    return curves
+
+
+def _read_column(rows: list[dict[str, str]], column: str, name: str) -> list[float]:
+    values = []
+    for line, row in enumerate(rows, start=2):
+        try:
+            value = float(row[column])
+        except (TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise SeriesError(
+                f'{name}: {column} in line {line} is {row[column]!r}; a number is needed'
+            )
+        values.append(value)
+    return values

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images on disk and in memory.
+
+Files keep the voxel order of the user's series (LAS, LPS, ...). Arrays in memory are canonical:
+first axis left to right, second back to front, third feet to head, time last.
+"""
+
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
+
+# ITK counts in LPS, nibabel in RAS
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def load(path, dtype=np.float32):
+    """Read an image in canonical order.
+
+    Parameters
+    ----------
+    path : path-like
+    dtype : dtype or None
+        None keeps the stored type and, for an uncompressed file, leaves the voxels on disk.
+
+    Returns
+    -------
+    array : (X, Y, Z[, T]) array
+    affine : (4, 4) array
+        Of the canonical array, mm RAS.
+    """
+    image = nb.as_closest_canonical(nb.load(path))
+    array = np.asanyarray(image.dataobj)
+    return (array if dtype is None else np.asarray(array, dtype=dtype)), image.affine
+
+
+def load_mask(path):
+    """Read a mask in canonical order.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    (X, Y, Z) array of bool
+    """
+    return load(path, dtype=None)[0] > 0
+
+
+def voxel_size_mm(affine):
+    """Return the size of the voxels of an affine.
+
+    Parameters
+    ----------
+    affine : (4, 4) array
+
+    Returns
+    -------
+    (3,) tuple of float
+        mm.
+    """
+    return tuple(float(size) for size in nb.affines.voxel_sizes(affine))
+
+
+def save(array, affine, path, like, times_s=None):
+    """Write a canonical array in the voxel order of another image.
+
+    Parameters
+    ----------
+    array : (X, Y, Z[, T]) array
+        Booleans are stored as uint8, floats as float32.
+    affine : (4, 4) array
+        Of the canonical array, mm.
+    path : path-like
+        ``.nii`` or ``.nii.gz``.
+    like : path-like
+        Image whose voxel order and form codes are kept.
+    times_s : (T,) array, optional
+        Frame times of a series; their median step becomes ``pixdim[4]``.
+
+    Returns
+    -------
+    str
+        The path, absolute.
+    """
+    model = nb.load(like)
+    order = ornt_transform(axcodes2ornt('RAS'), io_orientation(model.affine))
+    stored = apply_orientation(np.asarray(array), order)
+    stored = stored.astype(np.uint8 if stored.dtype.kind in 'bui' else np.float32, copy=False)
+    image = nb.Nifti1Image(stored, affine @ inv_ornt_aff(order, array.shape[:3]))
+    for name in ('qform', 'sform'):
+        code = int(model.header[f'{name}_code']) or int(model.header['qform_code']) or 1
+        getattr(image, f'set_{name}')(image.affine, code=code)
+    image.header.set_xyzt_units('mm', 'sec')
+    if times_s is not None and len(times_s) > 1:
+        image.header['pixdim'][4] = float(np.median(np.diff(times_s)))
+    path = Path(path).absolute()
+    nb.save(image, path)
+    return str(path)

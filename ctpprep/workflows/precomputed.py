@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The entry with perfusion maps made elsewhere, in place of preprocessing and deconvolution."""
+
+from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from ctpprep.inputs.precomputed import PrecomputedMaps
+from ctpprep.interfaces.precomputed import StandardizeMaps
+from ctpprep.settings import MethodSettings
+
+MADE = ('vessel_mask', 'csf_mask')
+FACTS = ('entry', 'entry_fields', 'baseline_fields', 'brain_ct', 'baseline_ct', 'stand_in')
+# how brain and CSF are found without a CT
+BY_VALUES = 'where the maps have values, closed and filled'
+NO_FLOW = 'voxels of hardly any flow'
+
+
+def init_precomputed_wf(
+    series: PrecomputedMaps, method: MethodSettings, name: str = 'precomputed_wf'
+) -> LiterateWorkflow:
+    """Take maps, and find the masks and the image to mirror that go with them.
+
+    Parameters
+    ----------
+    series : PrecomputedMaps
+    method : MethodSettings
+    name : str
+
+    Returns
+    -------
+    LiterateWorkflow
+        Outputs, as far as there are such maps: ``cbf`` (a fraction if CBF is relative) ``cbv``
+        ``mtt`` ``tmax`` ``ttp``; ``reference`` ``brain_mask`` ``tissue_mask``; ``vessel_mask`` and
+        ``csf_mask`` unless the tissue was supplied; those of `FACTS`.
+    """
+    workflow = LiterateWorkflow(name=name)
+    files = {each: str(file.path) for each, file in (series.maps | series.masks).items()}
+    if series.reference is not None:
+        files |= {'density': str(series.reference.path), 'density_kind': series.reference_kind}
+    standardize_maps = pe.Node(
+        StandardizeMaps(
+            units=series.units,
+            bone_hu=method.bone_hu,
+            csf_hu=method.csf_hu,
+            vessel_ratio=method.vessel_ratio,
+            tissue_density=method.tissue_density,
+            mirror_window_hu=method.mirror_window_hu,
+            **files,
+        ),
+        name='standardize_maps',
+        mem_gb=0.5,
+    )
+    maps = ['cbf' if each == 'rcbf' else each for each in series.maps]
+    made = () if 'tissue_mask' in series.masks else MADE
+    fields = [*maps, 'reference', 'brain_mask', 'tissue_mask', *made, *FACTS]
+    outputnode = pe.Node(IdentityInterface(fields), name='outputnode')
+    workflow.connect([(standardize_maps, outputnode, [(each, each) for each in fields])])
+    workflow.__desc__ = _describe(series, method)
+    return workflow
+
+
+def _describe(series: PrecomputedMaps, method: MethodSettings) -> str:
+    words = {'cbf': 'CBF', 'rcbf': 'relative CBF', 'tmax': 'Tmax'}
+    maps = ', '.join(words.get(each, each.upper()) for each in series.maps)
+    blood = 'CBV' if 'cbv' in series.maps else 'CBF'
+    in_its_stead = f'the map of {blood}, scaled to the window of the registration'
+    mirrored = {
+        'ctpref': 'the reference image that was supplied',
+        'ncct': 'the baseline CT, brought to their grid by its header',
+        '': f'for want of a CT, {in_its_stead}',
+    }[series.reference_kind]
+    brain = (
+        'a mask that was supplied'
+        if 'brain_mask' in series.masks
+        else 'the soft tissue inside the ring of bone in the CT, as far as the maps reach'
+        if series.reference
+        else BY_VALUES
+    )
+    csf = f'voxels below {method.csf_hu:g} HU' if series.reference else NO_FLOW
+    tissue = (
+        'a mask that was supplied, too'
+        if 'tissue_mask' in series.masks
+        else f'brain without vessels (more than {method.vessel_ratio:g} times the median of '
+        f'{blood}) and without CSF ({csf})'
+    )
+    # whether a CT shows the brain and lies on the maps is known when it is read
+    otherwise = ''
+    if series.reference and 'brain_mask' not in series.masks:
+        otherwise = f' If the CT shows no brain, the brain is {BY_VALUES}.'
+    if series.reference_kind == 'ncct':
+        without = '' if 'tissue_mask' in series.masks else f'CSF is then {NO_FLOW}, and '
+        otherwise += (
+            f' A CT that does not lie on the maps is not used: {without}the reference image is '
+            f'{in_its_stead}. Sidecars say which it was.'
+        )
+    return f"""
+### Perfusion maps
+
+The perfusion maps ({maps}) were made elsewhere and taken as they are, on their own grid; how, is
+for their maker to say. Units are those that their sidecars state, or else those in which the
+median over tissue is plausible. The brain is {brain}; tissue is {tissue}. The reference image is
+{mirrored}.{otherwise}
+"""
