@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from ctpprep.cli.folders import check_folders
 from ctpprep.cli.machine import set_environment
 from ctpprep.cli.messages import complain, console
-from ctpprep.cli.parser import make_parser, read_settings
+from ctpprep.cli.parser import make_parser
+from ctpprep.cli.resolve import read_settings
 from ctpprep.cli.run import run_group, run_participants
 from ctpprep.cli.signals import ending_at_once
 from ctpprep.exceptions import CtpprepError, UsageError

@@ -6,7 +6,6 @@ belongs to the machine is left out.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import tomllib
@@ -15,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ctpprep import __version__
-from ctpprep.cli.parser import described, hints, reader, spellings
+from ctpprep.cli.options import key_of, reader, spellings
 from ctpprep.exceptions import UsageError
 from ctpprep.inputs.labels import nearest
-from ctpprep.settings import EXCLUSIVE, MethodSettings, RunSettings
+from ctpprep.settings import EXCLUSIVE, MethodSettings, RunSettings, Setting, declared
 
 # of the machine, not of the run
 MACHINE = (
@@ -27,12 +26,6 @@ MACHINE = (
 )  # fmt: skip
 # of commands that process nothing
 INSTEAD = ('reports_only', 'boilerplate_only', 'dry_run')
-
-
-def key_of(each: dataclasses.Field[Any]) -> str:
-    """Name the key of a setting: its option without dashes in front, '_' within."""
-    option = next(one for one in spellings(each) if one.startswith('--'))
-    return option.removeprefix('--').replace('-', '_')
 
 
 def read_config(path: Path, folders: dict[str, Path]) -> dict[str, Any]:
@@ -61,9 +54,9 @@ def read_config(path: Path, folders: dict[str, Path]) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f'--config-file {path} cannot be read as TOML ({reason})') from error
     known = {
-        key_of(each): (each, hints(settings)[each.name])
+        key_of(setting): setting
         for settings in (RunSettings, MethodSettings)
-        for each in described(settings)
+        for setting in declared(settings).values()
     }
     read = {}
     for written, value in content.items():
@@ -71,42 +64,41 @@ def read_config(path: Path, folders: dict[str, Path]) -> dict[str, Any]:
         if key not in known:
             hint = nearest(key, known, 'keys are options without their dashes')
             raise UsageError(f'--config-file {path.name}: there is no key {written}; {hint}')
-        each, kind = known[key]
+        setting = known[key]
         try:
-            read[each.name] = _convert(each, kind, value, folders)
+            read[setting.name] = _convert(setting, value, folders)
         except (argparse.ArgumentTypeError, ValueError) as error:
             raise UsageError(f'--config-file {path.name}: {written}: {error}') from error
     return read
 
 
-def _convert(each: dataclasses.Field[Any], kind: Any, value: Any, folders: dict[str, Path]) -> Any:
+def _convert(setting: Setting, value: Any, folders: dict[str, Path]) -> Any:
     """Turn a value of TOML into that of a setting."""
-    if each.name == 'derivatives':
+    kind = setting.kind
+    if setting.name == 'derivatives':
         if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
             raise ValueError(f'datasets by name are needed, {{name = "path"}}, got {value!r}')
-        read = reader(each.name, kind, each.metadata['about'])
+        read = reader(setting)
         return tuple(read(f'{name}={_from_role(one, folders)}') for name, one in value.items())
     if typing.get_origin(kind) is tuple:
         inner, values = typing.get_args(kind), value if isinstance(value, list) else [value]
         if inner[-1] is not ... and len(values) != len(inner):
             raise ValueError(f'{len(inner)} values are needed, got {value!r}')
-        return tuple(_convert_one(each, inner[0], one, folders) for one in values)
-    return _convert_one(each, kind, value, folders)
+        return tuple(_convert_one(setting, inner[0], one, folders) for one in values)
+    return _convert_one(setting, kind, value, folders)
 
 
-def _convert_one(
-    each: dataclasses.Field[Any], kind: Any, value: Any, folders: dict[str, Path]
-) -> Any:
+def _convert_one(setting: Setting, kind: Any, value: Any, folders: dict[str, Path]) -> Any:
     words = {bool: 'true or false', int: 'a whole number', float: 'a number'}
     allowed: tuple[type, ...] = {bool: (bool,), int: (int,), float: (int, float)}.get(kind, (str,))
-    if each.name == 'mem_gb':  # with or without its unit
+    if setting.name == 'mem_gb':  # with or without its unit
         allowed = (str, int, float)
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f'{words.get(kind, "a text in quotes")} is needed, got {value!r}')
-    if kind is bool or each.name == 'verbosity':
+    if kind is bool or setting.name == 'verbosity':
         return value
     text = _from_role(str(value), folders) if kind is Path else str(value)
-    return reader(each.name, kind, each.metadata['about'])(text)
+    return reader(setting)(text)
 
 
 def override(read: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -151,22 +143,25 @@ def format_config(method: MethodSettings, run: RunSettings) -> str:
         '# Work folder, processes, memory and plugin belong to the machine and are not told.',
     ]
     stage = ''
-    for settings in (run, method):
-        for each in described(type(settings)):
-            value = getattr(settings, each.name)
-            of_run = settings is run and (value == each.default or each.name in MACHINE + INSTEAD)
-            if of_run:
+    values = method.as_dict()
+    for settings in (RunSettings, MethodSettings):
+        for name, setting in declared(settings).items():
+            about = setting.about
+            of_run = settings is RunSettings
+            value = getattr(run, name) if of_run else values[about.stage][name]
+            if of_run and (value == setting.default or name in MACHINE + INSTEAD):
                 continue
-            about = each.metadata['about']
             if about.stage != stage:
                 stage = about.stage
                 lines += ['', f'# -- {stage}']
             text = _format(value, folders)
             if text is None:
-                lines.append(f'# {key_of(each)}: elsewhere; give {spellings(each)[-1]} again')
+                lines.append(
+                    f'# {key_of(setting)}: elsewhere; give {spellings(setting)[-1]} again'
+                )
             else:
                 unit = f'  # {about.unit}' if about.unit else ''
-                lines.append(f'{key_of(each)} = {text}{unit}')
+                lines.append(f'{key_of(setting)} = {text}{unit}')
     return '\n'.join(lines) + '\n'
 
 

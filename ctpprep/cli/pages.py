@@ -188,15 +188,12 @@ def _of_outputs(each: Any, run: RunSettings) -> list[Any]:
 
 def describe_run(method: MethodSettings, not_run: tuple[str, ...] = ()) -> dict[str, Any]:
     """Tell software and settings; nothing of the machine, since the record travels."""
-    stages = dict.fromkeys(
-        each.metadata['about'].stage for each in dataclasses.fields(MethodSettings)
-    )
-    stages = dict.fromkeys(each for each in stages if each not in not_run)
+    stages = [stage for stage in method.as_dict() if stage not in not_run]
     packages = ('nipype', 'niworkflows', 'antspyx', 'nibabel', 'numpy', 'scipy', 'pybids')
     return {
         'version': __version__,
         'Software': {'ctpprep': __version__}
         | {'Python': '.'.join(map(str, sys.version_info[:3]))}
         | {name: importlib.metadata.version(name) for name in packages},
-        'Settings': {stage: method.stage(stage) for stage in stages},
+        'Settings': method.as_dict(*stages),
     }

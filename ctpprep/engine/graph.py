@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from nipype.interfaces.base import File, InputMultiObject, isdefined
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline.engine import Workflow
 
-from ctpprep.inputs.precomputed import PrecomputedMaps
 from ctpprep.inputs.series import Series
 from ctpprep.interfaces.outputs import WriteDerivatives, WriteFigures
-from ctpprep.workflows.outputs import input_uris
+from ctpprep.workflows.lineage import given_files
+from ctpprep.workflows.outputs import input_files
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def read_graph(workflow: Workflow, series: Series) -> dict[str, Step]:
     import networkx as nx
 
     flat = workflow._create_flat_graph()
-    uris = _uris(series)
+    uris = {path: uri for path, (_, uri) in input_files(series).items()}
     order = list(nx.lexicographical_topological_sort(flat, key=lambda node: node.fullname))
     steps = {}
     for node in order:
@@ -79,7 +78,7 @@ def read_graph(workflow: Workflow, series: Series) -> dict[str, Step]:
             _name(node),
             type(node.interface).__name__,
             dict(sorted(made.items())),
-            {port: uris.get(path, path) for port, path in _given(node)},
+            {port: uris.get(path, path) for port, path in given_files(node)},
             tuple(node.outputs.copyable_trait_names()),
             tuple(_written(node, made, series)),
         )
@@ -108,28 +107,6 @@ def _follow(flat: Any, source: Any, port: str) -> tuple[str, str] | None:
             return None
         ((source, port),) = found
     return _name(source), port
-
-
-def _given(node: Any) -> Iterator[tuple[str, str]]:
-    """List the files that are set on a node."""
-    for port in node.inputs.copyable_trait_names():
-        value, trait = getattr(node.inputs, port), node.inputs.trait(port)
-        if isdefined(value) and (
-            trait.is_trait_type(File) or trait.is_trait_type(InputMultiObject)
-        ):
-            for path in value if isinstance(value, list) else [value]:
-                if isinstance(path, str):
-                    yield port, path
-
-
-def _uris(series: Series) -> dict[str, str]:
-    """Name the files of a series by their BIDS URIs."""
-    if isinstance(series, PrecomputedMaps):
-        return {str(file.path): file.uri for file in series.overrides.values()}
-    uris = {str(file.path): file.uri for file in (series.source, *series.overrides.values())}
-    if series.ncct is not None:
-        uris[str(series.ncct)] = input_uris(series)['ncct']
-    return uris
 
 
 def _written(node: Any, made: dict[str, Any], series: Series) -> Iterator[str]:

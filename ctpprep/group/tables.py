@@ -25,7 +25,7 @@ from ctpprep.exceptions import SeriesError, UsageError
 from ctpprep.inputs.labels import match_labels
 from ctpprep.io.bids import entities
 from ctpprep.io.files import write_atomically, write_json
-from ctpprep.settings import RunSettings
+from ctpprep.settings import RunSettings, flatten
 
 logger = logging.getLogger(__name__)
 
@@ -405,7 +405,7 @@ def read_settings(
                     own = manifest.settings[known[1]]
                 else:
                     own = json.loads(path.read_text(encoding='utf-8')).get('Settings') or {}
-                each.settings |= own
+                each.settings |= flatten(own)
             except (OSError, ValueError, TypeError, AttributeError, LookupError):
                 continue
             stamps[key] = [told, kinds.setdefault(json.dumps(own, sort_keys=True), len(kinds))]

@@ -5,16 +5,14 @@ from pathlib import Path
 
 import numpy as np
 from nipype.interfaces.base import (
-    BaseInterfaceInputSpec,
     File,
-    SimpleInterface,
     TraitedSpec,
     traits,
 )
 
 from ctpprep import figures
 from ctpprep.figures.sources import DRAWN_FROM
-from ctpprep.interfaces._inputs import is_density
+from ctpprep.interfaces.base import StageInputSpec, StageInterface, is_density
 from ctpprep.io.nifti import load, voxel_size_mm
 
 MASKS = (
@@ -33,7 +31,7 @@ FINEST_MM = 0.9
 OTHERS = ('reference', 'reference_reflected', 'homologue_reference', 'hemispheres')
 
 
-class SeriesInputSpec(BaseInterfaceInputSpec):
+class SeriesInputSpec(StageInputSpec):
     """What is shown of a series; what is not there is left out."""
 
     prefix = traits.Str(mandatory=True, desc='start of the file names, as sub-01_ses-1')
@@ -60,8 +58,6 @@ class SeriesInputSpec(BaseInterfaceInputSpec):
 
 
 class _PlotSeriesInputSpec(SeriesInputSpec):
-    core_rcbf = traits.Float(0.3, usedefault=True, desc='threshold of the core, fraction')
-    hypoperfusion_tmax = traits.Float(6.0, usedefault=True, desc='threshold, s')
     probability_global = File(exists=True, desc='of core, fraction')
     probability_local = File(exists=True, desc='of core, fraction')
     confounds = File(exists=True, desc='table of motion, one row a frame')
@@ -72,7 +68,7 @@ class _PlotSeriesOutputSpec(TraitedSpec):
     figures = traits.List(File(exists=True), desc='one SVG a figure')
 
 
-class PlotSeries(SimpleInterface):
+class PlotSeries(StageInterface):
     """Draw every figure whose inputs are there."""
 
     input_spec = _PlotSeriesInputSpec
@@ -84,9 +80,9 @@ class PlotSeries(SimpleInterface):
             **draw_mosaics(
                 images,
                 size_mm,
-                self.inputs.core_rcbf,
-                self.inputs.hypoperfusion_tmax,
-                'HU' if is_density(self.inputs.entry) else '',
+                self.method.lesion.core_rcbf,
+                self.method.lesion.hypoperfusion_tmax,
+                'HU' if is_density(self.load_json('entry')) else '',
             ),
             **self._draw_charts(images, size_mm),
         }
@@ -132,7 +128,7 @@ class PlotSeries(SimpleInterface):
                 images['tmax'],
                 images['hemispheres'],
                 np.ones(images['tmax'].shape, bool) if tissue is None else tissue,
-                self.inputs.hypoperfusion_tmax,
+                self.method.lesion.hypoperfusion_tmax,
                 read_side(self.inputs.volumes),
             )
         return drawn

@@ -18,9 +18,9 @@ from nipype.interfaces.base import (
 )
 from nipype.interfaces.io import add_traits
 
-from ctpprep.interfaces.preprocessing import AIR_HU
 from ctpprep.io.bids import with_sidecars
 from ctpprep.io.files import write_atomically, write_json
+from ctpprep.perfusion.preprocessing import AIR_HU
 
 
 def _write_image(source, path):
@@ -104,12 +104,6 @@ class WriteDerivatives(SimpleInterface):
         }
         if absent:
             sidecar['Sources'] = [uri for uri in sidecar['Sources'] if uri not in absent]
-        for port, names in row.get('settings_if', {}).items():
-            if not isdefined(getattr(self.inputs, port)):
-                kept = {k: v for k, v in sidecar['Settings'].items() if k not in names}
-                sidecar['Settings'] = kept
-        if not sidecar.get('Settings', True):
-            del sidecar['Settings']
         measured = {}
         for name in row['facts']:
             if isdefined(path := getattr(self.inputs, name)):

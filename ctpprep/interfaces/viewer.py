@@ -6,10 +6,10 @@ from pathlib import Path
 
 import nibabel as nb
 import numpy as np
-from nipype.interfaces.base import File, SimpleInterface, TraitedSpec
+from nipype.interfaces.base import File, TraitedSpec
 
 from ctpprep.figures import viewer
-from ctpprep.interfaces import _inputs
+from ctpprep.interfaces.base import StageInterface, is_density
 from ctpprep.interfaces.figures import SeriesInputSpec, read_columns, with_gaps
 from ctpprep.io import nifti
 from ctpprep.perfusion.symmetry import LEFT, RIGHT
@@ -27,7 +27,7 @@ class _PackViewerOutputSpec(TraitedSpec):
     viewer = File(exists=True, desc='maps, masks, homologues and curves, json; none without brain')
 
 
-class PackViewer(SimpleInterface):
+class PackViewer(StageInterface):
     """Pack what is there of a series into the one file that the viewer reads."""
 
     input_spec = _PackViewerInputSpec
@@ -53,7 +53,7 @@ class PackViewer(SimpleInterface):
             self._homologues(),
             self._read_curves(),
             self._read_vessels(),
-            'HU' if _inputs.is_density(self.inputs.entry) else '',
+            'HU' if is_density(self.load_json('entry')) else '',
         )
         path = Path(runtime.cwd) / f'{self.inputs.prefix}_desc-viewer_ctp.json'
         path.write_text(json.dumps(packed, allow_nan=False), encoding='utf-8')

@@ -1,2 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The science: arrays in, arrays out."""
+"""The science: arrays in, maps out.
+
+`compute_maps` runs the whole chain with defaults. Its steps: `estimate_motion`, `correct_motion`,
+`make_masks`, `find_vessels`, `estimate_maps`, `find_mirror`, `normalize`, `segment`. All take a
+`MethodSettings`. Arrays are canonical: first axis left to right, second back to front, third feet
+to head, time last.
+"""
+
+from ctpprep.perfusion.chain import (
+    Mirror,
+    Relative,
+    Result,
+    compute_maps,
+    find_mirror,
+    normalize,
+    segment,
+)
+from ctpprep.perfusion.custom import Deconvolver, Denoiser, Peaks
+from ctpprep.perfusion.estimation import Maps, estimate_maps
+from ctpprep.perfusion.input_functions import InputFunctions, find_vessels
+from ctpprep.perfusion.lesions import Lesions
+from ctpprep.perfusion.overrides import SuppliedCurves, SuppliedMask
+from ctpprep.perfusion.preprocessing import (
+    Corrected,
+    Masks,
+    correct_motion,
+    estimate_motion,
+    make_masks,
+)
+
+__all__ = [
+    'Corrected',
+    'Deconvolver',
+    'Denoiser',
+    'InputFunctions',
+    'Lesions',
+    'Maps',
+    'Masks',
+    'Mirror',
+    'Peaks',
+    'Relative',
+    'Result',
+    'SuppliedCurves',
+    'SuppliedMask',
+    'compute_maps',
+    'correct_motion',
+    'estimate_maps',
+    'estimate_motion',
+    'find_mirror',
+    'find_vessels',
+    'make_masks',
+    'normalize',
+    'segment',
+]

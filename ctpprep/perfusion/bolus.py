@@ -130,6 +130,28 @@ def baseline(ctp, n_baseline, weights):
     return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
+def enhancement(ctp, mask, n_baseline, weights):
+    """Return the curves of a mask above their own baseline.
+
+    Parameters
+    ----------
+    ctp : (X, Y, Z, T) array
+        Corrected series, HU.
+    mask : (X, Y, Z) array of bool
+    n_baseline : int
+        Number of frames before arrival.
+    weights : (T,) array
+        0 for rejected frames.
+
+    Returns
+    -------
+    (V, T) array of float32
+        HU above baseline.
+    """
+    curves = np.asarray(ctp[mask], dtype=np.float32)
+    return curves - baseline(curves, n_baseline, weights)[:, None]
+
+
 def find_missing(ctp, weights):
     """Find voxels that left the field of view in usable frames.
 

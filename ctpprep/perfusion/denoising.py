@@ -117,6 +117,33 @@ def smooth_curves(curves, tissue_mask, pure_mask, sigma_voxels):
     return smooth
 
 
+def smooth_by_pattern(curves, mask, source, slice_pattern, sigma_voxels):
+    """Smooth curves among slices of one sampling pattern: other slices have other sample times.
+
+    Parameters
+    ----------
+    curves : (V, T) array
+        Enhancement of the voxels of `mask`, HU.
+    mask, source : (X, Y, Z) arrays of bool
+        Where curves are wanted, and the voxels they are averaged over.
+    slice_pattern : (Z,) array of int
+    sigma_voxels : (3,) sequence of float
+
+    Returns
+    -------
+    (V, T) array
+    """
+    smooth = np.empty_like(curves)
+    for group in np.unique(slice_pattern):
+        slices = np.flatnonzero(slice_pattern == group)
+        within = mask & (slice_pattern == group)
+        part = np.s_[..., slices[0] : slices[-1] + 1]
+        smooth[within[mask]] = smooth_curves(
+            curves[within[mask]], within[part], (source & within)[part], sigma_voxels
+        )
+    return smooth
+
+
 def low_rank(curves, rank, weights):
     """Keep the few temporal components that explain most of a set of curves.
 

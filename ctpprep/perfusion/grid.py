@@ -104,6 +104,73 @@ def block_affine(affine, factors):
     return np.asarray(affine, dtype=float) @ centre
 
 
+def times_of_blocks(times, factors, shape):
+    """Return the sample times of averaged slices, which are acquired together.
+
+    Parameters
+    ----------
+    times : (Z, T) array
+        s.
+    factors : (3,) sequence of int
+        Block size, voxels.
+    shape : sequence of int
+        Of the series of blocks.
+
+    Returns
+    -------
+    (Z', T) array
+
+    Examples
+    --------
+    >>> times_of_blocks(np.array([[0, 2], [0, 2], [1, 3], [1, 3]]), (1, 1, 2), (9, 9, 2)).tolist()
+    [[0, 2], [1, 3]]
+    """
+    return times[: shape[2] * factors[2] : factors[2]]
+
+
+def voxel_size_mm(affine):
+    """Return the size of the voxels of an affine.
+
+    Parameters
+    ----------
+    affine : (4, 4) array
+
+    Returns
+    -------
+    (3,) tuple of float
+        mm.
+
+    Examples
+    --------
+    >>> voxel_size_mm(np.diag([2, 2, 5, 1]))
+    (2.0, 2.0, 5.0)
+    """
+    columns = np.asarray(affine, dtype=float)[:3, :3]
+    return tuple(float(size) for size in np.sqrt(np.sum(columns**2, axis=0)))
+
+
+def times_by_slice(times, n_slices):
+    """Return the acquisition time of every slice of every frame.
+
+    Parameters
+    ----------
+    times : (T,) or (Z, T) array
+        s; one row where all slices of a frame are acquired at once.
+    n_slices : int
+
+    Returns
+    -------
+    (Z, T) array of float
+
+    Examples
+    --------
+    >>> times_by_slice([0, 2], 3).shape
+    (3, 2)
+    """
+    times = np.asarray(times, dtype=float)
+    return np.broadcast_to(times, (n_slices, times.shape[-1])) if times.ndim == 1 else times
+
+
 def sampling_patterns(sample_times):
     """Group slices that share their acquisition times.
 

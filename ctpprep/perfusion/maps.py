@@ -11,6 +11,7 @@ from ctpprep.perfusion.deconvolution import residue_peak
 
 # voxels per matrix product: bounds the memory of the residue functions
 CHUNK = 32768
+MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
 
 
 def flow(residue_height, hematocrit_factor, tissue_density):
@@ -156,25 +157,63 @@ def perfusion_maps(
         ``ttp`` (s since the start of the scan), and ``cbf_time``, where on the grid of `operator`
         the maximum lies that is CBF (s).
     """
-    maps = {
-        name: np.zeros(len(curves), dtype=np.float32)
-        for name in ('cbf', 'cbv', 'mtt', 'tmax', 'ttp', 'cbf_time')
-    }
+    n_curves = len(curves)
+    height, cbf_time = (np.zeros(n_curves, dtype=np.float32) for _ in range(2))
+    tmax = np.zeros(n_curves)
+    excess = np.broadcast_to(np.float32(excess), n_curves)
+    matrix, tmax_matrix = (op.matrix.T.astype(np.float32) for op in (operator, tmax_operator))
+    for part in _chunks(n_curves):
+        chunk = np.asarray(curves[part], dtype=np.float32)
+        height[part], cbf_time[part] = residue_peak(chunk @ matrix, operator.tau)
+        height[part] = np.maximum(height[part] - excess[part], 0.0)
+        tmax[part] = residue_peak(chunk @ tmax_matrix, tmax_operator.tau)[1]
+    maps = quantify(
+        curves, times, weights, height, tmax - tmax_offset, aif_area, tissue_share,
+        scan_start=scan_start, hematocrit_factor=hematocrit_factor, tissue_density=tissue_density,
+    )  # fmt: skip
+    return maps | {'cbf_time': cbf_time}
+
+
+def quantify(
+    curves, times, weights, height, tmax, aif_area, tissue_share,
+    *, scan_start, hematocrit_factor, tissue_density,
+):  # fmt: skip
+    """Compute the maps from the maximum of each residue function and the area of each curve.
+
+    Parameters
+    ----------
+    curves, times, weights, aif_area, tissue_share
+        As for `perfusion_maps`.
+    height : (V,) array
+        Maximum of the flow-scaled residue function, 1/s.
+    tmax : (V,) array
+        Time of that maximum, s.
+    scan_start, hematocrit_factor, tissue_density : float
+        As for `perfusion_maps`.
+
+    Returns
+    -------
+    dict of (V,) arrays of float32
+        ``cbf`` (mL/100 g/min), ``cbv`` (mL/100 g), ``mtt`` (s), ``tmax`` (s, not below 0) and
+        ``ttp`` (s since the start of the scan).
+    """
+    n_curves = len(curves)
+    maps = {name: np.zeros(n_curves, dtype=np.float32) for name in MAPS}
     area = trapezoid_weights(times, weights)
-    excess = np.broadcast_to(np.float32(excess), len(curves))
-    matrix, tmax_matrix = (each.matrix.T.astype(np.float32) for each in (operator, tmax_operator))
-    for start in range(0, len(curves), CHUNK):
-        part = slice(start, start + CHUNK)
+    for part in _chunks(n_curves):
         chunk = np.asarray(curves[part], dtype=np.float32)
         share = np.asarray(tissue_share[part], dtype=np.float32)
-        height, maps['cbf_time'][part] = residue_peak(chunk @ matrix, operator.tau)
-        height = np.maximum(height - excess[part], 0.0)
-        _, tmax = residue_peak(chunk @ tmax_matrix, tmax_operator.tau)
         volume = blood_volume(chunk @ area, aif_area, hematocrit_factor, tissue_density)
-        maps['cbf'][part] = flow(height, hematocrit_factor, tissue_density) / share
+        maps['cbf'][part] = flow(height[part], hematocrit_factor, tissue_density) / share
         maps['cbv'][part] = volume / share
-        maps['tmax'][part] = np.maximum(tmax - tmax_offset, 0.0)
+        maps['tmax'][part] = np.maximum(tmax[part], 0.0)
         maps['ttp'][part] = time_to_peak(chunk, times, weights) - scan_start
     moving = maps['cbf'] > 0
     maps['mtt'][moving] = 60.0 * maps['cbv'][moving] / maps['cbf'][moving]
     return maps
+
+
+def _chunks(n_curves):
+    """Yield slices of voxels that are computed at once."""
+    for start in range(0, n_curves, CHUNK):
+        yield slice(start, start + CHUNK)

@@ -7,6 +7,8 @@ from scipy.spatial.transform import Rotation
 
 # densities of bone that are compared, HU, and the share of it that must be seen
 BONE_HU = (100.0, 1000.0)
+# densities above this are head
+HEAD_HU = -200.0
 LEAST_SEEN = 0.5
 # sigma through plane of the images that are registered, slices: interpolation between unsmoothed
 # thick slices pulls a registration towards whole slices; more loses what tells slices apart

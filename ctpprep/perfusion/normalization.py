@@ -11,7 +11,7 @@ import numpy as np
 from scipy import fft
 
 from ctpprep.exceptions import PerfusionError
-from ctpprep.perfusion.symmetry import OTHER_SIDE, SIDES
+from ctpprep.perfusion.symmetry import OTHER_SIDE, SIDES, affected_side
 
 # fewer voxels than this are no reference
 LEAST_VOXELS = 100
@@ -45,6 +45,137 @@ class ReferenceTissue:
     tmax_limit: float | None
     normal_share: float
     reason: str = ''
+
+
+@dataclass(frozen=True)
+class GlobalNormalization:
+    """CBF and CBV relative to the global reference.
+
+    Attributes
+    ----------
+    relative : dict of str to (X, Y, Z) array of float32
+        ``rcbf`` and perhaps ``rcbv``, fractions of the reference; 0 outside tissue.
+    reference : ReferenceTissue
+    measured : dict
+        ``affected_side``, ``side_confidence`` (None for a side that was asked for), ``side_rule``,
+        ``tmax_left_s``, ``tmax_right_s``, ``reference``, ``reference_tmax_limit_s``,
+        ``reference_share``, ``normal_share``, ``cbf_reference`` and perhaps ``cbv_reference``.
+    """
+
+    relative: dict
+    reference: ReferenceTissue
+    measured: dict
+
+
+@dataclass(frozen=True)
+class LocalNormalization:
+    """A map relative to the contralateral homologue of each voxel.
+
+    Attributes
+    ----------
+    local : (X, Y, Z) array of float32
+        Fraction of the clipped and smoothed homologue; 0 where it is not assessable.
+    homologue : (X, Y, Z) array of float32
+        Global map at the homologue of each voxel; 0 where that is not tissue.
+    unassessable : (X, Y, Z) array of bool
+        Tissue without a homologue to divide by.
+    """
+
+    local: np.ndarray
+    homologue: np.ndarray
+    unassessable: np.ndarray
+
+
+def normalize_to_reference(cbf, tmax, tissue_mask, hemispheres, settings, cbv=None):
+    """Find the affected side, and divide CBF and CBV by their medians over the global reference.
+
+    Parameters
+    ----------
+    cbf : (X, Y, Z) array
+        mL/100 g/min, or relative.
+    tmax : (X, Y, Z) array
+        s.
+    tissue_mask : (X, Y, Z) array of bool
+    hemispheres : (X, Y, Z) array
+        1 left, 2 right.
+    settings : MethodSettings
+        Branches ``lesion`` and ``normalization``.
+    cbv : (X, Y, Z) array, optional
+        mL/100 g.
+
+    Returns
+    -------
+    GlobalNormalization
+
+    Raises
+    ------
+    PerfusionError
+        If there is no reference tissue, or its median is not above 0.
+    """
+    lesion, method = settings.lesion, settings.normalization
+    side = affected_side(
+        tmax, hemispheres, tissue_mask, hypoperfusion_tmax=lesion.hypoperfusion_tmax
+    )
+    asked = lesion.affected_side if lesion.affected_side in SIDES else None
+    affected = asked or side.side
+    reference = reference_tissue(
+        tmax, hemispheres, tissue_mask, affected, global_reference=method.global_reference,
+        normal_tmax=method.normal_tmax, least_normal_share=method.least_normal_share,
+    )  # fmt: skip
+    measured = {
+        'affected_side': affected,
+        # a side that the user names has no confidence of ours
+        'side_confidence': None if asked else side.confidence,
+        'side_rule': 'asked for' if asked else side.rule,
+        'tmax_left_s': side.tmax_left,
+        'tmax_right_s': side.tmax_right,
+        'reference': reference.rule,
+        'reference_tmax_limit_s': reference.tmax_limit,
+        'reference_share': float(reference.mask.sum() / tissue_mask.sum()),
+        'normal_share': reference.normal_share,
+    }
+    relative = {}
+    for name, values in (('cbf', cbf), ('cbv', cbv)):
+        if values is not None:
+            relative[f'r{name}'], measured[f'{name}_reference'] = normalize_global(
+                values, reference.mask, tissue_mask
+            )
+    return GlobalNormalization(relative, reference, measured)
+
+
+def normalize_to_homologue(relative, mirrored, homologue_tissue, tissue_mask, affine, settings):
+    """Divide a globally normalized map by its clipped and smoothed contralateral homologue.
+
+    Parameters
+    ----------
+    relative : (X, Y, Z) array
+        Globally normalized map, fraction; 0 outside tissue.
+    mirrored : (X, Y, Z) array
+        The same map at the homologue of each voxel, interpolated.
+    homologue_tissue : (X, Y, Z) array
+        Share of tissue at the homologue, interpolated alike.
+    tissue_mask : (X, Y, Z) array of bool
+    affine : (4, 4) array
+        Voxel to patient RAS, mm.
+    settings : MethodSettings
+        Branch ``normalization``.
+
+    Returns
+    -------
+    LocalNormalization
+    """
+    method = settings.normalization
+    # outside tissue the maps are 0: what interpolation mixed in is divided out
+    assessable = homologue_tissue > method.local_least_tissue
+    homologue = np.divide(
+        mirrored, homologue_tissue, out=np.zeros_like(mirrored), where=assessable
+    )
+    local, unassessable = normalize_contralateral(
+        relative, homologue, assessable, tissue_mask, affine, clip=method.local_clip,
+        sigma_mm=method.local_sigma_mm, floor=method.local_floor,
+        least_weight=method.local_least_weight,
+    )  # fmt: skip
+    return LocalNormalization(local, homologue, unassessable)
 
 
 def reference_tissue(

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Masks and arterial curves that a user supplies: brought to our grid, and checked before use."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ctpprep.exceptions import PerfusionError, VesselError
+from ctpprep.perfusion.motion import HEAD_HU
 from ctpprep.perfusion.vessels import LEAST_SNR, curve_features
 
-# densities above this are head
-HEAD_HU = -200.0
 # a mask with less than this share of its voxels on the head is in another space
 LEAST_ON_HEAD = 0.5
 # before contrast arrives an AIF above its baseline stays within this share of its peak
@@ -16,6 +17,71 @@ QUIET_SHARE = 0.2
 CLOCK_S = 8.0
 # a user may know an artery that is too partial-volumed for the automatic search, which asks for 4
 LEAST_OVER_TISSUE = 2.0
+
+
+@dataclass(frozen=True)
+class SuppliedMask:
+    """A mask that a user supplies, on any grid of the same space.
+
+    Attributes
+    ----------
+    voxels : (X, Y, Z) array of bool
+    affine : (4, 4) array
+        Voxel to patient RAS, mm.
+    name : str
+        Name of its file, for messages.
+    """
+
+    voxels: np.ndarray
+    affine: np.ndarray
+    name: str
+
+
+@dataclass(frozen=True)
+class SuppliedCurves:
+    """An AIF that a user supplies, and perhaps a VOF.
+
+    Attributes
+    ----------
+    times, aif : (M,) arrays
+        s on the clock of the series, and HU above baseline.
+    vof : (M,) array, optional
+    name : str
+        Name of the file, for messages.
+    """
+
+    times: np.ndarray
+    aif: np.ndarray
+    vof: np.ndarray | None
+    name: str
+
+
+def place_mask(mask, density, affine, few_voxels=False):
+    """Bring a supplied mask to the grid of a series and check that it lies on the head.
+
+    Parameters
+    ----------
+    mask : SuppliedMask
+    density : (X, Y, Z) array
+        A still image of the series, HU.
+    affine : (4, 4) array
+        Of that image.
+    few_voxels : bool
+        Whether the mask may consist of voxels finer than the grid, none of which may be lost.
+
+    Returns
+    -------
+    (X, Y, Z) array of bool
+
+    Raises
+    ------
+    PerfusionError
+        If the mask is empty or lies elsewhere than the head.
+    """
+    resample = voxels_on_grid if few_voxels else mask_on_grid
+    on_grid = resample(mask.voxels, mask.affine, density.shape, affine)
+    check_mask(mask.voxels, on_grid, density, mask.name)
+    return on_grid
 
 
 def mask_on_grid(mask, affine, shape, grid_affine):

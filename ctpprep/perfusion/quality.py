@@ -18,6 +18,8 @@ VOF_WIDTHS = 1.6
 LOW_FLOW = 0.2
 # smaller cores differ by less than they are wrong, mL
 LEAST_CORE_ML = 10.0
+# the mirrored reference is air where the homologue lies outside the slab
+OUTSIDE_HU = -500.0
 # checks whose doubt means that there is no healthy side to compare with
 BILATERAL = ('healthy_side_hypoperfusion', 'healthy_side_low_flow')
 
@@ -375,3 +377,77 @@ def curve_figures(times, aif, vof, tissue, noise_denoised, arrival, duration):
             if reserve < 0 or vof[-1] < 0.5 * np.max(vof):
                 figures['scan_reserve'] = reserve
     return figures
+
+
+def motion_figures(displacement, weights):
+    """Measure motion.
+
+    Parameters
+    ----------
+    displacement : (T,) array
+        mm against the reference frame.
+    weights : (T,) array
+        0 for rejected frames, whose displacement means nothing.
+
+    Returns
+    -------
+    dict
+        ``displacement_max`` and ``frames_rejected``.
+    """
+    rejected = np.asarray(weights) == 0
+    # the greatest of those that are known
+    usable = np.asarray(displacement, dtype=float)[~rejected]
+    known = usable[np.isfinite(usable)]
+    return {
+        'displacement_max': known.max() if known.size else np.nan,
+        'frames_rejected': rejected.mean(),
+    }
+
+
+def map_figures(
+    tmax, rcbf_global, tissue_mask, hemispheres, voxel_size_mm, normalization, mirror, settings,
+    homologue_reference=None, unassessable=None,
+):  # fmt: skip
+    """Measure maps, coverage, side and homologues.
+
+    Parameters
+    ----------
+    tmax, rcbf_global : (X, Y, Z) arrays
+        s, fraction.
+    tissue_mask : (X, Y, Z) array of bool
+    hemispheres : (X, Y, Z) array
+        1 left, 2 right.
+    voxel_size_mm : (3,) sequence of float
+    normalization, mirror : dict
+        ``measured`` of `GlobalNormalization` and of `MirrorRegistration`.
+    settings : MethodSettings
+        Branch ``lesion``.
+    homologue_reference : (X, Y, Z) array, optional
+        The mirrored reference, brought home, HU.
+    unassessable : (X, Y, Z) array of bool, optional
+        Absent if local maps were withheld.
+
+    Returns
+    -------
+    dict
+    """
+    figures, affected = {}, normalization['affected_side']
+    if homologue_reference is not None and not mirror['withheld']:
+        figures |= asymmetry(tissue_mask, hemispheres, homologue_reference > OUTSIDE_HU)
+    diseased = {
+        'healthy_side_hypoperfusion': tmax > settings.lesion.hypoperfusion_tmax,
+        'healthy_side_low_flow': rcbf_global < LOW_FLOW,
+    }
+    for name, mask in diseased.items():
+        figures[name] = healthy_side_share(mask, tissue_mask, hemispheres, affected)
+    slices = np.count_nonzero(tissue_mask.any(axis=(0, 1)))
+    return figures | {
+        'coverage': slices * voxel_size_mm[2],
+        'normal_tissue': normalization['normal_share'],
+        'mirror_similarity': mirror['mirror_similarity'],
+        'mirror_folding': mirror['mirror_folding'],
+        'unassessable': None if unassessable is None else unassessable.sum() / tissue_mask.sum(),
+        'side_confidence': normalization['side_confidence'],
+        'tmax_at_zero': (tmax[tissue_mask] == 0).mean(),
+        'healthy_side_tmax': normalization[f'tmax_{OTHER_SIDE[affected]}_s'],
+    }

@@ -21,13 +21,12 @@ from nipype.pipeline.engine.utils import load_resultfile
 
 from ctpprep import __version__
 from ctpprep.engine.hashes import hash_file
-from ctpprep.inputs.precomputed import PrecomputedMaps
-from ctpprep.inputs.series import CTPSeries, Series
+from ctpprep.inputs.series import Series
 from ctpprep.io.bids import bids_uri, with_sidecars
 from ctpprep.io.description import read_container
 from ctpprep.io.files import write_json
-from ctpprep.settings import MethodSettings, RunSettings
-from ctpprep.workflows.outputs import input_uris
+from ctpprep.settings import MethodSettings, RunSettings, flatten
+from ctpprep.workflows.outputs import input_files
 
 FOLDER = 'prov'
 LONGEST = 1000  # characters of a parameter; longer ones are told by their SHA-256
@@ -221,7 +220,7 @@ class _Graph:
         self.records: dict[str, dict[str, Any]] = {}
         self.run, self.base, self.began = run, base, began
         self.given = {
-            str(path): (uri, name) for each in series for name, path, uri in _given_files(each)
+            path: (uri, name) for each in series for path, (name, uri) in input_files(each).items()
         }
         self.ids: dict[str, str] = {}  # of files, by their paths
 
@@ -256,9 +255,12 @@ class _Graph:
         """Add a step with the files it was given and those it made."""
         identity = f'run:{step.name}'
         used: dict[str, str] = {}
-        parameters = {}
+        parameters: dict[str, Any] = {}
+        settings = flatten(step.inputs.get('settings') or {})
+        for name, value in settings.items():
+            parameters[f'parameter:{_word(name)}'] = _parameter(value)
         for port, value in step.inputs.items():
-            if step.writes and port in ('rows', 'output_dir', 'folder'):
+            if port == 'settings' or (step.writes and port in ('rows', 'output_dir', 'folder')):
                 continue
             inside = list(_paths(value, port))
             for name, path in inside:
@@ -323,22 +325,6 @@ def _measured(path: Path) -> dict[str, Any]:
     }
 
 
-def _given_files(series: Series) -> Iterator[tuple[str, Path, str]]:
-    """List what a series is made from: quantity, file, BIDS URI."""
-    uris = input_uris(series)
-    if isinstance(series, PrecomputedMaps):
-        for name, file in (series.maps | series.masks).items():
-            yield name, file.path, file.uri
-        if series.reference:
-            yield 'reference', series.reference.path, series.reference.uri
-        return
-    for piece, file in series.overrides.items():
-        yield piece, file.path, file.uri
-    yield 'ctp', series.source.path, series.source.uri
-    if isinstance(series, CTPSeries) and series.ncct is not None:
-        yield 'ncct', series.ncct, uris['ncct']
-
-
 def write_provenance(
     workflow: Workflow,
     series: Sequence[Series],
@@ -381,7 +367,7 @@ def write_provenance(
     graph.records[agents['ctpprep']]['Version'] = __version__
     if container := read_container():
         graph.records[agents['ctpprep']]['Container'] = f'{container["Type"]}:{container["Tag"]}'
-    settings = {f'parameter:{name}': _parameter(v) for name, v in method.as_dict().items()}
+    settings = {f'parameter:{name}': _parameter(value) for name, value in method.flat().items()}
     graph.records['run:ctpprep'] = {
         'Id': 'run:ctpprep', 'Type': 'Activity', 'Label': 'ctpprep',
         'StartedAtTime': datetime.fromtimestamp(began, UTC).isoformat(),

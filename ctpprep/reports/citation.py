@@ -98,7 +98,7 @@ def write_equations(method: MethodSettings, maps_alone: bool = False) -> str:
     text = EQUATIONS.read_text(encoding='utf-8')
     if maps_alone:
         text = text[text.index(MAPS_ALONE) :]
-    return text.format(**{name: _shown(value) for name, value in method.as_dict().items()})
+    return text.format(**{name: _shown(value) for name, value in method.flat().items()})
 
 
 def _shown(value: Any) -> Any:

@@ -15,7 +15,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,7 @@ from ctpprep.perfusion.symmetry import WITHHELD
 from ctpprep.perfusion.volumes import COLUMNS
 from ctpprep.reports.methods import references, render_methods
 from ctpprep.reports.viewer import find_viewers, load_scripts
-from ctpprep.settings import MethodSettings
+from ctpprep.settings import MethodSettings, declared, flatten
 
 TEMPLATES = Path(__file__).parents[1] / 'resources' / 'report'
 #: What is shown, in the order in which a reader of perfusion looks: file, title, explanation.
@@ -354,11 +354,11 @@ def read_settings_used(folder: Path) -> dict[str, Any]:
     dict
         Values by the name of the setting, as `MethodSettings` takes them.
     """
-    known = {each.name for each in fields(MethodSettings)}
+    known = declared(MethodSettings)
     used: dict[str, Any] = {}
     for path in sorted(folder.rglob('*.json')):
         told = json.loads(path.read_text(encoding='utf-8'))
-        used |= told.get('Settings', {}) if isinstance(told, dict) else {}
+        used |= flatten(told.get('Settings', {})) if isinstance(told, dict) else {}
     return {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in used.items()

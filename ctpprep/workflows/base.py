@@ -3,7 +3,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from niworkflows.engine.workflows import LiterateWorkflow
 
@@ -14,6 +13,7 @@ from ctpprep.perfusion.grid import block_factors
 from ctpprep.settings import LEAST_GB, MethodSettings, RunSettings
 from ctpprep.workflows.coregistration import init_coregistration_wf
 from ctpprep.workflows.deconvolution import init_deconvolution_wf
+from ctpprep.workflows.lineage import Graph
 from ctpprep.workflows.normalization import init_normalization_wf
 from ctpprep.workflows.outputs import init_writer
 from ctpprep.workflows.precomputed import init_precomputed_wf
@@ -80,7 +80,7 @@ def init_series_wf(
         stages = {'precomputed': init_precomputed_wf(series, method)}
         quantities = quantities if 'cbv' in series.maps else ('rcbf',)
         # whose Tmax it is, is not known: there is none without calibration
-        method = replace(method, tmax_calibration=False)
+        method = method.change(tmax_calibration=False)
     else:
         mem_gb = working_gb(series, method)
         stages = {
@@ -96,11 +96,8 @@ def init_series_wf(
     if isinstance(series, CTPSeries) and series.ncct is not None:
         stages['coregistration'] = init_coregistration_wf(series, method)
     # a port is fed by the stage that puts out a quantity of its name; without one it stays empty
-    makers = {
-        quantity: stage
-        for name, stage in stages.items()
-        for quantity in stage.get_node('outputnode').outputs.copyable_trait_names()
-    }
+    graph = Graph(stages)
+    makers = {port: stages[name] for port, name in graph.makers.items()}
     for stage in stages.values():
         if (inputnode := stage.get_node('inputnode')) is None:
             continue
@@ -109,7 +106,7 @@ def init_series_wf(
                 workflow.connect(makers[port], f'outputnode.{port}', stage, f'inputnode.{port}')
     for name in stages:
         held = 4 * mem_gb if name == 'preprocessing' else 0.0  # it alone writes a series
-        writer = init_writer(series, method, run, name, LEAST_GB + held)
+        writer = init_writer(series, method, run, name, graph, LEAST_GB + held)
         for port in writer.interface.names:
             if port in makers:
                 workflow.connect(makers[port], f'outputnode.{port}', writer, port)
@@ -140,8 +137,8 @@ def working_gb(series: CTPSeries, method: MethodSettings) -> float:
     factors = block_factors(
         series.voxel_size_mm,
         series.sample_times,
-        method.working_in_plane_mm,
-        method.working_slice_mm,
+        method.grid.working_in_plane_mm,
+        method.grid.working_slice_mm,
     )
     sizes = [size // factor for size, factor in zip(series.shape, factors, strict=True)]
     return math.prod(sizes) * len(series.frame_times) * 4 / 1e9

@@ -31,8 +31,7 @@ def init_coregistration_wf(
     register_ncct = pe.Node(
         RegisterNCCT(
             ncct=str(series.ncct),
-            random_seed=method.random_seed,
-            **method.stage('coregistration'),
+            settings=method.as_dict('coregistration', 'random'),
         ),
         name='register_ncct',
         mem_gb=1.5,

@@ -7,6 +7,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from ctpprep.inputs.series import CTPSeries
 from ctpprep.interfaces.deconvolution import Deconvolve, FindVessels
+from ctpprep.perfusion.custom import digests
 from ctpprep.settings import MethodSettings
 
 INPUTS = (
@@ -45,13 +46,19 @@ def init_deconvolution_wf(
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(IdentityInterface(list(INPUTS)), name='inputnode')
     find_vessels = pe.Node(
-        FindVessels(**method.stage('vessels')), name='find_vessels', mem_gb=0.3 + 6 * mem_gb
+        FindVessels(settings=method.as_dict('vessels')),
+        name='find_vessels',
+        mem_gb=0.3 + 6 * mem_gb,
     )
     for piece in ('curves', 'aif_mask'):
         if file := series.overrides.get(piece):
             setattr(find_vessels.inputs, f'supplied_{piece}', str(file.path))
     deconvolve = pe.Node(
-        Deconvolve(num_threads=threads, **method.stage('denoising', 'deconvolution')),
+        Deconvolve(
+            settings=method.as_dict('denoising', 'deconvolution', 'kinetics'),
+            functions=digests(method),
+            num_threads=threads,
+        ),
         name='deconvolve',
         mem_gb=0.3 + 6 * mem_gb,
     )
@@ -72,65 +79,78 @@ def init_deconvolution_wf(
 
 
 def _describe(series: CTPSeries, method: MethodSettings) -> str:
-    x, _, z = method.denoise_sigma_mm
+    smoother = method.denoising
+    tikhonov = method.deconvolution
+    kinetics = method.kinetics
+    vessels = method.vessels
+    x, _, z = smoother.denoise_sigma_mm
     smoothing = (
         'smoothed over tissue off vessels and bone (normalized convolution [@wack2014], sigma '
         f'{x:g} mm in plane and {z:g} mm through plane)'
     )
-    x, _, z = method.denoise_reach_mm
+    x, _, z = smoother.denoise_reach_mm
     denoising = {
         'none': 'used without denoising',
         'smooth': smoothing,
-        'lowrank': f'{smoothing} and reduced to {method.denoise_rank} temporal components',
-        'similarity': f'reduced to {method.denoise_rank} temporal components, whose scores were '
+        'lowrank': f'{smoothing} and reduced to {smoother.denoise_rank} temporal components',
+        'similarity': f'reduced to {smoother.denoise_rank} temporal components, whose scores were '
         'averaged in two passes over tissue off vessels and bone, with weights that fall with distance '
         f'(sigma {x:g} mm in plane and {z:g} mm through plane), with the difference of density '
-        f'({method.denoise_density_hu:g} HU) and with that of the smoothed curves '
-        f'({method.denoise_curve_tolerance:g} times their noise), after [@mendrik2011; @wack2014]',
-    }[method.denoise]
+        f'({smoother.denoise_density_hu:g} HU) and with that of the smoothed curves '
+        f'({smoother.denoise_curve_tolerance:g} times their noise), after [@mendrik2011; @wack2014]',
+    }.get(smoother.denoise)
+    if denoising is None:
+        denoising = f'denoised by a function of the user, {smoother.denoise}'
     chosen = (
-        f'lambda {method.lambda_rel:g} of the largest singular value'
-        if method.lambda_rel
+        f'lambda {tikhonov.lambda_rel:g} of the largest singular value'
+        if tikhonov.lambda_rel
         else 'lambda chosen by generalized cross-validation [@golub1979]'
     )
     share = (
         ' CBF and CBV were divided by the share of tissue in the voxel, estimated from its density.'
-        if method.partial_volume
+        if tikhonov.partial_volume
         else ''
     )
     calibration = (
         "From Tmax the operator's own response was subtracted (exponential residue function of "
-        f'{method.calibration_mtt:g} s, no delay).'
-        if method.tmax_calibration
+        f'{tikhonov.calibration_mtt:g} s, no delay).'
+        if tikhonov.tmax_calibration
         else 'Tmax was not calibrated.'
     )
     excess = (
         ' From the maximum that is CBF was subtracted what noise adds to it, as estimated by adding noise '
         'of the same kind once more [@efron1979].'
-        if method.cbf_noise_correction and method.denoise != 'none'
+        if tikhonov.cbf_noise_correction and smoother.denoise != 'none'
         else ''
     )
-    scaling = ', its area scaled to that of the VOF' if method.aif_scaling == 'vof' else ''
+    scaling = ', its area scaled to that of the VOF' if vessels.aif_scaling == 'vof' else ''
     if 'curves' in series.overrides:
         aif = 'a curve that was supplied'
     elif 'aif_mask' in series.overrides:
         aif = 'the mean of voxels that were supplied'
     else:
         aif = (
-            f'the mean of up to {method.aif_voxels} voxels whose curves are highest, earliest and '
+            f'the mean of up to {vessels.aif_voxels} voxels whose curves are highest, earliest and '
             'narrowest, as high as the strongest voxels of that shape'
         )
     beside = ' unless it was supplied, too' if 'curves' in series.overrides else ''
+    if tikhonov.deconvolution_method == 'tikhonov':
+        deconvolution = f"""They were deconvolved on their
+true sample times by Tikhonov regularization [@calamante2003] (derivative of order
+{tikhonov.penalty_order}, {chosen}; {tikhonov.tmax_lambda_ratio:g} times as much for Tmax) on a residue
+grid of {tikhonov.residue_step:g} s that begins {tikhonov.residue_lead:g} s before zero, which makes
+the result insensitive to delay. CBF, CBV, MTT and Tmax follow from the residue function"""
+    else:
+        excess = calibration = ''
+        deconvolution = f"""They were deconvolved on their
+true sample times by a function of the user, {tikhonov.deconvolution_method}, in place of Tikhonov
+regularization. CBF, CBV, MTT and Tmax follow from the maximum of the residue function"""
     return f"""
 ### Perfusion maps
 
 The arterial input function is {aif}{scaling}; the venous output function is the mean of the voxels
 with the largest area among those that fill later{beside}.
-Tissue curves were {denoising}. They were deconvolved on their
-true sample times by Tikhonov regularization [@calamante2003] (derivative of order
-{method.penalty_order}, {chosen}; {method.tmax_lambda_ratio:g} times as much for Tmax) on a residue
-grid of {method.residue_step:g} s that begins {method.residue_lead:g} s before zero, which makes
-the result insensitive to delay. CBF, CBV, MTT and Tmax follow from the residue function
-[@fieselmann2011; @ostergaard1996] with k_H = {method.hematocrit_factor:g} and
-rho = {method.tissue_density:g} g/mL.{excess}{share} {calibration}
+Tissue curves were {denoising}. {deconvolution}
+[@fieselmann2011; @ostergaard1996] with k_H = {kinetics.hematocrit_factor:g} and
+rho = {kinetics.tissue_density:g} g/mL.{excess}{share} {calibration}
 """

@@ -41,16 +41,9 @@ def init_normalization_wf(
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(IdentityInterface(list(INPUTS)), name='inputnode')
     normalize_global = pe.Node(
-        NormalizeGlobal(
-            affected_side=method.affected_side,
-            global_reference=method.global_reference,
-            normal_tmax=method.normal_tmax,
-            least_normal_share=method.least_normal_share,
-            hypoperfusion_tmax=method.hypoperfusion_tmax,
-        ),
+        NormalizeGlobal(settings=method.as_dict('lesion', 'normalization')),
         name='normalize_global',
     )
-    apply_mirror = pe.Node(ApplyMirror(), name='apply_mirror', mem_gb=0.5)
     fields = [f'{q}_{kind}' for q in quantities for kind in ('global', 'mirrored', 'local')]
     outputnode = pe.Node(
         IdentityInterface([*fields, 'unassessable_mask', *FACTS]), name='outputnode'
@@ -59,24 +52,19 @@ def init_normalization_wf(
         (inputnode, normalize_global, [
             (port, port) for port in ('cbf', 'cbv', 'tmax', 'tissue_mask', 'hemispheres')
         ]),
-        (inputnode, apply_mirror, [('mirror_to_reference', 'transform')]),
-        (normalize_global, apply_mirror, [(f'{q}_global', f'{q}_global') for q in quantities]),
         (normalize_global, outputnode, [(port, port) for port in FACTS]),
     ])  # fmt: skip
     for quantity in quantities:
+        apply_mirror = pe.Node(ApplyMirror(), name=f'apply_mirror_{quantity}', mem_gb=0.5)
         node = pe.Node(
-            NormalizeContralateral(
-                local_clip=method.local_clip,
-                local_sigma_mm=method.local_sigma_mm,
-                local_floor=method.local_floor,
-                local_least_tissue=method.local_least_tissue,
-                local_least_weight=method.local_least_weight,
-            ),
+            NormalizeContralateral(settings=method.as_dict('normalization')),
             name=f'normalize_contralateral_{quantity}',
         )
         workflow.connect([
             (normalize_global, node, [(f'{quantity}_global', 'relative')]),
-            (apply_mirror, node, [(f'{quantity}_mirrored', 'mirrored')]),
+            (normalize_global, apply_mirror, [(f'{quantity}_global', 'relative')]),
+            (inputnode, apply_mirror, [('mirror_to_reference', 'transform')]),
+            (apply_mirror, node, [('mirrored', 'mirrored')]),
             (inputnode, node, [('homologue_tissue', 'homologue_tissue'),
                                ('tissue_mask', 'tissue_mask')]),
             (normalize_global, outputnode, [(f'{quantity}_global', f'{quantity}_global')]),
@@ -90,26 +78,27 @@ def init_normalization_wf(
 
 
 def _describe(method: MethodSettings) -> str:
+    normal = method.normalization
     reference = (
-        f'tissue with Tmax within {method.normal_tmax:g} s [@amukotuwa2019]'
-        if method.global_reference == 'normal-tmax'
+        f'tissue with Tmax within {normal.normal_tmax:g} s [@amukotuwa2019]'
+        if normal.global_reference == 'normal-tmax'
         else 'the contralateral hemisphere'
     )
     instead = (
-        f' Where less than {method.least_normal_share:.0%} of tissue is within that, it is the '
+        f' Where less than {normal.least_normal_share:.0%} of tissue is within that, it is the '
         'tissue of the unaffected hemisphere whose Tmax exceeds its 10th percentile there by up '
-        f'to {max(method.normal_tmax - EARLY_TMAX, 0):g} s; the sidecars and the volumes of the '
+        f'to {max(normal.normal_tmax - EARLY_TMAX, 0):g} s; the sidecars and the volumes of the '
         'report say where this was so.'
-        if method.global_reference == 'normal-tmax' and method.least_normal_share > 0
+        if normal.global_reference == 'normal-tmax' and normal.least_normal_share > 0
         else ''
     )
-    x, y, z = method.local_sigma_mm
+    x, y, z = normal.local_sigma_mm
     return f"""
 ### Normalization
 
 Global normalization divides CBF and CBV by their median over {reference}.{instead} Local normalization
 [@rau2024] divides the global map by its value at the contralateral homologue, capped at
-{method.local_clip:.0%} and smoothed over tissue (Gaussian of sigma {x:g} x {y:g} x {z:g} mm in
-patient axes); tissue whose smoothed homologue is below {method.local_floor:.0%} is not assessable.
+{normal.local_clip:.0%} and smoothed over tissue (Gaussian of sigma {x:g} x {y:g} x {z:g} mm in
+patient axes); tissue whose smoothed homologue is below {normal.local_floor:.0%} is not assessable.
 Local normalization supplements the global one and does not replace it.
 """

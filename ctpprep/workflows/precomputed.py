@@ -41,11 +41,7 @@ def init_precomputed_wf(
     standardize_maps = pe.Node(
         StandardizeMaps(
             units=series.units,
-            bone_hu=method.bone_hu,
-            csf_hu=method.csf_hu,
-            vessel_ratio=method.vessel_ratio,
-            tissue_density=method.tissue_density,
-            mirror_window_hu=method.mirror_window_hu,
+            settings=method.as_dict('masks', 'kinetics', 'symmetry'),
             **files,
         ),
         name='standardize_maps',
@@ -77,11 +73,11 @@ def _describe(series: PrecomputedMaps, method: MethodSettings) -> str:
         if series.reference
         else BY_VALUES
     )
-    csf = f'voxels below {method.csf_hu:g} HU' if series.reference else NO_FLOW
+    csf = f'voxels below {method.masks.csf_hu:g} HU' if series.reference else NO_FLOW
     tissue = (
         'a mask that was supplied, too'
         if 'tissue_mask' in series.masks
-        else f'brain without vessels (more than {method.vessel_ratio:g} times the median of '
+        else f'brain without vessels (more than {method.masks.vessel_ratio:g} times the median of '
         f'{blood}) and without CSF ({csf})'
     )
     # whether a CT shows the brain and lies on the maps is known when it is read

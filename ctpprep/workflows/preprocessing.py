@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the raw series to the corrected series and the masks."""
 
+from typing import Any
+
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from ctpprep.inputs.overrides import describe_overrides
 from ctpprep.inputs.series import CTPSeries
-from ctpprep.interfaces.overrides import LoadCorrected
 from ctpprep.interfaces.preprocessing import (
     CorrectMotion,
     EstimateMotion,
+    LoadCorrected,
     MakeMasks,
     PrepareSeries,
 )
@@ -54,23 +56,23 @@ def init_preprocessing_wf(
         PrepareSeries(
             ctp=str(series.source.path),
             sample_times=[list(row) for row in series.sample_times],
-            **method.stage('grid'),
+            settings=method.as_dict('grid'),
         ),
         name='prepare_series',
         mem_gb=OWN_GB + 2 * mem_gb,
     )
     ready = 'ctp_corrected' in series.overrides
     corrector = LoadCorrected if ready else CorrectMotion
-    correction = {'motion_reject_similarity': method.motion_reject_similarity}
+    correction: dict[str, Any] = {'settings': method.as_dict('motion')}
     if not ready:
-        correction |= {'motion_skip_mm': method.motion_skip_mm, 'num_threads': threads}
+        correction['num_threads'] = threads
     correct_motion = pe.Node(
         corrector(**correction),
         name='load_corrected' if ready else 'correct_motion',
         mem_gb=OWN_GB + 3 * mem_gb,
     )
     make_masks = pe.Node(
-        MakeMasks(**method.stage('masks')), name='make_masks', mem_gb=OWN_GB + 4 * mem_gb
+        MakeMasks(settings=method.as_dict('masks')), name='make_masks', mem_gb=OWN_GB + 4 * mem_gb
     )
     if mask := series.overrides.get('brain_mask'):
         make_masks.inputs.supplied_brain_mask = str(mask.path)
@@ -92,15 +94,9 @@ def init_preprocessing_wf(
                                       ('confounds', 'confounds')]),
         *((node, outputnode, [(port, port) for port in ports]) for node, ports in outputs.items()),
     ])  # fmt: skip
-    if method.motion_correction and not ready:
+    if method.motion.motion_correction and not ready:
         estimate_motion = pe.Node(
-            EstimateMotion(
-                motion_grid_mm=method.motion_grid_mm,
-                motion_window_hu=method.motion_window_hu,
-                motion_smoothing_mm=list(method.motion_smoothing_mm),
-                motion_reject_similarity=method.motion_reject_similarity,
-                num_threads=threads,
-            ),
+            EstimateMotion(settings=method.as_dict('motion'), num_threads=threads),
             name='estimate_motion',
             mem_gb=OWN_GB + 2 * mem_gb,
         )
@@ -117,12 +113,12 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
     brain = (
         'The brain is a mask that was supplied.'
         if 'brain_mask' in series.overrides
-        else f'The brain is the soft tissue inside the ring of bone (> {method.bone_hu:g} HU), with '
+        else f'The brain is the soft tissue inside the ring of bone (> {method.masks.bone_hu:g} HU), with '
         'sulci and ventricles, without the outer rim of CSF.'
     )
     moved = (
         'The series was supplied motion-corrected; frames whose skull correlated with that of the '
-        f'first by less than {method.motion_reject_similarity:g} were left out.'
+        f'first by less than {method.motion.motion_reject_similarity:g} were left out.'
     )
     motion = (
         moved
@@ -130,18 +126,18 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
         else 'Every frame was registered rigidly by robust least squares (inverse compositional '
         '[@baker2004]) to the first frame whose skull most others then matched, and frames whose '
         'skull still correlated with that of this reference frame by less than '
-        f'{method.motion_reject_similarity:g} were left out. A series in which no frame had moved '
-        f'by more than {method.motion_skip_mm:g} mm was not resampled.'
-        if method.motion_correction
+        f'{method.motion.motion_reject_similarity:g} were left out. A series in which no frame had moved '
+        f'by more than {method.motion.motion_skip_mm:g} mm was not resampled.'
+        if method.motion.motion_correction
         else 'Head motion was not corrected.'
     )
     return f"""
 ### Preprocessing
 
-Voxels were averaged in plane while they stayed within {method.working_in_plane_mm:g} mm, and thin
-slices acquired together to about {method.working_slice_mm:g} mm. {motion} The reference image is
+Voxels were averaged in plane while they stayed within {method.grid.working_in_plane_mm:g} mm, and thin
+slices acquired together to about {method.grid.working_slice_mm:g} mm. {motion} The reference image is
 the mean of the corrected frames before contrast. {brain} Voxels
-that enhance more than {method.vessel_ratio:g} times the median of brain count as vessels, voxels
-below {method.csf_hu:g} HU in the time average as CSF; neither counts as tissue. AIF and VOF are
-looked for at least {method.bone_margin_mm:g} mm off the bone. {describe_overrides(series)}
+that enhance more than {method.masks.vessel_ratio:g} times the median of brain count as vessels, voxels
+below {method.masks.csf_hu:g} HU in the time average as CSF; neither counts as tissue. AIF and VOF are
+looked for at least {method.masks.bone_margin_mm:g} mm off the bone. {describe_overrides(series)}
 """

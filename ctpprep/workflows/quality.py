@@ -58,20 +58,11 @@ def init_quality_wf(
     ports = list(dict.fromkeys((*CHECKED, *drawn, *viewed)))
     inputnode = pe.Node(IdentityInterface(ports), name='inputnode')
     assess_quality = pe.Node(
-        AssessQuality(
-            hypoperfusion_tmax=method.hypoperfusion_tmax,
-            mirror_least_similarity=method.mirror_least_similarity,
-            map_least_similarity=method.map_least_similarity,
-            mirror_most_folding=method.mirror_most_folding,
-        ),
+        AssessQuality(settings=method.as_dict('lesion', 'symmetry')),
         name='assess_quality',
     )
     plot_series = pe.Node(
-        PlotSeries(
-            prefix=series.prefix,
-            core_rcbf=method.core_rcbf,
-            hypoperfusion_tmax=method.hypoperfusion_tmax,
-        ),
+        PlotSeries(prefix=series.prefix, settings=method.as_dict('lesion')),
         name='plot_series',
         mem_gb=0.5,
     )

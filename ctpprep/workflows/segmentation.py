@@ -48,23 +48,20 @@ def init_segmentation_wf(
     inputnode = pe.Node(
         IdentityInterface([*MAPS, *DENSITIES, *MEASURED, 'cbf_noise']), name='inputnode'
     )
-    settings = method.stage('segmentation')
-    segment_lesions = pe.Node(SegmentLesions(**settings), name='segment_lesions')
-    find_hypodense = pe.Node(FindHypodense(**method.stage('hypodensity')), name='find_hypodense')
+    lesion = ('lesion', 'segmentation')
+    segment_lesions = pe.Node(
+        SegmentLesions(settings=method.as_dict(*lesion)), name='segment_lesions'
+    )
+    find_hypodense = pe.Node(
+        FindHypodense(settings=method.as_dict('hypodensity')), name='find_hypodense'
+    )
     estimate_uncertainty = pe.Node(
-        EstimateUncertainty(
-            random_seed=method.random_seed, **settings, **method.stage('uncertainty')
-        ),
+        EstimateUncertainty(settings=method.as_dict(*lesion, 'uncertainty', 'random')),
         name='estimate_uncertainty',
         mem_gb=0.5,
     )
     measure_volumes = pe.Node(
-        MeasureVolumes(
-            tmax_calibration=method.tmax_calibration,
-            tmax_thresholds=list(method.tmax_thresholds),
-            rcbf_thresholds=list(method.rcbf_thresholds),
-            **settings,
-        ),
+        MeasureVolumes(settings=method.as_dict(*lesion, 'volumes', 'deconvolution')),
         name='measure_volumes',
     )
     outputnode = pe.Node(
@@ -91,32 +88,37 @@ def init_segmentation_wf(
 
 
 def _describe(method: MethodSettings, noise: bool) -> str:
+    cleaning = method.segmentation
+    lesion = method.lesion
+    interval = method.uncertainty
+    hypodensity = method.hypodensity
+    tikhonov = method.deconvolution
     side = {
         'auto': 'the affected hemisphere (the one with the greater median Tmax or, where the medians '
         f'were less than {CLEAR_S:g} s apart, the one with at least {TIMES_LARGER:g} times the '
         'hypoperfused tissue of the other)',
         'both': 'both hemispheres',
-    }.get(method.affected_side, f'the {method.affected_side} hemisphere, as asked for')
+    }.get(lesion.affected_side, f'the {lesion.affected_side} hemisphere, as asked for')
     uncalibrated = (
         ' Volumes of Tmax are also given without its calibration.'
-        if method.tmax_calibration
+        if tikhonov.tmax_calibration
         else ''
     )
     cleaned = (
-        f' Connected lesions below {method.least_lesion_ml:g} mL were removed.'
-        if method.least_lesion_ml
+        f' Connected lesions below {cleaning.least_lesion_ml:g} mL were removed.'
+        if cleaning.least_lesion_ml
         else ''
     )
-    if method.rim_mm:
+    if cleaning.rim_mm:
         cleaned += (
-            f' So were lesions of which less than {method.rim_deep_share:.0%} lies deeper than '
-            f'{method.rim_mm:g} mm below the surface of the brain or the ends of the slab, unless they '
-            f'meet hypoperfusion or {method.slab_end_ml:g} mL of them lie in the end slices.'
+            f' So were lesions of which less than {cleaning.rim_deep_share:.0%} lies deeper than '
+            f'{cleaning.rim_mm:g} mm below the surface of the brain or the ends of the slab, unless they '
+            f'meet hypoperfusion or {cleaning.slab_end_ml:g} mL of them lie in the end slices.'
         )
     restricted = (
         'Core is then restricted to hypoperfusion, unlike in the paper, which may leave smaller pieces; the '
         'table gives its volume before that, too.'
-        if method.core_within_hypoperfusion
+        if cleaning.core_within_hypoperfusion
         else 'Core is not restricted to hypoperfusion; the table gives the part of it that is.'
     )
     sure = ''
@@ -126,21 +128,22 @@ def _describe(method: MethodSettings, noise: bool) -> str:
             'deconvolution to relative CBF; it gives the probability of each voxel to lie below the '
             'threshold. Other errors are not in it.'
         )
-    if noise and method.noise_draws:
+    if noise and interval.noise_draws:
         sure += (
-            f' From {method.noise_draws} segmentations with more such noise comes the 95 % interval of '
-            f'each core volume, their spread widened {method.interval_widening:g} times.'
+            f' From {interval.noise_draws} segmentations with more such noise comes the 95 % interval of '
+            f'each core volume, their spread widened {interval.interval_widening:g} times.'
         )
     return f"""
 ### Segmentation
 
-Core is tissue with relative CBF below {method.core_rcbf:.0%}, by each normalization; hypoperfusion
-is tissue with Tmax above {method.hypoperfusion_tmax:g} s; both after morphological opening
-({method.opening_mm:g} mm) and closing ({method.closing_mm:g} mm), restricted to {side} [@rau2024].{cleaned}
+Core is tissue with relative CBF below {lesion.core_rcbf:.0%}, by each normalization; hypoperfusion
+is tissue with Tmax above {lesion.hypoperfusion_tmax:g} s; both after morphological opening
+({cleaning.opening_mm:g} mm) and closing ({cleaning.closing_mm:g} mm), restricted to
+{side} [@rau2024].{cleaned}
 {restricted}
 Mismatch is hypoperfusion outside of the core; the table also gives the difference of the volumes,
 their ratio, the hypoperfusion intensity ratio [@olivot2014] and the criteria of DEFUSE 3
 [@albers2018].{uncalibrated}{sure}
-Tissue of the core that is more than {method.hypodense_hu:g} HU less dense than its homologue is
+Tissue of the core that is more than {hypodensity.hypodense_hu:g} HU less dense than its homologue is
 flagged: it may be an old infarct.
 """

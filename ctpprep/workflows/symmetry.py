@@ -37,9 +37,7 @@ def init_symmetry_wf(
     )
     mirror_image = pe.Node(MirrorImage(), name='mirror_image')
     register_mirror = pe.Node(
-        RegisterMirror(
-            **method.stage('symmetry'), map_least_similarity=method.map_least_similarity
-        ),
+        RegisterMirror(settings=method.as_dict('symmetry', 'random')),
         name='register_mirror',
         mem_gb=0.6,
     )
@@ -56,7 +54,6 @@ def init_symmetry_wf(
         (inputnode, mirror_image, [('reference', 'reference')]),
         (inputnode, register_mirror, [('reference', 'reference'), ('brain_mask', 'brain_mask'),
                                       ('entry', 'entry')]),
-        (mirror_image, register_mirror, [('reference_mirror', 'reference_mirror')]),
         (inputnode, find_homologues, [('brain_mask', 'brain_mask'),
                                       ('tissue_mask', 'tissue_mask')]),
         (register_mirror, find_homologues, [('mirror_to_reference', 'transform'),
@@ -66,27 +63,28 @@ def init_symmetry_wf(
         (register_mirror, outputnode, [(port, port) for port in registered]),
         (find_homologues, outputnode, [(port, port) for port in found]),
     ])  # fmt: skip
-    low, high = method.mirror_window_hu
+    low, high = method.symmetry.mirror_window_hu
     workflow.__desc__ = f"""
 ### Contralateral homologues
 
 The reference image was flipped left-right and brought home by symmetric diffeomorphic registration
 (ANTs SyN, mutual information [@avants2008; @tustison2021]) of the brain at {low:g} to {high:g} HU
-on a grid of {method.mirror_grid_mm:g} mm, from the plane across which the brain is most like its
+on a grid of {method.symmetry.mirror_grid_mm:g} mm, from the plane across which the brain is most like its
 reflection. Where brain and mirrored brain then correlated by less than
-{method.mirror_retry_similarity:g}, other starts were tried and the best result kept. The transform
+{method.symmetry.mirror_retry_similarity:g}, other starts were tried and the best result kept. The transform
 gives each voxel its contralateral homologue; the hemispheres meet where a voxel is its own
 homologue. A registration failed if brain and mirrored brain correlated by less than
 {_limit(method, series)}, or if it folded over itself in more than
-{method.mirror_most_folding:.1%} of the brain; local maps were then withheld.
+{method.symmetry.mirror_most_folding:.1%} of the brain; local maps were then withheld.
 """
     return workflow
 
 
 def _limit(method: MethodSettings, series: Series | None) -> str:
     """Say how alike brain and mirrored brain must be; whether a CT fits maps is known when it is read."""
+    symmetry = method.symmetry
     if not isinstance(series, PrecomputedMaps) or series.reference_kind == 'ctpref':
-        return f'{method.mirror_least_similarity:g}'
+        return f'{symmetry.mirror_least_similarity:g}'
     if series.reference is None:
-        return f'{method.map_least_similarity:g}'
-    return f'{method.mirror_least_similarity:g} ({method.map_least_similarity:g} if a map is mirrored)'
+        return f'{symmetry.map_least_similarity:g}'
+    return f'{symmetry.mirror_least_similarity:g} ({symmetry.map_least_similarity:g} if a map is mirrored)'

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From parsed options and a config file to settings."""
+
+import argparse
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from ctpprep.cli.config import override, read_config
+from ctpprep.cli.folders import default_work_dir
+from ctpprep.cli.machine import available_cores, available_memory_gb, default_processes
+from ctpprep.cli.options import spellings
+from ctpprep.cli.parser import LEVELS
+from ctpprep.exceptions import UsageError
+from ctpprep.settings import MethodSettings, RunSettings, declared
+
+# what the group level knows: all of these stages, and of the input what chooses among series or does no harm
+OF_GROUP = 'group level'
+KNOWN_TO_GROUP = (OF_GROUP, 'resources', 'messages')
+CHOOSES = (
+    'participant_label', 'session_label', 'run_label', 'skip_bids_validation', 'bids_database_dir'
+)  # fmt: skip
+
+
+def read_settings(args: argparse.Namespace) -> tuple[MethodSettings, RunSettings]:
+    """Turn parsed options, and those of a config file, into settings.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Holds what was given alone, as `make_parser` makes it.
+
+    Returns
+    -------
+    method : MethodSettings
+    run : RunSettings
+
+    Raises
+    ------
+    UsageError
+        When a value is out of its range, or options exclude each other or are of the other level.
+    """
+    given: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in vars(args).items()
+    }
+    level = given.pop('level')
+    folders = {name: given[name] for name in ('bids_dir', 'output_dir')}
+    if (file := given.pop('config_file', None)) is not None:
+        read = read_config(file, folders)
+        refuse_other_level(read, level, file)
+        given = override(read, given)
+    refuse_other_level(given, level)
+    given.setdefault('work_dir', default_work_dir(*folders.values()))
+    of_method = declared(MethodSettings)
+    method = MethodSettings.of(**{name: v for name, v in given.items() if name in of_method})
+    cores = available_cores()
+    of_run = {name: v for name, v in given.items() if name not in of_method} | {
+        'nprocs': min(given.get('nprocs') or default_processes(), cores),
+        'omp_nthreads': min(given.get('omp_nthreads', 1), cores),
+        'mem_gb': given.get('mem_gb') or 0.9 * available_memory_gb(),
+        'run_uuid': f'{time.strftime("%Y%m%d-%H%M%S")}_{uuid.uuid4()}',
+    }
+    if of_run.get('debug'):
+        of_run['verbosity'] = max(2, of_run.get('verbosity', 0))
+    return method, RunSettings(**of_run)
+
+
+def refuse_other_level(given: dict[str, Any], level: str, file: Path | None = None) -> None:
+    """Refuse options that the level does not know, also at their defaults; a switch that is off asks nothing.
+
+    Parameters
+    ----------
+    given : dict
+        Values by the name of the setting.
+    level : str
+    file : Path, optional
+        Config file that they are keys of.
+
+    Raises
+    ------
+    UsageError
+    """
+    for settings in (RunSettings, MethodSettings):
+        for name, setting in declared(settings).items():
+            stage = setting.about.stage
+            of_group = stage in KNOWN_TO_GROUP or name in CHOOSES
+            known = of_group if level == 'group' else stage != OF_GROUP
+            off = settings is RunSettings and given.get(name) is False
+            if name in given and not known and not off:
+                other = next(one for one in LEVELS if one != level)
+                option = spellings(setting)[-1]
+                if file is not None:
+                    option = (
+                        f'--config-file {file.name}: {option.removeprefix("--").replace("-", "_")}'
+                    )
+                elif given[name] is False:
+                    option = option.replace('--', '--no-', 1)
+                raise UsageError(
+                    f'{option} is of the level {other}; the {level} level knows no such'
+                )

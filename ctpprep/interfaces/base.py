@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the interfaces share: settings by stage, reading, and writing of results."""
+
+import functools
+import hashlib
+import json
+from pathlib import Path
+
+import pandas as pd
+from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, isdefined, traits
+
+import ctpprep
+from ctpprep.io import nifti
+from ctpprep.perfusion.overrides import SuppliedMask
+from ctpprep.perfusion.precomputed import MIRRORED
+from ctpprep.settings import MethodSettings
+
+# what computes: results of other code are never reused
+COMPUTING = ('exceptions', 'settings', 'registration', 'io', 'perfusion', 'figures', 'interfaces')
+
+
+class StageInputSpec(BaseInterfaceInputSpec):
+    """Settings of a stage, and the code that applies them: both are part of the node hash."""
+
+    settings = traits.Dict(traits.Str, traits.Dict, desc='settings by stage')
+    code = traits.Str(desc='digest of the source files of the package')
+
+
+class StageInterface(SimpleInterface):
+    """An interface that reads, calls one function and writes."""
+
+    def __init__(self, **inputs):
+        super().__init__(**inputs)
+        self.inputs.code = package_digest()
+
+    @property
+    def method(self):
+        """Settings of the stages of this interface; others have their defaults."""
+        return MethodSettings.from_dict(self.inputs.settings or {})
+
+    def load(self, name):
+        """Read an input image; None if it is not connected."""
+        path = getattr(self.inputs, name)
+        return nifti.load(path)[0] if isdefined(path) and path else None
+
+    def load_mask(self, name):
+        """Read an input mask; None if it is not connected."""
+        path = getattr(self.inputs, name)
+        return nifti.load_mask(path) if isdefined(path) and path else None
+
+    def load_json(self, name):
+        """Read an input JSON file; an empty dict if it is not connected."""
+        path = getattr(self.inputs, name)
+        return json.loads(Path(path).read_text()) if isdefined(path) and path else {}
+
+    def load_table(self, name):
+        """Read an input table; an empty one if it is not connected."""
+        path = getattr(self.inputs, name)
+        return pd.read_csv(path, sep='\t') if isdefined(path) and path else pd.DataFrame()
+
+    def save_images(self, runtime, affine, like, **images):
+        """Write output images in the voxel order of another one; those that are None are left out."""
+        for name, array in images.items():
+            if array is not None:
+                path = Path(runtime.cwd) / f'{name}.nii'
+                self._results[name] = nifti.save(array, affine, path, like=like)
+
+    def save_json(self, runtime, **contents):
+        """Write output JSON files."""
+        for name, content in contents.items():
+            path = Path(runtime.cwd) / f'{name}.json'
+            path.write_text(json.dumps(content))
+            self._results[name] = str(path)
+
+    def save_table(self, runtime, name, table, **options):
+        """Write an output table."""
+        path = Path(runtime.cwd) / f'{name}.tsv'
+        table.to_csv(path, sep='\t', index=False, na_rep='n/a', **options)
+        self._results[name] = str(path)
+
+
+@functools.cache
+def package_digest():
+    """Return the SHA-256 of the source files that compute results.
+
+    Returns
+    -------
+    str
+    """
+    root, digest = Path(ctpprep.__file__).parent, hashlib.sha256()
+    for path in sorted(root.rglob('*.py')):
+        name = path.relative_to(root)
+        if name.parts[0].removesuffix('.py') in COMPUTING:
+            digest.update(f'{name.as_posix()}\n'.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def load_supplied(path):
+    """Read a mask that a user supplies, with its grid; None without a file."""
+    if not (isdefined(path) and path):
+        return None
+    voxels, affine = nifti.load(path, dtype=None)
+    return SuppliedMask(voxels > 0, affine, Path(path).name)
+
+
+def is_density(entry):
+    """Return whether the reference image is one of densities, and not a perfusion map in its place.
+
+    Parameters
+    ----------
+    entry : dict
+        JSON of `StandardizeMaps`; empty for a series.
+
+    Returns
+    -------
+    bool
+    """
+    return not entry or entry['reference_image_from'] in MIRRORED

@@ -1,0 +1,444 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the corrected series and the AIF to the perfusion maps: denoise, deconvolve, quantify."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ctpprep.perfusion import (
+    bolus,
+    brain,
+    custom,
+    deconvolution,
+    denoising,
+    grid,
+    maps,
+    uncertainty,
+)
+
+# curves without noise differ by no less than this
+LEAST_TOLERANCE_HU = 0.01
+# samples of the noise of CBF: enough to determine its size to within a fifth
+NOISE_SAMPLES = 12
+# with fewer the noise is not determined
+LEAST_NOISE_SAMPLES = 6
+# components of curves that are shown; denoised curves have fewer
+SHOWN_COMPONENTS = 12
+# methods of denoising that leave only a few temporal components
+REDUCING = ('lowrank', 'similarity')
+# denoising goes on after the curves that are cross-validated: half of their lambda is enough
+LAMBDA_SHARE = 0.5
+# density tolerance beyond which a neighbour differs by more than noise of the time average
+DENSITY_SIGMAS = 2.0
+
+
+@dataclass(frozen=True)
+class TissueCurves:
+    """The deconvolved curves as scores of temporal components: all that denoising leaves.
+
+    Attributes
+    ----------
+    scores : (V, R) array of float32
+        HU.
+    centres : (G, T') array of float32
+        Mean curve of each sampling pattern, HU; usable frames.
+    components : (G, T', R) array of float32
+    times : (G, T') array
+        s.
+    slice_pattern : (Z,) array of int
+    kept : float
+        Share of the variance that the components explain.
+    """
+
+    scores: np.ndarray
+    centres: np.ndarray
+    components: np.ndarray
+    times: np.ndarray
+    slice_pattern: np.ndarray
+    kept: float
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Perfusion maps on the grid of the series; 0 outside tissue.
+
+    Attributes
+    ----------
+    cbf : (X, Y, Z) array of float32
+        mL/100 g/min.
+    cbv : (X, Y, Z) array of float32
+        mL/100 g.
+    mtt, tmax, ttp : (X, Y, Z) arrays of float32
+        s.
+    noise : (X, Y, Z) array of float32
+        Noise of the denoised curves before contrast, HU.
+    tissue_share : (X, Y, Z) array of float32
+        Share of tissue in each voxel, by which CBF and CBV were divided.
+    cbf_noise : (X, Y, Z, K) array of float32 or None
+        Samples of the noise of CBF, mL/100 g/min; None for a short or undenoised series or where
+        functions of the user replace a stage.
+    curves : TissueCurves
+    measured : dict
+        ``lambda_rel``, ``lambda``, ``lambda_tmax``, ``tmax_offset_s``, ``tmax_offset_s_by_slice``
+        (feet to head; None for slices whose sampling pattern contains no tissue),
+        ``cbf_noise_excess`` (median, mL/100 g/min; None if it was not subtracted),
+        ``noise_raw_hu``, ``noise_denoised_hu`` and ``n_patterns``.
+    """
+
+    cbf: np.ndarray
+    cbv: np.ndarray
+    mtt: np.ndarray
+    tmax: np.ndarray
+    ttp: np.ndarray
+    noise: np.ndarray
+    tissue_share: np.ndarray
+    cbf_noise: np.ndarray | None
+    curves: TissueCurves = field(repr=False)
+    measured: dict = field(repr=False)
+
+
+def estimate_maps(
+    ctp, times, voxel_size_mm, aif_times, aif, tissue_mask, pure_mask, n_baseline, settings,
+    weights=None, denoise=None, deconvolve=None, num_threads=1,
+):  # fmt: skip
+    """Denoise the tissue curves and deconvolve them on their true sample times.
+
+    Parameters
+    ----------
+    ctp : (X, Y, Z, T) array
+        Corrected series, HU; NaN where a voxel was not seen.
+    times : (T,) or (Z, T) array
+        Acquisition times, s; slices from feet to head.
+    voxel_size_mm : (3,) sequence of float
+    aif_times, aif : (M,) arrays
+        s on the same clock, and HU above baseline.
+    tissue_mask : (X, Y, Z) array of bool
+        Where maps are computed.
+    pure_mask : (X, Y, Z) array of bool
+        Tissue off vessels and bone: the source of denoising.
+    n_baseline : int
+        Number of frames before contrast.
+    settings : MethodSettings
+        Branches ``denoising``, ``deconvolution`` and ``kinetics``.
+    weights : (T,) array, optional
+        0 for rejected frames; 1 by default.
+    denoise : custom.Denoiser, optional
+        Replaces the denoising of the settings.
+    deconvolve : custom.Deconvolver, optional
+        Replaces Tikhonov regularization.
+    num_threads : int
+        Threads of the denoising; changes no voxel.
+
+    Returns
+    -------
+    Maps
+
+    Notes
+    -----
+    Tikhonov regularization (Calamante et al. 2003, doi:10.1002/mrm.10643) and the quantities of
+    Fieselmann et al. 2011, doi:10.1155/2011/467563. A series of 256 x 256 x 20 voxels and 45 frames
+    takes about 2 s.
+    """
+    estimation = _Estimation(
+        ctp,
+        times,
+        voxel_size_mm,
+        tissue_mask,
+        pure_mask,
+        n_baseline,
+        settings,
+        weights,
+        num_threads,
+    )
+    estimation.aif_times, estimation.aif = np.asarray(aif_times), np.asarray(aif)
+    denoise = custom.resolve(denoise or settings.denoising.denoise)
+    deconvolve = custom.resolve(deconvolve or settings.deconvolution.deconvolution_method)
+    return estimation.run(denoise, deconvolve)
+
+
+class _Estimation:
+    """The curves of one series, by sampling pattern."""
+
+    def __init__(
+        self, ctp, times, voxel_size_mm, tissue, pure, n_baseline, settings, weights, num_threads
+    ):  # fmt: skip
+        self.tissue, self.pure, self.n_baseline = tissue, pure, n_baseline
+        self.denoising, self.method = settings.denoising, settings.deconvolution
+        self.kinetics, self.num_threads = settings.kinetics, num_threads
+        self.size = np.asarray(voxel_size_mm)
+        self.weights = np.ones(ctp.shape[3]) if weights is None else np.asarray(weights)
+        self.usable = self.weights > 0
+        samples = grid.times_by_slice(times, ctp.shape[2])
+        self.times, self.slice_pattern = grid.sampling_patterns(samples)
+        self.pattern = np.broadcast_to(self.slice_pattern, tissue.shape)[tissue]
+        self.average = np.nan_to_num(bolus.baseline(ctp, ctp.shape[3], self.weights))
+        self.raw = np.nan_to_num(bolus.enhancement(ctp, tissue, n_baseline, self.weights))
+        self.reduced = self.denoising.denoise in REDUCING
+
+    def run(self, denoiser, deconvolver):
+        smooth = denoising.smooth_by_pattern(
+            self.raw, self.tissue, self.pure, self.slice_pattern,
+            self.denoising.denoise_sigma_mm / self.size,
+        )  # fmt: skip
+        self.reduced = self.reduced and denoiser is None
+        self._find_components(smooth)
+        curves, noise = self._denoise(smooth, denoiser)
+        undenoised = denoiser is None and self.denoising.denoise == 'none'
+        share = self._tissue_share(smooth if undenoised else curves)
+        # the maximum over undenoised curves jumps: its noise is not that of one time
+        enough = noise.shape[1] >= LEAST_NOISE_SAMPLES and not undenoised
+        known = enough and denoiser is None and deconvolver is None
+        values, measured = (
+            self._apply_tikhonov(smooth, curves, noise, share, known)
+            if deconvolver is None
+            else self._apply_custom(deconvolver, curves, share)
+        )
+        cbf_noise = values.pop('cbf_noise', None)
+        noise_map = self._noise(curves)
+        measured |= {
+            'noise_raw_hu': float(np.median(self._noise(self.raw))),
+            'noise_denoised_hu': float(np.median(noise_map)),
+            'n_patterns': len(np.unique(self.pattern)),
+        }
+        return Maps(
+            **{name: self._volume(values[name]) for name in maps.MAPS},
+            noise=self._volume(noise_map),
+            tissue_share=self._volume(share),
+            cbf_noise=None if cbf_noise is None else self._volume(cbf_noise),
+            curves=self._reduce(curves),
+            measured=measured,
+        )
+
+    def _volume(self, values):
+        """Put the values of tissue, (V,) or (V, K), into a volume; 0 elsewhere."""
+        volume = np.zeros((*self.tissue.shape, *values.shape[1:]), dtype=np.float32)
+        volume[self.tissue] = values
+        return volume
+
+    def _noise(self, curves):
+        return denoising.curve_noise(curves, self.weights, self.n_baseline)
+
+    def _groups(self):
+        """Yield each sampling pattern of tissue: index, its curves, the range of its slices."""
+        for group in np.unique(self.pattern):
+            slices = np.flatnonzero(self.slice_pattern == group)
+            yield group, self.pattern == group, np.s_[..., slices[0] : slices[-1] + 1]
+
+    # -- denoising
+
+    def _find_components(self, smooth):
+        """Find the temporal components of each sampling pattern, and where there is only noise."""
+        self.centres, self.components, self.directions = {}, {}, {}
+        for group, rows, _ in self._groups():
+            self.centres[group], components = denoising.temporal_components(
+                smooth[rows][:, self.usable], self.denoising.denoise_rank
+            )
+            self.components[group] = components
+            self.directions[group] = denoising.noise_directions(components, NOISE_SAMPLES)
+
+    def _denoise(self, smooth, denoiser):
+        """Denoise the curves of each sampling pattern separately; return them and their noise."""
+        method = self.denoising
+        curves = (self.raw if method.denoise == 'none' else smooth).copy()
+        n_samples = min(directions.shape[1] for directions in self.directions.values())
+        noise = np.zeros((len(self.raw), n_samples), np.float32)
+        for group, rows, part in self._groups():
+            directions = self.directions[group][:, :n_samples]
+            usable = curves[rows][:, self.usable]
+            noise[rows] = (usable - usable.mean(axis=0)) @ directions
+            if denoiser is not None:
+                curves[rows] = self._apply_denoiser(denoiser, group, rows, part)
+            elif method.denoise == 'lowrank':
+                curves[rows] = denoising.low_rank(curves[rows], method.denoise_rank, self.weights)
+            elif method.denoise == 'similarity':
+                curves[rows], noise[rows] = self._average_similar(
+                    smooth, group, rows, part, directions
+                )
+        return curves, noise
+
+    def _apply_denoiser(self, denoiser, group, rows, part):
+        """Call a function of the user; rejected frames keep their smoothed value."""
+        within = self.slice_pattern == group
+        denoised = self.raw[rows].copy()
+        denoised[:, self.usable] = denoiser(
+            self.raw[rows][:, self.usable], self.times[group][self.usable],
+            (self.tissue & within)[part], (self.pure & within)[part], self.size,
+        )  # fmt: skip
+        return denoised
+
+    def _average_similar(self, smooth, group, rows, part, directions):
+        method, within = self.denoising, self.slice_pattern == group
+        # noise of the time average, and of the curves that are compared
+        average_noise = np.median(self._noise(self.raw)) / np.sqrt(np.count_nonzero(self.weights))
+        tolerance = method.denoise_curve_tolerance * float(np.median(self._noise(smooth)))
+        return denoising.denoise_by_similarity(
+            self.raw[rows], smooth[rows], (self.tissue & within)[part],
+            (self.pure & within)[part], self.average[part], self.weights,
+            method.denoise_reach_mm / self.size, centre=self.centres[group],
+            components=self.components[group], tolerance_hu=max(tolerance, LEAST_TOLERANCE_HU),
+            density_tolerance_hu=float(
+                np.hypot(method.denoise_density_hu, DENSITY_SIGMAS * average_noise)
+            ),
+            directions=directions, num_threads=self.num_threads,
+        )  # fmt: skip
+
+    def _tissue_share(self, curves):
+        if not self.method.partial_volume:
+            return np.ones(len(curves), dtype=np.float32)
+        density = self.average.astype(np.float32)
+        density[self.tissue] -= curves[:, self.usable].mean(axis=1)
+        return brain.tissue_share(density, self.tissue, self.pure, self.size)[self.tissue]
+
+    def _reduce(self, curves):
+        """Express curves as scores of temporal components."""
+        rank = self.denoising.denoise_rank if self.reduced else SHOWN_COMPONENTS
+        n_usable = np.count_nonzero(self.usable)
+        rank = min(rank, n_usable)
+        scores = np.zeros((len(curves), rank), np.float32)
+        centres = np.zeros((len(self.times), n_usable), np.float32)
+        components = np.zeros((*centres.shape, rank), np.float32)
+        left = total = 0.0
+        for group, rows, _ in self._groups():
+            part = curves[rows][:, self.usable]
+            centres[group], components[group] = denoising.temporal_components(part, rank)
+            centred = part - centres[group]
+            scores[rows] = centred @ components[group]
+            left += float(((centred - scores[rows] @ components[group].T) ** 2).sum())
+            total += float((centred**2).sum())
+        return TissueCurves(
+            scores, centres, components, self.times[:, self.usable], self.slice_pattern,
+            1 - left / total if total else 1.0,
+        )  # fmt: skip
+
+    # -- deconvolution
+
+    def _apply_tikhonov(self, smooth, curves, noise, share, known):
+        """Deconvolve by Tikhonov regularization; return the maps and what was measured."""
+        lambda_rel = self.method.lambda_rel or self._choose_lambda(smooth)
+        self._make_operators(lambda_rel)
+        corrected = known and self.method.cbf_noise_correction
+        excess = self._excess(curves, noise) if corrected else np.zeros(len(curves), np.float32)
+        values = self._map_curves(curves, share, excess)
+        cbf_time = values.pop('cbf_time')
+        if known:
+            values['cbf_noise'] = self._flow_noise(noise, cbf_time, share)
+        operators, tmax_operators = zip(*self.operators.values(), strict=True)
+        offsets = {group: tmax.tmax_offset for group, (_, tmax) in self.operators.items()}
+        return values, {
+            'lambda_rel': float(lambda_rel),
+            'lambda': float(np.mean([op.regularization for op in operators])),
+            'lambda_tmax': float(np.mean([op.regularization for op in tmax_operators])),
+            'tmax_offset_s': float(np.mean(list(offsets.values()))),
+            'tmax_offset_s_by_slice': [offsets.get(group) for group in self.slice_pattern],
+            'cbf_noise_excess': float(np.median(self._flow(excess) / share))
+            if corrected
+            else None,
+        }
+
+    def _choose_lambda(self, smooth):
+        """Cross-validate on curves whose noise is independent from frame to frame.
+
+        Low rank and similarity make it dependent: the curves before them are validated, and half of
+        the lambda that those need is used, since denoising goes on.
+        """
+        validated = self.raw if self.denoising.denoise == 'none' else smooth
+        share = LAMBDA_SHARE if self.reduced else 1.0
+        scores = sum(
+            deconvolution.cross_validate(
+                validated[rows], self.aif_times, self.aif, self.times[group], self.weights,
+                penalty_order=int(self.method.penalty_order),
+                residue_step=self.method.residue_step, residue_lead=self.method.residue_lead,
+            )
+            for group, rows, _ in self._groups()
+        )  # fmt: skip
+        return deconvolution.choose_lambda(scores, share)
+
+    def _make_operators(self, lambda_rel):
+        """Make the operators of each sampling pattern, for CBF and for Tmax."""
+        method = self.method
+        self.operators = {
+            group: tuple(
+                deconvolution.deconvolution_operator(
+                    self.aif_times, self.aif, self.times[group], self.weights,
+                    penalty_order=int(method.penalty_order), lambda_rel=weight,
+                    residue_step=method.residue_step, residue_lead=method.residue_lead,
+                    calibration_mtt=method.calibration_mtt,
+                )
+                for weight in (lambda_rel, lambda_rel * method.tmax_lambda_ratio)
+            )
+            for group, _, _ in self._groups()
+        }  # fmt: skip
+
+    def _components_kept(self, group):
+        """Return the temporal components that denoising has kept; None if it kept all."""
+        return self.components[group] if self.reduced else None
+
+    def _excess(self, curves, noise):
+        """Estimate, in the neighbourhood of each voxel, what noise adds to the maximum, 1/s."""
+        spread = uncertainty.noise_map(self._volume(noise), self.tissue, self.size)[self.tissue]
+        excess = np.zeros(len(curves), dtype=np.float32)
+        for group, rows, _ in self._groups():
+            excess[rows] = uncertainty.peak_excess(
+                curves[rows], spread[rows], self.operators[group][0], self.weights,
+                self.n_baseline, self._components_kept(group),
+            )  # fmt: skip
+        sigma = uncertainty.NOISE_SIGMA_MM / self.size
+        return denoising.smooth_within(self._volume(excess), self.tissue, sigma)[self.tissue]
+
+    def _flow(self, heights):
+        kinetics = self.kinetics
+        return maps.flow(heights, kinetics.hematocrit_factor, kinetics.tissue_density)
+
+    def _flow_noise(self, noise, times, share):
+        """Turn samples of the noise of the curves into samples of the noise of CBF."""
+        heights = np.zeros_like(noise)
+        for group, rows, _ in self._groups():
+            heights[rows] = uncertainty.residue_noise(
+                times[rows], self.operators[group][0], noise[rows], self.weights,
+                self.n_baseline, self._components_kept(group),
+            )  # fmt: skip
+        return self._flow(heights) / share[:, None]
+
+    def _map_curves(self, curves, share, excess):
+        """Deconvolve each sampling pattern; return maps and the time of the maximum that is CBF."""
+        method = self.method
+        values = {name: np.zeros(len(curves), np.float32) for name in (*maps.MAPS, 'cbf_time')}
+        for group, rows, _ in self._groups():
+            operator, tmax_operator = self.operators[group]
+            computed = maps.perfusion_maps(
+                curves[rows], self.times[group], self.weights, operator, tmax_operator,
+                self._aif_area(), share[rows],
+                tmax_offset=tmax_operator.tmax_offset if method.tmax_calibration else 0.0,
+                excess=excess[rows], **self._constants(),
+            )  # fmt: skip
+            for name in values:
+                values[name][rows] = computed[name]
+        return values
+
+    def _apply_custom(self, deconvolver, curves, share):
+        """Deconvolve by a function of the user; return the maps and what was measured."""
+        values = {name: np.zeros(len(curves), np.float32) for name in maps.MAPS}
+        for group, rows, _ in self._groups():
+            times = self.times[group]
+            height, tmax = deconvolver(
+                curves[rows][:, self.usable], times[self.usable], self.aif_times, self.aif
+            )
+            computed = maps.quantify(
+                curves[rows], times, self.weights, np.asarray(height), np.asarray(tmax),
+                self._aif_area(), share[rows], **self._constants(),
+            )  # fmt: skip
+            for name in values:
+                values[name][rows] = computed[name]
+        names = ('lambda_rel', 'lambda', 'lambda_tmax', 'tmax_offset_s', 'cbf_noise_excess')
+        by_slice = {'tmax_offset_s_by_slice': [None] * len(self.slice_pattern)}
+        return values, dict.fromkeys(names) | by_slice
+
+    def _aif_area(self):
+        return float(np.trapezoid(self.aif, self.aif_times))
+
+    def _constants(self):
+        return {
+            'scan_start': float(self.times.min()),
+            'hematocrit_factor': self.kinetics.hematocrit_factor,
+            'tissue_density': self.kinetics.tissue_density,
+        }

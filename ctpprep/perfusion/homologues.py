@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Contralateral homologues: bring the mirrored reference image home, and judge the result.
+
+The registration itself is the caller's (`Registration`): this module decides what is registered,
+from which starts, and whether the result can be trusted.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ctpprep.perfusion import grid, symmetry
+
+AIR_HU = -1000.0
+# stands for "outside the slab" where an image cannot contain NaN
+FAR_MM = 1e6
+# starts of the registration, tried in this order: an affine step before the warp helps where the
+# plane is a poor start, and drifts away elsewhere; the registration's own start finds heads turned
+# beyond the search for a plane
+STARTS = ('plane', 'plane and affine', 'centres of mass')
+# share of the interpolated brain mask from which a homologue lies in the brain
+IN_BRAIN = 0.5
+
+
+class Registration(Protocol):
+    """What the search for homologues needs of a nonrigid registration."""
+
+    def apply_matrix(
+        self, array: np.ndarray, affine: np.ndarray, matrix: np.ndarray, outside: float
+    ) -> np.ndarray:
+        """Resample an image through a (4, 4) matrix: points of the result to points of the image."""
+
+    def register(
+        self, fixed: tuple, moving: tuple, start: str, matrix: np.ndarray
+    ) -> dict[str, Any] | None:
+        """Register two images, (array, affine) each, from one of `STARTS`.
+
+        `matrix` is the start by the plane of symmetry. Returns the transforms
+        ``mirror_to_reference`` and ``reference_to_mirror``, or None where nothing is found.
+        """
+
+    def apply(
+        self, array: np.ndarray, affine: np.ndarray, transform: Any, outside: float = 0.0
+    ) -> np.ndarray:
+        """Resample an image through a transform onto its own grid."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Result of one start of the mirror registration.
+
+    Attributes
+    ----------
+    start : str
+    transforms : dict
+        Of `Registration.register`.
+    homologues : (X, Y, Z, 3) array
+        Patient coordinates of the homologue of each voxel, mm RAS; NaN outside the slab.
+    homologue_reference : (X, Y, Z) array
+        The mirrored reference image, brought home, HU.
+    similarity, folding : float
+    score : float
+        Similarity, or minus the folding of a map that folds.
+    """
+
+    start: str
+    transforms: dict
+    homologues: np.ndarray
+    homologue_reference: np.ndarray
+    similarity: float
+    folding: float
+    score: float
+
+
+@dataclass(frozen=True)
+class MirrorRegistration:
+    """The best mirror registration of a series.
+
+    Attributes
+    ----------
+    best : Attempt or None
+        None if no start gave a result.
+    reflected : (X, Y, Z) array
+        The reference reflected at the plane of symmetry, before the warp, HU.
+    plane : tuple of (3,) arrays
+        Point and unit normal of the plane of symmetry, mm RAS.
+    measured : dict
+        ``mirror_similarity``, ``mirror_folding``, ``mirror_start``, ``mirror_attempts``,
+        ``withheld`` (why the registration cannot be trusted; '' if it can), ``hemisphere_rule``
+        and, if it is withheld, ``hemisphere_plane``.
+    """
+
+    best: Attempt | None
+    reflected: np.ndarray
+    plane: tuple
+    measured: dict
+
+    @property
+    def transforms(self):
+        """Transforms that can be trusted; none if local maps are withheld."""
+        return {} if self.best is None or self.measured['withheld'] else self.best.transforms
+
+
+@dataclass(frozen=True)
+class Homologues:
+    """Hemisphere and homologue of each voxel.
+
+    Attributes
+    ----------
+    hemispheres : (X, Y, Z) array of int
+        1 left, 2 right, 0 outside the brain.
+    tissue_share : (X, Y, Z) array or None
+        Share of tissue at the homologue; None without a transform.
+    """
+
+    hemispheres: np.ndarray
+    tissue_share: np.ndarray | None
+
+
+def mirror_by_plane(plane, shape, affine):
+    """Bring the mirrored image home by a plane of symmetry.
+
+    Parameters
+    ----------
+    plane : tuple of (3,) arrays
+        Point and unit normal, mm RAS.
+    shape : (3,) tuple of int
+        Grid on which the image was flipped.
+    affine : (4, 4) array
+
+    Returns
+    -------
+    (4, 4) array
+        Points of the reference to points of the mirrored image, mm RAS; rigid.
+    """
+    point, normal = plane
+    reflection, flip = np.eye(4), np.diag([-1.0, 1, 1, 1])
+    reflection[:3] = np.column_stack(
+        [np.eye(3) - 2 * np.outer(normal, normal), 2 * (point @ normal) * normal]
+    )
+    flip[0, 3] = shape[0] - 1
+    return affine @ flip @ np.linalg.inv(affine) @ reflection
+
+
+def window_image(image, affine, window, in_plane_mm):
+    """Window an image so that its lower end is 0, on a coarser grid in plane.
+
+    Parameters
+    ----------
+    image : (X, Y, Z) array
+        HU; NaN becomes the lower end.
+    affine : (4, 4) array
+    window : tuple of float
+        HU.
+    in_plane_mm : float
+        Voxel size in plane of the result.
+
+    Returns
+    -------
+    array : (X', Y', Z) array
+    affine : (4, 4) array
+    """
+    factors = [max(1, round(in_plane_mm / size)) for size in grid.voxel_size_mm(affine)[:2]]
+    shifted = np.clip(np.nan_to_num(image, nan=window[0]), *window) - window[0]
+    coarse = grid.average_blocks(shifted, (*factors, 1))
+    return coarse, grid.block_affine(affine, (*factors, 1))
+
+
+def register_mirror(reference, brain_mask, affine, settings, registration, by_density=True):
+    """Bring the mirrored reference image home, and judge the result.
+
+    It starts from the plane of symmetry. If brain and mirrored brain are then less similar than in
+    most heads, other starts are tried, and the one with the greatest similarity wins among those
+    that do not fold. Only the brain is used, at the densities of soft tissue, on a coarse grid:
+    skull and vessels cannot drag the warp, and the smoothing that follows makes a finer one
+    pointless.
+
+    Parameters
+    ----------
+    reference : (X, Y, Z) array
+        HU, or a map in its place.
+    brain_mask : (X, Y, Z) array of bool
+    affine : (4, 4) array
+        Voxel to patient RAS, mm.
+    settings : MethodSettings
+        Branch ``symmetry``.
+    registration : Registration
+    by_density : bool
+        Whether the reference is an image of densities; a map is less similar to its mirror image.
+
+    Returns
+    -------
+    MirrorRegistration
+    """
+    method = settings.symmetry
+    search = _Search(reference, brain_mask, affine, method, registration)
+    best, n_tried = None, 0
+    for start in STARTS:
+        attempt, n_tried = search.attempt(start), n_tried + 1
+        if attempt is not None and (best is None or attempt.score > best.score):
+            best = attempt
+        if best is not None and best.score >= method.mirror_retry_similarity:
+            break
+    similarity, folding = (best.similarity, best.folding) if best else (None, None)
+    withheld = symmetry.withheld_reason(
+        similarity,
+        folding,
+        least_similarity=least_similarity(settings, by_density),
+        most_folding=method.mirror_most_folding,
+    )
+    measured = {
+        'mirror_similarity': similarity if best else 0.0,
+        'mirror_folding': folding if best else 1.0,
+        'mirror_start': best.start if best else None,
+        'mirror_attempts': n_tried,
+        'withheld': withheld,
+        'hemisphere_rule': 'plane of symmetry' if withheld else 'homologues',
+    }
+    if withheld:
+        point, normal = search.plane
+        measured['hemisphere_plane'] = {
+            'point_mm': np.round(point, 2).tolist(), 'normal': np.round(normal, 4).tolist()
+        }  # fmt: skip
+    return MirrorRegistration(best, search.reflected(), search.plane, measured)
+
+
+def least_similarity(settings, by_density):
+    """Return the similarity below which local maps are withheld."""
+    method = settings.symmetry
+    return method.mirror_least_similarity if by_density else method.map_least_similarity
+
+
+class _Search:
+    """The images of one mirror registration."""
+
+    def __init__(self, reference, brain, affine, method, registration):
+        self.reference, self.brain, self.affine = reference, brain, affine
+        self.method, self.registration = method, registration
+        self.plane = symmetry.find_symmetry_plane(reference, affine, brain)
+        self.matrix = mirror_by_plane(self.plane, brain.shape, affine)
+
+    def reflected(self):
+        return self.registration.apply_matrix(
+            symmetry.mirror(self.reference), self.affine, self.matrix, AIR_HU
+        )
+
+    def attempt(self, start):
+        """Register from one start and measure the result; None if nothing is found."""
+        window = self.method.mirror_window_hu
+        fixed, moving = (
+            window_image(
+                np.where(mask, image, window[0]), self.affine, window, self.method.mirror_grid_mm
+            )
+            for image, mask in (
+                (self.reference, self.brain),
+                (symmetry.mirror(self.reference), symmetry.mirror(self.brain)),
+            )
+        )
+        transforms = self.registration.register(fixed, moving, start, self.matrix)
+        return None if transforms is None else self._measure(start, transforms)
+
+    def _measure(self, start, transforms):
+        """Find homologues by a transform, and how well brain meets mirrored brain."""
+        brain, affine = self.brain, self.affine
+
+        def home(array, outside=0.0):
+            return self.registration.apply(
+                symmetry.mirror(array), affine, transforms['mirror_to_reference'], outside
+            )
+
+        # the warped coordinates of the mirrored grid are the homologues' own coordinates
+        coordinates = symmetry.world_coordinates(brain.shape, affine)
+        homologues = np.stack([home(coordinates[..., i], FAR_MM) for i in range(3)], axis=-1)
+        homologues[(homologues > FAR_MM / 2).any(axis=-1)] = np.nan
+        homologue_reference = home(self.reference, AIR_HU)
+        homologue_brain = home(brain.astype(np.float32)) > IN_BRAIN
+        similarity = symmetry.mirror_similarity(
+            self.reference, homologue_reference, brain, homologue_brain,
+            grid.voxel_size_mm(affine),
+        )  # fmt: skip
+        if not symmetry.swaps_sides(coordinates, homologues, brain):
+            similarity = 0.0
+        folding = symmetry.folding(homologues, affine, brain)
+        # a map that folds is worth less than any that does not
+        score = similarity if folding <= self.method.mirror_most_folding else -folding
+        return Attempt(
+            start, transforms, homologues, homologue_reference, similarity, folding, score
+        )
+
+
+def find_homologues(brain_mask, tissue_mask, affine, registration, homologues, transform, plane):
+    """Find the hemisphere of each voxel, and whether its homologue is tissue.
+
+    Parameters
+    ----------
+    brain_mask, tissue_mask : (X, Y, Z) arrays of bool
+    affine : (4, 4) array
+    registration : Registration
+    homologues : (X, Y, Z, 3) array or None
+        Patient coordinates of the homologues, mm RAS.
+    transform : object or None
+        Mirror to reference; without one, a plane divides the hemispheres.
+    plane : tuple of (3,) sequences or None
+        Point and normal of that plane, mm RAS.
+
+    Returns
+    -------
+    Homologues
+    """
+    coordinates = symmetry.world_coordinates(brain_mask.shape, affine)
+    if transform is None:
+        sides = symmetry.hemispheres_by_plane(coordinates, *plane, brain_mask)
+        return Homologues(sides, None)
+    share = registration.apply(symmetry.mirror(tissue_mask.astype(np.float32)), affine, transform)
+    return Homologues(symmetry.hemispheres(coordinates, homologues, brain_mask), share)
+
+
+def mirror_map(values, affine, registration, transform):
+    """Return a map at the contralateral homologue of each voxel.
+
+    Parameters
+    ----------
+    values : (X, Y, Z) array
+    affine : (4, 4) array
+    registration : Registration
+    transform : object
+        Mirror to reference.
+
+    Returns
+    -------
+    (X, Y, Z) array
+        Linear interpolation.
+    """
+    return registration.apply(symmetry.mirror(values), affine, transform)

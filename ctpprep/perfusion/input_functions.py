@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AIF and VOF of a series: found, or supplied by a user."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctpprep.exceptions import VesselError
+from ctpprep.perfusion import bolus, denoising, grid, overrides, vessels
+
+
+@dataclass(frozen=True)
+class InputFunctions:
+    """Curves of the vessels and of tissue, and the voxels of the vessels.
+
+    Attributes
+    ----------
+    times : (M,) array
+        True acquisition times of the AIF's slices, s; those of a supplied AIF.
+    aif, vof, tissue : (M,) arrays
+        HU above baseline; the VOF is NaN where there is none, and `tissue` is the mean of tissue.
+    weights : (M,) array
+        0 for rejected frames, whose curves are interpolated.
+    aif_mask, vof_mask : (X, Y, Z) arrays of bool
+        Empty where the curve was supplied or there is none.
+    """
+
+    times: np.ndarray
+    aif: np.ndarray
+    vof: np.ndarray
+    tissue: np.ndarray
+    weights: np.ndarray
+    aif_mask: np.ndarray
+    vof_mask: np.ndarray
+
+
+def find_vessels(ctp, sample_times, affine, masks, settings, weights=None, supplied=None):
+    """Find the AIF and the VOF of a corrected series, or take those that a user supplies.
+
+    Parameters
+    ----------
+    ctp : (X, Y, Z, T) array
+        Corrected series, HU.
+    sample_times : (T,) or (Z, T) array
+        Acquisition times, s; slices from feet to head.
+    affine : (4, 4) array
+        Voxel to patient RAS, mm.
+    masks : Masks
+        ``intracranial``, ``tissue``, ``n_baseline`` and ``arrival_s`` are used.
+    settings : MethodSettings
+        Branch ``vessels``.
+    weights : (T,) array, optional
+        0 for rejected frames; 1 by default.
+    supplied : overrides.SuppliedCurves or overrides.SuppliedMask, optional
+        An AIF as a curve, perhaps with a VOF, or as the mask of its voxels. It needs no VOF, unless
+        its area is to be scaled.
+
+    Returns
+    -------
+    InputFunctions
+
+    Raises
+    ------
+    VesselError
+        If there is no artery-like or vein-like curve, or the supplied AIF does not fit the series.
+
+    Notes
+    -----
+    The AIF is the mean of high, early, narrow and smooth curves (Mouridsen et al. 2006,
+    doi:10.1002/mrm.20759, describe the criteria).
+    """
+    search = _Search(ctp, sample_times, affine, masks, settings.vessels, weights)
+    return search.run(supplied)
+
+
+class _Search:
+    """The candidates of one series, smoothed in two ways."""
+
+    def __init__(self, ctp, sample_times, affine, masks, method, weights):
+        self.ctp, self.affine, self.method, self.masks = ctp, affine, method, masks
+        self.weights = np.ones(ctp.shape[3]) if weights is None else weights
+        self.usable = self.weights > 0
+        self.samples = grid.times_by_slice(sample_times, ctp.shape[2])
+        self.times, self.slice_pattern = grid.sampling_patterns(self.samples)
+        candidates = masks.intracranial
+        self.pattern = np.broadcast_to(self.slice_pattern, candidates.shape)[candidates]
+        self.curves = self._enhancement(candidates)
+        sigma = np.asarray(method.vessel_smoothing_mm) / grid.voxel_size_mm(affine)
+        self.in_plane, self.smooth = (
+            denoising.smooth_by_pattern(
+                self.curves, candidates, candidates, self.slice_pattern, width
+            )
+            for width in (sigma * (1, 1, 0), sigma)
+        )
+        noise = denoising.curve_noise(self.smooth, self.weights, masks.n_baseline)
+        self.noise = float(np.median(noise))
+        self.tissue_curves = self.smooth[masks.tissue[candidates]][:, self.usable]
+        smooth_in_time = vessels.smooth_in_time(self.tissue_curves)
+        self.tissue_peak = float(np.median(smooth_in_time.max(axis=1)))
+
+    def run(self, supplied):
+        by_curve = isinstance(supplied, overrides.SuppliedCurves)
+        vof, aif_mask = None, None
+        if by_curve:
+            aif, vof = self._crop(supplied)
+        elif supplied is not None:
+            aif, aif_mask = self._average(supplied)
+        else:
+            aif = vessels.find_aif(
+                *self._candidates(),
+                self.tissue_peak,
+                self.noise,
+                aif_voxels=self.method.aif_voxels,
+            )
+        if vof is None:
+            vof = self._find_vof(aif, required=supplied is None)
+        aif, vof = self._restore_height(aif), self._restore_height(vof)
+        if by_curve:
+            times, weights = aif.times, np.ones(len(aif.times))
+            tissue_times = self.times.mean(axis=0)
+        else:
+            # a rejected frame has no curve: the table shows the line that the operator assumes
+            times = next(row for row in self.times if np.array_equal(row[self.usable], aif.times))
+            weights, tissue_times = self.weights, times
+        scaled = self._scale(aif, vof)
+        return InputFunctions(
+            times,
+            np.interp(times, aif.times, scaled),
+            np.full(len(times), np.nan) if vof is None else np.interp(times, vof.times, vof.curve),
+            np.interp(times, tissue_times[self.usable], self.tissue_curves.mean(axis=0)),
+            weights,
+            self._mask_of(aif) if aif_mask is None else aif_mask,
+            self._mask_of(vof),
+        )
+
+    def _enhancement(self, mask):
+        return bolus.enhancement(self.ctp, mask, self.masks.n_baseline, self.weights)
+
+    def _candidates(self):
+        usable = self.usable
+        return (
+            self.in_plane[:, usable],
+            self.smooth[:, usable],
+            self.times[:, usable],
+            self.pattern,
+        )
+
+    def _crop(self, supplied):
+        """Check supplied curves against the bolus of the series and cut them to the scan."""
+        frames = self.samples.mean(axis=0)
+        scan = (float(self.samples.min()), float(self.samples.max()))
+        overrides.check_aif(
+            supplied.times, supplied.aif, float(frames[0]) + self.masks.arrival_s, scan,
+            float(np.median(np.diff(frames))), supplied.name,
+        )  # fmt: skip
+        nowhere = np.array([], dtype=int)
+        cropped = []
+        for curve in (supplied.aif, supplied.vof):
+            if curve is not None:
+                times, part = overrides.crop_to_scan(supplied.times, curve, scan)
+                cropped.append(vessels.Vessel(part, times, nowhere))
+        return cropped[0], cropped[1] if len(cropped) > 1 else None
+
+    def _average(self, supplied):
+        """Average supplied voxels, those of the sampling pattern that contains most of them."""
+        before = bolus.baseline(self.ctp, self.masks.n_baseline, self.weights)
+        mask = overrides.place_mask(supplied, before, self.affine, few_voxels=True)
+        mask &= np.isfinite(before)
+        counts = np.bincount(self.slice_pattern, mask.sum(axis=(0, 1)), minlength=len(self.times))
+        group = int(np.argmax(counts))
+        mask &= self.slice_pattern == group
+        curve = np.nanmean(self._enhancement(mask), axis=0)[self.usable]
+        overrides.check_rise(curve, self.noise, self.tissue_peak, int(mask.sum()), supplied.name)
+        times = self.times[group][self.usable]
+        return vessels.Vessel(curve, times, np.array([], dtype=int)), mask
+
+    def _find_vof(self, aif, required):
+        """Find the VOF; a supplied AIF needs none, unless it is to be scaled."""
+        try:
+            return vessels.find_vof(*self._candidates(), aif, aif_voxels=self.method.aif_voxels)
+        except VesselError:
+            if required or self.method.aif_scaling == 'vof':
+                raise
+        return None
+
+    def _restore_height(self, vessel):
+        if vessel is None or not vessel.voxels.size:
+            return vessel
+        same_pattern = self.pattern == self.pattern[vessel.voxels[0]]
+        return vessels.restore_height(vessel, self.curves[same_pattern][:, self.usable])
+
+    def _scale(self, aif, vof):
+        if self.method.aif_scaling == 'none':
+            return aif.curve
+        areas = [np.trapezoid(vessel.curve, vessel.times) for vessel in (aif, vof)]
+        return vessels.scale_to_vof(aif.curve, *areas)
+
+    def _mask_of(self, vessel):
+        candidates = self.masks.intracranial
+        mask = np.zeros(candidates.shape, dtype=bool)
+        if vessel is not None:
+            mask[tuple(np.argwhere(candidates)[vessel.voxels].T)] = True
+        return mask

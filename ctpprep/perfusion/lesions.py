@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lesions of a series: core by both normalizations, hypoperfusion, mismatch, and their volumes."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ctpprep.perfusion import segmentation, symmetry, uncertainty, volumes
+
+NORMALIZATIONS = ('global', 'local')
+NO_NOISE = (
+    'no interval: the noise of CBF is not known (maps made elsewhere, a series of few frames, or one '
+    'that was not denoised)'
+)
+NOT_ASKED = 'no interval was asked for'
+# labels of the combined segmentation
+LESIONS = {
+    1: 'core by both normalizations',
+    2: 'core by global normalization only, or without a local map',
+    3: 'core by local normalization only',
+    4: 'hypoperfusion outside of both cores',
+}
+
+
+@dataclass(frozen=True)
+class RelativeMaps:
+    """What lesions are segmented from.
+
+    Attributes
+    ----------
+    tmax : (X, Y, Z) array
+        s.
+    rcbf : dict of str to (X, Y, Z) array
+        ``global`` and, unless it was withheld, ``local``; fractions.
+    tissue_mask : (X, Y, Z) array of bool
+    hemispheres : (X, Y, Z) array
+        1 left, 2 right.
+    voxel_size_mm : (3,) sequence of float
+    measured : dict
+        Of `GlobalNormalization`: affected side and reference values.
+    unassessable : (X, Y, Z) array of bool, optional
+        Tissue without a homologue to divide by; needed beside a local map.
+    """
+
+    tmax: np.ndarray
+    rcbf: dict
+    tissue_mask: np.ndarray
+    hemispheres: np.ndarray
+    voxel_size_mm: tuple
+    measured: dict
+    unassessable: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Lesions:
+    """The lesions of a series.
+
+    Attributes
+    ----------
+    masks : dict of str to (X, Y, Z) array of bool
+        ``hypoperfusion``, ``core_global``, ``mismatch_global`` and, with a local map,
+        ``core_local`` and ``mismatch_local``.
+    labels : (X, Y, Z) array of uint8
+        Of `LESIONS`.
+    cleaning : dict of str to dict
+        Volumes removed from each lesion, mL.
+    """
+
+    masks: dict
+    labels: np.ndarray
+    cleaning: dict
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Probability of core, and intervals of its volumes.
+
+    Attributes
+    ----------
+    probability : dict of str to (X, Y, Z) array of float32
+        By normalization: probability that relative CBF is below the threshold; empty if the noise
+        of CBF is not known.
+    intervals : dict
+        Limits of the core volume by normalization, mL; ``reason`` where there are none.
+    """
+
+    probability: dict
+    intervals: dict = field(default_factory=dict)
+
+
+class _Region:
+    """Where lesions are sought, and how they are cleaned."""
+
+    def __init__(self, maps, settings):
+        facts, lesion, method = maps.measured, settings.lesion, settings.segmentation
+        self.maps, self.lesion, self.method = maps, lesion, method
+        self.size = maps.voxel_size_mm
+        self.side = symmetry.AffectedSide(
+            facts['affected_side'], facts['tmax_left_s'], facts['tmax_right_s'],
+            facts['side_confidence'], facts['side_rule'],
+        )  # fmt: skip
+        self.hemisphere = 'both' if lesion.affected_side == 'both' else self.side.side
+        self.border = segmentation.find_border(maps.tissue_mask, self.size, method.rim_mm)
+        tissue = segmentation.within_side(maps.tissue_mask, maps.hemispheres, self.hemisphere)
+        self.within = {'global': tissue}
+        if 'local' in maps.rcbf:
+            self.within['local'] = tissue & ~maps.unassessable
+        self.cleaning = {
+            'opening_mm': method.opening_mm,
+            'closing_mm': method.closing_mm,
+            'least_lesion_ml': method.least_lesion_ml,
+            'rim_deep_share': method.rim_deep_share,
+            'slab_end_ml': method.slab_end_ml,
+        }
+
+    def segment_core(self, relative, within, border, hypoperfusion):
+        return segmentation.segment_core(
+            relative, within, self.size, border, core_rcbf=self.lesion.core_rcbf,
+            hypoperfusion=hypoperfusion,
+            core_within_hypoperfusion=self.method.core_within_hypoperfusion, **self.cleaning,
+        )  # fmt: skip
+
+
+def segment_lesions(maps, settings):
+    """Threshold, open, close and clean: core by both normalizations, hypoperfusion, mismatch.
+
+    Parameters
+    ----------
+    maps : RelativeMaps
+    settings : MethodSettings
+        Branches ``lesion`` and ``segmentation``.
+
+    Returns
+    -------
+    Lesions
+        Without a local map there are no local masks; the labels are then those of the global core.
+
+    Notes
+    -----
+    Rau et al. 2024, doi:10.3174/ajnr.A8111: relative CBF < 30 %, Tmax > 6 s.
+    """
+    region = _Region(maps, settings)
+    cleaned = {
+        'hypoperfusion': segmentation.segment_hypoperfusion(
+            maps.tmax, region.within['global'], region.size, region.border,
+            hypoperfusion_tmax=settings.lesion.hypoperfusion_tmax, **region.cleaning,
+        )
+    }  # fmt: skip
+    hypoperfusion = cleaned['hypoperfusion'].mask
+    for which, relative in maps.rcbf.items():
+        cleaned[f'core_{which}'] = region.segment_core(
+            relative, region.within[which], region.border, hypoperfusion
+        )
+    masks = {name: lesion.mask for name, lesion in cleaned.items()}
+    for which in maps.rcbf:
+        masks[f'mismatch_{which}'] = segmentation.segment_mismatch(
+            hypoperfusion, masks[f'core_{which}']
+        )
+    first = masks['core_global']
+    second = masks.get('core_local', np.zeros_like(first))
+    labels = np.select([first & second, first, second, hypoperfusion], list(LESIONS), 0)
+    cleaning = {
+        name: volumes.cleaning_ml(lesion, hypoperfusion, region.size)
+        for name, lesion in cleaned.items()
+    }
+    return Lesions(masks, labels.astype(np.uint8), cleaning)
+
+
+def estimate_uncertainty(maps, hypoperfusion, settings, cbf_noise=None):
+    """Carry the noise of CBF on to the probability of core and to an interval of its volume.
+
+    Parameters
+    ----------
+    maps : RelativeMaps
+    hypoperfusion : (X, Y, Z) array of bool
+    settings : MethodSettings
+        Branches ``lesion``, ``segmentation``, ``uncertainty`` and ``random``.
+    cbf_noise : (X, Y, Z, K) array, optional
+        Samples of the noise of CBF, in the units of CBF. Without them there is neither probability
+        nor interval.
+
+    Returns
+    -------
+    Uncertainty
+    """
+    method = settings.uncertainty
+    if cbf_noise is None:
+        return Uncertainty({}, {'reason': NO_NOISE})
+    region = _Region(maps, settings)
+    intervals = {} if method.noise_draws else {'reason': NOT_ASKED}
+    probability = {}
+    noise = cbf_noise / np.float32(maps.measured['cbf_reference'])
+    for which, relative in maps.rcbf.items():
+        divided = uncertainty.scale_noise(noise, maps.rcbf['global'], relative)
+        spread = uncertainty.noise_map(divided, maps.tissue_mask, region.size)
+        below = uncertainty.probability_below(settings.lesion.core_rcbf, relative, spread)
+        probability[which] = np.where(region.within[which], below, 0).astype(np.float32)
+        if method.noise_draws:
+            intervals[which] = _estimate_interval(
+                region, which, divided, spread, hypoperfusion, settings
+            )
+    return Uncertainty(probability, intervals)
+
+
+def _estimate_interval(region, which, noise, spread, hypoperfusion, settings):
+    """Segment repeatedly with added noise, in a box that the core cannot leave."""
+    relative, within = region.maps.rcbf[which], region.within[which]
+    box = uncertainty.reach(settings.lesion.core_rcbf, relative, spread, within)
+    border = segmentation.Border(region.border.surface[box], region.border.ends[box])
+
+    def measure(values):
+        lesion = region.segment_core(values, within[box], border, hypoperfusion[box])
+        return volumes.volume_ml(lesion.mask, region.size)
+
+    method = settings.uncertainty
+    draws = uncertainty.noisy_volumes(
+        measure, relative[box], noise[box], method.noise_draws, settings.random.random_seed
+    )
+    return uncertainty.interval(measure(relative[box]), draws, method.interval_widening)
+
+
+def find_hypodense_core(
+    reference, tissue_mask, voxel_size_mm, cores, settings, homologue=None, homologue_tissue=None
+):
+    """Flag what is markedly hypodense in either core: it may be an old infarct.
+
+    Parameters
+    ----------
+    reference : (X, Y, Z) array
+        HU.
+    tissue_mask : (X, Y, Z) array of bool
+    voxel_size_mm : (3,) sequence of float
+    cores : sequence of (X, Y, Z) array of bool
+    settings : MethodSettings
+        Branch ``hypodensity``.
+    homologue, homologue_tissue : (X, Y, Z) arrays, optional
+        The mirrored reference, brought home, HU, and the share of tissue there; neither where the
+        mirror registration failed.
+
+    Returns
+    -------
+    (X, Y, Z) array of bool
+    """
+    method, mirrored = settings.hypodensity, {}
+    if homologue is not None and homologue_tissue is not None:
+        mirrored = {'homologue_reference': homologue, 'homologue_tissue': homologue_tissue}
+    hypodense = segmentation.find_hypodense(
+        reference, tissue_mask, voxel_size_mm, **mirrored, hypodense_hu=method.hypodense_hu,
+        hypodense_sigma_mm=method.hypodense_sigma_mm,
+    )  # fmt: skip
+    return hypodense & np.logical_or.reduce(list(cores))
+
+
+def measure_volumes(
+    maps, lesions, settings, rcbv_global=None, tmax_offsets=None, withheld='', hypodense=None,
+    intervals=None,
+):  # fmt: skip
+    """Tabulate the volumes of a series.
+
+    Parameters
+    ----------
+    maps : RelativeMaps
+    lesions : Lesions
+        ``masks`` and ``cleaning`` are used.
+    settings : MethodSettings
+        Branches ``lesion``, ``segmentation``, ``volumes`` and ``deconvolution``.
+    rcbv_global : (X, Y, Z) array, optional
+        Fraction, for the CBV index.
+    tmax_offsets : (Z,) sequence of float or None, optional
+        Offset of Tmax in each slice, s; ignored if Tmax was not calibrated.
+    withheld : str
+        Why there is no local map.
+    hypodense : (X, Y, Z) array of bool, optional
+    intervals : dict, optional
+        Of `Uncertainty`.
+
+    Returns
+    -------
+    list of dict
+        Rows with the keys of `volumes.COLUMNS`.
+    """
+    region, hypoperfusion = _Region(maps, settings), lesions.masks['hypoperfusion']
+    restrict = settings.segmentation.core_within_hypoperfusion
+
+    def segment(candidate, within, of_flow):
+        return segmentation.segment(
+            candidate, within, region.size, region.border, fill=not of_flow,
+            hypoperfusion=hypoperfusion, restrict=of_flow and restrict, **region.cleaning,
+        )  # fmt: skip
+
+    calibrated = settings.deconvolution.tmax_calibration
+    return volumes.volume_table(
+        lesions.masks, lesions.cleaning, maps.tmax, maps.rcbf, rcbv_global, region.within,
+        region.size, region.side, region.hemisphere, core_rcbf=settings.lesion.core_rcbf,
+        hypoperfusion_tmax=settings.lesion.hypoperfusion_tmax,
+        tmax_thresholds=settings.volumes.tmax_thresholds,
+        rcbf_thresholds=settings.volumes.rcbf_thresholds, segment=segment,
+        tmax_offsets=tmax_offsets if calibrated else None, withheld=withheld,
+        hypodense=hypodense, intervals=intervals or {},
+    )  # fmt: skip

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the series on the working grid to the corrected series, the masks and the bolus."""
+
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctpprep.exceptions import PerfusionError
+from ctpprep.perfusion import bolus, brain, grid, motion, overrides, symmetry
+from ctpprep.perfusion.motion import HEAD_HU
+
+# scanners pad what lies outside the reconstruction with large negative numbers
+AIR_HU = -1024.0
+# every so many voxels of the head are followed to measure its displacement
+POINT_STEP = 97
+COLUMNS = ('trans_x', 'trans_y', 'trans_z', 'rot_x', 'rot_y', 'rot_z')
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """A motion-corrected series.
+
+    Attributes
+    ----------
+    ctp : (X, Y, Z, T) array of float32
+        HU, in the pose of the reference frame; NaN where a voxel was not seen.
+    transforms : (T, 4, 4) array
+        Points of the reference frame to points of each frame, mm RAS; identities if no frame was
+        resampled.
+    weights : (T,) array
+        0 for a rejected frame, else 1.
+    confounds : dict of str to (T,) array
+        Motion of every frame by column: mm, rad; NaN where it is not known.
+    reference_frame : int
+    resampled : bool
+        Whether frames were resampled.
+    """
+
+    ctp: np.ndarray
+    transforms: np.ndarray
+    weights: np.ndarray
+    confounds: dict[str, np.ndarray]
+    reference_frame: int
+    resampled: bool
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masks of a corrected series, and its bolus.
+
+    Attributes
+    ----------
+    reference : (X, Y, Z) array of float32
+        Mean of the corrected frames before contrast, HU.
+    brain : (X, Y, Z) array of bool
+        Brain with sulci and ventricles.
+    intracranial : (X, Y, Z) array of bool
+        Inside the skull, off the bone, seen in every frame: where vessels are sought.
+    vessels, csf : (X, Y, Z) array of bool
+    tissue : (X, Y, Z) array of bool
+        Brain without vessels and CSF, seen in every frame.
+    pure : (X, Y, Z) array of bool
+        Tissue off vessels and bone: the source of denoising.
+    n_baseline : int
+        Number of frames before contrast.
+    arrival_s, scan_duration_s : float
+        Arrival of contrast since the first frame, and time from the first frame to the last, s.
+    """
+
+    reference: np.ndarray
+    brain: np.ndarray
+    intracranial: np.ndarray
+    vessels: np.ndarray
+    csf: np.ndarray
+    tissue: np.ndarray
+    pure: np.ndarray
+    n_baseline: int
+    arrival_s: float
+    scan_duration_s: float
+
+
+def estimate_motion(ctp, affine, settings, num_threads=1):
+    """Register every frame rigidly to the first usable one.
+
+    Parameters
+    ----------
+    ctp : (X, Y, Z, T) array
+        Series on the working grid, HU.
+    affine : (4, 4) array
+        Voxel to patient RAS, mm.
+    settings : MethodSettings
+        Branch ``motion``.
+    num_threads : int
+        Frames that are registered in parallel; changes no result.
+
+    Returns
+    -------
+    transforms : (T, 4, 4) array
+        Points of the reference frame to points of each frame, mm RAS.
+    reference_frame : int
+    """
+    method = settings.motion
+    in_plane = grid.voxel_size_mm(affine)[:2]
+    factors = [max(1, round(method.motion_grid_mm / size)) for size in in_plane] + [1]
+    coarse = grid.block_affine(affine, factors)
+    frames = range(ctp.shape[3])
+
+    @functools.cache
+    def image(frame):
+        return grid.average_blocks(np.clip(ctp[..., frame], *method.motion_window_hu), factors)
+
+    @functools.cache
+    def target(reference):
+        return motion.RigidTarget(image(reference), coarse, method.motion_smoothing_mm)
+
+    @functools.cache
+    def register(reference, frame):
+        if frame == reference:
+            return np.eye(4)
+        return motion.register_rigid(target(reference), image(frame))
+
+    with ThreadPoolExecutor(num_threads) as pool:
+
+        def compare(reference, others):
+            first = ctp[..., reference]
+            head = first > HEAD_HU
+
+            def similarity(frame):
+                moved = motion.resample_frame(ctp[..., frame], affine, register(reference, frame))
+                return motion.skull_similarity(moved, first, head)
+
+            return list(pool.map(similarity, others))
+
+        reference = motion.find_reference(len(frames), compare, method.motion_reject_similarity)
+        transforms = list(pool.map(functools.partial(register, reference), frames))
+    return np.stack(transforms), reference
+
+
+def correct_motion(ctp, affine, settings, transforms=None, reference_frame=0, num_threads=1):
+    """Bring every frame to the pose of the reference frame, if any has moved, and weight it.
+
+    Parameters
+    ----------
+    ctp : (X, Y, Z, T) array
+        Series on the working grid, HU.
+    affine : (4, 4) array
+    settings : MethodSettings
+        Branch ``motion``.
+    transforms : (T, 4, 4) array, optional
+        As `estimate_motion` returns them; no motion by default.
+    reference_frame : int
+    num_threads : int
+        Frames that are resampled in parallel; changes no result.
+
+    Returns
+    -------
+    Corrected
+    """
+    n_frames = ctp.shape[3]
+    identities = np.tile(np.eye(4), (n_frames, 1, 1))
+    if transforms is None:
+        transforms = identities
+    reference = ctp[..., reference_frame]
+    head = reference > HEAD_HU
+    points = symmetry.world_coordinates(head.shape, affine)[head][::POINT_STEP]
+    corrected = np.empty(ctp.shape, dtype=np.float32, order='F')
+
+    def correct(frame):
+        corrected[..., frame] = motion.resample_frame(ctp[..., frame], affine, transforms[frame])
+        return motion.skull_similarity(corrected[..., frame], reference, head)
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        similarity = np.array(list(pool.map(correct, range(n_frames))))
+    weights = motion.frame_weights(similarity, settings.motion.motion_reject_similarity)
+    resampled = motion.has_moved(transforms, points, weights, settings.motion.motion_skip_mm)
+    if not resampled:
+        corrected[:] = ctp
+    parameters = motion.rigid_parameters(transforms, points.mean(axis=0))
+    confounds = dict(zip(COLUMNS, np.transpose(parameters), strict=True)) | {
+        'framewise_displacement': motion.framewise_displacement(transforms, points),
+        'displacement': motion.displacement(transforms, points),
+        'skull_similarity': similarity,
+        'weight': weights,
+    }
+    return Corrected(
+        corrected, transforms if resampled else identities, weights, confounds, reference_frame,
+        resampled,
+    )  # fmt: skip
+
+
+def accept_corrected(ctp, settings):
+    """Weight the frames of a series that was motion-corrected by other software.
+
+    Parameters
+    ----------
+    ctp : (X, Y, Z, T) array
+        Corrected series, HU; air where a voxel left the field of view.
+    settings : MethodSettings
+        Branch ``motion``.
+
+    Returns
+    -------
+    Corrected
+        Motion is not known: its columns are NaN.
+    """
+    n_frames = ctp.shape[3]
+    head = np.zeros(ctp.shape[:3], dtype=bool)
+    for frame in range(n_frames):
+        head |= ctp[..., frame] > HEAD_HU
+    corrected = np.empty(ctp.shape, dtype=np.float32)
+    similarity = np.ones(n_frames)
+    for frame in range(n_frames):
+        # head does not become air: there the voxel had left the field of view
+        missing = head & (ctp[..., frame] <= HEAD_HU)
+        corrected[..., frame] = np.where(missing, np.nan, ctp[..., frame])
+        similarity[frame] = motion.skull_similarity(
+            corrected[..., frame], corrected[..., 0], head & np.isfinite(corrected[..., 0])
+        )
+    weights = motion.frame_weights(similarity, settings.motion.motion_reject_similarity)
+    unknown = (*COLUMNS, 'framewise_displacement', 'displacement')
+    confounds = {name: np.full(n_frames, np.nan) for name in unknown}
+    confounds |= {'skull_similarity': similarity, 'weight': weights}
+    identities = np.tile(np.eye(4), (n_frames, 1, 1))
+    return Corrected(corrected, identities, weights, confounds, 0, False)
+
+
+def make_masks(ctp, sample_times, affine, settings, weights=None, brain_mask=None):
+    """Find brain, vessels, CSF and tissue, the bolus, and the reference image before it.
+
+    Parameters
+    ----------
+    ctp : (X, Y, Z, T) array
+        Corrected series, HU; NaN where a voxel was not seen.
+    sample_times : (T,) or (Z, T) array
+        Acquisition times, s; slices from feet to head.
+    affine : (4, 4) array
+    settings : MethodSettings
+        Branch ``masks``.
+    weights : (T,) array, optional
+        Weight of each frame; 1 by default.
+    brain_mask : overrides.SuppliedMask, optional
+        Replaces the brain that would be found.
+
+    Returns
+    -------
+    Masks
+
+    Raises
+    ------
+    BolusError
+        If no arrival of contrast is seen.
+    PerfusionError
+        If there is no brain, or no tissue in it.
+    """
+    method = settings.masks
+    weights = np.ones(ctp.shape[3]) if weights is None else weights
+    times = grid.times_by_slice(sample_times, ctp.shape[2]).mean(axis=0)
+    size = grid.voxel_size_mm(affine)
+    # the greatest of three frames: one of them may be empty
+    brain.check_density(np.fmax.reduce([ctp[..., i] for i in (0, ctp.shape[3] // 2, -1)]))
+    seen = bolus.find_missing(ctp, weights) == 0
+    average = _fill_air(bolus.baseline(ctp, ctp.shape[3], weights), seen)
+    two_usable = int(np.flatnonzero(weights > 0)[:2].max()) + 1
+    first = _fill_air(bolus.baseline(ctp, two_usable, weights), seen)
+    brain_voxels, inside = _find_brain(average, first, affine, method, brain_mask)
+    # bone that motion brings into the outermost voxels must not be mistaken for contrast
+    deep = inside & seen & (brain.distance_in_plane(inside, size) > method.bone_margin_mm)
+    curve = bolus.first_pass(ctp, deep, weights)
+    n_baseline, arrival = bolus.find_arrival(curve, times)
+    reference = bolus.baseline(ctp, n_baseline, weights)
+    peak = bolus.peak_enhancement(ctp, reference, inside & seen, weights)
+    csf = brain.csf_mask(average, brain_voxels, size, method.csf_hu)
+    parenchyma = brain_voxels & seen & ~csf
+    vessels = brain.vessel_mask(peak, inside, parenchyma, method.vessel_ratio)
+    tissue, pure = brain.tissue_masks(
+        average, brain_voxels, vessels, csf, inside, seen, size, method.bone_margin_mm
+    )
+    if not pure.any():
+        raise PerfusionError('masks: the brain contains no tissue; check that the series is in HU')
+    return Masks(
+        _fill_air(reference, np.isfinite(reference)), brain_voxels, deep, vessels, csf & ~vessels,
+        tissue, pure, n_baseline, arrival - float(times[0]), float(times[-1] - times[0]),
+    )  # fmt: skip
+
+
+def _find_brain(average, first, affine, method, supplied):
+    """Return the brain and what lies inside the skull; a supplied mask replaces the brain."""
+    size = grid.voxel_size_mm(affine)
+    given = None if supplied is None else overrides.place_mask(supplied, first, affine)
+    try:
+        brain_mask, inside = brain.brain_masks(
+            average, first, size, bone_hu=method.bone_hu, csf_hu=method.csf_hu
+        )
+    except PerfusionError:
+        if given is None:
+            raise
+        return given, given
+    # the sinuses lie outside the brain: the skull is still worth finding
+    return (brain_mask, inside) if given is None else (given, inside | given)
+
+
+def _fill_air(volume, seen):
+    return np.where(seen, volume, AIR_HU).astype(np.float32)

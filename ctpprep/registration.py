@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Registration of arrays with ANTs (antspyx).
+
+The only module that imports antspyx. Every registration runs with a fixed seed on one thread, so
+that the same input gives the same voxels whatever runs beside it.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+# ITK uses LPS coordinates, nibabel RAS
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+SYN = {
+    'aff_metric': 'mattes', 'aff_random_sampling_rate': 0.2, 'syn_metric': 'mattes',
+    'syn_sampling': 32, 'reg_iterations': (80, 40, 20), 'write_composite_transform': True,
+}  # fmt: skip
+RIGID = {
+    'type_of_transform': 'Rigid', 'aff_metric': 'mattes', 'aff_random_sampling_rate': 0.5,
+    'aff_iterations': (200, 100, 50, 20), 'aff_shrink_factors': (6, 4, 2, 1),
+    'aff_smoothing_sigmas': (3, 2, 1, 0),
+}  # fmt: skip
+
+
+class MirrorSyN:
+    """Symmetric normalization (SyN) of the mirrored brain: a `perfusion.homologues.Registration`.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where the transforms are written.
+    seed : int
+
+    Notes
+    -----
+    Avants et al. 2008, doi:10.1016/j.media.2007.06.004. A brain on a grid of 3.4 mm takes 2 to 4 s.
+    """
+
+    def __init__(self, folder, seed):
+        self.folder, self.seed = Path(folder).absolute(), seed
+
+    def apply_matrix(self, array, affine, matrix, outside):
+        """Resample an image through a matrix: points of the result to points of the image, RAS."""
+        return apply_transform(array, affine, self._write_plane(matrix), outside)
+
+    def register(self, fixed, moving, start, matrix):
+        """Register two images; None where ITK finds nothing."""
+        options = {'type_of_transform': 'SyNOnly' if start == 'plane' else 'SyN'}
+        if start != 'centres of mass':
+            options['initial_transform'] = [str(self._write_plane(matrix))]
+        folder = self.folder / start.replace(' ', '_')
+        folder.mkdir(exist_ok=True)
+        try:
+            result = _register(fixed, moving, self.seed, folder, **SYN, **options)
+        except RuntimeError:  # of ITK: no overlap, a singular matrix
+            return None
+        return {
+            name: str(Path(result[key]).rename(folder / f'{name}.h5'))
+            for name, key in (
+                ('mirror_to_reference', 'fwdtransforms'),
+                ('reference_to_mirror', 'invtransforms'),
+            )
+        }
+
+    def apply(self, array, affine, transform, outside=0.0):
+        """Resample an image through a transform onto its own grid."""
+        return apply_transform(array, affine, transform, outside)
+
+    def _write_plane(self, matrix):
+        path = self.folder / 'plane.mat'
+        write_affine(matrix, path)
+        return path
+
+
+def register_rigid(fixed, moving, seed, folder, path):
+    """Register two images rigidly and write the transform as ITK text.
+
+    Parameters
+    ----------
+    fixed, moving : tuple of (X, Y, Z) array and (4, 4) array
+    seed : int
+    folder : path-like
+        For temporary files.
+    path : path-like
+        ``.txt``.
+    """
+    import ants
+
+    result = _register(fixed, moving, seed, folder, **RIGID)
+    ants.write_transform(ants.read_transform(result['fwdtransforms'][0]), str(path))
+
+
+def apply_transform(array, affine, transform, outside=0.0):
+    """Resample an image through a transform onto its own grid.
+
+    Parameters
+    ----------
+    array : (X, Y, Z) array
+    affine : (4, 4) array
+    transform : path-like
+        ITK transform, such as a composite h5.
+    outside : float
+        Value of points outside the image.
+
+    Returns
+    -------
+    (X, Y, Z) array of float32
+        Linear interpolation.
+    """
+    import ants
+
+    image = to_ants(array, affine)
+    home = ants.apply_transforms(
+        image, image, [str(transform)], interpolator='linear', defaultvalue=outside
+    )
+    return home.numpy().astype(np.float32)
+
+
+def write_affine(matrix, path):
+    """Write an affine map as ANTs reads it.
+
+    Parameters
+    ----------
+    matrix : (4, 4) array
+        Points of the fixed to points of the moving image, mm RAS.
+    path : path-like
+        ``.mat``.
+    """
+    import ants
+
+    lps = LPS @ matrix @ LPS
+    transform = ants.create_ants_transform(
+        transform_type='AffineTransform', dimension=3, matrix=lps[:3, :3], translation=lps[:3, 3]
+    )
+    ants.write_transform(transform, str(path))
+
+
+def to_ants(array, affine):
+    """Make an ANTs image of a canonical array.
+
+    Parameters
+    ----------
+    array : (X, Y, Z) array
+    affine : (4, 4) array
+        Voxel to patient RAS, mm, without shear.
+
+    Returns
+    -------
+    ants.ANTsImage
+    """
+    import ants
+
+    spacing = np.sqrt(np.sum(np.asarray(affine, dtype=float)[:3, :3] ** 2, axis=0))
+    lps = LPS @ affine
+    return ants.from_numpy(
+        np.ascontiguousarray(array, dtype=np.float32),
+        origin=lps[:3, 3].tolist(),
+        spacing=spacing.tolist(),
+        direction=lps[:3, :3] / spacing,
+    )
+
+
+def _register(fixed, moving, seed, folder, **options):
+    import ants
+
+    # antspyx takes the seed only from here (an argument is silently dropped), and switches to one
+    # thread with it, which makes sums independent of the machine
+    ants.config.set_ants_deterministic(True, seed)
+    prefix = Path(folder) / 'ants_'
+    return ants.registration(
+        to_ants(*fixed), to_ants(*moving), outprefix=str(prefix), verbose=False, **options
+    )
+
+
+class TemporarySyN(MirrorSyN):
+    """`MirrorSyN` in a temporary folder, which lasts as long as the object."""
+
+    def __init__(self, seed):
+        self._temporary = tempfile.TemporaryDirectory(prefix='ctpprep-')
+        super().__init__(self._temporary.name, seed)
