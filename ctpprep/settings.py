@@ -103,7 +103,9 @@ class Setting:
     about: About
 
 
-@functools.cache
+_DECLARED: dict[Any, dict[str, Setting]] = {}
+
+
 def declared(settings: Any) -> dict[str, Setting]:
     """List the declared settings of `MethodSettings`, of a branch or of `RunSettings`.
 
@@ -116,7 +118,9 @@ def declared(settings: Any) -> dict[str, Setting]:
     dict of str to Setting
         By the name of the setting, branch after branch. Fields without a description are left out.
     """
-    table = {}
+    if settings in _DECLARED:
+        return _DECLARED[settings]
+    table = _DECLARED[settings] = {}
     types_by_name = typing.get_type_hints(settings)
     for entry in fields(settings):
         kind = types_by_name[entry.name]

@@ -21,23 +21,23 @@ def with_value(each, value):
     """Put a value into every element of a setting."""
     if isinstance(each.default, tuple):
         value = (value,) * len(each.default)
-    return MethodSettings(**{each.name: value})
+    return MethodSettings.of(**{each.name: value})
 
 
 def test_what_the_paper_fixes():
     settings = MethodSettings()
-    assert settings.core_rcbf == 0.3
-    assert settings.hypoperfusion_tmax == 6
-    assert settings.local_clip == 1.5
-    assert settings.local_sigma_mm == (12, 12, 4)
-    assert settings.affected_side == 'auto'
-    assert settings.motion_correction is True
+    assert settings.lesion.core_rcbf == 0.3
+    assert settings.lesion.hypoperfusion_tmax == 6
+    assert settings.normalization.local_clip == 1.5
+    assert settings.normalization.local_sigma_mm == (12, 12, 4)
+    assert settings.lesion.affected_side == 'auto'
+    assert settings.motion.motion_correction is True
 
 
 def test_constants_of_the_tracer():
     settings = MethodSettings()
-    assert settings.hematocrit_factor == pytest.approx((1 - 0.45) / (1 - 0.25), abs=5e-4)
-    assert settings.tissue_density == 1.04
+    assert settings.kinetics.hematocrit_factor == pytest.approx((1 - 0.45) / (1 - 0.25), abs=5e-4)
+    assert settings.kinetics.tissue_density == 1.04
 
 
 @pytest.mark.parametrize('each', FIELDS, ids=name)
@@ -75,12 +75,12 @@ def test_unknown_choices_are_refused_and_the_known_told(each):
 
 def test_a_percentage_is_recognized():
     with pytest.raises(UsageError, match=r'got 30; write 30 % as 0\.3'):
-        MethodSettings(core_rcbf=30)
+        MethodSettings.of(core_rcbf=30)
 
 
 def test_one_wrong_element_of_many_is_refused():
     with pytest.raises(UsageError, match='got 99'):
-        MethodSettings(local_sigma_mm=(12.0, 99.0, 4.0))
+        MethodSettings.of(local_sigma_mm=(12.0, 99.0, 4.0))
 
 
 def test_settings_cannot_change_after_they_were_checked():
@@ -98,4 +98,4 @@ def test_stages_share_no_setting_and_leave_none_out():
 
 def test_too_few_draws_tell_no_interval():
     with pytest.raises(UsageError, match='0 or at least 40, got 10'):
-        MethodSettings(noise_draws=10)
+        MethodSettings.of(noise_draws=10)

@@ -291,9 +291,9 @@ def test_options_reach_the_settings():
     options = '--no-motion-correction --core-rcbf 0.2 --denoise smooth --denoise-rank 3 '
     options += '--local-sigma-mm 1 2 3 --tmax-thresholds 5 --mirror-window-hu -10 60'
     method, _ = parse(*options.split())
-    assert not method.motion_correction
-    assert (method.core_rcbf, method.denoise, method.denoise_rank) == (0.2, 'smooth', 3)
-    assert (method.local_sigma_mm, method.tmax_thresholds) == ((1, 2, 3), (5,))
+    assert not method.motion.motion_correction
+    assert (method.lesion.core_rcbf, method.denoising.denoise, method.denoising.denoise_rank) == (0.2, 'smooth', 3)
+    assert (method.normalization.local_sigma_mm, method.volumes.tmax_thresholds) == ((1, 2, 3), (5,))
 
 
 def test_options_of_the_run_reach_the_settings():
@@ -374,8 +374,8 @@ def config(tmp_path):
 def test_options_go_before_the_config_file_and_this_before_defaults(config):
     file = config('core_rcbf = 0.2\ndenoise-rank = 4\nmem = "3G"\nskip_bids_validation = true\n')
     method, run = parse(*file, '--core-rcbf', '0.25', '--no-skip-bids-validation')
-    assert (method.core_rcbf, method.denoise_rank) == (0.25, 4)
-    assert method.local_clip == MethodSettings().local_clip
+    assert (method.lesion.core_rcbf, method.denoising.denoise_rank) == (0.25, 4)
+    assert method.normalization.local_clip == MethodSettings().local_clip
     assert (run.mem_gb, run.skip_bids_validation) == (3.0, False)
 
 
@@ -408,7 +408,7 @@ def test_every_run_writes_the_file_that_repeats_it(dataset, graph):
     call(dataset, '--core-rcbf', '0.2')
     (file,) = (dataset.parent / 'out' / 'logs').glob('run-*.toml')
     assert call(dataset, '--config-file', str(file)) == 0
-    assert graph.method.core_rcbf == 0.2
+    assert graph.method.lesion.core_rcbf == 0.2
 
 
 @pytest.mark.parametrize(

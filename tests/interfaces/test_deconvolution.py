@@ -52,13 +52,13 @@ def prepare(toy_head, axes, delay_of_slices=0.0):
 
 
 def find_vessels(files, overrides=None, **changed):
-    inputs = MethodSettings(**changed).stage('vessels') | (overrides or {})
+    inputs = MethodSettings.of(**changed).stage('vessels') | (overrides or {})
     files = {name: path for name, path in files.items() if name != 'pure_mask'}
     return FindVessels(**files, **inputs).run().outputs
 
 
 def deconvolve(files, curves, **changed):
-    inputs = MethodSettings(**changed).stage('denoising', 'deconvolution')
+    inputs = MethodSettings.of(**changed).stage('denoising', 'deconvolution')
     files = {name: path for name, path in files.items() if name != 'intracranial_mask'}
     return Deconvolve(curves=curves, **files, **inputs).run().outputs
 

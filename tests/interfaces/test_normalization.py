@@ -52,7 +52,7 @@ def head(**changed):
 
 
 def normalize_global(files, **changed):
-    method = MethodSettings(**changed)
+    method = MethodSettings.of(**changed)
     names = (
         'affected_side', 'global_reference', 'normal_tmax', 'least_normal_share',
         'hypoperfusion_tmax',
@@ -62,7 +62,7 @@ def normalize_global(files, **changed):
 
 
 def normalize_contralateral(files, **changed):
-    method = MethodSettings(**changed)
+    method = MethodSettings.of(**changed)
     names = (
         'local_clip', 'local_sigma_mm', 'local_floor', 'local_least_tissue', 'local_least_weight'
     )  # fmt: skip
@@ -166,10 +166,10 @@ def test_without_a_mirrored_map_there_is_no_local_one():
         name: path for name, path in relative().items() if name in ('relative', 'tissue_mask')
     }
     outputs = NormalizeContralateral(
-        **files, local_clip=method.local_clip, local_sigma_mm=method.local_sigma_mm,
-        local_floor=method.local_floor,
-        local_least_tissue=method.local_least_tissue,
-        local_least_weight=method.local_least_weight,
+        **files, local_clip=method.normalization.local_clip, local_sigma_mm=method.normalization.local_sigma_mm,
+        local_floor=method.normalization.local_floor,
+        local_least_tissue=method.normalization.local_least_tissue,
+        local_least_weight=method.normalization.local_least_weight,
     ).run().outputs  # fmt: skip
     assert not isdefined(outputs.local)
     assert not isdefined(outputs.unassessable_mask)

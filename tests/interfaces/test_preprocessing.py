@@ -57,10 +57,10 @@ def prepare(path, sample_times, in_plane=1.8, through=5.0):
 
 def estimate(working, threads=1):
     return EstimateMotion(
-        ctp_working=working, num_threads=threads, motion_grid_mm=METHOD.motion_grid_mm,
-        motion_window_hu=METHOD.motion_window_hu,
-        motion_smoothing_mm=list(METHOD.motion_smoothing_mm),
-        motion_reject_similarity=METHOD.motion_reject_similarity,
+        ctp_working=working, num_threads=threads, motion_grid_mm=METHOD.motion.motion_grid_mm,
+        motion_window_hu=METHOD.motion.motion_window_hu,
+        motion_smoothing_mm=list(METHOD.motion.motion_smoothing_mm),
+        motion_reject_similarity=METHOD.motion.motion_reject_similarity,
     ).run().outputs  # fmt: skip
 
 
@@ -68,8 +68,8 @@ def correct(working, times, transforms=None, reference=0, threads=1):
     given = {'transforms': transforms} if transforms else {}
     return CorrectMotion(
         ctp_working=working, sample_times=times, reference_frame=reference, num_threads=threads,
-        motion_reject_similarity=METHOD.motion_reject_similarity,
-        motion_skip_mm=METHOD.motion_skip_mm, **given,
+        motion_reject_similarity=METHOD.motion.motion_reject_similarity,
+        motion_skip_mm=METHOD.motion.motion_skip_mm, **given,
     ).run().outputs  # fmt: skip
 
 

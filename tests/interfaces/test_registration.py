@@ -160,10 +160,10 @@ def mirror(draw, pose, entry='', **changed):
         'brain_mask': write(brain, AFFINE, 'brain', LPS_FILE),
     }
     flipped = write(symmetry.mirror(reference), AFFINE, 'flipped', LPS_FILE)
-    method = MethodSettings(random_seed=SEED, **changed)
+    method = MethodSettings.of(random_seed=SEED, **changed)
     settings = method.stage('symmetry')
     if entry:
-        settings |= {'entry': entry, 'map_least_similarity': method.map_least_similarity}
+        settings |= {'entry': entry, 'map_least_similarity': method.symmetry.map_least_similarity}
     outputs = registration.RegisterMirror(
         reference_mirror=flipped, **settings, **inputs
     ).run().outputs  # fmt: skip
@@ -274,7 +274,7 @@ def attempts(draw, monkeypatch):
             reference=write(reference, AFFINE, 'reference', LPS_FILE),
             reference_mirror=write(reference, AFFINE, 'flipped', LPS_FILE),
             brain_mask=write(brain, AFFINE, 'brain', LPS_FILE),
-            **MethodSettings(**changed).stage('symmetry'),
+            **MethodSettings.of(**changed).stage('symmetry'),
         ).run().outputs  # fmt: skip
         return outputs, json.loads(Path(outputs.symmetry).read_text())
 

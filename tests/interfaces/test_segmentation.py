@@ -73,20 +73,20 @@ def write(side='right', **changed):
 
 
 def segment(files, **changed):
-    method = MethodSettings(**changed)
+    method = MethodSettings.of(**changed)
     return SegmentLesions(**files, **method.stage('segmentation')).run().outputs
 
 
 def measure(files, deconvolution=None, intervals=None, **changed):
-    method = MethodSettings(**changed)
+    method = MethodSettings.of(**changed)
     outputs = segment(files, **changed)
     given = {'deconvolution': deconvolution, 'intervals': intervals}
     files = files | {name: path for name, path in given.items() if path}
     found = MeasureVolumes(
-        **files, tmax_calibration=method.tmax_calibration, cleaning=outputs.cleaning,
+        **files, tmax_calibration=method.deconvolution.tmax_calibration, cleaning=outputs.cleaning,
         **{name: getattr(outputs, name) for name in MASKS},
-        tmax_thresholds=list(method.tmax_thresholds),
-        rcbf_thresholds=list(method.rcbf_thresholds), **method.stage('segmentation'),
+        tmax_thresholds=list(method.volumes.tmax_thresholds),
+        rcbf_thresholds=list(method.volumes.rcbf_thresholds), **method.stage('segmentation'),
     ).run().outputs  # fmt: skip
     table = pd.read_csv(found.volumes, sep='\t', keep_default_na=False)
     return SimpleNamespace(table=table, **{name: voxels(outputs, name) for name in MASKS})
@@ -208,8 +208,8 @@ def test_withheld_volumes_are_rows_with_the_reason_and_no_figure():
     table = MeasureVolumes(
         **files, symmetry='symmetry.json', tmax_calibration=False,
         **{n: path for n in (*MASKS, 'cleaning') if isdefined(path := getattr(outputs, n))},
-        tmax_thresholds=list(method.tmax_thresholds),
-        rcbf_thresholds=list(method.rcbf_thresholds), **method.stage('segmentation'),
+        tmax_thresholds=list(method.volumes.tmax_thresholds),
+        rcbf_thresholds=list(method.volumes.rcbf_thresholds), **method.stage('segmentation'),
     ).run().outputs.volumes  # fmt: skip
     table = pd.read_csv(table, sep='\t', keep_default_na=False)
     key = ['region', 'normalization', 'measure', 'threshold']
@@ -341,7 +341,7 @@ def test_without_a_reference_image_nothing_is_flagged():
 
 def estimate(files, cbf_noise=None, **changed):
     """Estimate with noise of a CBF whose reference is 50 mL/100 g/min."""
-    method = MethodSettings(**changed)
+    method = MethodSettings.of(**changed)
     facts = json.loads(Path(files['normalization']).read_text())
     Path('facts.json').write_text(json.dumps(facts | {'cbf_reference': 50.0}))
     noise = {}
@@ -349,7 +349,7 @@ def estimate(files, cbf_noise=None, **changed):
         noise['cbf_noise'] = nifti.save(cbf_noise, AFFINE, 'cbf_noise.nii', like='like.nii')
     return EstimateUncertainty(
         **files, **noise, hypoperfusion=segment(files, **changed).hypoperfusion,
-        random_seed=method.random_seed,
+        random_seed=method.random.random_seed,
         **method.stage('segmentation', 'uncertainty'),
     ).run().outputs  # fmt: skip
 

@@ -58,14 +58,14 @@ def found(head):
     weights = np.ones(ctp.shape[-1])
     average = ctp.mean(axis=-1)
     brain_mask, inside = brain.brain_masks(
-        average, ctp[..., :2].mean(axis=-1), size, bone_hu=settings.bone_hu, csf_hu=settings.csf_hu
+        average, ctp[..., :2].mean(axis=-1), size, bone_hu=settings.masks.bone_hu, csf_hu=settings.masks.csf_hu
     )
     first_pass = bolus.first_pass(ctp, inside, weights)
     n_baseline, arrival = bolus.find_arrival(first_pass, head.sample_times.mean(axis=0))
     baseline = bolus.baseline(ctp, n_baseline, weights)
     peak = bolus.peak_enhancement(ctp, baseline, inside, weights)
-    csf = brain.csf_mask(average, brain_mask, size, settings.csf_hu)
-    vessels = brain.vessel_mask(peak, inside, brain_mask & ~csf, settings.vessel_ratio)
+    csf = brain.csf_mask(average, brain_mask, size, settings.masks.csf_hu)
+    vessels = brain.vessel_mask(peak, inside, brain_mask & ~csf, settings.masks.vessel_ratio)
     times, pattern = grid.sampling_patterns(head.sample_times)
     return SimpleNamespace(
         ctp=ctp, average=average, brain=brain_mask, inside=inside, n_baseline=n_baseline,

@@ -8,7 +8,7 @@ from ctpprep.perfusion import deconvolution, maps
 from ctpprep.settings import MethodSettings
 
 TIMES = np.arange(40) * 1.5
-STAGE = MethodSettings(lambda_rel=0.12).stage('deconvolution')
+STAGE = MethodSettings.of(lambda_rel=0.12).stage('deconvolution')
 CONSTANTS = {name: STAGE[name] for name in ('hematocrit_factor', 'tissue_density')}
 OPERATOR = {
     name: STAGE[name]

@@ -122,7 +122,7 @@ def ports_between_stages(node):
 @pytest.mark.parametrize('ports', [mandatory, files, ports_between_stages])
 @pytest.mark.parametrize('motion_correction', [True, False])
 def test_every_port_is_fed(series, run, ports, motion_correction):
-    method = MethodSettings(motion_correction=motion_correction)
+    method = MethodSettings.of(motion_correction=motion_correction)
     unfed = hungry(init_series_wf(series(), method, run), ports)
     if not motion_correction:  # without transforms nothing moves
         unfed = [port for port in unfed if not port.endswith('correct_motion.transforms')]
@@ -181,7 +181,7 @@ def test_stages_of_the_series_are_not_told_of_maps(run, tmp_path):
 
 
 def test_a_mirrored_map_has_a_limit_of_its_own(run, tmp_path):
-    method = MethodSettings(map_least_similarity=0.35)
+    method = MethodSettings.of(map_least_similarity=0.35)
     for density, limit in ((False, 'than 0.35'), (True, '(0.35 if a map is mirrored)')):
         workflow = init_series_wf(make_maps(tmp_path, density=density), method, run)
         nodes = {node.name: (node.inputs, fed) for node, fed in wired(workflow).items()}
@@ -316,7 +316,7 @@ SETTINGS = [
 def changed(tmp_path_factory):
     """Give the nodes of a graph of which every setting is changed, and the settings."""
     folder = tmp_path_factory.mktemp('changed')
-    method = MethodSettings(**{name: another(name) for name in SETTINGS})
+    method = MethodSettings.of(**{name: another(name) for name in SETTINGS})
     run = RunSettings(folder, folder / 'out', folder / 'work')
     # without motion correction there would be no node to look at
     shown = dataclasses.replace(method, motion_correction=True)
@@ -345,7 +345,7 @@ def test_a_setting_stands_in_a_sidecar(changed, name):
 
 
 def test_core_threshold_reaches_masks_table_and_figures(series, run):
-    nodes = wired(init_series_wf(series(), MethodSettings(core_rcbf=0.25), run))
+    nodes = wired(init_series_wf(series(), MethodSettings.of(core_rcbf=0.25), run))
     having = {n.name for n in nodes if 'core_rcbf' in n.inputs.copyable_trait_names()}
     assert having == {
         'segment_lesions', 'estimate_uncertainty', 'measure_volumes', 'plot_series'
@@ -353,13 +353,13 @@ def test_core_threshold_reaches_masks_table_and_figures(series, run):
 
 
 def test_no_motion_node_without_motion_correction(series, run):
-    workflow = init_series_wf(series(), MethodSettings(motion_correction=False), run)
+    workflow = init_series_wf(series(), MethodSettings.of(motion_correction=False), run)
     assert 'estimate_motion' not in node_names(workflow)
     assert 'correct_motion' in node_names(workflow)
 
 
 def test_absent_motion_correction_stands_in_a_sidecar(series, run):
-    workflow = init_series_wf(series(), MethodSettings(motion_correction=False), run)
+    workflow = init_series_wf(series(), MethodSettings.of(motion_correction=False), run)
     row = workflow.get_node('write_preprocessing').inputs.rows[0]
     assert row['sidecar']['Settings']['motion_correction'] is False
 
@@ -409,7 +409,7 @@ def test_memory_of_nodes_grows_with_the_series_and_with_maps(series, run, tmp_pa
 
 
 def test_methods_text_tells_the_settings_that_were_used(series, run):
-    method = MethodSettings(core_rcbf=0.25, hypoperfusion_tmax=7.0, motion_correction=False)
+    method = MethodSettings.of(core_rcbf=0.25, hypoperfusion_tmax=7.0, motion_correction=False)
     text = ' '.join(init_series_wf(series(), method, run).visit_desc().split())
     assert 'relative CBF below 25%' in text
     assert 'Tmax above 7 s' in text

@@ -18,7 +18,7 @@ def build(overrides=None, **changed):
         Path('a.nii'), 'sub-01', '01', None, 'sub-01/ct', '', TIMES, (TIMES,), '', {},
         overrides=overrides or {},
     )  # fmt: skip
-    return init_deconvolution_wf(series, MethodSettings(**changed), mem_gb=0.5)
+    return init_deconvolution_wf(series, MethodSettings.of(**changed), mem_gb=0.5)
 
 
 def test_the_curves_that_are_shown_are_those_that_are_used():

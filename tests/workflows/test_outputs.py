@@ -138,7 +138,7 @@ def test_masks_tell_their_type(rows):
 
 @pytest.mark.parametrize('reference', ['normal-tmax', 'contralateral'])
 def test_relative_maps_name_their_reference(reference):
-    method = MethodSettings(global_reference=reference)
+    method = MethodSettings.of(global_reference=reference)
     rows = derivative_rows(SERIES, method, 'normalization')
     told = {row['name']: row['sidecar'].get('Reference') for row in rows}
     assert told['rcbf_global'] == told['rcbv_global'] == reference

@@ -16,7 +16,7 @@ def build(tmp_path, n_frames, threads=1, **changed):
     path.touch()
     times = tuple(float(frame) for frame in range(n_frames))
     series = CTPSeries(path, 'sub-01', '01', None, 'sub-01/ct', '', times, (times,) * 3, '', {})
-    return init_preprocessing_wf(series, MethodSettings(**changed), mem_gb=0.5, threads=threads)
+    return init_preprocessing_wf(series, MethodSettings.of(**changed), mem_gb=0.5, threads=threads)
 
 
 @pytest.mark.parametrize('name', ['estimate_motion', 'correct_motion'])

@@ -16,7 +16,7 @@ def workflow(tmp_path):
         Path('x_ctp.nii.gz'), 'sub-01_ses-a', '01', 'a', 'sub-01/ses-a/ct', '', (), (), '', {}
     )
     run = RunSettings(tmp_path / 'raw', tmp_path / 'out', tmp_path / 'work')
-    return init_quality_wf(series, MethodSettings(core_rcbf=0.25, hypoperfusion_tmax=7.0), run)
+    return init_quality_wf(series, MethodSettings.of(core_rcbf=0.25, hypoperfusion_tmax=7.0), run)
 
 
 def test_figures_name_the_series_and_its_thresholds(workflow):

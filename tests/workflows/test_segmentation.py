@@ -39,5 +39,5 @@ def test_masks_that_are_measured_are_those_that_are_written():
     ],
 )
 def test_methods_text_follows_the_settings(changed, sentence):
-    text = init_segmentation_wf(MethodSettings(**changed)).visit_desc()
+    text = init_segmentation_wf(MethodSettings.of(**changed)).visit_desc()
     assert sentence in ' '.join(text.split())

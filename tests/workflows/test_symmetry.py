@@ -24,13 +24,13 @@ def test_homologues_come_from_the_transform_that_brings_the_mirror_home():
 
 
 def test_methods_text_follows_the_settings():
-    method = MethodSettings(mirror_grid_mm=5.0, mirror_window_hu=(-5.0, 80.0))
+    method = MethodSettings.of(mirror_grid_mm=5.0, mirror_window_hu=(-5.0, 80.0))
     text = ' '.join(init_symmetry_wf(method).visit_desc().split())
     assert '-5 to 80 HU on a grid of 5 mm' in text
 
 
 def test_methods_text_tells_when_local_maps_are_withheld():
-    method = MethodSettings(mirror_least_similarity=0.71, mirror_most_folding=0.023)
+    method = MethodSettings.of(mirror_least_similarity=0.71, mirror_most_folding=0.023)
     text = ' '.join(init_symmetry_wf(method).visit_desc().split())
     assert 'less than 0.71' in text
     assert 'more than 2.3%' in text
