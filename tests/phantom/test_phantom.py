@@ -12,8 +12,18 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from ctpprep import phantom as phantom_module
-from ctpprep.phantom import K_H, LESIONS_ML, RHO, TIME_STEP, PhantomSettings, write_bids
+from ctpprep.phantom import (
+    K_H,
+    LESIONS_ML,
+    RHO,
+    TIME_STEP,
+    PhantomSettings,
+    make_phantom,
+    write_bids,
+)
+from ctpprep.phantom.curves import convolve_residue
+from ctpprep.phantom.dataset import describe_series
+from ctpprep.phantom.scanner import schedule_frames
 
 DATA = Path(__file__).parents[2] / 'data'
 SMALL = PhantomSettings(
@@ -24,7 +34,7 @@ SMALL = PhantomSettings(
 
 @lru_cache
 def make(**changes):
-    return phantom_module.make_phantom(replace(SMALL, **changes))
+    return make_phantom(replace(SMALL, **changes))
 
 
 def enhancement(head, mask):
@@ -53,9 +63,7 @@ def test_lesions_on_both_sides_are_of_one_size_and_keep_the_first():
 @pytest.mark.parametrize('family', ['exponential', 'linear', 'plateau'])
 def test_residue_function_has_the_area_of_its_transit_time(family):
     times = np.arange(0, 120, TIME_STEP)
-    under_constant_input = phantom_module._convolve_residue(
-        times, np.ones(len(times)), 5.0, family
-    )
+    under_constant_input = convolve_residue(times, np.ones(len(times)), 5.0, family)
     assert under_constant_input[-1] == pytest.approx(5.0, rel=1e-6)
 
 
@@ -189,14 +197,14 @@ def test_each_slice_is_seen_at_its_own_time(timing):
 
 
 def test_jog_changes_the_order_of_the_slabs_from_frame_to_frame():
-    frame_times, sample_times = phantom_module._sample_times(replace(SMALL, timing='jog'))
+    frame_times, sample_times = schedule_frames(replace(SMALL, timing='jog'))
     offset = sample_times - frame_times
     np.testing.assert_array_equal(offset[0, :4], [0, 1, 0, 1])
     np.testing.assert_array_equal(offset[-1, :4], [1, 0, 1, 0])
 
 
 def test_uneven_frames_come_later_at_the_end():
-    frame_times, _ = phantom_module._sample_times(replace(SMALL, timing='uneven'))
+    frame_times, _ = schedule_frames(replace(SMALL, timing='uneven'))
     steps = np.diff(frame_times)
     assert steps[0] == 2
     assert steps[-1] == 4
@@ -229,14 +237,14 @@ def test_orientation_changes_the_array_but_not_the_head():
 
 
 def test_same_seed_is_the_same_head_and_another_seed_is_not():
-    first, again = make(), phantom_module.make_phantom(SMALL)
+    first, again = make(), make_phantom(SMALL)
     np.testing.assert_array_equal(first.ctp, again.ctp)
     other = make(seed=4, microangiopathy=True, lesion='none')
     assert (first.ctp != other.ctp).mean() > 0.1
 
 
 def test_unknown_timing_is_refused():
-    with pytest.raises(ValueError, match='timing is one of'):
+    with pytest.raises(ValueError, match=r"timing must be one of .*'jog'.*, got 'shuttle'"):
         PhantomSettings(timing='shuttle')
 
 
@@ -251,9 +259,9 @@ def test_unknown_timing_is_refused():
 )
 def test_sidecar_tells_the_timing_once(timing, present):
     settings = replace(SMALL, timing=timing)
-    frame_times, sample_times = phantom_module._sample_times(settings)
+    frame_times, sample_times = schedule_frames(settings)
     head = replace(make(), settings=settings, frame_times=frame_times, sample_times=sample_times)
-    sidecar = phantom_module._series_sidecar(head)
+    sidecar = describe_series(head)
     fields = {'RepetitionTime', 'VolumeTiming', 'SliceTiming', 'SliceAcquisitionTimes'}
     assert set(sidecar) & (fields | {'SliceEncodingDirection'}) == present
     if timing == 'jog':
