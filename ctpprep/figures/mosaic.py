@@ -181,7 +181,7 @@ def lay_out(
     """
     mask = np.asarray(brain_mask, bool)
     if not mask.any():
-        raise ValueError('brain_mask has no voxel, needs at least one slice with brain')
+        raise ValueError('brain_mask is empty, needs at least one voxel')
     with_brain = np.flatnonzero(mask.any(axis=(0, 1)))
     n_slices = min(max_slices, with_brain.size)
     positions = np.linspace(0, with_brain.size - 1, n_slices).round().astype(int)

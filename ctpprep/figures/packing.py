@@ -175,7 +175,7 @@ def crop(
     (slice(0, 8, 2), slice(0, 8, 2), slice(0, 4, 1))
     """
     if not brain_mask.any():
-        raise ValueError('brain_mask has no voxel, needs at least one to show')
+        raise ValueError('brain_mask is empty, needs at least one voxel')
     ends = []
     for axis, size in enumerate(brain_mask.shape):
         occupied = np.flatnonzero(brain_mask.any(axis=tuple({0, 1, 2} - {axis})))

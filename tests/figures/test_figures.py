@@ -98,7 +98,7 @@ def test_number_of_slices_is_limited_and_includes_the_outermost():
 
 
 def test_empty_mask_is_an_error():
-    with pytest.raises(ValueError, match='brain_mask has no voxel, needs at least one'):
+    with pytest.raises(ValueError, match='brain_mask is empty, needs at least one voxel'):
         figures.lay_out(np.zeros(SHAPE, bool))
 
 
