@@ -296,6 +296,8 @@ def test_demo_data_can_be_remade(tmp_path):
     names = [{p.relative_to(d) for d in [root] for p in d.rglob('*') if p.is_file()}
              for root in (tmp_path, kept)]  # fmt: skip
     assert names[0] == names[1]
+    for path in sorted(kept.rglob('*.json')):
+        assert (tmp_path / path.relative_to(kept)).read_text() == path.read_text()
     for path in sorted(kept.glob('sub-*/ct/*_ctp.nii.gz')):
         remade = np.asarray(nb.load(tmp_path / path.relative_to(kept)).dataobj)
         assert np.abs(remade - np.asarray(nb.load(path).dataobj)).max() <= 1
