@@ -90,7 +90,8 @@ QUICK = ('ma-large-left', 'ma-only', 'small-right')
 
 def default_data_dir() -> Path:
     """Folder of the heads: of this version of the phantom, so that no stale one is scored."""
-    code = hashlib.sha256(Path(phantom.__file__).read_bytes()).hexdigest()[:8]
+    modules = sorted(Path(phantom.__file__).parent.glob('*.py'))
+    code = hashlib.sha256(b''.join(module.read_bytes() for module in modules)).hexdigest()[:8]
     cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     return Path(cache) / 'ctpprep-benchmarks' / f'heads-{code}'
 
