@@ -51,6 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('old', type=Path, metavar='OLD', help='output folder of the reference')
     parser.add_argument('new', type=Path, metavar='NEW', help='output folder to check')
     parser.add_argument(
+        '--ignore-field', action='append', default=[], metavar='FIELD',
+        help='leave out a field of the sidecars, such as Sources; may be repeated',
+    )  # fmt: skip
+    parser.add_argument(
         '--ignore-settings',
         action='store_true',
         help='accept another nesting of the sidecar field Settings: the same names must have the '
@@ -64,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not list_outputs(folder):
             sys.stderr.write(f'{parser.prog}: error: {folder} contains no output of ctpprep\n')
             return 2
-    n_compared, differences = compare_folders(options.old, options.new, options.ignore_settings)
+    n_compared, differences = compare_folders(
+        options.old, options.new, options.ignore_settings, options.ignore_field
+    )
     for path, messages in differences.items():
         for message in messages:
             print(f'{path}: {message}')
@@ -79,7 +85,7 @@ def list_outputs(folder: Path) -> set[str]:
 
 
 def compare_folders(
-    old: Path, new: Path, ignore_settings: bool = False
+    old: Path, new: Path, ignore_settings: bool = False, ignore_fields: Sequence[str] = ()
 ) -> tuple[Counter[str], dict[str, list[str]]]:
     """Compare all files of two folders.
 
@@ -99,7 +105,7 @@ def compare_folders(
             differences[path] = ['only in OLD']
         elif path not in old_paths:
             differences[path] = ['only in NEW']
-        elif messages := compare_files(old / path, new / path, ignore_settings):
+        elif messages := compare_files(old / path, new / path, ignore_settings, ignore_fields):
             differences[path] = messages
     return n_compared, differences
 
@@ -120,7 +126,9 @@ def kind_of(path: str) -> str:
     return next((kind for ending, kind in kinds.items() if path.endswith(ending)), 'other')
 
 
-def compare_files(old: Path, new: Path, ignore_settings: bool) -> list[str]:
+def compare_files(
+    old: Path, new: Path, ignore_settings: bool, ignore_fields: Sequence[str] = ()
+) -> list[str]:
     """Compare two files of the same name; a file that cannot be read is a difference as well."""
     compare: Callable[[Path, Path], Iterator[str]]
     match kind_of(old.name):
@@ -135,7 +143,9 @@ def compare_files(old: Path, new: Path, ignore_settings: bool) -> list[str]:
         case 'figure':
             compare = compare_figures
         case 'sidecar' | 'viewer data':
-            compare = partial(compare_json_files, ignore_settings=ignore_settings)
+            compare = partial(
+                compare_json_files, ignore_settings=ignore_settings, ignore_fields=ignore_fields
+            )
         case _:
             compare = compare_bytes
     try:
@@ -257,13 +267,20 @@ def normalize_svg(text: str) -> str:
     return text
 
 
-def compare_json_files(old: Path, new: Path, ignore_settings: bool) -> Iterator[str]:
+def compare_json_files(
+    old: Path, new: Path, ignore_settings: bool, ignore_fields: Sequence[str] = ()
+) -> Iterator[str]:
     """Compare two JSON files field by field."""
     contents = [json.loads(path.read_text(encoding='utf-8')) for path in (old, new)]
     if old.name == 'dataset_description.json':
         contents = [mask_description(content) for content in contents]
     if ignore_settings:
         contents = [flatten_settings(content) for content in contents]
+    if ignore_fields:
+        contents = [
+            {key: value for key, value in content.items() if key not in ignore_fields}
+            for content in contents
+        ]
     yield from compare_json(*contents)
 
 

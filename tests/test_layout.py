@@ -233,7 +233,11 @@ def test_sound_package_passes(check, planted):
         (find_upward_imports, 'perfusion__maps', 'from ctpprep import inputs'),
         (find_upward_imports, 'perfusion__maps', 'from .. import inputs'),
         (find_upward_imports, 'perfusion__maps', 'from ..io.nifti import load'),
-        (find_upward_imports, 'perfusion__maps', 'def f():\n    import ctpprep.inputs.series as s'),
+        (
+            find_upward_imports,
+            'perfusion__maps',
+            'def f():\n    import ctpprep.inputs.series as s',
+        ),
         (find_upward_imports, 'interfaces__maps', 'from ctpprep.workflows.base import x'),
         (find_upward_imports, 'workflows__base', 'from ..cli import main'),
         (find_upward_imports, 'settings', 'import ctpprep.perfusion.maps'),

@@ -292,8 +292,15 @@ def test_options_reach_the_settings():
     options += '--local-sigma-mm 1 2 3 --tmax-thresholds 5 --mirror-window-hu -10 60'
     method, _ = parse(*options.split())
     assert not method.motion.motion_correction
-    assert (method.lesion.core_rcbf, method.denoising.denoise, method.denoising.denoise_rank) == (0.2, 'smooth', 3)
-    assert (method.normalization.local_sigma_mm, method.volumes.tmax_thresholds) == ((1, 2, 3), (5,))
+    assert (method.lesion.core_rcbf, method.denoising.denoise, method.denoising.denoise_rank) == (
+        0.2,
+        'smooth',
+        3,
+    )
+    assert (method.normalization.local_sigma_mm, method.volumes.tmax_thresholds) == (
+        (1, 2, 3),
+        (5,),
+    )
 
 
 def test_options_of_the_run_reach_the_settings():

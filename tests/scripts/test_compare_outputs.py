@@ -183,3 +183,9 @@ def test_missing_or_empty_folder_is_an_error(old, tmp_path, capsys):
     assert main([str(old), str(tmp_path / 'nowhere')]) == 2
     assert main([str(tmp_path / 'empty'), str(old)]) == 2
     assert capsys.readouterr().err.count('error: ') == 2
+
+
+def test_a_field_can_be_left_out(old, new):
+    edit_json(new / SIDECAR, Sources=['bids:raw:a'])
+    assert main([str(old), str(new)]) == 1
+    assert main([str(old), str(new), '--ignore-field', 'Sources']) == 0
