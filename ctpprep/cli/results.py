@@ -33,9 +33,9 @@ def log_entry_notes(
 
 def with_quality(results: Sequence['SeriesResult'], output_dir: Path) -> list['SeriesResult']:
     """Say of each finished series what quality control doubts: its maps may be there and wrong."""
-    from ctpprep.perfusion.quality import CHECKS
+    from ctpprep.interfaces.wording import WORDING
 
-    titles, told = {check.name: check.title for check in CHECKS}, []
+    titles, told = {name: wording.title for name, wording in WORDING.items()}, []
     for result in results:
         home = output_dir / result.prefix.partition('_')[0]
         tables = sorted(home.rglob(f'{result.prefix}_desc-qualitycontrol_ctp.tsv'))
