@@ -66,34 +66,34 @@ def find_series(run: RunSettings) -> list[FoundSeries]:
         database = None  # a dry run writes nothing
     index = DatasetIndex(run.bids_dir, participants, database, read_filters(run.bids_filter_file))
     series_paths, map_folders = _select_inputs(index, run)
-    found: list[FoundSeries] = []
+    all_series: list[FoundSeries] = []
     for prefix, paths in _group_by_prefix(series_paths).items():
         try:
             refuse_duplicates(paths, run.bids_dir)
-            found.append(_read_series(prefix, paths[0], index, command_times))
+            all_series.append(_read_series(prefix, paths[0], index, command_times))
         except SeriesError as error:
-            found.append(FailedSeries.from_file(prefix, paths[0], run.bids_dir, error))
-    found += find_maps(index, map_folders, beside_series=bool(series_paths))
+            all_series.append(FailedSeries.from_file(prefix, paths[0], run.bids_dir, error))
+    all_series += find_maps(index, map_folders, beside_series=bool(series_paths))
     filtered = '; --bids-filter-file leaves none' if run.bids_filter_file else ''
-    if not found and not run.participant_label and not run.reports_only:
+    if not all_series and not run.participant_label and not run.reports_only:
         raise UsageError(
             f'no CT perfusion series or maps in {run.bids_dir} for '
             f'{join_labels(participants, "sub-")}; ctpprep needs {PATTERNS} in '
             'sub-<label>/[ses-<label>/] or its folders ct and perf, or precomputed maps '
             f'({MAP_PATTERNS}){filtered}'
         )
-    found.sort(key=lambda series: series.prefix)
-    without = sorted(set(participants) - {series.participant for series in found})
+    all_series.sort(key=lambda series: series.prefix)
+    without = sorted(set(participants) - {series.participant for series in all_series})
     for label in without:
         if run.participant_label or run.reports_only:
             reason = (
                 f'sub-{label} has no CT perfusion series ({PATTERNS}) and no precomputed maps '
                 f'({MAP_PATTERNS}){filtered}'
             )
-            found.append(FailedSeries(f'sub-{label}', label, None, reason, absent=True))
+            all_series.append(FailedSeries(f'sub-{label}', label, None, reason, absent=True))
         else:
             logger.info('sub-%s has no CT perfusion series and no maps; skipped', label)
-    return found
+    return all_series
 
 
 def _select_inputs(index: DatasetIndex, run: RunSettings) -> tuple[list[Path], list[Path]]:

@@ -54,12 +54,12 @@ MAP_PIECES = tuple(
 RAW_NAME = 'rawdata'  # in BIDS URIs, of the raw data beside a folder `derivatives`
 
 
-def apply_overrides(found: Sequence[FoundSeries], run: RunSettings) -> list[FoundSeries]:
+def apply_overrides(all_series: Sequence[FoundSeries], run: RunSettings) -> list[FoundSeries]:
     """Add to each series the files that the user supplies for it.
 
     Parameters
     ----------
-    found : sequence of CTPSeries, PrecomputedMaps and FailedSeries
+    all_series : sequence of CTPSeries, PrecomputedMaps and FailedSeries
         As `find_series` returns them.
     run : RunSettings
 
@@ -74,14 +74,14 @@ def apply_overrides(found: Sequence[FoundSeries], run: RunSettings) -> list[Foun
         When an option is wrong: a file or folder that does not exist, an option for one series
         although several are selected, a dataset without any usable file.
     """
-    roots = _check_options(found, run)
+    roots = _check_options(all_series, run)
     supplied = {
-        piece: InputFile(path, _uri(path, _link_name(option, found), roots))
+        piece: InputFile(path, _uri(path, _link_name(option, all_series), roots))
         for piece, option, path in _options(run)
     }
     results: list[FoundSeries] = []
     used: set[str] = set()
-    for series in found:
+    for series in all_series:
         if not series.can_run:
             results.append(series)
             continue
@@ -93,17 +93,17 @@ def apply_overrides(found: Sequence[FoundSeries], run: RunSettings) -> list[Foun
             results.append(
                 FailedSeries(series.prefix, series.participant, series.session, str(error))
             )
-    _check_datasets(found, used, run)
+    _check_datasets(all_series, used, run)
     return results
 
 
-def dataset_links(run: RunSettings, found: Sequence[FoundSeries] = ()) -> dict[str, Path]:
+def dataset_links(run: RunSettings, all_series: Sequence[FoundSeries] = ()) -> dict[str, Path]:
     """List the folders that the BIDS URIs of supplied files refer to.
 
     Parameters
     ----------
     run : RunSettings
-    found : sequence of CTPSeries, PrecomputedMaps and FailedSeries
+    all_series : sequence of CTPSeries, PrecomputedMaps and FailedSeries
         With the supplied files, which show whether the raw data beside the maps were read.
 
     Returns
@@ -113,8 +113,8 @@ def dataset_links(run: RunSettings, found: Sequence[FoundSeries] = ()) -> dict[s
     links = dict(run.derivatives)
     for _, option, path in _options(run):
         if _dataset_of(path, {'raw': run.bids_dir, **links}) is None:
-            links[_link_name(option, found)] = path.parent
-    if any(RAW_NAME in _datasets_used(series) for series in found if series.can_run):
+            links[_link_name(option, all_series)] = path.parent
+    if any(RAW_NAME in _datasets_used(series) for series in all_series if series.can_run):
         links.update(_raw_beside(run))
     return links
 
@@ -147,7 +147,7 @@ def _options(run: RunSettings) -> list[tuple[str, str, Path]]:
     return options
 
 
-def _check_options(found: Sequence[FoundSeries], run: RunSettings) -> dict[str, Path]:
+def _check_options(all_series: Sequence[FoundSeries], run: RunSettings) -> dict[str, Path]:
     """Raise `UsageError` for a wrong option; return the folders of the BIDS URIs by name."""
     names, linked = [name for name, _ in run.derivatives], read_links(run.output_dir)
     for name, root in run.derivatives:
@@ -177,24 +177,24 @@ def _check_options(found: Sequence[FoundSeries], run: RunSettings) -> dict[str, 
                 f'--{option}: {path} is in output_dir, where this run may replace it; move it to '
                 'another folder'
             )
-        if len(found) > 1:
-            shown = ', '.join(series.prefix for series in found[:4])
+        if len(all_series) > 1:
+            shown = ', '.join(series.prefix for series in all_series[:4])
             raise UsageError(
-                f'--{option} needs a single series, but {len(found)} are selected ({shown}'
-                f'{", ..." if len(found) > 4 else ""}); select one with --participant-label and '
+                f'--{option} needs a single series, but {len(all_series)} are selected ({shown}'
+                f'{", ..." if len(all_series) > 4 else ""}); select one with --participant-label and '
                 '--session-label, or use a dataset with --derivatives'
             )
-    return {'raw': run.bids_dir, **dataset_links(run, found)}
+    return {'raw': run.bids_dir, **dataset_links(run, all_series)}
 
 
-def _check_datasets(found: Sequence[FoundSeries], used: set[str], run: RunSettings) -> None:
+def _check_datasets(all_series: Sequence[FoundSeries], used: set[str], run: RunSettings) -> None:
     """Raise `UsageError` if a derivatives dataset has no file that any series could use."""
-    if not any(series.can_run for series in found):
+    if not any(series.can_run for series in all_series):
         return
     endings: dict[str, None] = {}
-    if any(series.has_frames for series in found):
+    if any(series.has_frames for series in all_series):
         endings |= dict.fromkeys(PIECES.values())
-    if any(series.can_run and not series.has_frames for series in found):
+    if any(series.can_run and not series.has_frames for series in all_series):
         endings |= dict.fromkeys(MAP_PIECES)
     for name, root in run.derivatives:
         if name in used:
@@ -215,9 +215,9 @@ def _datasets_used(series: Series) -> set[str]:
     return {file.uri.split(':')[1] for file in series.overrides.values()}
 
 
-def _link_name(option: str, found: Sequence[FoundSeries]) -> str:
+def _link_name(option: str, all_series: Sequence[FoundSeries]) -> str:
     """Name the folder of an option's file, uniquely for its series."""
-    prefix = found[0].prefix if found else ''
+    prefix = all_series[0].prefix if all_series else ''
     return re.sub('[^A-Za-z0-9]', '', option + prefix)
 
 

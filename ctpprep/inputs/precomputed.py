@@ -54,7 +54,7 @@ def find_maps(
     list of PrecomputedMaps and FailedSeries
         Sorted by name.
     """
-    found: list[PrecomputedMaps | FailedSeries] = []
+    map_sets: list[PrecomputedMaps | FailedSeries] = []
     for prefix, spaces in sorted(_group_by_prefix(map_images(index)).items()):
         paths = next(iter(spaces.values()))
         first = next(iter(paths.values()))[0]
@@ -68,10 +68,10 @@ def find_maps(
             continue
         try:
             space = _choose_space(prefix, spaces)
-            found.append(_read_maps(prefix, space, spaces[space], index))
+            map_sets.append(_read_maps(prefix, space, spaces[space], index))
         except SeriesError as error:
-            found.append(FailedSeries.from_file(prefix, first, index.bids_dir, error))
-    return found
+            map_sets.append(FailedSeries.from_file(prefix, first, index.bids_dir, error))
+    return map_sets
 
 
 def map_images(index: DatasetIndex) -> list[Path]:
@@ -154,9 +154,9 @@ def _check_needed(prefix: str, files: dict[str, Path], bids_dir: Path) -> None:
     """Raise `SeriesError` if Tmax or both maps of flow are missing."""
     for suffixes, name in ((('tmax',), 'Tmax'), (('cbf', 'rcbf'), 'CBF')):
         if not set(suffixes) & files.keys():
-            found = ', '.join(str(path.relative_to(bids_dir)) for path in files.values())
+            actual = ', '.join(str(path.relative_to(bids_dir)) for path in files.values())
             needed = ' or '.join(f'{prefix}_{suffix}.nii.gz' for suffix in suffixes)
-            raise SeriesError(f'{prefix} has no {name} map; found {found}, need also {needed}')
+            raise SeriesError(f'{prefix} has no {name} map; found {actual}, need also {needed}')
 
 
 def _read_headers(files: dict[str, Path], index: DatasetIndex) -> tuple[dict[str, str], int]:

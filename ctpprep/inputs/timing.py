@@ -141,6 +141,7 @@ def read_timing(
     field, value = _frame_source(sidecar, header_interval, command_times)
     if field in ('RepetitionTime', '--frame-interval', 'pixdim[4]'):
         interval = _numbers([value], 1, field, 'one number')[0]
+        _check_interval(interval, interval, field)
         frames = tuple(round(frame * interval, 9) for frame in range(n_frames))
     else:
         frames = _numbers(value, n_frames, field, f'one time for each of the {n_frames} frames')
@@ -179,8 +180,8 @@ def _frame_source(
 def _numbers(value: Any, length: int, field: str, needed: str) -> tuple[float, ...]:
     """Check that a value is a list of finite numbers of the needed length."""
     if not isinstance(value, list | tuple) or len(value) != length:
-        found = f'{len(value)} values' if isinstance(value, list | tuple) else repr(value)
-        raise TimingError(f'{field} has {found}, need {needed}, in s')
+        actual = f'{len(value)} values' if isinstance(value, list | tuple) else repr(value)
+        raise TimingError(f'{field} has {actual}, need {needed}, in s')
     for number in value:
         is_number = isinstance(number, int | float) and not isinstance(number, bool)
         if not is_number or not math.isfinite(number):
@@ -197,10 +198,14 @@ def _check_frame_times(times: Sequence[float], field: str) -> None:
             f'{field} must increase from frame to frame, but frame {frame + 1} is at '
             f'{times[frame]:g} s and frame {frame + 2} at {times[frame + 1]:g} s'
         )
+    _check_interval(min(intervals), sorted(intervals)[len(intervals) // 2], field)
+
+
+def _check_interval(shortest: float, median: float, field: str) -> None:
+    """Raise `TimingError` if no protocol has such frame intervals."""
     low, high = INTERVAL_RANGE
-    typical = sorted(intervals)[len(intervals) // 2]
-    if min(intervals) < low - 1e-6 or typical > high:
-        interval = typical if typical > high else min(intervals)
+    if shortest < low - 1e-6 or median > high:
+        interval = median if median > high else shortest
         raise TimingError(
             f'{field} gives a frame interval of {interval:g} s, must be {low:g} to {high:g} s'
             + _hint_ms(interval)
@@ -238,8 +243,8 @@ def _slice_acquisition_times(
     field = 'SliceAcquisitionTimes'
     value = sidecar[field]
     if not isinstance(value, list) or len(value) != n_frames:
-        found = f'{len(value)} rows' if isinstance(value, list) else repr(value)
-        raise TimingError(f'{field} has {found}, need one row for each of the {n_frames} frames')
+        actual = f'{len(value)} rows' if isinstance(value, list) else repr(value)
+        raise TimingError(f'{field} has {actual}, need one row for each of the {n_frames} frames')
     needed = f'rows with one time for each of the {n_slices} slices'
     rows = [_numbers(row, n_slices, field, needed) for row in value]
     slices = tuple(zip(*rows, strict=True))
