@@ -141,7 +141,7 @@ def read_sidecar(path: Path, sidecars: dict[Path, list[Path]]) -> dict[str, Any]
     return metadata
 
 
-def with_sidecars(path):
+def with_sidecars(path: Path) -> list[Path]:
     """List an output, its JSON sidecar and its table of labels, whether or not they exist.
 
     Parameters

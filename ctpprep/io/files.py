@@ -8,6 +8,7 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(content, 'sha256').hexdigest()
 
 
-def write_atomically(write, path):
+def write_atomically(write: Callable[..., object], path: Path) -> None:
     """Write a file to a temporary path and move it to its final path in one step.
 
     Parameters
@@ -84,7 +85,7 @@ def write_atomically(write, path):
         partial.unlink(missing_ok=True)
 
 
-def write_json(content, path):
+def write_json(content: dict[str, Any], path: Path) -> None:
     """Write a JSON file atomically.
 
     Parameters
@@ -96,7 +97,7 @@ def write_json(content, path):
     write_atomically(lambda partial: partial.write_text(text), path)
 
 
-def remove_older(paths, since):
+def remove_older(paths: Iterable[Path], since: float) -> list[Path]:
     """Remove the files that were last modified before a run.
 
     Parameters
@@ -117,7 +118,7 @@ def remove_older(paths, since):
     return older
 
 
-def remove_partials(output_dir, participants):
+def remove_partials(output_dir: Path, participants: Iterable[str]) -> None:
     """Remove the partially written files of killed runs.
 
     Parameters
@@ -144,7 +145,7 @@ def remove_partials(output_dir, participants):
 
 
 @contextlib.contextmanager
-def file_lock(folder, name):
+def file_lock(folder: Path, name: str) -> Iterator[None]:
     """Make other calls wait while this one writes.
 
     Parameters
