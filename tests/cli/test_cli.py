@@ -455,10 +455,10 @@ def test_folders_of_participants_without_sub_are_told(dataset, graph, capsys):
     (dataset / 'empty').mkdir()
     (dataset / '.bidsignore').write_text('old/\n')
     call(dataset)
-    said = 'not BIDS: Patient03, Patient04: passed over; a folder of a participant is named sub-'
+    said = 'not BIDS: Patient03, Patient04: skipped; the folder of a participant is named sub-'
     assert said in capsys.readouterr().out
     call(dataset, '--participant-label', '01')
-    assert 'passed over' not in capsys.readouterr().out
+    assert 'not BIDS: Patient03' not in capsys.readouterr().out
 
 
 def test_only_the_methods_text_is_written(dataset, graph):
