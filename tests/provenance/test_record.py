@@ -12,7 +12,7 @@ from nipype.pipeline.engine import Node, Workflow
 
 from ctpprep.cli import make_parser, read_settings
 from ctpprep.engine.run import work_folder
-from ctpprep.inputs.dataset import InputFile, workflow_name
+from ctpprep.inputs.series import InputFile, workflow_name
 from ctpprep.provenance.record import write_provenance
 from ctpprep.settings import MethodSettings
 
