@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The graph of one series as plain values: for drawings, the dry run and links of the report."""
+"""The nodes of one series as plain values, for the graph picture, the dry run and links of the report."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,13 +26,13 @@ class Step:
     interface : str
         Name of its interface.
     inputs : dict of str to (str, str)
-        Maker of each port that another node feeds: its name, and its port.
+        For each input port, the name and the output port of the step that feeds it.
     files : dict of str to str
-        Files from outside of the graph, by port, as BIDS URIs.
+        BIDS URIs of the files that ports read from the dataset.
     outputs : tuple of str
-        Ports it puts out.
+        Output ports.
     written : tuple of str
-        Files it writes below the output folder; some only where their port has a file.
+        Paths of the files it writes, relative to the output folder; some are optional.
     """
 
     name: str
@@ -47,71 +47,78 @@ class Step:
         """Name of the stage."""
         return self.name.partition('.')[0]
 
+    @property
+    def node(self) -> str:
+        """Name of the node in its stage."""
+        return self.name.partition('.')[2]
 
-def read_graph(workflow: Workflow, series: Series) -> dict[str, Step]:
-    """Read the nodes of a series in an order in which they can run.
+
+def read_steps(workflow: Workflow, series: Series) -> dict[str, Step]:
+    """Read the steps of a series from its workflow.
 
     Parameters
     ----------
     workflow : Workflow
-        Made by `init_series_wf`.
+        From `init_series_wf`.
     series : CTPSeries or PrecomputedMaps
 
     Returns
     -------
     dict of str to Step
-        By name. Nodes that only pass ports on are left out.
+        By name, in an order in which they can run; without nodes that only pass ports on.
     """
     import networkx as nx
 
-    flat = workflow._create_flat_graph()
-    uris = _uris(series)
-    order = list(nx.lexicographical_topological_sort(flat, key=lambda node: node.fullname))
+    graph = workflow._create_flat_graph()
+    uris = _file_uris(series)
     steps = {}
-    for node in order:
+    for node in nx.lexicographical_topological_sort(graph, key=lambda node: node.fullname):
         if isinstance(node.interface, IdentityInterface):
             continue
-        made = {}
-        for source, port, target in _incoming(flat, node):
-            if (maker := _follow(flat, source, port)) is not None:
-                made[target] = maker
-        steps[_name(node)] = Step(
-            _name(node),
+        inputs = {}
+        for source, port, target in _connections(graph, node):
+            if (origin := _find_origin(graph, source, port)) is not None:
+                inputs[target] = origin
+        steps[_step_name(node)] = Step(
+            _step_name(node),
             type(node.interface).__name__,
-            dict(sorted(made.items())),
-            {port: uris.get(path, path) for port, path in _given(node)},
+            dict(sorted(inputs.items())),
+            {port: uris.get(path, path) for port, path in _input_files(node)},
             tuple(node.outputs.copyable_trait_names()),
-            tuple(_written(node, made, series)),
+            tuple(_written_paths(node, inputs, series)),
         )
     return steps
 
 
-def _name(node: Any) -> str:
-    """Name a node by its stage; the writer of a stage belongs to it."""
-    inside = node.fullname.split('.')[1:]
-    if len(inside) == 1:
+def _step_name(node: Any) -> str:
+    """Name a node by its stage; the writer of a stage belongs to that stage."""
+    parts = node.fullname.split('.')[1:]
+    if len(parts) == 1:
         return f'{node.name.removeprefix("write_")}.{node.name}'
-    return '.'.join([inside[0].removesuffix('_wf'), *inside[1:]])
+    return '.'.join([parts[0].removesuffix('_wf'), *parts[1:]])
 
 
-def _incoming(flat: Any, node: Any) -> Iterator[tuple[Any, str, str]]:
-    for source, _, told in flat.in_edges(node, data=True):
-        for port, target in told['connect']:
+def _connections(graph: Any, node: Any) -> Iterator[tuple[Any, str, str]]:
+    """Yield source node, its port and the port of the node for each connection into a node."""
+    for source, _, edge in graph.in_edges(node, data=True):
+        for port, target in edge['connect']:
             yield source, port, target
 
 
-def _follow(flat: Any, source: Any, port: str) -> tuple[str, str] | None:
-    """Find the node that makes what a port passes on; None where nothing comes in."""
+def _find_origin(graph: Any, source: Any, port: str) -> tuple[str, str] | None:
+    """Follow a port through nodes that only pass it on; None if nothing feeds it."""
     while isinstance(source.interface, IdentityInterface):
-        found = [(node, out) for node, out, into in _incoming(flat, source) if into == port]
-        if not found:
+        feeding = [
+            (node, out) for node, out, target in _connections(graph, source) if target == port
+        ]
+        if not feeding:
             return None
-        ((source, port),) = found
-    return _name(source), port
+        ((source, port),) = feeding
+    return _step_name(source), port
 
 
-def _given(node: Any) -> Iterator[tuple[str, str]]:
-    """List the files that are set on a node."""
+def _input_files(node: Any) -> Iterator[tuple[str, str]]:
+    """Yield port and path of the files that are set as inputs of a node."""
     for port in node.inputs.copyable_trait_names():
         value, trait = getattr(node.inputs, port), node.inputs.trait(port)
         if isdefined(value) and (
@@ -122,8 +129,8 @@ def _given(node: Any) -> Iterator[tuple[str, str]]:
                     yield port, path
 
 
-def _uris(series: Series) -> dict[str, str]:
-    """Name the files of a series by their BIDS URIs."""
+def _file_uris(series: Series) -> dict[str, str]:
+    """Return the BIDS URIs of the files of a series, by path."""
     if isinstance(series, PrecomputedMaps):
         return {str(file.path): file.uri for file in series.overrides.values()}
     uris = {str(file.path): file.uri for file in (series.source, *series.overrides.values())}
@@ -132,11 +139,11 @@ def _uris(series: Series) -> dict[str, str]:
     return uris
 
 
-def _written(node: Any, made: dict[str, Any], series: Series) -> Iterator[str]:
-    """List the files below the output folder that a node writes."""
+def _written_paths(node: Any, inputs: dict[str, Any], series: Series) -> Iterator[str]:
+    """Yield the paths of the files that a node writes, relative to the output folder."""
     if isinstance(node.interface, WriteDerivatives):
         for row in node.inputs.rows:
-            if row['name'] in made:
+            if row['name'] in inputs:
                 yield row['path']
     elif isinstance(node.interface, WriteFigures):
         yield f'sub-{series.participant}/figures/{series.prefix}_desc-*_ctp.svg'
