@@ -7,19 +7,12 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
+from rich import progress
 from rich.console import Console, RenderableType
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Column
 from rich.text import Text
 
@@ -27,7 +20,7 @@ from ctpprep.cli.signals import call_before_ending
 from ctpprep.settings import RunSettings
 
 if TYPE_CHECKING:
-    from ctpprep.engine.tracker import RunTracker, SeriesState
+    from ctpprep.engine.tracker import RunTracker, SeriesState, Watcher
 
 T = TypeVar('T')
 
@@ -37,18 +30,10 @@ details = logging.getLogger('ctpprep.details')  # written to the log file only
 MAX_ROWS = 8  # series shown at a time
 MIN_BAR_WIDTH = 60  # columns; a narrower terminal shows no bars
 SHOW_CURSOR = b'\x1b[?25h'
-PAGE_SECONDS = 0.2  # time to write one report page
 
 
 def can_redraw(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether a stream is a terminal on which lines can be redrawn.
-
-    Parameters
-    ----------
-    stream : file
-    environ : mapping
-        Environment; TERM and CI are read.
-    """
+    """Return whether a stream is a terminal on which lines can be redrawn."""
     is_dumb = environ.get('TERM', 'dumb') in ('dumb', 'unknown', '')
     is_ci = environ.get('CI', '').lower() not in ('', '0', 'false')
     return stream.isatty() and not is_dumb and not is_ci
@@ -57,19 +42,6 @@ def can_redraw(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
 def uses_bars(run: RunSettings) -> bool:
     """Return whether a run shows bars; with -v, nipype writes to the terminal instead."""
     return run.verbosity == 0 and can_redraw(sys.stderr)
-
-
-def format_duration(seconds: float) -> str:
-    """Format a duration.
-
-    Examples
-    --------
-    >>> format_duration(75), format_duration(3675)
-    ('1:15', '1:01:15')
-    """
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f'{hours}:{minutes:02d}:{rest:02d}' if hours else f'{minutes}:{rest:02d}'
 
 
 def format_remaining(seconds: float | None) -> str:
@@ -102,93 +74,37 @@ def format_counts(tracker: 'RunTracker') -> str:
     return f'{tracker.n_succeeded} of {n_series} done{failed}, {left} left{running}'
 
 
-class SeriesLines:
-    """Log one line when a series starts and one when it ends.
+def log_series(
+    tracker: 'RunTracker', state: 'SeriesState', event: str, quiet: bool = False
+) -> None:
+    """Log one line when a series starts, and one with counts and time left when it ends.
 
     Parameters
     ----------
-    n_pages : int
-        Report pages that will be written after the last series.
+    tracker : RunTracker
+    state : SeriesState
+    event : str
+        'started', 'step' or 'ended'.
+    quiet : bool
+        Write all but failures to the log file only.
     """
-
-    def __init__(self, n_pages: int = 0) -> None:
-        self.n_pages = n_pages
-
-    def __call__(self, tracker: 'RunTracker', state: 'SeriesState', event: str) -> None:
-        """Log that a series has started or ended."""
-        if event == 'started':
-            self.log(tracker, state.prefix, 'started')
-        if event != 'ended' or state.started is None or state.ended is None:
-            return
-        remaining = self.format_remaining(tracker)
-        count = f'{tracker.n_ended} of {len(tracker.states)}'
-        count += f', {remaining}' if remaining else ''
-        duration = format_duration(state.ended - state.started)
+    if event == 'step':
+        return
+    text = 'started'
+    if event == 'ended':
+        duration = timedelta(seconds=int(state.seconds))
+        text = f'done in {duration}'
         if state.failed_step:
-            cause = f': {state.cause}' if state.cause else ''
-            text = f'failed at {state.failed_stage} after {duration}{cause} ({count})'
-        else:
-            text = f'done in {duration} ({count})'
-        self.log(tracker, state.prefix, text, bool(state.failed_step))
-
-    def log(self, tracker: 'RunTracker', prefix: str, text: str, failed: bool = False) -> None:
-        """Log elapsed time, series and event."""
-        time = format_duration(tracker.elapsed)
-        self.choose_logger(failed).info('%6s  %-24s %s', time, prefix, text)
-
-    def choose_logger(self, failed: bool) -> logging.Logger:
-        """Return the logger for an event."""
-        return logger
-
-    def format_remaining(self, tracker: 'RunTracker') -> str:
-        """Format the time until the last page; '' once all series have ended."""
-        seconds = tracker.seconds_left()
-        if seconds is None or tracker.n_ended == len(tracker.states):
-            return ''
-        return format_remaining(seconds + PAGE_SECONDS * self.n_pages)
+            text = f'failed at {state.failed_stage} after {duration}'
+            text += f': {state.cause}' if state.cause else ''
+        left = format_remaining(tracker.seconds_left())
+        text += f' ({tracker.n_ended} of {len(tracker.states)}{", " if left else ""}{left})'
+    elapsed = timedelta(seconds=int(tracker.elapsed))
+    target = details if quiet and not state.failed_step else logger
+    target.info('%s  %-24s %s', elapsed, state.prefix, text)
 
 
-class SeriesBars(SeriesLines):
-    """Show a bar for each running series; only failures scroll by above.
-
-    Parameters
-    ----------
-    n_pages : int
-        Report pages that will be written after the last series.
-    folded : bool
-        Start and success of a series are shown by its bar alone.
-    """
-
-    def __init__(self, n_pages: int = 0, folded: bool = True) -> None:
-        super().__init__(n_pages)
-        self.folded = folded
-        self.tracker: RunTracker | None = None
-        self.tasks: dict[str, TaskID] = {}
-        self.bars = Bars('in all', 1.0, self.describe)
-
-    def __call__(self, tracker: 'RunTracker', state: 'SeriesState', event: str) -> None:
-        """Update the bars."""
-        self.tracker = tracker
-        self.bars.update(self.bars.overall, total=tracker.total, completed=tracker.done)
-        if event == 'started':
-            self.tasks[state.prefix] = self.bars.add_task(state.prefix, total=state.total, text='')
-        self.bars.update(self.tasks[state.prefix], completed=state.done, text=state.stage)
-        if event == 'ended':
-            self.bars.remove_task(self.tasks.pop(state.prefix))
-        super().__call__(tracker, state, event)
-
-    def choose_logger(self, failed: bool) -> logging.Logger:
-        """Return the logger for an event."""
-        return logger if failed or not self.folded else details
-
-    def describe(self, overall: Task) -> tuple[str, str]:
-        """Return remaining time and counts."""
-        if self.tracker is None:
-            return '', 'preparing the graph'
-        return self.format_remaining(self.tracker), format_counts(self.tracker)
-
-
-class Bars(Progress):
+class Bars(progress.Progress):
     """Bars of single tasks, one of the whole, and a line of text below.
 
     Parameters
@@ -207,7 +123,7 @@ class Bars(Progress):
         self,
         name: str,
         total: float,
-        describe: Callable[[Task], tuple[str, str]],
+        describe: Callable[[progress.Task], tuple[str, str]],
         console: Console | None = None,
     ) -> None:
         # soft_wrap: long lines stay whole, so that paths can be copied
@@ -215,25 +131,24 @@ class Bars(Progress):
             stderr=True, force_terminal=True, soft_wrap=True, highlight=False, markup=False,
             emoji=False,
         )  # fmt: skip
-        one_line = partial(Column, no_wrap=True, overflow='ellipsis')
-        has_bars = console.width >= MIN_BAR_WIDTH
-        text = one_line(width=len('about 10 h 30 min left')) if has_bars else one_line(ratio=1)
         # markup=False: a name may contain brackets
-        columns: list[ProgressColumn] = [
-            TextColumn(
-                '{task.description}', markup=False,
-                table_column=one_line(max_width=console.width // 3),
+        column = partial(Column, no_wrap=True, overflow='ellipsis')
+        has_bars = console.width >= MIN_BAR_WIDTH
+        text = column(width=len('about 10 h 30 min left')) if has_bars else column(ratio=1)
+        columns: list[Any] = [
+            progress.TextColumn(
+                '{task.description}',
+                markup=False,
+                table_column=column(max_width=console.width // 3),
             ),
-            TextColumn('{task.fields[text]}', markup=False, table_column=text),
-        ]  # fmt: skip
+            progress.TextColumn('{task.fields[text]}', markup=False, table_column=text),
+        ]
         if has_bars:
-            columns += [
-                BarColumn(None, table_column=Column(ratio=1, min_width=8)),
-                TextColumn('{task.percentage:.0f} %', table_column=Column(justify='right')),
-            ]
+            bar = progress.BarColumn(None, table_column=Column(ratio=1, min_width=8))
+            columns += [bar, progress.TaskProgressColumn()]
         super().__init__(
-            *columns, TimeElapsedColumn(), console=console, refresh_per_second=1, transient=True,
-            expand=True, redirect_stdout=sys.stdout.isatty(),
+            *columns, progress.TimeElapsedColumn(), console=console, refresh_per_second=1,
+            transient=True, expand=True, redirect_stdout=sys.stdout.isatty(),
         )  # fmt: skip
         self.describe = describe
         self.overall = self.add_task(name, total=total, text='')
@@ -249,20 +164,45 @@ class Bars(Progress):
         yield Text(line, no_wrap=True, overflow='ellipsis')
 
 
+class SeriesBars:
+    """Show a bar for each running series; it is a watcher for `run_workflow`."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.tracker: RunTracker | None = None
+        self.tasks: dict[str, progress.TaskID] = {}
+        self.bars = Bars('in all', 1.0, self.describe, console)
+
+    def __call__(self, tracker: 'RunTracker', state: 'SeriesState', event: str) -> None:
+        """Update the bars; if they share the terminal with standard output, log only failures."""
+        self.tracker = tracker
+        self.bars.update(self.bars.overall, total=tracker.total, completed=tracker.done)
+        if event == 'started':
+            self.tasks[state.prefix] = self.bars.add_task(state.prefix, total=state.total, text='')
+        self.bars.update(self.tasks[state.prefix], completed=state.done, text=state.stage)
+        if event == 'ended':
+            self.bars.remove_task(self.tasks.pop(state.prefix))
+        log_series(tracker, state, event, quiet=sys.stdout.isatty())
+
+    def describe(self, overall: progress.Task) -> tuple[str, str]:
+        """Return remaining time and counts."""
+        if self.tracker is None:
+            return '', 'preparing the graph'
+        return format_remaining(self.tracker.seconds_left()), format_counts(self.tracker)
+
+
 @contextlib.contextmanager
 def shown(bars: Bars) -> Iterator[None]:
     """Show bars below all output; leave the terminal as it was, even if a signal ends the process."""
 
     def stop_at_signal() -> None:
-        # in another thread: this one may have been interrupted while it had a lock of the display
+        # in another thread: the signal may have interrupted this one while it had a lock of the bars
         stopping = threading.Thread(target=bars.stop, daemon=True)
         stopping.start()
         stopping.join(1)
         os.write(2, SHOW_CURSOR)
 
-    # a terminal may be closed at any time, which must not stop the run
     with call_before_ending(stop_at_signal):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # a closed terminal must not stop the run
             bars.start()
         try:
             yield
@@ -272,42 +212,24 @@ def shown(bars: Bars) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def show_series(run: RunSettings, n_pages: int) -> Iterator[SeriesLines]:
-    """Show the progress of the series of a run.
-
-    Parameters
-    ----------
-    run : RunSettings
-    n_pages : int
-        Report pages that will be written after the last series.
-
-    Yields
-    ------
-    SeriesLines
-        Watcher for `run_workflow`.
-    """
+def show_series(run: RunSettings) -> Iterator['Watcher']:
+    """Show the progress of the series of a run; yield the watcher for `run_workflow`."""
     if not uses_bars(run):
-        yield SeriesLines(n_pages)
+        yield log_series
         return
-    display = SeriesBars(n_pages, folded=sys.stdout.isatty())
+    display = SeriesBars()
     with shown(display.bars):
         yield display
 
 
 def show_pages(participants: Sequence[T], run: RunSettings) -> Iterator[T]:
-    """Yield participants one by one, and show how many report pages are left.
-
-    Parameters
-    ----------
-    participants : sequence
-    run : RunSettings
-    """
+    """Yield participants one by one, and show how many report pages are left."""
     n_pages = len(participants)
     if n_pages < 2 or not uses_bars(run):
         yield from participants
         return
 
-    def describe(overall: Task) -> tuple[str, str]:
+    def describe(overall: progress.Task) -> tuple[str, str]:
         line = f'{overall.completed:.0f} of {n_pages} pages written'
         return format_remaining(overall.time_remaining), line
 

@@ -127,7 +127,7 @@ def process(all_series: Sequence[Any], method: MethodSettings, run: RunSettings)
         if run.clean_workdir:
             clean_work(labels, run)
         start = time.time()
-        with show_series(run, len({one.participant for one in all_series})) as watcher:
+        with show_series(run) as watcher:
             results = run_workflow(workflow, series, run, watcher)
         results += make_failed_results(all_series)
         results.sort(key=lambda result: result.prefix)

@@ -4,11 +4,12 @@
 import os
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from ctpprep import exceptions
-from ctpprep.engine.tracker import SeriesFinder
+from ctpprep.engine.tracker import workflow_names
 from ctpprep.inputs.series import Series
 from ctpprep.io.disk import explain_full_disk
 from ctpprep.settings import RunSettings
@@ -102,9 +103,10 @@ def read_failures(
     files = [path for folder in folders for path in folder.glob('crash-*.txt')]
     files = [path for path in files if path.stat().st_size]  # empty if the disk was full
     failures: dict[str, tuple[str, Path | None]] = {}
-    find_series = SeriesFinder(series)
+    prefixes = {workflow_names(one): one.prefix for one in series}
     for path in sorted(files, key=os.path.getmtime):
         folder, cause = read_crash(path)
-        if (failed := find_series(folder.parts)) is not None:
-            failures.setdefault(failed.prefix, (explain_full_disk(cause, run), path))
+        for names in pairwise(folder.parts):
+            if names in prefixes:
+                failures.setdefault(prefixes[names], (explain_full_disk(cause, run), path))
     return failures

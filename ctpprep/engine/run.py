@@ -16,7 +16,7 @@ from ctpprep import __version__
 from ctpprep.engine.crashes import crash_dir, participant_of, read_failures
 from ctpprep.engine.hashes import cache_file_hashes
 from ctpprep.engine.schedulers import LOCAL, make_scheduler_plugin, read_plugin
-from ctpprep.engine.tracker import RunTracker, SeriesFinder, Watcher
+from ctpprep.engine.tracker import RunTracker, Watcher, find_nodes
 from ctpprep.engine.workers import SeriesPlugin
 from ctpprep.inputs.dataset import workflow_name
 from ctpprep.inputs.series import Series
@@ -100,12 +100,10 @@ def configure(workflow: Workflow, series: Sequence[Series], run: RunSettings) ->
         'stop_on_first_crash': str(run.stop_on_first_crash).lower(),
     }
     workflow.config['execution'] = workflow.config.get('execution', {}) | options
-    find_series = SeriesFinder(series)
-    for name in workflow.list_node_names():
-        if (owner := find_series([workflow.name, *name.split('.')])) is not None:
-            node = workflow.get_node(name)
+    for one in series:
+        folder = {'crashdump_dir': str(crash_dir(run, one.participant))}
+        for _, node in find_nodes(workflow, one):
             config = dict(node.config or {})
-            folder = {'crashdump_dir': str(crash_dir(run, owner.participant))}
             config['execution'] = config.get('execution', {}) | folder
             node.config = config
 
@@ -146,13 +144,12 @@ def _collect_results(
         if run.stop_on_first_crash and failures:
             reason = 'stopped on the first crash'
     unfinished = f'not finished: {reason}' if reason else 'not finished'
-    for one in series:
-        state = tracker.states[one.prefix]
-        if step := state.failed_step:
-            cause = f'{step} failed without a crash file; {unfinished}'
-            failures.setdefault(one.prefix, (cause, None))
+    for state in tracker.states.values():
+        if state.failed_step:
+            cause = f'{state.failed_step} failed without a crash file; {unfinished}'
+            failures.setdefault(state.prefix, (cause, None))
         elif state.waiting:
-            failures.setdefault(one.prefix, (unfinished, None))
+            failures.setdefault(state.prefix, (unfinished, None))
     if error is not None and not failures:  # whatever the error was, the run has not succeeded
         failures = {one.prefix: (reason, None) for one in series}
     return [

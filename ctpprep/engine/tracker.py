@@ -4,9 +4,9 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,36 +49,6 @@ STEPS: dict[str, tuple[str, float]] = {
 }
 
 
-class SeriesFinder:
-    """Find the series that a node belongs to.
-
-    Parameters
-    ----------
-    series : sequence of CTPSeries and PrecomputedMaps
-        All series of the graph.
-    """
-
-    def __init__(self, series: Sequence[Series]) -> None:
-        self._by_workflows = {
-            (workflow_name(f'sub-{one.participant}'), one.workflow_name): one for one in series
-        }
-
-    def __call__(self, parts: Sequence[str]) -> Series | None:
-        """Find the series by the workflows around a node.
-
-        Parameters
-        ----------
-        parts : sequence of str
-            Names of the workflows or folders around the node, outermost first.
-
-        Returns
-        -------
-        CTPSeries, PrecomputedMaps or None
-        """
-        pairs = (pair for pair in pairwise(parts) if pair in self._by_workflows)
-        return next((self._by_workflows[pair] for pair in pairs), None)
-
-
 @dataclass
 class SeriesState:
     """Progress of one series.
@@ -89,15 +59,19 @@ class SeriesState:
     waiting : dict of str to float
         Cost of each step that has not ended, by name.
     running : dict of str to (str, float)
-        Stage of each running step and when it started, s, by name.
+        Stage and start, s, of each running step, by name.
     total, done : float
         Cost of all steps, and of those that have ended.
-    started, ended : float or None
+    started : float or None
         s.
+    seconds : float
+        Duration of a series that has ended, s.
     failed_step, failed_stage : str
         The first step that failed.
     cause : str
         Cause of that failure, '' if unknown.
+    last_stage : str
+        Stage of the step that started last.
     """
 
     prefix: str
@@ -106,7 +80,7 @@ class SeriesState:
     total: float = 0.0
     done: float = 0.0
     started: float | None = None
-    ended: float | None = None
+    seconds: float = 0.0
     failed_step: str = ''
     failed_stage: str = ''
     cause: str = ''
@@ -132,8 +106,8 @@ class RunTracker:
     ----------
     workflow : Workflow
     series : sequence of CTPSeries and PrecomputedMaps
-    watcher : callable, optional
-    find_cause : callable, optional
+    watcher : callable
+    find_cause : callable
         Returns the cause of a failure for the prefix of a series, '' if unknown.
     clock : callable
         Returns the time, s.
@@ -150,17 +124,14 @@ class RunTracker:
         self.watcher, self.find_cause, self.clock = watcher, find_cause, clock
         self.lock = threading.Lock()  # a display reads the remaining time in its own thread
         self.start_time = clock()
-        self.states = {one.prefix: SeriesState(one.prefix) for one in series}
-        self.find_series = SeriesFinder(series)
-        for name in workflow.list_node_names():
-            node = workflow.get_node(name)
-            owner = self.find_series([workflow.name, *name.split('.')])
-            if owner is not None and not isinstance(node.interface, IdentityInterface):
-                state = self.states[owner.prefix]
-                state.waiting[f'{workflow.name}.{name}'] = _cost(node)
-                state.total += _cost(node)
+        self.states: dict[tuple[str, ...], SeriesState] = {}
+        for one in series:
+            state = self.states[workflow_names(one)] = SeriesState(one.prefix)
+            for name, node in find_nodes(workflow, one):
+                state.waiting[name] = _cost(node)
+            state.total = sum(state.waiting.values())
         self.n_running = self.n_succeeded = self.n_failed = 0
-        self.most_side_by_side = 1
+        self.max_running = 1
         self.total = sum(state.total for state in self.states.values())
         self.done = 0.0  # cost of the steps that have ended
         self.ran = self.ran_seconds = 0.0  # cost and duration of those that ran in this call
@@ -177,25 +148,23 @@ class RunTracker:
 
     def __call__(self, node: Node, status: str) -> None:
         """Record the new status of a node, and notify the watcher."""
-        owner = self.find_series(node.fullname.split('.'))
-        state = self.states[owner.prefix] if owner is not None else None
+        state = self.states.get(tuple(node.fullname.split('.')[1:3]))
         if state is None or node.fullname not in state.waiting:  # ended in a first try
             return
-        events = []
+        events = ['step'] if state.started is not None else ['started', 'step']
         with self.lock:
             if state.started is None:
                 state.started = self.clock()
                 self.n_running += 1
-                self.most_side_by_side = max(self.most_side_by_side, self.n_running)
-                events.append('started')
+                self.max_running = max(self.max_running, self.n_running)
             if status == 'start':
                 self._start_step(state, node)
             else:
                 self._end_step(state, node, status)
-            events.append('ended' if state.ended is not None else 'step')
         try:  # without the lock, as the watcher may wait for a display that needs it
-            if state.ended is not None and state.failed_step:
-                state.cause = self.find_cause(state.prefix)
+            if not state.waiting:
+                events[-1] = 'ended'
+                state.cause = self.find_cause(state.prefix) if state.failed_step else ''
             for event in events:
                 self.watcher(self, state, event)
         except Exception:  # a broken display must not stop a run
@@ -205,27 +174,27 @@ class RunTracker:
         """Estimate the remaining time.
 
         The steps that are left are assumed to take as long as those of this call did, in proportion to
-        `STEPS`, and as many series as until now to run side by side. Steps that were complete in the work
-        folder are ignored.
+        `STEPS`, with as many series side by side as until now. Steps that were complete in the work folder
+        are ignored.
 
         Returns
         -------
         float or None
-            s; None until one series, or half of what there is to run, has run.
+            s; None until one series, or half of what there is to run, has run, and at the end.
         """
         with self.lock:
             left = self.total - self.done
-            largest = max((state.total for state in self.states.values()), default=0.0)
+            largest = max(state.total for state in self.states.values())
             enough = 0.99 * min(largest, (self.ran + left) / 2)  # sums are rounded
-            if not self.ran_seconds or self.ran < enough:
+            n_left = len(self.states) - self.n_ended
+            if not n_left or not self.ran_seconds or self.ran < enough:
                 return None
             now, scale = self.clock(), self.ran_seconds / self.ran
             seconds = left * scale
             for state in self.states.values():
                 for name, (_, started) in state.running.items():
                     seconds -= min(now - started, 0.9 * scale * state.waiting[name])
-            n_left = len(self.states) - self.n_ended
-            return max(0.0, seconds / max(1, min(self.most_side_by_side, n_left)))
+            return max(0.0, seconds / min(self.max_running, n_left))
 
     def _start_step(self, state: SeriesState, node: Node) -> None:
         state.last_stage = STEPS.get(_interface(node), (node.name, 0))[0]
@@ -233,6 +202,7 @@ class RunTracker:
         self._log(state.prefix, node.name)
 
     def _end_step(self, state: SeriesState, node: Node, status: str) -> None:
+        now = self.clock()
         stage, started = state.running.pop(node.fullname, (state.last_stage, None))
         cost = state.waiting.pop(node.fullname)
         state.done += cost
@@ -241,30 +211,41 @@ class RunTracker:
             self._log(state.prefix, f'{node.name} failed')
             if not state.failed_step:
                 state.failed_step, state.failed_stage = node.name, stage
-        elif status == 'end' and started is not None:
-            seconds = self.clock() - started
-            if _has_new_result(node, time.time() - seconds):
-                self.ran += cost
-                self.ran_seconds += seconds
+        elif status == 'end' and started is not None and _has_new_result(node, now - started):
+            self.ran += cost
+            self.ran_seconds += now - started
         if not state.waiting:
-            state.ended = self.clock()
+            state.seconds = now - (state.started or now)
             self.n_running -= 1
-            if state.failed_step:
-                self.n_failed += 1
-            else:
-                self.n_succeeded += 1
+            self.n_failed += bool(state.failed_step)
+            self.n_succeeded += not state.failed_step
+            if not state.failed_step:
                 self._log(state.prefix, 'done')
 
     def _log(self, prefix: str, event: str) -> None:
-        minutes, seconds = divmod(int(self.elapsed), 60)
-        details.info('%3d:%02d  %-24s %s', minutes, seconds, prefix, event)
+        details.info('%s  %-24s %s', timedelta(seconds=int(self.elapsed)), prefix, event)
 
 
-def _has_new_result(node: Any, started: float) -> bool:
-    """Return whether a node has run since a time of day, s; if not, its earlier result was kept."""
+def workflow_names(series: Series) -> tuple[str, ...]:
+    """Return the names of the workflows of participant and series, outermost first."""
+    return workflow_name(f'sub-{series.participant}'), series.workflow_name
+
+
+def find_nodes(workflow: Workflow, series: Series) -> Iterator[tuple[str, Node]]:
+    """Yield full name and node for each node of a series that runs."""
+    participant, name = workflow_names(series)
+    series_workflow = workflow.get_node(participant).get_node(name)
+    for inner in series_workflow.list_node_names():
+        node = series_workflow.get_node(inner)
+        if not isinstance(node.interface, IdentityInterface):
+            yield f'{workflow.name}.{participant}.{name}.{inner}', node
+
+
+def _has_new_result(node: Any, seconds: float) -> bool:
+    """Return whether a node has run in the last seconds; if not, its earlier result was kept."""
     result = Path(node.output_dir()) / f'result_{node.name}.pklz'
     # clocks of a cluster differ slightly
-    return result.exists() and result.stat().st_mtime > started - 2
+    return result.exists() and result.stat().st_mtime > time.time() - seconds - 2
 
 
 def _interface(node: Any) -> str:

@@ -18,7 +18,6 @@ import pytest
 from rich.console import Console
 
 from ctpprep.cli.display import (
-    Bars,
     SeriesBars,
     can_redraw,
     format_counts,
@@ -97,7 +96,7 @@ def test_a_pipe_gets_a_line_at_start_and_end_without_control_characters(command)
     assert run.stderr == ''
     assert all(line.isprintable() for line in run.stdout.splitlines())
     lines = [
-        line.split()[1:] for line in run.stdout.splitlines() if re.match(r' +\d+:\d\d ', line)
+        line.split()[1:] for line in run.stdout.splitlines() if re.match(r'\d:\d\d:\d\d ', line)
     ]
     assert [line[:2] for line in lines] == [['sub-01', 'started'], ['sub-01', 'done']]
     assert lines[1][-3:] == ['(1', 'of', '1)']
@@ -135,7 +134,7 @@ def make_tracker(n_series, n_running=2, n_failed=1):
     """Make the tracker of a run in which ten series have succeeded."""
     return SimpleNamespace(
         states=dict.fromkeys(range(n_series)), n_running=n_running, n_succeeded=10,
-        n_failed=n_failed, n_ended=10 + n_failed, total=4.0, done=1.0, seconds_left=lambda: 9100,
+        n_failed=n_failed, n_ended=10 + n_failed, total=4.0, done=1.0, seconds_left=lambda: 9100, elapsed=0,
     )  # fmt: skip
 
 
@@ -143,8 +142,7 @@ def draw_frame(width, n_series, n_running=2, encoding='utf-8', height=24):
     """Draw the bars of some running series; return the lines."""
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     console = Console(file=file, width=width, height=height, color_system=None, soft_wrap=True)
-    display = SeriesBars()
-    display.bars = Bars('in all', 1.0, display.describe, console)
+    display = SeriesBars(console)
     tracker = make_tracker(n_series, n_running)
     for number in range(n_running):
         state = SeriesState(f'sub-{number:04d}_ses-01', total=2.0, done=1.0, started=0.0)
@@ -153,11 +151,6 @@ def draw_frame(width, n_series, n_running=2, encoding='utf-8', height=24):
     console.print(display.bars.get_renderable())
     file.flush()
     return file.buffer.getvalue().decode(encoding).rstrip('\n').split('\n')
-
-
-@pytest.fixture(autouse=True)
-def no_lines(monkeypatch):
-    monkeypatch.setattr(SeriesBars, 'log', lambda *_: None)
 
 
 @pytest.mark.parametrize('width', [40, 80, 200])

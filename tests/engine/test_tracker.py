@@ -8,7 +8,7 @@ from nipype.interfaces.base import BaseInterface
 from nipype.pipeline.engine import Node, Workflow
 
 from ctpprep.engine import tracker
-from ctpprep.engine.tracker import STEPS, RunTracker, SeriesFinder, SeriesState
+from ctpprep.engine.tracker import STEPS, RunTracker, SeriesState
 from ctpprep.inputs.dataset import workflow_name
 from ctpprep.inputs.series import CTPSeries
 
@@ -117,11 +117,3 @@ def test_stage_is_that_of_a_running_step():
     assert state.stage == 'deconvolution'
     state.running.clear()
     assert state.stage == 'files'
-
-
-def test_a_node_belongs_to_the_series_whose_workflow_contains_it():
-    first, second, other = (make_series(name) for name in ('sub-1', 'sub-1_run-2', 'sub-2'))
-    find_series = SeriesFinder([first, second, other])
-    assert find_series(['ctpprep_wf', 'sub_1_wf', 'sub_1_wf', 'mask']) == first
-    assert find_series(['ctpprep_wf', 'sub_1_wf', 'sub_1_run_2_wf', 'mask']) == second
-    assert find_series(['ctpprep_wf', 'sub_3_wf', 'sub_3_wf', 'mask']) is None
