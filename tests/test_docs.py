@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ctpprep import cli, group
-from ctpprep.engine.progress import STEPS
+from ctpprep.engine.tracker import STEPS
 from ctpprep.figures.mosaic import WINDOWS
 from ctpprep.group import statistics
 from ctpprep.group.cohort import read_participants
