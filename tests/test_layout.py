@@ -33,10 +33,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     'workflows': FILES | {'perfusion', 'interfaces', 'inputs'},
     'engine': FILES | {'inputs', 'workflows', 'interfaces'},
     'provenance': FILES | {'inputs', 'workflows', 'engine'},
-    'reports': FILES | {'inputs', 'perfusion', 'figures', 'workflows', 'engine'},
+    'reports': FILES | {'inputs', 'perfusion', 'interfaces', 'figures', 'workflows', 'engine'},
     'group': FILES | {'inputs', 'perfusion', 'figures', 'reports'},
     'cli': FILES
-    | {'inputs', 'perfusion', 'workflows', 'engine', 'provenance', 'reports', 'group', 'figures'},
+    | {
+        'inputs',
+        'perfusion',
+        'interfaces',
+        'workflows',
+        'engine',
+        'provenance',
+        'reports',
+        'group',
+        'figures',
+    },
     '__init__': set(),
     '__main__': {'cli'},
 }

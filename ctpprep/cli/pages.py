@@ -16,7 +16,7 @@ from ctpprep.cli.graphs import draw_graphs, graphs_of
 from ctpprep.cli.messages import log_and_continue
 from ctpprep.cli.progress import show_pages
 from ctpprep.cli.results import log_doubts, tabulate, with_failures
-from ctpprep.inputs.dataset import VOLUMES
+from ctpprep.inputs.selection import VOLUMES
 from ctpprep.settings import MethodSettings, RunSettings
 
 if typing.TYPE_CHECKING:
@@ -60,10 +60,7 @@ def _write_page(
     usable = usable_of(mine)
     maps_only = bool(usable) and all(map(is_precomputed, usable))
     info = describe_run(method, SERIES_STAGES if maps_only else ()) | {
-        'Timing': {
-            each.prefix: 'maps made elsewhere' if is_precomputed(each) else each.timing_source
-            for each in usable
-        },
+        'Timing': {each.prefix: each.timing_source for each in usable},
         'Supplied': {
             each.prefix: ', '.join(file.uri for file in each.overrides.values()) or 'nothing'
             for each in usable
@@ -88,16 +85,12 @@ def _describe_failure(result: 'SeriesResult', run: RunSettings) -> dict[str, str
 
 def usable_of(found: Sequence[Any]) -> list[Any]:
     """List what can be processed."""
-    from ctpprep.inputs.dataset import FailedSeries
-
-    return [each for each in found if not isinstance(each, FailedSeries)]
+    return [each for each in found if each.can_run]
 
 
 def is_precomputed(series: Any) -> bool:
     """Tell maps made elsewhere from a series."""
-    from ctpprep.inputs.precomputed import PrecomputedMaps
-
-    return isinstance(series, PrecomputedMaps)
+    return not series.has_frames
 
 
 def methods_of(series: Sequence[Any], method: MethodSettings, run: RunSettings) -> dict[str, str]:
@@ -179,7 +172,7 @@ def _of_outputs(each: Any, run: RunSettings) -> list[Any]:
 
     One without tables stays only if it was asked for.
     """
-    if not getattr(each, 'absent', False):
+    if not each.absent:
         return [each]
     tables = sorted((run.output_dir / f'sub-{each.participant}').rglob(f'*{VOLUMES}'))
     told = [dataclasses.replace(each, prefix=path.name.removesuffix(VOLUMES)) for path in tables]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ctpprep.cli.graphs import graphs_of
-from ctpprep.inputs.dataset import FailedSeries
 from ctpprep.settings import MethodSettings, RunSettings
 
 if TYPE_CHECKING:
@@ -29,10 +28,10 @@ def show_plan(found: Sequence[Any], method: MethodSettings, run: RunSettings) ->
     int
         Exit code: 1 if a series cannot be processed.
     """
-    usable = [each for each in found if not isinstance(each, FailedSeries)]
+    usable = [each for each in found if each.can_run]
     graphs = graphs_of(usable, method, run)
     for each in found:
-        if isinstance(each, FailedSeries):
+        if not each.can_run:
             logger.info('%s  cannot be processed', each.prefix)
         else:
             logger.info('\n'.join([each.prefix, *format_tree(graphs[each.prefix])]))

@@ -20,12 +20,11 @@ def log_entry_notes(
     series: Sequence[typing.Any], results: Sequence['SeriesResult'], output_dir: Path
 ) -> None:
     """Say of maps made elsewhere which units were read or assumed, and whence masks and CT are."""
-    from ctpprep.inputs.precomputed import PrecomputedMaps
     from ctpprep.reports.page import read_notes
 
     ok = {each.prefix for each in results if each.succeeded}
     for each in series:
-        if isinstance(each, PrecomputedMaps) and each.prefix in ok:
+        if each.can_run and not each.has_frames and each.prefix in ok:
             sidecar = output_dir / each.out_subdir / f'{each.prefix}_tmax.json'
             for note in read_notes(sidecar):
                 logger.info('%s: %s', each.prefix, note)
@@ -33,9 +32,9 @@ def log_entry_notes(
 
 def with_quality(results: Sequence['SeriesResult'], output_dir: Path) -> list['SeriesResult']:
     """Say of each finished series what quality control doubts: its maps may be there and wrong."""
-    from ctpprep.perfusion.quality import CHECKS
+    from ctpprep.interfaces.wording import WORDING
 
-    titles, told = {check.name: check.title for check in CHECKS}, []
+    titles, told = {name: wording.title for name, wording in WORDING.items()}, []
     for result in results:
         home = output_dir / result.prefix.partition('_')[0]
         tables = sorted(home.rglob(f'{result.prefix}_desc-qualitycontrol_ctp.tsv'))

@@ -36,7 +36,6 @@ logger = logging.getLogger('ctpprep')
 
 def run_participants(method: MethodSettings, run: RunSettings) -> int:
     """Find every series and do with them what was asked for; return the exit code."""
-    from ctpprep.inputs.dataset import FailedSeries
     from ctpprep.inputs.find import find_series
     from ctpprep.inputs.overrides import apply_overrides
 
@@ -53,10 +52,10 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
         prepare_templates()
         return rewrite_reports(found, method, run)
     for each in found:
-        if isinstance(each, FailedSeries):
+        if not each.can_run:
             complain(each.reason, 1)
     computes = not (run.dry_run or run.boilerplate_only)
-    if all(isinstance(each, FailedSeries) for each in found):
+    if not any(each.can_run for each in found):
         if computes:
             forget(found, method, run)
             make_folder(run.output_dir / 'logs', 'output_dir')
@@ -92,7 +91,7 @@ def prepare_templates() -> None:
 
 def warn_of_names(found: Sequence[Any], run: RunSettings) -> None:
     """Say what is not as in BIDS; nothing fails for it."""
-    from ctpprep.inputs.dataset import check_dataset, describe_skipped
+    from ctpprep.inputs.conformance import check_dataset, describe_skipped
 
     labels = sorted({each.participant for each in found})
     sentences = check_dataset(run.bids_dir, labels)
@@ -105,7 +104,6 @@ def warn_of_names(found: Sequence[Any], run: RunSettings) -> None:
 def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
     """Run the graph of all series and write the reports; return the exit code."""
     from ctpprep.engine.run import clean_work, run_workflow
-    from ctpprep.inputs.dataset import FailedSeries
     from ctpprep.inputs.overrides import dataset_links
     from ctpprep.io.bids import read_links
     from ctpprep.io.description import write_dataset_description
@@ -113,7 +111,7 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
     from ctpprep.provenance.record import write_provenance
     from ctpprep.workflows.base import init_ctpprep_wf
 
-    series = [each for each in found if not isinstance(each, FailedSeries)]
+    series = [each for each in found if each.can_run]
     with log_file(run.output_dir / 'logs' / f'run-{run.run_uuid}.log'):
         logger.info(
             '%d series, %d processes, %.1f GB of memory, work folder %s',
@@ -172,13 +170,8 @@ def process(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> i
 def failed_results(found: Sequence[Any]) -> list['SeriesResult']:
     """Tell of the series that could not be used from the start."""
     from ctpprep.engine.run import SeriesResult
-    from ctpprep.inputs.dataset import FailedSeries
 
-    return [
-        SeriesResult(each.prefix, False, each.reason)
-        for each in found
-        if isinstance(each, FailedSeries)
-    ]
+    return [SeriesResult(each.prefix, False, each.reason) for each in found if not each.can_run]
 
 
 def forget(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> None:
@@ -204,13 +197,12 @@ def remove_stale(
     began: float,
 ) -> None:
     """Remove what an earlier run left of a series and this one did not write: no page may mix runs."""
-    from ctpprep.inputs.dataset import FailedSeries
     from ctpprep.io.files import remove_older
     from ctpprep.workflows.outputs import foreign_paths, written_paths
 
     failed = {each.prefix for each in results if not each.succeeded}
     for each in found:
-        if isinstance(each, FailedSeries) and each.absent:  # nothing is known of a series
+        if each.absent:  # nothing is known of a series
             continue
         if each.prefix not in failed:
             stale = [

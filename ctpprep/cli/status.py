@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ctpprep import __version__
 from ctpprep.cli.folders import name_by_role
-from ctpprep.inputs.dataset import FailedSeries, select_participants
+from ctpprep.inputs.selection import select_participants
+from ctpprep.inputs.series import FailedSeries
 from ctpprep.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def write_absence(found: Sequence[Any], run: RunSettings) -> None:
 def _tell(series: Any, result: 'SeriesResult | None', run: RunSettings) -> dict[str, str]:
     """Write the entry of one series."""
     told = {'Series': series.prefix, 'State': 'running'}
-    if isinstance(series, FailedSeries) and series.absent:
+    if series.absent:
         return told | {'State': 'nothing', 'Cause': name_by_role(series.reason, run)}
     if result is not None:
         told |= {
@@ -86,6 +87,6 @@ def _tell(series: Any, result: 'SeriesResult | None', run: RunSettings) -> dict[
         }
         if result.crash_file is not None:
             told['CrashFile'] = result.crash_file.relative_to(run.output_dir).as_posix()
-    elif isinstance(series, FailedSeries):
+    elif not series.can_run:
         told |= {'State': 'failed', 'Cause': name_by_role(series.reason, run)}
     return told

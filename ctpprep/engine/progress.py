@@ -30,7 +30,7 @@ STEPS: dict[str, tuple[str, float]] = {
     'MakeMasks': ('masks', 0.5),
     'FindVessels': ('vessels', 1.3),
     'Deconvolve': ('deconvolution', 2.3),
-    'StandardizeMaps': ('ready maps', 0.5),
+    'StandardizeMaps': ('precomputed', 0.5),
     'MirrorImage': ('symmetry', 0.1),
     'RegisterMirror': ('symmetry', 3.7),
     'FindHomologues': ('symmetry', 0.8),

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ctpprep.interfaces.wording import with_unit
 from ctpprep.io.files import write_atomically
-from ctpprep.perfusion.quality import with_unit
 from ctpprep.perfusion.symmetry import WITHHELD
 from ctpprep.perfusion.volumes import COLUMNS
 from ctpprep.reports.methods import references, render_methods

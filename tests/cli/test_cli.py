@@ -292,8 +292,15 @@ def test_options_reach_the_settings():
     options += '--local-sigma-mm 1 2 3 --tmax-thresholds 5 --mirror-window-hu -10 60'
     method, _ = parse(*options.split())
     assert not method.motion.motion_correction
-    assert (method.lesion.core_rcbf, method.denoising.denoise, method.denoising.denoise_rank) == (0.2, 'smooth', 3)
-    assert (method.normalization.local_sigma_mm, method.volumes.tmax_thresholds) == ((1, 2, 3), (5,))
+    assert (method.lesion.core_rcbf, method.denoising.denoise, method.denoising.denoise_rank) == (
+        0.2,
+        'smooth',
+        3,
+    )
+    assert (method.normalization.local_sigma_mm, method.volumes.tmax_thresholds) == (
+        (1, 2, 3),
+        (5,),
+    )
 
 
 def test_options_of_the_run_reach_the_settings():
@@ -448,10 +455,10 @@ def test_folders_of_participants_without_sub_are_told(dataset, graph, capsys):
     (dataset / 'empty').mkdir()
     (dataset / '.bidsignore').write_text('old/\n')
     call(dataset)
-    said = 'not BIDS: Patient03, Patient04: passed over; a folder of a participant is named sub-'
+    said = 'not BIDS: Patient03, Patient04: skipped; the folder of a participant is named sub-'
     assert said in capsys.readouterr().out
     call(dataset, '--participant-label', '01')
-    assert 'passed over' not in capsys.readouterr().out
+    assert 'not BIDS: Patient03' not in capsys.readouterr().out
 
 
 def test_only_the_methods_text_is_written(dataset, graph):

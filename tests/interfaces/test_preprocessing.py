@@ -9,11 +9,11 @@ import nibabel as nb
 import numpy as np
 import pandas as pd
 import pytest
+from ctpprep.interfaces.overrides import LoadCorrected
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 from scipy import ndimage
 
 from ctpprep.exceptions import BolusError, PerfusionError
-from ctpprep.interfaces.overrides import LoadCorrected
 from ctpprep.interfaces.preprocessing import (
     AIR_HU,
     CorrectMotion,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the viewer of a page shows, packed: maps, masks, homologues and curves of one series.
+"""Pack maps, masks, homologues and curves of one series for the interactive viewer of a page.
 
-Values are codes of 16 bits between the ends of each map, so the error is less than a hundred
-thousandth of its range. Only a box around the brain is kept. Curves are scores of a few temporal
-components: of denoised curves these are all that there is.
+Values are stored as 16-bit codes between minimum and maximum of a map, with an error below 1/100 000
+of its range. Only a box around the brain is kept. Curves are stored as scores of a few temporal
+components, which represent denoised curves completely.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from ctpprep.figures.mosaic import COLOURS, WINDOWS
 
-#: Maps in the order in which they are offered: name, window, and what shares one window.
+#: Maps in the order of the menu: name, window, and the family whose members share one window.
 MAPS = {
     'cbf': ('cbf', 'cbf'),
     'cbv': ('cbv', 'cbv'),
@@ -28,17 +28,17 @@ MAPS = {
     'reference_reflected': ('reference', 'reference'),
     'homologue_reference': ('reference', 'reference'),
 }
-# labels of what flickers against the reference: before and after registration
+# labels of the images that alternate with the reference: before and after registration
 MIRRORED = {
     'reference_reflected': 'Mirror image before',
     'homologue_reference': 'Mirror image after',
 }
-#: Masks, a bit each, in this order.
+#: Masks in the order of their bits.
 MASKS = (
     'brain_mask', 'tissue_mask', 'core_global', 'core_local', 'hypoperfusion', 'unassessable_mask',
     'left', 'right', 'aif_mask', 'vof_mask',
 )  # fmt: skip
-# what is drawn over the maps: label, colour, dashed or filled, shown at first
+# drawn over the maps: label, colour, style, and whether it is shown initially
 OVERLAYS = {
     'hypoperfusion': ('Hypoperfusion', COLOURS['hypoperfusion'], 'line', True),
     'core_global': ('Core global', COLOURS['core'], 'line', True),
@@ -48,7 +48,7 @@ OVERLAYS = {
     'aif_mask': ('AIF', COLOURS['aif'], 'fill', False),
     'vof_mask': ('VOF', COLOURS['vof'], 'fill', False),
 }
-# a page with more is slow to send; then every n-th voxel is kept
+# a page with more is slow to load: only every n-th voxel is kept
 MOST_VOXELS = 400_000
 NOWHERE = -1
 
@@ -68,55 +68,54 @@ def pack_series(
     Parameters
     ----------
     images : dict of str to (X, Y, Z) array
-        Keys of `MAPS` (NaN where there is no value) and of `MASKS`; ``brain_mask`` must be there.
+        Keys of `MAPS` (NaN where a value is missing) and of `MASKS`; ``brain_mask`` is required.
         Canonical: x to the right, y anterior.
     affine : (4, 4) array
         Voxel to patient RAS, mm.
     file_axes : tuple of (int, bool)
-        For each axis of the files the canonical axis, and whether it runs against it.
+        Canonical axis of each axis of the files, and whether their directions are opposite.
     homologues : (X, Y, Z, 3) array, optional
-        Patient coordinates of the homologue of each voxel, mm; NaN outside of the slab.
+        Patient coordinates of the homologue of each voxel, mm; NaN outside the slab.
     curves : dict of str to array, optional
-        Tissue curves as components: ``scores`` (V, R), one row a voxel of ``tissue_mask`` in C
+        Tissue curves as components: ``scores`` (V, R), one row per voxel of ``tissue_mask`` in C
         order, ``centres`` (P, T), ``components`` (P, T, R), ``times`` (P, T) s,
-        ``slice_pattern`` (Z,), and ``kept``, the share of the variance that they hold.
+        ``slice_pattern`` (Z,), and ``kept``, the fraction of the variance they explain.
     vessels : dict of str to (T,) array, optional
         ``time`` (s) and ``aif`` (HU).
     grey_unit : str
-        Unit of the reference; '' for a perfusion map in its stead.
+        Unit of the reference; '' if it is a perfusion map.
     most_voxels : int
-        Of a box with more every n-th voxel is kept, along its finest axes.
+        A larger box is subsampled along its finest axes.
 
     Returns
     -------
     dict
-        Of what JSON knows; arrays are deflated, in base64, x fastest.
+        JSON types only; arrays are deflated and in base64, x fastest.
 
     Raises
     ------
     ValueError
-        The brain mask is empty.
+        If the brain mask is empty.
     """
     brain = np.asarray(images['brain_mask'], bool)
-    box = cut_out(brain, np.sqrt((affine[:3, :3] ** 2).sum(axis=0)), most_voxels)
+    box = crop(brain, np.sqrt((affine[:3, :3] ** 2).sum(axis=0)), most_voxels)
     shape = brain[box].shape
-    origin, step = [each.start for each in box], [each.step for each in box]
+    origin, step = [axis.start for axis in box], [axis.step for axis in box]
     packed_affine = affine.astype(float).copy()
     packed_affine[:3, 3] += affine[:3, :3] @ origin
     packed_affine[:3, :3] *= step
     masks = [name for name in MASKS if name in images]
     bits = np.zeros(shape, np.uint16)
-    for place, name in enumerate(masks):
-        bits |= np.asarray(images[name], bool)[box].astype(np.uint16) << place
-    # a map beyond the brain is of no use; a CT shows the skull
+    for bit, name in enumerate(masks):
+        bits |= np.asarray(images[name], bool)[box].astype(np.uint16) << bit
+    # maps are limited to the brain; a CT also shows the skull
     maps = []
     for name, (window, family) in MAPS.items():
         if name in images:
-            bounded = None if family == 'reference' else brain[box]
-            packed = pack_values(images[name][box], bounded)
-            maps.append(
-                {'name': name, 'family': family, **_shown(name, window, grey_unit), **packed}
-            )
+            mask = None if family == 'reference' else brain[box]
+            values = pack_values(images[name][box], mask)
+            display = _describe_display(name, window, grey_unit)
+            maps.append({'name': name, 'family': family, **display, **values})
     packed = {
         'shape': list(shape),
         'affine': packed_affine.round(6).tolist(),
@@ -131,9 +130,11 @@ def pack_series(
         'overlays': [
             {'name': name, 'label': label, 'colour': colour, 'style': style, 'on': on}
             for name, (label, colour, style, on) in OVERLAYS.items()
-            if _parts(name) <= {*masks}
+            if _masks_of(name) <= {*masks}
         ],
-        'colours': {name: _colour_table(name) for name in sorted({m['colours'] for m in maps})},
+        'colours': {
+            name: _colour_table(name) for name in sorted({item['colours'] for item in maps})
+        },
     }
     if homologues is not None:
         packed['homologues'] = pack_array(nearest_voxels(homologues[box], packed_affine))
@@ -147,10 +148,10 @@ def pack_series(
     return packed
 
 
-def cut_out(
+def crop(
     brain_mask: np.ndarray, voxel_size_mm: Any, most_voxels: int
 ) -> tuple[slice, slice, slice]:
-    """Find the box around the brain, thinned along its finest axes until it is small enough.
+    """Find the box around the brain, subsampled along its finest axes until it is small enough.
 
     Parameters
     ----------
@@ -161,44 +162,44 @@ def cut_out(
     Returns
     -------
     tuple of slice
-        With a margin in plane, none through plane.
+        With a margin in plane, without one along z.
 
     Raises
     ------
     ValueError
-        The mask is empty.
+        If the mask is empty.
 
     Examples
     --------
-    >>> cut_out(np.ones((8, 8, 4), bool), (1, 1, 5), 100)
+    >>> crop(np.ones((8, 8, 4), bool), (1, 1, 5), 100)
     (slice(0, 8, 2), slice(0, 8, 2), slice(0, 4, 1))
     """
     if not brain_mask.any():
-        raise ValueError('brain_mask is empty: nothing to show')
+        raise ValueError('brain_mask is empty, needs at least one voxel')
     ends = []
     for axis, size in enumerate(brain_mask.shape):
-        held = np.flatnonzero(brain_mask.any(axis=tuple({0, 1, 2} - {axis})))
+        occupied = np.flatnonzero(brain_mask.any(axis=tuple({0, 1, 2} - {axis})))
         margin = max(2, size // 40) if axis < 2 else 0
-        ends.append((max(int(held[0]) - margin, 0), min(int(held[-1]) + 1 + margin, size)))
+        ends.append((max(int(occupied[0]) - margin, 0), min(int(occupied[-1]) + 1 + margin, size)))
     step = [1, 1, 1]
     while np.prod([-(-(b - a) // n) for (a, b), n in zip(ends, step, strict=True)]) > most_voxels:
         finest = int(np.argmin(np.asarray(step) * np.asarray(voxel_size_mm)))
         step[finest] += 1
     first, second, third = (
-        slice(start, stop, each) for (start, stop), each in zip(ends, step, strict=True)
+        slice(start, stop, stride) for (start, stop), stride in zip(ends, step, strict=True)
     )
     return first, second, third
 
 
-def pack_values(values: np.ndarray, bounded: np.ndarray | None = None) -> dict[str, Any]:
-    """Turn values into codes of 16 bits: 0 for none, else low + slope (code - 1).
+def pack_values(values: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:
+    """Convert values to 16-bit codes: 0 if missing, else value = offset + slope (code - 1).
 
     Parameters
     ----------
     values : (X, Y, Z) array
-        NaN where there is no value.
-    bounded : (X, Y, Z) array of bool, optional
-        Where values count.
+        NaN where a value is missing.
+    mask : (X, Y, Z) array of bool, optional
+        Values outside are treated as missing.
 
     Returns
     -------
@@ -211,16 +212,16 @@ def pack_values(values: np.ndarray, bounded: np.ndarray | None = None) -> dict[s
     True
     """
     values = np.asarray(values, float)
-    held = np.isfinite(values) if bounded is None else np.isfinite(values) & bounded
-    low, high = (values[held].min(), values[held].max()) if held.any() else (0.0, 0.0)
+    valid = np.isfinite(values) if mask is None else np.isfinite(values) & mask
+    low, high = (values[valid].min(), values[valid].max()) if valid.any() else (0.0, 0.0)
     slope = (high - low) / 65534 or 1.0
     codes = np.zeros(values.shape, np.uint16)
-    codes[held] = np.rint((values[held] - low) / slope).astype(np.uint16) + 1
+    codes[valid] = np.rint((values[valid] - low) / slope).astype(np.uint16) + 1
     return {'data': pack_array(codes), 'offset': float(low), 'slope': float(slope)}
 
 
 def pack_array(array: np.ndarray) -> str:
-    r"""Deflate an array, x fastest and little-endian, and write it as base64.
+    r"""Deflate an array, x fastest and little-endian, and encode it in base64.
 
     Examples
     --------
@@ -239,14 +240,14 @@ def nearest_voxels(homologues: np.ndarray, affine: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     homologues : (X, Y, Z, 3) array
-        Patient coordinates, mm; NaN outside of the slab.
+        Patient coordinates, mm; NaN outside the slab.
     affine : (4, 4) array
-        Of the same grid.
+        Voxel to patient RAS of the same grid, mm.
 
     Returns
     -------
     (X, Y, Z) array of int32
-        Index with x fastest; `NOWHERE` outside of the grid.
+        Index with x fastest; `NOWHERE` outside the grid.
 
     Examples
     --------
@@ -256,26 +257,26 @@ def nearest_voxels(homologues: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """
     shape = homologues.shape[:3]
     inverse = np.linalg.inv(affine)
-    known = np.isfinite(homologues).all(axis=-1)
-    index = np.where(known[..., None], homologues, 0.0) @ inverse[:3, :3].T + inverse[:3, 3]
+    inside = np.isfinite(homologues).all(axis=-1)
+    index = np.where(inside[..., None], homologues, 0.0) @ inverse[:3, :3].T + inverse[:3, 3]
     index = np.rint(index).astype(np.int64)
-    known &= ((index >= 0) & (index < shape)).all(axis=-1)
+    inside &= ((index >= 0) & (index < shape)).all(axis=-1)
     flat = index[..., 0] + shape[0] * (index[..., 1] + shape[1] * index[..., 2])
-    return np.where(known, flat, NOWHERE).astype(np.int32)
+    return np.where(inside, flat, NOWHERE).astype(np.int32)
 
 
 def _pack_curves(
     curves: dict[str, np.ndarray], tissue: np.ndarray, box: tuple[slice, slice, slice]
 ) -> dict[str, Any]:
-    """Pack the scores of the voxels of tissue in the box, x fastest, as codes of 16 bits."""
-    row = np.full(tissue.shape, NOWHERE, np.int64)
-    row[tissue] = np.arange(np.count_nonzero(tissue))
-    shown = row[box].ravel(order='F')
-    scores = np.asarray(curves['scores'], float)[shown[shown != NOWHERE]]
+    """Pack the scores of the tissue voxels in the box, x fastest, as 16-bit codes."""
+    rows = np.full(tissue.shape, NOWHERE, np.int64)
+    rows[tissue] = np.arange(np.count_nonzero(tissue))
+    packed_rows = rows[box].ravel(order='F')
+    scores = np.asarray(curves['scores'], float)[packed_rows[packed_rows != NOWHERE]]
     scale = np.abs(scores).max(axis=0, initial=0.0) / 32767
     scale[scale == 0] = 1.0
     return {
-        # the scores of a voxel lie together
+        # transposed, so that the scores of a voxel are contiguous
         'scores': pack_array(np.rint(scores / scale).astype(np.int16).T),
         'scale': scale.tolist(),
         'centres': np.asarray(curves['centres'], float).round(4).tolist(),
@@ -286,26 +287,28 @@ def _pack_curves(
     }
 
 
-def _shown(name: str, window: str, grey_unit: str) -> dict[str, Any]:
-    """Tell how a map is shown: label, unit, window, colours, and factor of what is stored."""
-    each = WINDOWS[window]
-    label = MIRRORED.get(name, each.label)
-    unit = grey_unit if each.unit == 'HU' else each.unit
+def _describe_display(name: str, window_name: str, grey_unit: str) -> dict[str, Any]:
+    """Return label, unit, window and colours of a map, and the factor on its stored values."""
+    window = WINDOWS[window_name]
     return {
-        'label': label, 'unit': unit, 'low': each.low, 'high': each.high, 'colours': each.colours,
-        'scale': each.scale,
-    }  # fmt: skip
+        'label': MIRRORED.get(name, window.label),
+        'unit': grey_unit if window.unit == 'HU' else window.unit,
+        'low': window.low,
+        'high': window.high,
+        'colours': window.colours,
+        'scale': window.scale,
+    }
 
 
-def _parts(overlay: str) -> set[str]:
-    """Name the masks that an overlay is made of."""
+def _masks_of(overlay: str) -> set[str]:
+    """Return the names of the masks that an overlay is computed from."""
     if overlay.startswith('mismatch'):
         return {'hypoperfusion', overlay.replace('mismatch', 'core')}
     return {overlay}
 
 
 def _colour_table(name: str) -> str:
-    """Write 256 colours of a colour map as hexadecimal digits."""
+    """Return 256 colours of a colour map as hexadecimal digits."""
     from matplotlib import colormaps
 
     rgb = colormaps[name](np.linspace(0, 1, 256))[:, :3]
