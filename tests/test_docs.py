@@ -14,9 +14,9 @@ from ctpprep.engine.progress import STEPS
 from ctpprep.figures.mosaic import WINDOWS
 from ctpprep.group import statistics
 from ctpprep.group.cohort import read_participants
-from ctpprep.inputs.precomputed import PrecomputedMaps
-from ctpprep.perfusion import segmentation, volumes
+from ctpprep.inputs.series import PrecomputedMaps
 from ctpprep.interfaces.wording import WORDING
+from ctpprep.perfusion import segmentation, volumes
 from ctpprep.perfusion.quality import CHECKS
 from ctpprep.perfusion.symmetry import AffectedSide
 from ctpprep.reports.page import FIGURES
@@ -125,8 +125,9 @@ def test_every_group_table_is_described():
 def test_limits_of_quality_are_those_of_the_code():
     ways = {True: '<', False: '>'}
     code = [
-        [check.name, WORDING[check.name].title, check.unit, *(f'{ways[check.low_is_bad]} {limit:g}' for limit in
-                                   (check.warn, check.fail)), WORDING[check.name].meaning]
+        [check.name, WORDING[check.name].title, check.unit,
+         *(f'{ways[check.low_is_bad]} {limit:g}' for limit in (check.warn, check.fail)),
+         WORDING[check.name].meaning]
         for check in CHECKS
     ]  # fmt: skip
     assert table(OUTPUTS, 'check') == code

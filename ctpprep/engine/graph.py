@@ -11,7 +11,6 @@ from nipype.pipeline.engine import Workflow
 from ctpprep.inputs.series import Series
 from ctpprep.interfaces.outputs import WriteDerivatives, WriteFigures
 from ctpprep.workflows.lineage import given_files
-from ctpprep.workflows.outputs import input_files
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def read_graph(workflow: Workflow, series: Series) -> dict[str, Step]:
     import networkx as nx
 
     flat = workflow._create_flat_graph()
-    uris = {path: uri for path, (_, uri) in input_files(series).items()}
+    uris = {str(file.path): file.uri for file in series.files.values()}
     order = list(nx.lexicographical_topological_sort(flat, key=lambda node: node.fullname))
     steps = {}
     for node in order:

@@ -14,8 +14,7 @@ from typing import Any
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline.engine import Node, Workflow
 
-from ctpprep.inputs.dataset import workflow_name
-from ctpprep.inputs.series import Series
+from ctpprep.inputs.series import Series, workflow_name
 
 # for the log of the run; on the terminal only with -v
 details = logging.getLogger('ctpprep.details')

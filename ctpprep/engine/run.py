@@ -20,8 +20,7 @@ from ctpprep.engine.order import SeriesBySeriesPlugin
 from ctpprep.engine.plugins import LOCAL, read_plugin
 from ctpprep.engine.processes import SturdyMultiProcPlugin
 from ctpprep.engine.progress import Owners, Progress, Watcher
-from ctpprep.inputs.dataset import workflow_name
-from ctpprep.inputs.series import Series
+from ctpprep.inputs.series import Series, workflow_name
 from ctpprep.io.disk import explain_full_disk
 from ctpprep.settings import RunSettings
 

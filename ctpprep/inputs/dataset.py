@@ -10,11 +10,6 @@ from typing import Any
 
 from ctpprep.exceptions import UsageError
 from ctpprep.inputs.labels import refuse_unknown
-
-# some rooms import these three from here
-from ctpprep.inputs.series import FailedSeries as FailedSeries
-from ctpprep.inputs.series import InputFile as InputFile
-from ctpprep.inputs.series import workflow_name as workflow_name
 from ctpprep.io.bids import NIFTI, session_dir
 from ctpprep.io.files import read_object
 

@@ -189,10 +189,6 @@ class CTPSeries(SeriesBase):
         """The maps that are normalized."""
         return ('rcbf', 'rcbv')
 
-    def input_uris(self) -> dict[str, str]:
-        """List the BIDS URIs of the files that outputs are made from, by the names of sidecars."""
-        return {name: file.uri for name, file in self.files.items() if name in ('ctp', 'ncct')}
-
 
 @dataclass(frozen=True)
 class PrecomputedMaps(SeriesBase):
@@ -266,14 +262,6 @@ class PrecomputedMaps(SeriesBase):
     def quantities(self) -> tuple[str, ...]:
         """The maps that are normalized."""
         return ('rcbf', 'rcbv') if 'cbv' in self.maps else ('rcbf',)
-
-    def input_uris(self) -> dict[str, str]:
-        """List the BIDS URIs of the files that outputs are made from, by the names of sidecars."""
-        uris = {f'given_{name}': file.uri for name, file in (self.maps | self.masks).items()}
-        uris['stand_in'] = self.maps['cbv' if 'cbv' in self.maps else self.flow].uri
-        if self.reference is not None:
-            uris |= dict.fromkeys(('brain_ct', 'baseline_ct'), self.reference.uri)
-        return uris
 
 
 # what can be processed, and what `find_series` returns

@@ -21,8 +21,7 @@ from ctpprep.engine.order import SeriesBySeriesPlugin
 from ctpprep.engine.processes import SturdyMultiProcPlugin
 from ctpprep.engine.progress import Owners
 from ctpprep.engine.run import run_workflow
-from ctpprep.inputs.dataset import workflow_name
-from ctpprep.inputs.series import CTPSeries
+from ctpprep.inputs.series import CTPSeries, workflow_name
 from ctpprep.settings import RunSettings
 
 

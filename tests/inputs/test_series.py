@@ -45,36 +45,24 @@ def test_files_of_a_series_include_its_ncct():
         'ctp': InputFile(SERIES.path, URI),
         'ncct': input_file('sub-01_ses-1_ncct.nii.gz'),
     }
-    assert series.input_uris() == {name: file.uri for name, file in series.files.items()}
 
 
 def test_corrected_series_replaces_the_raw_one():
     overrides = {name: input_file(name) for name in ('brain_mask', 'ctp_corrected')}
     series = replace(SERIES, overrides=overrides)
     assert series.files == {**overrides, 'ctp': overrides['ctp_corrected']}
-    assert series.input_uris() == {'ctp': overrides['ctp_corrected'].uri}
 
 
 def test_files_of_maps_include_masks_and_reference():
     mask, reference = input_file('desc-brain_mask.nii.gz'), input_file('ncct.nii.gz')
     maps = replace(MAPS, masks={'brain_mask': mask}, reference=reference, reference_kind='ncct')
     assert list(maps.files) == ['cbf', 'cbv', 'tmax', 'brain_mask', 'reference']
-    assert maps.input_uris() == {
-        'given_cbf': MAPS.maps['cbf'].uri,
-        'given_cbv': MAPS.maps['cbv'].uri,
-        'given_tmax': MAPS.maps['tmax'].uri,
-        'given_brain_mask': mask.uri,
-        'stand_in': MAPS.maps['cbv'].uri,
-        'brain_ct': reference.uri,
-        'baseline_ct': reference.uri,
-    }
 
 
 def test_quantities_need_a_blood_volume():
     assert SERIES.quantities == MAPS.quantities == ('rcbf', 'rcbv')
     without = replace(MAPS, maps={name: MAPS.maps[name] for name in ('cbf', 'tmax')})
     assert without.quantities == ('rcbf',)
-    assert without.input_uris()['stand_in'] == MAPS.maps['cbf'].uri
 
 
 def test_maps_of_relative_cbf_are_relative():

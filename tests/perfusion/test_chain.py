@@ -23,7 +23,7 @@ def test_the_science_loads_neither_nipype_nor_ants():
 def test_public_names_can_be_reached_from_the_package():
     assert ctpprep.perfusion.estimate_maps is ctpprep.perfusion.estimation.estimate_maps
     with pytest.raises(AttributeError, match='no attribute'):
-        ctpprep.compute_map
+        _ = ctpprep.compute_map
 
 
 @pytest.fixture(scope='module')

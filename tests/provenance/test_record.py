@@ -96,7 +96,7 @@ def test_a_reused_step_names_the_series_however_the_dataset_is_called(run, tmp_p
 
 
 def test_files_from_nowhere_are_not_taken_for_one_another(run, tmp_path, monkeypatch):
-    monkeypatch.setattr('ctpprep.provenance.record.input_files', lambda series: {})
+    monkeypatch.setattr(CTPSeries, 'files', {})
     strangers = [name for name in files_of(run()) if name.startswith('run:elsewhere/')]
     assert len(strangers) == 2
     assert not [name for name in strangers if str(tmp_path) in name]
