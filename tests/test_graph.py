@@ -15,7 +15,7 @@ from ctpprep.cli.plan import format_tree
 from ctpprep.engine.graph import Step
 from ctpprep.figures.sources import DRAWN_FROM
 from ctpprep.interfaces.figures import PlotSeries
-from ctpprep.reports import graph, page
+from ctpprep.reports import build_report, graph, sections
 from ctpprep.reports.graph import HEIGHT, WIDTH, Box, draw_graph, reduce_arrows
 from ctpprep.settings import MethodSettings, RunSettings
 
@@ -160,7 +160,7 @@ def test_a_figure_links_to_the_nodes_that_made_it(without_dot, tmp_path):
     folder = tmp_path / 'sub-1' / 'figures'
     folder.mkdir(parents=True)
     (folder / 'sub-1_desc-maps_ctp.svg').write_text('<svg/>')
-    text = page.build_report(tmp_path, '1', '', {}, draw_graphs({'sub-1': STEPS})).read_text()
+    text = build_report(tmp_path, '1', '', {}, draw_graphs({'sub-1': STEPS})).read_text()
     for name in ('quality.plot_series', 'one.read'):
         assert f'<a href="#graph1-nodes-{name}">{name}</a>' in text
         assert text.count(f'id="graph1-nodes-{name}"') == 1
@@ -168,7 +168,7 @@ def test_a_figure_links_to_the_nodes_that_made_it(without_dot, tmp_path):
 
 
 def test_what_each_figure_shows_is_an_input_of_the_node_that_draws_it():
-    assert set(DRAWN_FROM) == {what for what, *_ in page.FIGURES}
+    assert set(DRAWN_FROM) == {what for what, *_ in sections.FIGURES}
     known = set(PlotSeries().inputs.copyable_trait_names())
     assert {port for ports in DRAWN_FROM.values() for port in ports} <= known
 

@@ -149,7 +149,7 @@ def rewrite_reports(found: Sequence[Any], method: MethodSettings, run: RunSettin
     from ctpprep.engine.crashes import last_failure
     from ctpprep.engine.run import SeriesResult
     from ctpprep.exceptions import UsageError
-    from ctpprep.reports.page import read_settings_used
+    from ctpprep.reports.sidecars import read_settings_used
 
     found = [one for each in found for one in _of_outputs(each, run)]
     results = []

@@ -21,7 +21,7 @@ def log_entry_notes(
 ) -> None:
     """Say of maps made elsewhere which units were read or assumed, and whence masks and CT are."""
     from ctpprep.inputs.precomputed import PrecomputedMaps
-    from ctpprep.reports.page import read_notes
+    from ctpprep.reports.sidecars import read_notes
 
     ok = {each.prefix for each in results if each.succeeded}
     for each in series:
