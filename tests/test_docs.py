@@ -13,13 +13,13 @@ from ctpprep import cli, group
 from ctpprep.engine.tracker import STEPS
 from ctpprep.figures.mosaic import WINDOWS
 from ctpprep.group import statistics
-from ctpprep.group.cohort import read_participants
+from ctpprep.group.participants import read_participants
 from ctpprep.inputs.series import PrecomputedMaps
 from ctpprep.interfaces.wording import WORDING
 from ctpprep.perfusion import segmentation, volumes
 from ctpprep.perfusion.quality import CHECKS
 from ctpprep.perfusion.symmetry import AffectedSide
-from ctpprep.reports.page import FIGURES
+from ctpprep.reports.sections import FIGURES
 from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows.outputs import derivatives, precomputed_derivatives
 

@@ -23,7 +23,7 @@ from ctpprep.figures.graph import (
 )
 from ctpprep.figures.sources import DRAWN_FROM
 from ctpprep.interfaces.figures import PlotSeries
-from ctpprep.reports import page
+from ctpprep.reports import build_report, sections
 from ctpprep.settings import MethodSettings, RunSettings
 
 SVG = '{http://www.w3.org/2000/svg}'
@@ -135,7 +135,7 @@ def test_a_figure_links_to_the_nodes_that_made_it(tmp_path):
     folder = tmp_path / 'sub-1' / 'figures'
     folder.mkdir(parents=True)
     (folder / 'sub-1_desc-maps_ctp.svg').write_text('<svg/>')
-    text = page.build_report(tmp_path, '1', '', {}, draw_graphs({'sub-1': STEPS})).read_text()
+    text = build_report(tmp_path, '1', '', {}, draw_graphs({'sub-1': STEPS})).read_text()
     for name in ('quality.plot_series', 'one.read'):
         assert f'<a href="#graph1-nodes-{name}">{name}</a>' in text
         assert text.count(f'id="graph1-nodes-{name}"') == 1
@@ -143,7 +143,7 @@ def test_a_figure_links_to_the_nodes_that_made_it(tmp_path):
 
 
 def test_each_figure_shows_inputs_of_the_node_that_draws_it():
-    assert set(DRAWN_FROM) == {name for name, *_ in page.FIGURES}
+    assert set(DRAWN_FROM) == {name for name, *_ in sections.FIGURES}
     ports = set(PlotSeries().inputs.copyable_trait_names())
     assert {port for sources in DRAWN_FROM.values() for port in sources} <= ports
 

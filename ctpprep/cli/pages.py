@@ -175,7 +175,7 @@ def rewrite_reports(all_series: Sequence[Any], method: MethodSettings, run: RunS
     from ctpprep.engine.crashes import find_last_failure
     from ctpprep.engine.run import SeriesResult
     from ctpprep.exceptions import UsageError
-    from ctpprep.reports.page import read_settings_used
+    from ctpprep.reports.sidecars import read_settings_used
 
     all_series = [one for series in all_series for one in _find_processed(series, run)]
     results = []

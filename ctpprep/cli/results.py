@@ -20,7 +20,7 @@ def log_notes(
     all_series: Sequence[typing.Any], results: Sequence['SeriesResult'], output_dir: Path
 ) -> None:
     """Log which units of precomputed maps were read or assumed, and the sources of masks and CT."""
-    from ctpprep.reports.page import read_notes
+    from ctpprep.reports.sidecars import read_notes
 
     succeeded = {result.prefix for result in results if result.succeeded}
     for series in all_series:

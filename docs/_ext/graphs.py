@@ -171,10 +171,10 @@ class Cited(SphinxDirective):
     """What the methods texts of the page cite."""
 
     def run(self):
-        from ctpprep.reports.methods import references
+        from ctpprep.reports.methods import list_references
 
         lines = []
-        for each in references(methods()[1]):
+        for each in list_references(methods()[1]):
             doi = each['doi']
             link = f' <a href="https://doi.org/{doi}">doi:{doi}</a>' if doi else ''
             lines.append(f'<li id="ref-{each["key"]}">{each["text"]}{link}</li>')
