@@ -185,7 +185,11 @@ def test_every_module_is_in_the_reference():
     )
     files = {path.relative_to(ROOT).with_suffix('') for path in ROOT.glob('ctpprep/**/*.py')}
     modules = {'.'.join(file.parts) for file in files if not file.name.startswith('_')}
-    packages = {'ctpprep.group', 'ctpprep.perfusion', 'ctpprep.phantom'}  # the others only name what is in them
+    packages = {
+        'ctpprep.group',
+        'ctpprep.perfusion',
+        'ctpprep.phantom',
+    }  # the others only name what is in them
     assert listed - packages == modules
 
 

@@ -25,7 +25,7 @@ def end_on_signals(uses_scheduler: bool = False) -> Iterator[None]:
     Parameters
     ----------
     uses_scheduler : bool
-        Nodes run as jobs of a cluster, which are not ended; the message says so.
+        Nodes run as jobs of a cluster, which are not ended; the message mentions it.
     """
     if threading.current_thread() is not threading.main_thread():  # only that one can set handlers
         yield

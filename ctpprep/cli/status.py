@@ -36,7 +36,7 @@ def write_status(
 ) -> None:
     """Write the status of each participant, at the start of a run and as its last step.
 
-    After a killed run the state remains 'running': a program that knows that the run has ended can infer
+    After a killed run the state remains 'running': a program that has seen the run end can infer
     that it was killed.
 
     Parameters

@@ -208,7 +208,7 @@ def _describe_differing_settings(records: Sequence[SeriesRecord]) -> Iterator[st
 
 
 def _add_stroke(table: pd.DataFrame, columns: pd.DataFrame, run: RunSettings) -> str:
-    """Add the column `stroke`; describe what counts as evident stroke."""
+    """Add the column `stroke`; describe how evident stroke was determined."""
     column = run.stroke_column or (STROKE if STROKE in columns else None)
     if column:
         table['stroke'] = read_flags(columns[column], column)

@@ -59,7 +59,7 @@ def analyze(table: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
             ids = {'set': set_name, 'group': f'{first} - {second}'}
             for comparison, row in _compare_groups(parts[first], parts[second]):
                 rows.append(ids | {'comparison': comparison} | row)
-    # evident stroke selected the second set: how many have it says nothing there
+    # evident stroke selected the second set: how many have it is meaningless there
     rows = [
         row
         for row in rows
@@ -83,7 +83,7 @@ def _cores(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _describe_repeated(table: pd.DataFrame) -> str:
-    """Say how many series are not the first of their participant, '' if none."""
+    """Describe how many series are not the first of their participant, '' if none."""
     participants = select_complete(table)['participant_id']
     n_repeated = len(participants) - participants.nunique()
     if not n_repeated:
@@ -179,7 +179,7 @@ def _patients(series: pd.DataFrame) -> pd.DataFrame:
 
 
 def _traits(patients: pd.DataFrame) -> dict[str, np.ndarray | str]:
-    """Return the known values of each trait, or a text that says why there are none."""
+    """Return the known values of each trait, or the reason why there are none."""
     traits: dict[str, np.ndarray | str] = {}
     if 'sex' in patients:
         sexes = patients['sex'][patients['sex'].isin(['F', 'M'])]

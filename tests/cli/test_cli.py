@@ -241,14 +241,14 @@ def test_group_collects_tables(dataset, graph, capsys):
 )  # fmt: skip
 def test_participant_options_are_rejected_at_group_level(dataset, graph, capsys, option):
     assert call(dataset, *option.split(), level='group') == 2
-    assert f'{option.split()[0]} is of the level participant' in error_of(capsys)
+    assert f'{option.split()[0]} is a participant-level option' in error_of(capsys)
 
 
 def test_participant_config_file_is_rejected_at_group_level(dataset, graph, capsys):
     file = dataset.parent / 'run.toml'
     file.write_text('core_rcbf = 0.3\n')
     assert call(dataset, '--config-file', str(file), level='group') == 2
-    assert '--config-file run.toml: core_rcbf is of the level participant' in error_of(capsys)
+    assert '--config-file run.toml: core_rcbf is a participant-level option' in error_of(capsys)
 
 
 def test_group_level_rejects_unknown_participants(dataset, graph, capsys):
@@ -264,7 +264,7 @@ def test_group_level_rejects_unknown_participants(dataset, graph, capsys):
 @pytest.mark.parametrize('option', ['--group-column', '--stroke-column', '--exclude-column'])
 def test_column_options_are_rejected_at_participant_level(dataset, graph, capsys, option):
     assert call(dataset, option, 'site') == 2
-    assert f'{option} is of the level group' in error_of(capsys)
+    assert f'{option} is a group-level option' in error_of(capsys)
 
 
 # -- options
