@@ -59,7 +59,11 @@ def found(head):
     weights = np.ones(ctp.shape[-1])
     average = ctp.mean(axis=-1)
     brain_mask, inside = brain.brain_masks(
-        average, ctp[..., :2].mean(axis=-1), size, bone_hu=settings.masks.bone_hu, csf_hu=settings.masks.csf_hu
+        average,
+        ctp[..., :2].mean(axis=-1),
+        size,
+        bone_hu=settings.masks.bone_hu,
+        csf_hu=settings.masks.csf_hu,
     )
     first_pass = bolus.first_pass(ctp, inside, weights)
     n_baseline, arrival = bolus.find_arrival(first_pass, head.sample_times.mean(axis=0))

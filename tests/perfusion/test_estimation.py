@@ -225,9 +225,7 @@ def test_users_deconvolution_gives_flow_and_tmax(estimate, slow_head):
 
 def test_delay_of_slices_is_a_later_bolus(estimate, maps, late_upper_slices, slow_head):
     """The same curves scanned a second later mean a bolus that arrives a second later."""
-    shift = np.where(
-        slow_head.tissue, estimate(times=late_upper_slices).tmax - maps.tmax, np.nan
-    )
+    shift = np.where(slow_head.tissue, estimate(times=late_upper_slices).tmax - maps.tmax, np.nan)
     assert np.nanmedian(shift[..., 4:]) == pytest.approx(1.0, abs=0.3)
     assert np.nanmedian(shift[..., :2]) == pytest.approx(0, abs=0.2)
 
