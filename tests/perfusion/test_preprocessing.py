@@ -3,12 +3,14 @@
 
 import numpy as np
 import pytest
+from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from ctpprep.exceptions import BolusError, PerfusionError
 from ctpprep.perfusion import brain, preprocessing
 from ctpprep.perfusion.overrides import SuppliedMask
 from ctpprep.perfusion.preprocessing import AIR_HU
+from ctpprep.phantom import frame_affine
 from ctpprep.settings import MethodSettings
 
 METHOD = MethodSettings()
@@ -130,6 +132,29 @@ def test_number_of_threads_changes_no_voxel(dome):
     ctp[..., 9:] = np.roll(ctp[..., 9:], 1, axis=1)
     one, four = (estimate_and_correct(ctp, dome[1], threads).ctp for threads in (1, 4))
     np.testing.assert_array_equal(one, four)
+
+
+OBLIQUE = frame_affine(np.array([3.0, -5, 8, 0.1, 0.2, 0.3]), np.zeros(3))
+
+
+@pytest.mark.parametrize('turn', [np.eye(4), OBLIQUE], ids=['straight', 'oblique'])
+def test_motion_of_2_mm_and_2_degrees_is_found(symmetric_head, turn):
+    affine = turn @ symmetric_head.affine
+    poses = [np.eye(4)] + [
+        frame_affine(np.array(row), np.zeros(3))
+        for row in ([2.0, 0, 0, 0, 0, 0], [0, -1.2, 1.6, 0, 0, np.radians(2)])
+    ]
+    frames = [symmetric_head.draw(pose, affine)[0] for pose in poses]
+    # the bolus must not be taken for motion
+    frames[1] += np.where((frames[1] > 15) & (frames[1] < 100), 20, 0)
+    method = MethodSettings.of(motion_reject_similarity=0.5)
+    transforms, _ = preprocessing.estimate_motion(np.stack(frames, axis=-1), affine, method)
+    np.testing.assert_array_equal(transforms[0], np.eye(4))
+    points = np.random.default_rng(0).uniform(-1, 1, (200, 3)) * (50, 60, 30)
+    for pose, transform in zip(poses[1:], transforms[1:], strict=True):
+        error = apply_affine(pose, points) - apply_affine(transform, points)
+        # a voxel measures 3 x 3 x 6 mm, its skull is drawn without partial volume
+        assert np.linalg.norm(error, axis=1).mean() < 0.3
 
 
 # -- series corrected by other software
