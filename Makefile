@@ -26,7 +26,7 @@ help:
 	@echo 'make test-browser  look at the pages with a headless Chromium (as root on Debian, installs it)'
 	@echo 'make test-cluster  run jobs of a SLURM on this machine (as root on Debian, installs it)'
 	@echo 'make test-container  build the image, run it, compare with a run outside (as root on Debian)'
-	@echo 'make lint    check code style and types'
+	@echo 'make lint    check code style, types and the English of docstrings, messages and names'
 	@echo 'make format  rewrite the code in the style that lint checks'
 	@echo 'make bench   measure accuracy and a cohort on phantoms with known truth, and speed'
 	@echo 'make lock    write the lock files again (UPGRADE=--upgrade for newer versions)'
@@ -137,6 +137,7 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python scripts/check_prose.py
 
 format: $(VENV)/.installed-lint
 	$(BIN)/ruff check --fix

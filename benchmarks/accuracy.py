@@ -4,10 +4,12 @@
     python benchmarks/accuracy.py                      # all cases
     python benchmarks/accuracy.py --quick              # three
     python benchmarks/accuracy.py --out DIR -- --lambda-rel 0.2
+    python benchmarks/accuracy.py --arrays --cases small-right     # without files, in seconds
 
-What follows ``--`` goes to ctpprep. The heads are made once and kept (``--data``). Prints a table
-per case, the means and the targets. Exit code 1 when a figure is missing (FAIL); a target that is
-missed is only reported.
+What follows ``--`` goes to ctpprep. With ``--arrays`` the science runs alone, from arrays to arrays
+(`ctpprep.compute_maps`): no nipype, no files, no report. The heads are made once and kept
+(``--data``). Prints a table per case, the means and the targets. Exit code 1 when a figure is
+missing (FAIL); a target that is missed is only reported.
 """
 
 import argparse
@@ -25,8 +27,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import nibabel as nb
 import numpy as np
-from scores import read_truth, score_series
+from scores import ArrayComparison, read_truth, score, score_series
 
 from ctpprep import phantom
 from ctpprep.phantom import PhantomSettings, make_phantom, write_bids
@@ -87,7 +90,8 @@ QUICK = ('ma-large-left', 'ma-only', 'small-right')
 
 def default_data_dir() -> Path:
     """Folder of the heads: of this version of the phantom, so that no stale one is scored."""
-    code = hashlib.sha256(Path(phantom.__file__).read_bytes()).hexdigest()[:8]
+    modules = sorted(Path(phantom.__file__).parent.glob('*.py'))
+    code = hashlib.sha256(b''.join(module.read_bytes() for module in modules)).hexdigest()[:8]
     cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     return Path(cache) / 'ctpprep-benchmarks' / f'heads-{code}'
 
@@ -163,6 +167,54 @@ def group_name(options) -> str:
     ('affected-side-both', 'default')
     """
     return '-'.join(options).strip('-') or 'default'
+
+
+# -- the science alone
+
+
+def read_method(options):
+    """Turn options of the command into settings."""
+    from ctpprep.cli.parser import make_parser as make_app_parser
+    from ctpprep.cli.resolve import read_settings
+
+    words = ['bids_dir', 'output_dir', 'participant', *options]
+    return read_settings(make_app_parser().parse_args(words))[0]
+
+
+def compute_case(case, bids_dir, extra):
+    """Compute and score one head from arrays; return figures, failures and seconds."""
+    from ctpprep import compute_maps
+    from ctpprep.inputs.timing import read_times_of
+
+    path = bids_dir / f'sub-{case.label}' / 'ct' / f'sub-{case.label}_ctp.nii.gz'
+    image = nb.as_closest_canonical(nb.load(path))
+    sidecar = json.loads(path.with_name(path.name.replace('.nii.gz', '.json')).read_text())
+    _, sample_times, _ = read_times_of(path, sidecar, None)
+    method = read_method([*case.options, *extra])
+    began = time.monotonic()
+    result = compute_maps(
+        np.asarray(image.dataobj), sample_times, nb.affines.voxel_sizes(image.affine), method,
+        image.affine,
+    )  # fmt: skip
+    seconds = time.monotonic() - began
+    truth = read_truth(bids_dir, case.label)
+    return *score(ArrayComparison(result, truth)), seconds
+
+
+def run_arrays(cases, bids_dir, jobs, extra) -> int:
+    """Compute, score and print cases from arrays; return the exit code."""
+    scores, failed = [], 0
+    with ProcessPoolExecutor(jobs) as pool:
+        n = len(cases)
+        computed = pool.map(compute_case, cases, [bids_dir] * n, [extra] * n)
+        for case, (figures, failures, seconds) in zip(cases, computed, strict=True):
+            scores.append((case, figures))
+            failed += bool(failures)
+            print_case(case, figures, failures)
+            print(f'  {seconds:.1f} s', flush=True)
+    print_means(scores)
+    print_targets(scores)
+    return 1 if failed else 0
 
 
 # -- tables
@@ -461,11 +513,14 @@ def main(argv) -> int:
     parser, names = make_parser(__doc__), [case.name for case in CASES]
     parser.add_argument('--cases', nargs='+', choices=names, metavar='NAME', help=', '.join(names))
     parser.add_argument('--quick', action='store_true', help=f'only {", ".join(QUICK)}')
+    parser.add_argument('--arrays', action='store_true', help='the science alone, without files')
     args, extra = parse(parser, argv)
     wanted = args.cases or (QUICK if args.quick else [case.name for case in CASES])
     cases = [case for case in CASES if case.name in wanted]
     bids_dir = (args.data or default_data_dir()).absolute()
     make_heads(bids_dir, {case.label: case.settings for case in cases}, args.jobs)
+    if args.arrays:
+        return run_arrays(cases, bids_dir, args.jobs, extra)
     with output_folder(args, 'accuracy') as out_dir:
         if not args.score_only:
             run_cases(cases, bids_dir, out_dir, args.jobs, extra)

@@ -27,7 +27,6 @@ from speed import LARGE, SIZES, machine, make_large
 
 from ctpprep.cli.machine import set_environment
 from ctpprep.engine import run as engine_run
-from ctpprep.inputs.dataset import FailedSeries
 from ctpprep.inputs.find import find_series
 from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows.base import init_ctpprep_wf
@@ -76,7 +75,7 @@ def measure(bids_dir: Path, label: str, folder: Path, entry: str = 'series'):
         bids_dir, folder / 'out', folder / 'work', participant_label=(label,), nprocs=2,
         entry=entry, run_uuid='memory',
     )  # fmt: skip
-    series = [each for each in find_series(run) if not isinstance(each, FailedSeries)]
+    series = [each for each in find_series(run) if each.can_run]
     run.work_dir.mkdir(parents=True)
     workflow = init_ctpprep_wf(series, MethodSettings(), run)
     engine_run.configure(workflow, series, run)

@@ -284,6 +284,60 @@ class Comparison:
             raise ScoringError('no tissue has a CBF')
         return valued
 
+    def frame_transforms(self):
+        """Points of the reference to points of each frame, (T, 4, 4) matrices, patient RAS, mm."""
+        return read_frame_transforms(self.path('from-orig_to-ctpref_mode-image_desc-hmc_xfm.txt'))
+
+
+class ArrayComparison(Comparison):
+    """A `ctpprep.perfusion.Result` beside the truth on its grid.
+
+    Parameters
+    ----------
+    result : ctpprep.perfusion.Result
+    truth : Truth
+    """
+
+    def __init__(self, result, truth):
+        self.result = result
+        self.truth = regrid(truth, result.masks.brain.shape, result.affine)
+
+    def path(self, suffix):
+        """Path of the mirror transform, the only output that is a file."""
+        transform = self.result.mirror.transform
+        if 'from-mirror' not in suffix or transform is None:
+            raise ScoringError(f'{suffix} is missing')
+        return transform
+
+    def image(self, suffix):
+        """Return an array by the name that its file would have."""
+        result, masks = self.result, self.result.lesions.masks
+        arrays = {
+            'desc-brain_mask': result.masks.brain,
+            'cbf': result.maps.cbf,
+            'tmax': result.maps.tmax,
+            'desc-global_rcbf': result.relative.rcbf_global,
+            'label-hypoperfusion_mask': masks['hypoperfusion'],
+            'label-core_desc-global_mask': masks['core_global'],
+            'label-core_desc-local_mask': masks.get('core_local'),
+            'seg-hemisphere_dseg': result.mirror.hemispheres,
+        }
+        if arrays[suffix] is None:
+            raise ScoringError(f'{suffix} is missing')
+        return np.asarray(arrays[suffix], dtype=np.float32)
+
+    def table(self, suffix):
+        """Return the columns that are scored of a table."""
+        if suffix == 'seg-perfusion_morph':
+            return {'affected_side': [self.result.relative.measured['affected_side']]}
+        vessels = self.result.vessels
+        columns = {'time': vessels.times, 'aif': vessels.aif}
+        return {name: [str(value) for value in values] for name, values in columns.items()}
+
+    def frame_transforms(self):
+        """Points of the reference to points of each frame, (T, 4, 4) matrices, patient RAS, mm."""
+        return self.result.corrected.transforms
+
 
 def score_brain(found: Comparison):
     return {'brain_dice': dice(found.mask('desc-brain_mask'), found.truth.maps['brain'])}
@@ -440,7 +494,7 @@ def read_frame_transforms(path):
 def score_motion(found):
     """Displacement that correction leaves, mean over the brain of each frame after the first."""
     truth = found.truth
-    matrices = read_frame_transforms(found.path('from-orig_to-ctpref_mode-image_desc-hmc_xfm.txt'))
+    matrices = found.frame_transforms()
     if matrices.shape != truth.frame_affines.shape:
         raise ScoringError(f'{len(matrices)} transforms for {len(truth.frame_affines)} frames')
     points = nb.affines.apply_affine(truth.affine, np.argwhere(truth.maps['brain'])[::7])
@@ -500,7 +554,11 @@ def score_series(folder, prefix, truth) -> tuple[dict, list[str]]:
     failures : list of str
         What failed and why.
     """
-    found = Comparison(folder, prefix, truth)
+    return score(Comparison(folder, prefix, truth))
+
+
+def score(found: Comparison) -> tuple[dict, list[str]]:
+    """Compute every figure of a comparison; figures and failures as of `score_series`."""
     figures, failures = {}, []
     for function, names in SCORES:
         try:

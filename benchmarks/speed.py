@@ -370,9 +370,8 @@ def time_deconvolution(n_voxels=717_000, n_frames=45, repeats=3):
     from ctpprep.perfusion import deconvolution, maps
     from ctpprep.settings import MethodSettings
 
-    settings = MethodSettings()
-    given = settings.stage('deconvolution')
-    constants = {name: given[name] for name in ('hematocrit_factor', 'tissue_density')}
+    settings = MethodSettings().as_dict()
+    given, constants = settings['deconvolution'], settings['kinetics']
     keys = ('penalty_order', 'residue_step', 'residue_lead', 'calibration_mtt')
     times = 1.5 * np.arange(n_frames)
     aif = 300 * np.exp(-(((times - 15) / 4.5) ** 2))

@@ -4,9 +4,9 @@
     python benchmarks/uncertainty.py                   # 4 heads, 40 scans each
     python benchmarks/uncertainty.py --scans 5 --out DIR
 
-A head without noise or motion is run through ctpprep as a user would. Its corrected series is then
-given noise, again and again, and each time everything from denoising on is done anew by the app's
-own steps. Without noise is what the mean of the denoised curves of all scans gives. Prints how often
+The maps of a head without noise or motion are computed from arrays. Its corrected series is then
+given noise, again and again, and each time everything from denoising on is done anew by the same
+functions. Without noise is what the mean of the denoised curves of all scans gives. Prints how often
 the 95 % interval holds the volume without noise, how wide it is, and whether the probability of core
 is what is found.
 """
@@ -14,22 +14,19 @@ is what is found.
 import argparse
 import json
 import os
-import shutil
 import sys
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
+import nibabel as nb
 import numpy as np
-from accuracy import SCAN, default_data_dir, make_heads, run_app
-from nipype.utils.filemanip import loadpkl
+from accuracy import SCAN, default_data_dir, make_heads
 
-from ctpprep.interfaces.deconvolution import MAPS, Deconvolve
-from ctpprep.interfaces.normalization import NormalizeContralateral, NormalizeGlobal
-from ctpprep.interfaces.registration import ApplyMirror
-from ctpprep.interfaces.segmentation import EstimateUncertainty, SegmentLesions
-from ctpprep.io import nifti
+from ctpprep import MethodSettings, compute_maps
+from ctpprep.inputs.timing import read_times_of
+from ctpprep.perfusion import estimate_maps, normalize, segment
+from ctpprep.perfusion.lesions import RelativeMaps, estimate_uncertainty
 from ctpprep.perfusion.volumes import volume_ml
 from ctpprep.phantom import PhantomSettings, scanner_noise
 
@@ -41,103 +38,80 @@ HEADS = {
     '403': {'lesion': 'small', 'lesion_side': 'right', 'residue': 'linear'},
     '404': {'lesion': 'small', 'lesion_side': 'left', 'microangiopathy': True},
 }
+SETTINGS = MethodSettings.of(noise_draws=100)
 WHICH = ('global', 'local')
 BINS = np.linspace(0, 1, 6)
 
 
-class _KeepingCurves(Deconvolve):
-    """Deconvolve, and keep the denoised curves; or take them as given."""
-
-    given = None
-
-    def _maps(self, curves, share, lambda_rel):
-        self.kept = curves
-        return super()._maps(curves if self.given is None else self.given, share, lambda_rel)
-
-
-def find_nodes(work_dir: Path, label: str) -> Path:
-    """Find the folder of the nodes of a head."""
-    (found,) = work_dir.glob(f'ctpprep-*/ctpprep_wf/sub_{label}_wf/sub_{label}_wf')
-    return found
-
-
-def inputs_of(nodes: Path, stage: str, name: str) -> dict:
-    """Read what a node of the run was given."""
-    return loadpkl(nodes / f'{stage}_wf' / name / '_inputs.pklz')
-
-
 class Head:
-    """One head of the run, from denoising on."""
+    """One head without noise, from denoising on."""
 
-    def __init__(self, nodes: Path, folder: Path) -> None:
-        self.nodes, self.folder = nodes, folder
-        folder.mkdir(parents=True, exist_ok=True)
-        os.chdir(folder)
-        given = inputs_of(nodes, 'deconvolution', 'deconvolve')
-        self.series, self.affine = nifti.load(given['ctp_corrected'], dtype=None)
-        self.like = given['tissue_mask']
+    def __init__(self, path: Path) -> None:
+        image = nb.as_closest_canonical(nb.load(path))
+        sidecar = json.loads(path.with_name(path.name.replace('.nii.gz', '.json')).read_text())
+        _, self.times, _ = read_times_of(path, sidecar, None)
+        self.size = nb.affines.voxel_sizes(image.affine)
+        self.still = compute_maps(
+            np.asarray(image.dataobj), self.times, self.size, SETTINGS, image.affine
+        )
 
     def scan(self, seed: int | None, lambda_rel: float = 0.0, curves=None) -> dict:
         """Give the series noise and do everything from denoising on; return what is scored.
 
         With `curves` these are deconvolved, and there is no interval.
         """
-        given = inputs_of(self.nodes, 'deconvolution', 'deconvolve')
-        if seed is not None:
-            given['ctp_corrected'] = self._add_noise(seed)
-        deconvolve = _KeepingCurves(**given | {'lambda_rel': lambda_rel})
-        deconvolve.given = curves
-        found = deconvolve.run().outputs
-        maps = {name: getattr(found, name) for name in MAPS}
-        given = inputs_of(self.nodes, 'normalization', 'normalize_global')
-        whole = NormalizeGlobal(
-            **given | {name: maps[name] for name in ('cbf', 'cbv', 'tmax')}
-        ).run().outputs  # fmt: skip
-        given = inputs_of(self.nodes, 'normalization', 'apply_mirror')
-        mirrored = ApplyMirror(
-            rcbf_global=whole.rcbf_global, transform=given['transform']
-        ).run().outputs  # fmt: skip
-        given = inputs_of(self.nodes, 'normalization', 'normalize_contralateral_rcbf')
-        given |= {'relative': whole.rcbf_global, 'mirrored': mirrored.rcbf_mirrored}
-        local = NormalizeContralateral(**given).run().outputs
-        changed = {
-            'tmax': maps['tmax'], 'rcbf_global': whole.rcbf_global, 'rcbf_local': local.local,
-            'unassessable_mask': local.unassessable_mask, 'normalization': whole.normalization,
-        }  # fmt: skip
-        given = inputs_of(self.nodes, 'segmentation', 'segment_lesions')
-        lesions = SegmentLesions(**given | changed).run().outputs
-        size = nifti.voxel_size_mm(self.affine)
+        still, settings = self.still, SETTINGS.change(lambda_rel=lambda_rel)
+        ctp = still.corrected.ctp if seed is None else self._add_noise(seed)
+        masks, vessels = still.masks, still.vessels
+        denoise = None if curves is None else (lambda *_: curves)
+        maps = estimate_maps(
+            ctp, self.times, self.size, vessels.times, vessels.aif, masks.tissue, masks.pure,
+            masks.n_baseline, settings, denoise=denoise,
+        )  # fmt: skip
+        relative = normalize(
+            maps.cbf, maps.cbv, maps.tmax, masks.tissue, still.affine, still.mirror, settings
+        )
+        found = segment(
+            maps.tmax, relative, masks.tissue, still.mirror.hemispheres, self.size, settings
+        )
+        rcbf = {'global': relative.rcbf_global, 'local': relative.rcbf_local}
         scored = {
-            'lambda_rel': json.loads(Path(found.deconvolution).read_text())['lambda_rel'],
-            'curves': deconvolve.kept,
-            'rcbf': {'global': whole.rcbf_global, 'local': local.local},
+            'lambda_rel': maps.measured['lambda_rel'],
+            'curves': _rebuild(maps.curves),
+            'rcbf': rcbf,
             'volumes': {
-                which: volume_ml(nifti.load_mask(getattr(lesions, f'core_{which}')), size)
-                for which in WHICH
+                which: volume_ml(found.masks[f'core_{which}'], self.size) for which in WHICH
             },
         }
-        scored['rcbf'] = {which: nifti.load(path)[0] for which, path in scored['rcbf'].items()}
         if curves is None:
-            given = inputs_of(self.nodes, 'segmentation', 'estimate_uncertainty')
-            given |= {'cbf_noise': found.cbf_noise, 'hypoperfusion': lesions.hypoperfusion}
-            sure = EstimateUncertainty(**given | changed).run().outputs
-            scored['intervals'] = json.loads(Path(sure.intervals).read_text())
-            scored['probability'] = {
-                which: nifti.load(getattr(sure, f'probability_{which}'))[0] for which in WHICH
-            }
+            relative_maps = RelativeMaps(
+                maps.tmax, rcbf, masks.tissue, still.mirror.hemispheres, self.size,
+                relative.measured, relative.unassessable,
+            )  # fmt: skip
+            uncertainty = estimate_uncertainty(
+                relative_maps, found.masks['hypoperfusion'], settings, maps.cbf_noise
+            )
+            scored |= {
+                'intervals': uncertainty.intervals, 'probability': uncertainty.probability
+            }  # fmt: skip
         return scored
 
-    def _add_noise(self, seed: int) -> str:
+    def _add_noise(self, seed: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
-        noisy = np.array(self.series, dtype=np.float32)
+        noisy = np.array(self.still.corrected.ctp, dtype=np.float32)
         for frame in range(noisy.shape[3]):
             clean = np.nan_to_num(noisy[..., frame], nan=-1024)
             noisy[..., frame] += scanner_noise(clean, NOISE_HU, rng)
         # the scanner stores whole HU
-        return nifti.save(np.round(noisy), self.affine, self.folder / 'noisy.nii', like=self.like)
+        return np.round(noisy)
 
 
-def score_head(nodes: Path, folder: Path, scans: int) -> dict:
+def _rebuild(curves) -> np.ndarray:
+    """Return the denoised curves of a head whose slices share their sample times."""
+    return curves.centres[0] + curves.scores @ curves.components[0].T
+
+
+def score_head(path: Path, scans: int) -> dict:
     """Scan a head repeatedly.
 
     Returns
@@ -147,35 +121,34 @@ def score_head(nodes: Path, folder: Path, scans: int) -> dict:
         scan), ``expected`` and ``found`` (voxels in each bin of probability, and how many of them are
         below the threshold without noise).
     """
-    head = Head(nodes, folder)
+    head = Head(path)
     # one lambda for all: that of the first scan
     lambda_rel = head.scan(0)['lambda_rel']
     seen, total = [], 0.0
     for seed in range(1, scans + 1):
-        found = head.scan(seed, lambda_rel)
-        total = total + found.pop('curves').astype(np.float64)
-        seen.append({name: found[name] for name in ('volumes', 'intervals', 'probability')})
+        scored = head.scan(seed, lambda_rel)
+        total = total + scored.pop('curves').astype(np.float64)
+        seen.append({name: scored[name] for name in ('volumes', 'intervals', 'probability')})
     clean = head.scan(1, lambda_rel, (total / scans).astype(np.float32))
-    threshold = inputs_of(nodes, 'segmentation', 'estimate_uncertainty')['core_rcbf']
-    scored = {}
+    threshold = SETTINGS.lesion.core_rcbf
+    scores = {}
     for which in WHICH:
         below = clean['rcbf'][which] < threshold
         counts = [[], []]
-        for each in seen:
-            probability = each['probability'][which]
+        for scan in seen:
+            probability = scan['probability'][which]
             asked = probability > 0
             counts[0].append(np.histogram(probability[asked], BINS)[0])
             counts[1].append(np.histogram(probability[asked & below], BINS)[0])
-        scored[which] = {
+        scores[which] = {
             'truth': clean['volumes'][which],
-            'volumes': [each['volumes'][which] for each in seen],
-            'low': [each['intervals'][which][0] for each in seen],
-            'high': [each['intervals'][which][1] for each in seen],
+            'volumes': [scan['volumes'][which] for scan in seen],
+            'low': [scan['intervals'][which][0] for scan in seen],
+            'high': [scan['intervals'][which][1] for scan in seen],
             'expected': np.sum(counts[0], axis=0).tolist(),
             'found': np.sum(counts[1], axis=0).tolist(),
         }
-    shutil.rmtree(folder)
-    return scored
+    return scores
 
 
 def coverage(scored: dict) -> tuple[float, float]:
@@ -228,7 +201,7 @@ def main(argv) -> int:
     add = parser.add_argument
     add('--scans', type=int, default=40, metavar='N', help='scans of each head (default: 40)')
     add('--heads', nargs='+', choices=list(HEADS), default=list(HEADS), metavar='LABEL')
-    add('--out', type=Path, metavar='DIR', help='work folder and scores.json; kept')
+    add('--out', type=Path, metavar='DIR', help='where scores.json is written')
     add('--data', type=Path, metavar='DIR', help='folder of the heads (default: in the cache)')
     add('--jobs', type=int, default=2, metavar='N', help='processes (default: 2)')
     args = parser.parse_args(argv)
@@ -241,25 +214,16 @@ def main(argv) -> int:
         args.data or default_data_dir().with_name(f'still-{default_data_dir().name}')
     ).absolute()
     make_heads(data, heads, args.jobs)
-    out = (args.out or Path(tempfile.mkdtemp(prefix='ctpprep-uncertainty-'))).absolute()
     # anything multithreaded must not depend on the machine
     os.environ['ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS'] = '1'
-    try:
-        work = out / 'work'
-        run_app(data, out / 'maps', work, list(heads), args.jobs, ['--noise-draws', '100'])
-        folders = [find_nodes(work, label) for label in heads]
-        with ProcessPoolExecutor(args.jobs) as pool:
-            scored = pool.map(
-                score_head, folders, (out / f'scan-{label}' for label in heads),
-                [args.scans] * len(heads),
-            )  # fmt: skip
-            scores = dict(zip(heads, scored, strict=True))
-        report(scores, args.scans)
-        if args.out:
-            (out / 'scores.json').write_text(json.dumps(scores, indent=1) + '\n')
-    finally:
-        if args.out is None:
-            shutil.rmtree(out, ignore_errors=True)
+    paths = [data / f'sub-{label}' / 'ct' / f'sub-{label}_ctp.nii.gz' for label in heads]
+    with ProcessPoolExecutor(args.jobs) as pool:
+        scored = pool.map(score_head, paths, [args.scans] * len(heads))
+        scores = dict(zip(heads, scored, strict=True))
+    report(scores, args.scans)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / 'scores.json').write_text(json.dumps(scores, indent=1) + '\n')
     return 0
 
 

@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong, as a tree.
+"""The errors that ctpprep raises, as a tree.
 
 ::
 
-    CtpprepError              one clear sentence; the command line prints it and exits with 1
-    ├── UsageError            the call: an unknown option value, a folder that is not there; exits
-    │                         with 2
+    CtpprepError              one sentence; the command line prints it and exits with 1
+    ├── UsageError            the call: an unknown option value, a folder that does not exist;
+    │                         exits with 2
     ├── SeriesError           the input: a file or field of one series cannot be used
-    │   └── TimingError       no acquisition time can be had for the frames
-    └── PerfusionError        the data: a stage has no sound result for this series
-        ├── BolusError        no contrast arrives
+    │   └── TimingError       the frames have no valid acquisition times
+    └── PerfusionError        the data: a stage has no valid result for this series
+        ├── BolusError        no contrast bolus
         └── VesselError       no artery-like curve
 
-A message says what was wrong, what was found, what is needed and what to do.
+A message names the file and the field, what was found, what is needed and what to do.
 """
 
 
 class CtpprepError(Exception):
-    """Root of all errors that ctpprep raises on purpose."""
+    """Base class of all errors that ctpprep raises deliberately."""
 
 
 class UsageError(CtpprepError):
-    """The call cannot be carried out as given."""
+    """The call cannot be executed as written."""
 
 
 class SeriesError(CtpprepError):
@@ -29,16 +29,16 @@ class SeriesError(CtpprepError):
 
 
 class TimingError(SeriesError):
-    """No acquisition time can be had for the frames of a series."""
+    """The frames of a series have no valid acquisition times."""
 
 
 class PerfusionError(CtpprepError):
-    """A stage has no sound result for this series."""
+    """A stage has no valid result for this series."""
 
 
 class BolusError(PerfusionError):
-    """No arrival of contrast is seen in the series."""
+    """The series contains no contrast bolus."""
 
 
 class VesselError(PerfusionError):
-    """No artery-like (or vein-like) curve exists in the series."""
+    """The series contains no artery-like (or vein-like) curve."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make `data/ds-phantom`: two digital heads with known truth.
 
-Run ``python data/make_phantom.py [FOLDER]``; the result is the same on every machine to 1 HU.
+Run ``python data/make_phantom.py [FOLDER]``; results on different machines agree within 1 HU.
 """
 
 import sys
@@ -14,7 +14,7 @@ PARTICIPANTS = {
     '01': PhantomSettings(
         seed=1, microangiopathy=True, lesion='large', lesion_side='left', **GRID
     ),
-    # A toggling table as well, so that slice times matter somewhere in the demo.
+    # A toggling table, so that slice times matter in one series of the demo.
     '02': PhantomSettings(
         seed=2, lesion='small', lesion_side='right', timing='toggling', **GRID
     ),

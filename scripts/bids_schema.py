@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The schema of BIDS with CT perfusion added, and a check of a dataset against it.
 
-BIDS has no datatype for CT: validators must be told to pass over the folders ``ct/``, or they refuse
-each file in them. With this schema the same validator reads the files and sidecars in there, too::
+BIDS has no datatype for CT: a validator rejects every file in the folders ``ct/`` unless they are
+ignored. With this schema the same validator also checks these files and their sidecars::
 
     python scripts/bids_schema.py DATASET             # run the validator
     python scripts/bids_schema.py > schema_ct.json    # the schema alone
@@ -27,7 +27,7 @@ DATATYPE = 'ct'
 NIFTI = ['.nii.gz', '.nii', '.json']
 TABLE = ['.tsv', '.json']
 SERIES = dict.fromkeys(('session', 'acquisition', 'ceagent', 'reconstruction', 'run'), 'optional')
-# the validator asks fields of derivatives only where a selector is exactly this
+# the validator requires fields of derivatives only where a selector is exactly this
 DERIVATIVE = 'dataset.dataset_description.DatasetType == "derivative"'
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp', 'rcbf', 'rcbv', 'delay', 'homologue')
 IMAGE = r'match(extension, "^\.nii(\.gz)?$")'
@@ -116,7 +116,7 @@ def _sidecar(selectors: Sequence[str], **fields: Any) -> dict[str, Any]:
 
 
 def _sidecars() -> dict[str, Any]:
-    quantities = ', '.join(f'"{each}"' for each in MAPS)
+    quantities = ', '.join(f'"{suffix}"' for suffix in MAPS)
     return {
         'Series': _sidecar(
             ['suffix == "ctp"', IMAGE],
@@ -151,12 +151,12 @@ def _checks() -> dict[str, Any]:
             ['nifti_header.dim[0] == 4'], *header,
         ),
         'OthersAre3D': _check(
-            'CT_NOT_3D', 'A CT image or map that is no series has three dimensions.',
+            'CT_NOT_3D', 'A CT image or map other than a series has three dimensions.',
             ['nifti_header.dim[0] == 3'],
             '!intersects([suffix], ["ctp", "homologue"])', IMAGE, 'type(nifti_header) != "null"',
         ),
         'OneTiming': _check(
-            'CTP_TIMING_TWICE', 'RepetitionTime and VolumeTiming exclude each other.',
+            'CTP_TIMING_TWICE', 'RepetitionTime and VolumeTiming are mutually exclusive.',
             ['!("VolumeTiming" in sidecar)'], *series, '"RepetitionTime" in sidecar',
         ),
         'SomeTiming': _check(
@@ -186,15 +186,16 @@ def _checks() -> dict[str, Any]:
 
 
 def extended_schema() -> dict[str, Any]:
-    """Add CT perfusion to the schema of BIDS that is installed.
+    """Add CT perfusion to the installed BIDS schema.
 
-    Datatype ``ct``; suffixes; entities of transforms; which file may have which name; what sidecars
-    must tell; times of a series (one way of timing, as many times as frames or slices), dimensions.
+    The additions are the datatype ``ct``, suffixes, entities of transforms, file names, fields of
+    sidecars, and checks of dimensions and times of a series (one kind of timing, one time for each
+    frame or slice).
 
     Returns
     -------
     dict
-        As validators read it from JSON.
+        The schema as JSON objects.
     """
     from bidsschematools.schema import load_schema
 
@@ -249,28 +250,30 @@ def validate(dataset: Path) -> list[dict[str, str]]:
     Raises
     ------
     UsageError
-        When there is no dataset, or no validator is installed.
+        If `dataset` is not a BIDS dataset, or the validator is not installed or fails.
     """
     if not (dataset / 'dataset_description.json').is_file():
-        raise UsageError(f'{dataset} has no dataset_description.json; give the root of a dataset')
+        raise UsageError(
+            f'{dataset} contains no dataset_description.json; pass the root folder of a BIDS dataset'
+        )
     beside = Path(sysconfig.get_path('scripts')) / VALIDATOR
     program = str(beside) if beside.exists() else shutil.which(VALIDATOR)
     if program is None:
-        raise UsageError(f'{VALIDATOR} is not installed; pip install {VALIDATOR}')
+        raise UsageError(f'{VALIDATOR} is not installed; run: pip install {VALIDATOR}')
     with tempfile.TemporaryDirectory(prefix='ctpprep-') as folder:
         schema = Path(folder).resolve() / 'schema_ct.json'
         schema.write_text(json.dumps(extended_schema()))
         view = Path(folder) / 'dataset'
         view.mkdir()
-        for each in dataset.iterdir():
-            if each.name != '.bidsignore':
-                (view / each.name).symlink_to(each.resolve())
+        for path in dataset.iterdir():
+            if path.name != '.bidsignore':
+                (view / path.name).symlink_to(path.resolve())
         if (ignored := dataset / '.bidsignore').exists():
             lines = ignored.read_text().splitlines()
-            kept = [line for line in lines if line.strip('/*') != DATATYPE]
-            (view / '.bidsignore').write_text('\n'.join(kept) + '\n')
+            lines = [line for line in lines if line.strip('/*') != DATATYPE]
+            (view / '.bidsignore').write_text('\n'.join(lines) + '\n')
         command = [program, str(view), '--schema', schema.as_uri(), '--format', 'json']
-        ran = subprocess.run(
+        process = subprocess.run(
             command,
             capture_output=True,
             text=True,
@@ -278,24 +281,24 @@ def validate(dataset: Path) -> list[dict[str, str]]:
             env=os.environ | {'NO_COLOR': '1'},
         )
     try:
-        return json.loads(ran.stdout)['issues']['issues']
+        return json.loads(process.stdout)['issues']['issues']
     except (ValueError, KeyError) as error:
-        reason = (ran.stderr.strip() or 'it printed nothing').splitlines()[-1]
-        raise UsageError(f'{VALIDATOR} gave no result: {reason}') from error
+        reason = (process.stderr.strip() or 'it printed nothing').splitlines()[-1]
+        raise UsageError(f'{VALIDATOR} returned no result: {reason}') from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the schema, or the errors that it finds in a dataset.
+    """Print the schema, or the errors of a dataset.
 
     Parameters
     ----------
     argv : sequence of str, optional
-        Arguments; those of the process by default.
+        Arguments; by default those of the process.
 
     Returns
     -------
     int
-        0 if the dataset has no errors, 1 if it has, 2 if it cannot be checked.
+        0 if the dataset has no error, 1 if it has one, 2 if it cannot be checked.
     """
     parser = argparse.ArgumentParser(
         prog='python scripts/bids_schema.py',

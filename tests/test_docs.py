@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from ctpprep import cli, group
-from ctpprep.engine.progress import STEPS
+from ctpprep.engine.tracker import STEPS
 from ctpprep.figures.mosaic import WINDOWS
 from ctpprep.group import statistics
-from ctpprep.group.cohort import read_participants
-from ctpprep.inputs.precomputed import PrecomputedMaps
+from ctpprep.group.participants import read_participants
+from ctpprep.inputs.series import PrecomputedMaps
+from ctpprep.interfaces.wording import WORDING
 from ctpprep.perfusion import segmentation, volumes
 from ctpprep.perfusion.quality import CHECKS
 from ctpprep.perfusion.symmetry import AffectedSide
-from ctpprep.reports.page import FIGURES
+from ctpprep.reports.sections import FIGURES
 from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows.outputs import derivatives, precomputed_derivatives
 
@@ -88,7 +89,7 @@ def test_named_options_exist(page):
 def test_defaults_in_the_pipeline_are_those_of_the_settings():
     text = read(ROOT / 'docs' / 'pipeline.md')
     told = dict(re.findall(r'`--([a-z-]+)` \(([^)]+)\)', text))
-    settings = MethodSettings().as_dict()
+    settings = MethodSettings().flat()
     shown = {}
     for name, value in settings.items():
         values = value if isinstance(value, tuple) else (value,)
@@ -124,8 +125,9 @@ def test_every_group_table_is_described():
 def test_limits_of_quality_are_those_of_the_code():
     ways = {True: '<', False: '>'}
     code = [
-        [check.name, check.title, check.unit, *(f'{ways[check.low_is_bad]} {limit:g}' for limit in
-                                   (check.warn, check.fail)), check.meaning]
+        [check.name, WORDING[check.name].title, check.unit,
+         *(f'{ways[check.low_is_bad]} {limit:g}' for limit in (check.warn, check.fail)),
+         WORDING[check.name].meaning]
         for check in CHECKS
     ]  # fmt: skip
     assert table(OUTPUTS, 'check') == code
@@ -171,7 +173,9 @@ def test_every_check_has_advice():
     named = [name for row in rows for name in re.findall(r'`(\w+)`', row)]
     assert sorted(named) == sorted(check.name for check in CHECKS)
     text = ' '.join(rows)
-    assert [check.title for check in CHECKS if f'`{check.name}` ({check.title})' not in text] == []
+    assert [
+        name for name, words in WORDING.items() if f'`{name}` ({words.title})' not in text
+    ] == []
 
 
 def test_every_module_is_in_the_reference():
@@ -180,7 +184,8 @@ def test_every_module_is_in_the_reference():
     )
     files = {path.relative_to(ROOT).with_suffix('') for path in ROOT.glob('ctpprep/**/*.py')}
     modules = {'.'.join(file.parts) for file in files if not file.name.startswith('_')}
-    assert listed - {'ctpprep.group'} == modules  # the other packages only name what is in them
+    packages = {'ctpprep.group', 'ctpprep.phantom'}  # the others only name what is in them
+    assert listed - packages == modules
 
 
 @each_page

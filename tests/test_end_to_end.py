@@ -122,7 +122,7 @@ def test_each_failure_is_one_plain_sentence(site):
     said = site.run.stdout + site.run.stderr
     assert 'Traceback' not in said
     assert site.run.stderr.count('ctpprep: error:') == 1
-    assert 'sub-02/ct/sub-02_ctp.nii.gz: the file is cut off' in site.run.stderr
+    assert 'sub-02/ct/sub-02_ctp.nii.gz: the file is truncated' in site.run.stderr
     assert 'sub-01  ok' in site.run.stdout
     for label in ('02', '03'):
         (line,) = [x for x in site.run.stdout.splitlines() if x.startswith(f'sub-{label}  failed')]
@@ -133,7 +133,7 @@ def test_absent_contrast_is_named_as_the_reason(site):
     assert 'sub-03  failed  no bolus is seen' in site.run.stdout
 
 
-@pytest.mark.parametrize('reason', ['02: the file is cut off', '03: no bolus is seen'])
+@pytest.mark.parametrize('reason', ['02: the file is truncated', '03: no bolus is seen'])
 def test_report_of_a_failed_participant_names_the_reason(site, reason):
     label, _, sentence = reason.partition(': ')
     assert sentence in (site.out / f'sub-{label}.html').read_text()
@@ -986,8 +986,8 @@ def test_relative_flow_is_written_as_relative_alone(isles, where):
 @pytest.mark.parametrize(
     'sentence',
     [
-        'sub-c_ses-01 has no map of Tmax',
-        'sub-d_ses-01_space-ncct_cbf.nii.gz has another grid than',
+        'sub-c_ses-01 has no Tmax map',
+        '_cbf.nii.gz and sub-d_ses-01_space-ncct_tmax.nii.gz have different grids',
     ],
 )
 def test_maps_that_cannot_be_used_are_one_sentence(isles, sentence):

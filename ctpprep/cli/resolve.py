@@ -2,6 +2,8 @@
 """From parsed options and a config file to settings."""
 
 import argparse
+import os
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -13,7 +15,10 @@ from ctpprep.cli.machine import available_cores, available_memory_gb, default_pr
 from ctpprep.cli.options import spellings
 from ctpprep.cli.parser import LEVELS
 from ctpprep.exceptions import UsageError
-from ctpprep.settings import MethodSettings, RunSettings, declared
+from ctpprep.settings import FUNCTION, MethodSettings, RunSettings, declared
+
+# settings whose value may be a function of the user
+REPLACEABLE = ('denoise', 'deconvolution_method')
 
 # what the group level knows: all of these stages, and of the input what chooses among series or does no harm
 OF_GROUP = 'group level'
@@ -54,6 +59,8 @@ def read_settings(args: argparse.Namespace) -> tuple[MethodSettings, RunSettings
     given.setdefault('work_dir', default_work_dir(*folders.values()))
     of_method = declared(MethodSettings)
     method = MethodSettings.of(**{name: v for name, v in given.items() if name in of_method})
+    if any(FUNCTION.fullmatch(str(given.get(name))) for name in REPLACEABLE):
+        _check_functions(method)
     cores = available_cores()
     of_run = {name: v for name, v in given.items() if name not in of_method} | {
         'nprocs': min(given.get('nprocs') or default_processes(), cores),
@@ -64,6 +71,17 @@ def read_settings(args: argparse.Namespace) -> tuple[MethodSettings, RunSettings
     if of_run.get('debug'):
         of_run['verbosity'] = max(2, of_run.get('verbosity', 0))
     return method, RunSettings(**of_run)
+
+
+def _check_functions(method: MethodSettings) -> None:
+    """Import the functions of the user, here and in all workers, and check them."""
+    from ctpprep.perfusion.custom import check_functions
+
+    if (folder := os.getcwd()) not in sys.path:
+        sys.path.insert(0, folder)
+        paths = [folder, *filter(None, [os.environ.get('PYTHONPATH')])]
+        os.environ['PYTHONPATH'] = os.pathsep.join(paths)
+    check_functions(method)
 
 
 def refuse_other_level(given: dict[str, Any], level: str, file: Path | None = None) -> None:

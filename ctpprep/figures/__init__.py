@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of one series: arrays in, a matplotlib figure out.
+"""Figures of one series: arrays in, a matplotlib figure or packed arrays out.
 
 Volumes are canonical arrays (axis 0 to the patient's right, 1 anterior, 2 superior). Every
-picture is in radiological convention: the patient's right is on the left. The window of a quantity
-is fixed (`WINDOWS`), so that two patients, and two normalizations, can be compared by eye. Colour
-maps are perceptually uniform: viridis for flow and volume, plasma for times; black is outside the
-mask.
+figure is in radiological convention: the patient's right is on the left. The window of a quantity
+is fixed (`WINDOWS`), so that patients and normalizations can be compared visually. Colour maps are
+perceptually uniform: viridis for flow and volume, plasma for times. Black is outside the mask.
 
-matplotlib is imported inside the functions, and without pyplot: no global state, no display.
+matplotlib is imported inside the functions and without pyplot, which would need a display and
+keep global state.
 
 ::
 
-    mosaic   slices side by side, fixed windows, saving
-    maps     figures made of slices
-    charts   figures with axes: curves, motion, histogram
+    mosaic    slices side by side, fixed windows, SVG files
+    maps      figures of slices
+    charts    figures with axes: curves, motion, histogram
+    packing   maps, masks and curves for the interactive viewer of a page
+    sources   the outputs that each figure shows
 """
 
+from ctpprep.figures import packing as viewer  # the name in interfaces/viewer.py
 from ctpprep.figures.charts import plot_curves, plot_motion, plot_tmax_histogram
 from ctpprep.figures.maps import (
     compare_cores,
@@ -46,4 +49,5 @@ __all__ = [
     'plot_rows',
     'plot_tmax_histogram',
     'save_svg',
+    'viewer',
 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures made of slices: maps, both normalizations, lesions, masks, mirror."""
+"""Figures of slices: maps, both normalizations, lesions, probability, masks, mirror."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NO_VALUE_LEGEND = 'no value (CSF, vessel)'
-# how probable: colour, from, and up to
+# colour, and range of the probability
 LIKELIHOODS = (('sure', 0.95, 1.01), ('likely', 0.5, 0.95), ('possible', 0.05, 0.5))
 
 
 def plot_maps(mosaic: Mosaic, maps: dict[str, np.ndarray], brain_mask: np.ndarray) -> Figure:
-    """Draw CBF, CBV, MTT and Tmax, those that are given, in their fixed windows.
+    """Draw the available maps among CBF, CBV, MTT and Tmax in their fixed windows.
 
     Parameters
     ----------
     mosaic : Mosaic
     maps : dict of str to (X, Y, Z) array
-        Keys of `WINDOWS`; NaN where there is no value.
+        Keys of `WINDOWS`; NaN where a value is missing.
     brain_mask : (X, Y, Z) array of bool
 
     Returns
@@ -45,16 +45,16 @@ def plot_rcbf(
     core_rcbf: float,
     hypoperfusion_tmax: float,
 ) -> Figure:
-    """Draw rCBF by both normalizations at one window, and what the local one changes.
+    """Draw rCBF of both normalizations in one window, and the difference of their cores.
 
-    The lowest row compares the cores: kept (in both), removed (global only), added (local only).
+    The lowest row shows core that is kept (in both), removed (global only) or added (local only).
 
     Parameters
     ----------
     mosaic : Mosaic
     rcbf, core : dict of str to (X, Y, Z) array
-        Keys 'global' and 'local', or 'global' alone; rCBF as fractions, NaN where there is no
-        value. A core may be missing.
+        Keys 'global' and 'local', or 'global' alone; rCBF as fractions, NaN where a value
+        is missing. A core may be missing.
     hypoperfusion : (X, Y, Z) array of bool, optional
     reference : (X, Y, Z) array
         HU.
@@ -73,9 +73,9 @@ def plot_rcbf(
         legend[f'hypoperfusion (Tmax > {hypoperfusion_tmax:g} s)'] = COLOURS['hypoperfusion']
     rows = []
     for name in rcbf:
-        own = [(core[name], COLOURS['core'])] if name in core else []
+        own_core = [(core[name], COLOURS['core'])] if name in core else []
         window = WINDOWS[f'rcbf_{name}']
-        rows.append(Row(rcbf[name], window, brain_mask, outlines=(*outlines, *own)))
+        rows.append(Row(rcbf[name], window, brain_mask, outlines=(*outlines, *own_core)))
     if core:
         legend[f'core (rCBF < {100 * core_rcbf:g} %) of that map'] = COLOURS['core']
     if len(core) == 2:
@@ -86,7 +86,7 @@ def plot_rcbf(
                 WINDOWS['reference'],
                 brain_mask,
                 title='Difference of cores',
-                fills=tuple((mask, COLOURS[what]) for what, mask in fills.items()),
+                fills=tuple((mask, COLOURS[part]) for part, mask in fills.items()),
             )
         )
         legend['lowest row: kept (both)'] = COLOURS['kept']
@@ -97,7 +97,7 @@ def plot_rcbf(
 
 
 def compare_cores(core_global: np.ndarray, core_local: np.ndarray) -> dict[str, np.ndarray]:
-    """Split two cores into what the local normalization keeps, removes and adds.
+    """Split two cores into the parts that the local normalization keeps, removes and adds.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def plot_lesions(
     core_rcbf: float,
     hypoperfusion_tmax: float,
 ) -> Figure:
-    """Draw core and mismatch over the reference image, one row a normalization.
+    """Draw core and mismatch over the reference image, one row per normalization.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def plot_probability(
     brain_mask: np.ndarray,
     core_rcbf: float,
 ) -> Figure:
-    """Draw how probably voxels lie below the threshold of core, over the reference image.
+    """Draw the probability of a value below the core threshold over the reference image.
 
     Parameters
     ----------
@@ -193,14 +193,14 @@ def plot_probability(
             brain_mask,
             title=f'Probability\n{name}',
             fills=tuple(
-                ((values >= low) & (values < high), COLOURS[what])
-                for what, low, high in LIKELIHOODS
+                ((values >= low) & (values < high), COLOURS[likelihood])
+                for likelihood, low, high in LIKELIHOODS
             ),
             outlines=((core[name], COLOURS['hypoperfusion']),) if name in core else (),
         )
         for name, values in probability.items()
     ]
-    legend = {f'at least {100 * low:g} %': COLOURS[what] for what, low, _ in LIKELIHOODS}
+    legend = {f'at least {100 * low:g} %': COLOURS[name] for name, low, _ in LIKELIHOODS}
     legend[f'core as segmented (rCBF < {100 * core_rcbf:g} %)'] = COLOURS['hypoperfusion']
     return plot_rows(mosaic, rows, legend)
 
@@ -224,12 +224,12 @@ def plot_masks(mosaic: Mosaic, reference: np.ndarray, masks: dict[str, np.ndarra
     rows: list[Row] = []
     legend: dict[str, str] = {}
     for title, names in zip(('Brain and tissue', 'Hemispheres'), pairs, strict=True):
-        held = [name for name in names if name in masks]
-        if held:
-            outlines = tuple((masks[name], COLOURS[name]) for name in held)
+        present = [name for name in names if name in masks]
+        if present:
+            outlines = tuple((masks[name], COLOURS[name]) for name in present)
             rows.append(Row(reference, WINDOWS['reference'], title=title, outlines=outlines))
-            words = {'left': 'left hemisphere', 'right': 'right hemisphere'}
-            legend |= {words.get(name, name): COLOURS[name] for name in held}
+            labels = {'left': 'left hemisphere', 'right': 'right hemisphere'}
+            legend |= {labels.get(name, name): COLOURS[name] for name in present}
     return plot_rows(mosaic, rows, legend)
 
 
@@ -240,10 +240,10 @@ def plot_mirror(
     homologue: np.ndarray,
     brain_mask: np.ndarray,
 ) -> Figure:
-    """Show the reference and its mirror image before and after registration, and a chequerboard.
+    """Draw the reference and its mirror image before and after registration, and a chequerboard.
 
-    Where the registration failed, sulci and ventricles break at the edges of the fields. In the
-    SVG that `save_svg` writes, the first two rows flicker between reference and mirror image.
+    Where the registration failed, sulci and ventricles are interrupted at the edges of the fields.
+    In the file of `save_svg`, the first two rows alternate between reference and mirror image.
 
     Parameters
     ----------
@@ -251,11 +251,11 @@ def plot_mirror(
     reference : (X, Y, Z) array
         HU.
     reflected : (X, Y, Z) array
-        The reference reflected at the plane of symmetry, where the registration begins, HU.
+        The reference reflected at the plane of symmetry, the start of the registration, HU.
     homologue : (X, Y, Z) array
         The mirrored reference warped to the grid of the reference, HU.
     brain_mask : (X, Y, Z) array of bool
-        The registration looks at brain alone: what it does to the skull means nothing.
+        The registration uses the brain only; its effect on the skull is meaningless.
 
     Returns
     -------
@@ -266,10 +266,10 @@ def plot_mirror(
     board = ((across // field + along // field) % 2).astype(bool)[..., None]
     window = WINDOWS['brain']
     rows = []
-    for when, mirrored in (('before', reflected), ('after', homologue)):
+    for stage, mirrored in (('before', reflected), ('after', homologue)):
         rows += [
-            Row(reference, window, brain_mask, title=f'Flicker {when}\nregistration'),
-            Row(mirrored, window, brain_mask, gid=f'blinking-{when}', over=True),
+            Row(reference, window, brain_mask, title=f'Flicker {stage}\nregistration'),
+            Row(mirrored, window, brain_mask, gid=f'blinking-{stage}', over=True),
         ]
     board = np.where(board, reference, homologue)
     rows.append(Row(board, window, brain_mask, title='Chequerboard\nafter it'))

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Colours (Okabe and Ito) that stay apart for colour-blind readers and from viridis.
+#: Colours (Okabe and Ito) that colour-blind readers can distinguish from each other and viridis.
 COLOURS = {
     'core': '#ff4d2e',
     'hypoperfusion': '#ffffff',
@@ -37,7 +37,7 @@ CONVENTION = (
     'Small numbers: slice, counted from 0 at the lowest.'
 )
 WIDTH_IN = 14.0  # at the report's width one inch is about 95 px, a 2 mm voxel about 2 px
-#: Axes whose id begins with 'blinking' blink, so that what lies under them is seen in turn.
+#: Axes whose id begins with 'blinking' blink and alternate with the axes below them.
 FLICKER = (
     '<style>@keyframes blink { 50% { opacity: 0 } } '
     '@media screen and (prefers-reduced-motion: no-preference) '
@@ -47,7 +47,10 @@ FLICKER = (
 
 @dataclass(frozen=True)
 class Window:
-    """How a quantity is shown: name, unit, and the values at the ends of its colour map."""
+    """Display of a quantity: name, unit, and the values at the ends of its colour map.
+
+    `scale` is the factor from the stored to the displayed unit.
+    """
 
     label: str
     unit: str
@@ -57,7 +60,7 @@ class Window:
     scale: float = 1.0
 
     def paint(self, values: np.ndarray, shown: np.ndarray | None = None) -> np.ndarray:
-        """Turn values into colours; black where not `shown`, grey where there is no value.
+        """Convert values to colours; black where not `shown`, grey where a value is missing.
 
         Parameters
         ----------
@@ -76,9 +79,9 @@ class Window:
         return rgb if shown is None else np.where(shown[..., None], rgb, 0.0)
 
 
-#: Grey of brain without a value (NaN): CSF, vessels, tissue that is not assessable.
+#: Grey level of brain without a value (NaN): CSF, vessels, unassessable tissue.
 NO_VALUE = 0.45
-#: The fixed windows. rCBF is stored as a fraction and shown in percent.
+#: The fixed windows. rCBF is stored as a fraction and displayed in percent.
 WINDOWS = {
     'cbf': Window('CBF', 'mL/100 g/min', 0, 100, 'viridis'),
     'cbv': Window('CBV', 'mL/100 g', 0, 8, 'viridis'),
@@ -93,18 +96,18 @@ WINDOWS = {
 
 @dataclass(frozen=True)
 class Mosaic:
-    """The part of a volume that is shown: a box around the brain, chosen slices in lines.
+    """The part of a volume that is shown: selected slices in lines, cropped to the brain.
 
     Attributes
     ----------
     box : tuple of slice
         Range of axis 0 and axis 1.
     lines : tuple of tuple of int
-        Slices, inferior to superior, one tuple a line.
+        Slices, inferior to superior, one tuple per line.
     aspect : float
-        Height of a voxel over its width.
+        Height of a voxel divided by its width.
     grey_unit : str
-        Unit of the grey images; '' where a perfusion map stands in for one of densities.
+        Unit of the grey images; '' if they are perfusion maps instead of densities.
     """
 
     box: tuple[slice, slice]
@@ -124,7 +127,7 @@ class Mosaic:
         return along.stop - along.start, across.stop - across.start
 
     def picture(self, volume: np.ndarray, line: int) -> np.ndarray:
-        """Lay the slices of one line side by side, each in radiological convention.
+        """Concatenate the slices of one line, each in radiological convention.
 
         Parameters
         ----------
@@ -145,22 +148,22 @@ class Mosaic:
 def lay_out(
     brain_mask: np.ndarray,
     voxel_size_mm: tuple[float, ...] = (1.0, 1.0, 1.0),
-    most: int = 20,
-    columns: int = 8,
+    max_slices: int = 20,
+    max_columns: int = 8,
     grey_unit: str = 'HU',
 ) -> Mosaic:
-    """Choose the slices and the box that show a brain.
+    """Select the slices and the box that show a brain.
 
     Parameters
     ----------
     brain_mask : (X, Y, Z) array of bool
     voxel_size_mm : tuple of float
-    most : int
-        Greatest number of slices; evenly chosen among those with brain.
-    columns : int
-        Greatest number of slices in a line.
+    max_slices : int
+        Largest number of slices, evenly spaced among those with brain.
+    max_columns : int
+        Largest number of slices in a line.
     grey_unit : str
-        As for `Mosaic`.
+        As in `Mosaic`.
 
     Returns
     -------
@@ -169,29 +172,31 @@ def lay_out(
     Raises
     ------
     ValueError
-        The mask is empty.
+        If the mask is empty.
 
     Examples
     --------
-    >>> lay_out(np.ones((4, 4, 20), bool), most=4).lines
+    >>> lay_out(np.ones((4, 4, 20), bool), max_slices=4).lines
     ((0, 6, 13, 19),)
     """
     mask = np.asarray(brain_mask, bool)
     if not mask.any():
-        raise ValueError('brain_mask is empty: no slice to show')
-    filled = np.flatnonzero(mask.any(axis=(0, 1)))
-    picks = np.linspace(0, filled.size - 1, min(most, filled.size)).round().astype(int)
-    chosen = [int(index) for index in filled[picks]]
-    lines = -(-len(chosen) // columns)
-    columns = -(-len(chosen) // lines)
+        raise ValueError('brain_mask is empty, needs at least one voxel')
+    with_brain = np.flatnonzero(mask.any(axis=(0, 1)))
+    n_slices = min(max_slices, with_brain.size)
+    positions = np.linspace(0, with_brain.size - 1, n_slices).round().astype(int)
+    slices = [int(index) for index in with_brain[positions]]
+    n_lines = -(-n_slices // max_columns)
+    columns = -(-n_slices // n_lines)
     box = []
     for axis in (0, 1):
-        held = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        occupied = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
         margin = max(2, mask.shape[axis] // 40)
-        box.append(slice(max(held[0] - margin, 0), min(held[-1] + 1 + margin, mask.shape[axis])))
+        stop = min(occupied[-1] + 1 + margin, mask.shape[axis])
+        box.append(slice(max(occupied[0] - margin, 0), stop))
     return Mosaic(
         (box[0], box[1]),
-        tuple(tuple(chosen[at : at + columns]) for at in range(0, len(chosen), columns)),
+        tuple(tuple(slices[start : start + columns]) for start in range(0, n_slices, columns)),
         float(voxel_size_mm[1] / voxel_size_mm[0]),
         grey_unit,
     )
@@ -199,7 +204,23 @@ def lay_out(
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a mosaic figure: a volume, what is filled and what is outlined on it."""
+    """One row of a mosaic figure: a volume with filled and outlined masks.
+
+    Attributes
+    ----------
+    volume : (X, Y, Z) array
+    window : Window
+    shown : (X, Y, Z) array of bool, optional
+        Mask outside which the row is black.
+    title : str
+        Name on the left; by default the label of the window.
+    fills, outlines : tuple of (array of bool, str)
+        Masks with their colours.
+    gid : str, optional
+        Id of the row in the SVG file, followed by the number of the line.
+    over : bool
+        Drawn on top of the row before, with which it alternates.
+    """
 
     volume: np.ndarray
     window: Window
@@ -208,7 +229,7 @@ class Row:
     fills: tuple[tuple[np.ndarray, str], ...] = ()
     outlines: tuple[tuple[np.ndarray, str], ...] = ()
     gid: str | None = None
-    over: bool = False  # drawn on top of the row before, to flicker with it
+    over: bool = False
 
     def paint(self, mosaic: Mosaic, line: int) -> np.ndarray:
         """Colour one line of slices, fills included."""
@@ -227,16 +248,16 @@ def plot_rows(
 ) -> Figure:
     """Draw rows of slices, one block of rows for each line of the mosaic.
 
-    Slices stand in columns, so that the same slice of every map is above and below.
+    The same slice of every map is in one column.
 
     Parameters
     ----------
     mosaic : Mosaic
     rows : list of Row
     legend : dict of str to str, optional
-        What a colour means.
+        Label and colour of each patch.
     note : str
-        A sentence under the figure, before the convention.
+        Sentence at the bottom of the figure, before the convention.
 
     Returns
     -------
@@ -246,11 +267,11 @@ def plot_rows(
 
     left, right, gap, foot = 0.35, 1.0, 0.06, 0.55 if legend else 0.3
     height, width = mosaic.tile_shape
-    # few slices would become huge tiles: never wider than a sixth of the page
+    # a few slices would become huge tiles: none is wider than a fifth of the page
     wide = min(WIDTH_IN - left - right, mosaic.columns * WIDTH_IN / 5)
     tall = wide * height * mosaic.aspect / (width * mosaic.columns)
-    own = [row for row in rows if not row.over]
-    block = len(own) * (tall + gap) + 0.15
+    n_rows = sum(not row.over for row in rows)
+    block = n_rows * (tall + gap) + 0.15
     total = len(mosaic.lines) * block + foot
     figure = Figure(figsize=(WIDTH_IN, total))
     for line in range(len(mosaic.lines)):
@@ -267,32 +288,32 @@ def plot_rows(
 
 
 def _draw_line(axes, mosaic: Mosaic, row: Row, line: int, numbered: bool) -> None:
-    """Draw one line of slices with outlines, R and L, and slice numbers."""
+    """Draw one line of slices with outlines, the letters R and L, and slice numbers."""
     axes.imshow(row.paint(mosaic, line), aspect='auto', interpolation='none')
     axes.set_axis_off()
-    for place, (mask, colour) in enumerate(row.outlines):
+    for order, (mask, colour) in enumerate(row.outlines):
         inside = mosaic.picture(np.asarray(mask, float), line)
         if inside.any():
-            # padded, so that a mask that meets the edge is closed there
+            # padded, so that the outline of a mask at the edge is closed
             axes.contour(
                 np.arange(-1, inside.shape[1] + 1),
                 np.arange(-1, inside.shape[0] + 1),
                 np.pad(inside, 1),
                 levels=[0.5],
                 colors=[colour],
-                # the first is the widest, so that it shows beside those drawn over it
-                linewidths=1.1 + 0.9 * (len(row.outlines) - 1 - place),
+                # the first is the widest, so that it is visible beside those drawn over it
+                linewidths=1.1 + 0.9 * (len(row.outlines) - 1 - order),
             )
     rows, columns = mosaic.tile_shape
     axes.set(xlim=(-0.5, columns * mosaic.columns - 0.5), ylim=(rows - 0.5, -0.5))
-    behind = {'facecolor': 'black', 'edgecolor': 'none', 'pad': 0.6}
-    style = {'color': 'white', 'fontsize': 8, 'va': 'top', 'bbox': behind}
+    background = {'facecolor': 'black', 'edgecolor': 'none', 'pad': 0.6}
+    style = {'color': 'white', 'fontsize': 8, 'va': 'top', 'bbox': background}
     for tile, index in enumerate(mosaic.lines[line]):
         axes.text(tile * columns + 0.5, 0.5, 'R', ha='left', **style)
         axes.text((tile + 1) * columns - 1.5, 0.5, 'L', ha='right', **style)
         if numbered:
-            spot = (tile * columns + 0.5, rows - 1)
-            axes.text(*spot, f'{index}', color='#cccccc', fontsize=7, va='bottom', bbox=behind)
+            style_number = {'color': '#cccccc', 'fontsize': 7, 'va': 'bottom', 'bbox': background}
+            axes.text(tile * columns + 0.5, rows - 1, f'{index}', **style_number)
         if tile:
             axes.axvline(tile * columns - 0.5, color='#777777', linewidth=0.6)
 
@@ -336,7 +357,7 @@ def _add_foot(figure, legend: dict[str, str], note: str, total: float) -> None:
 
 
 def save_svg(figure: Figure, path: Path) -> Path:
-    """Write a figure as SVG, the same bytes each time, text as text.
+    """Write a figure as SVG: reproducible byte by byte, with text as text.
 
     Parameters
     ----------
@@ -350,7 +371,7 @@ def save_svg(figure: Figure, path: Path) -> Path:
     """
     import matplotlib as mpl
 
-    # no date and a fixed salt for the ids: a re-run does not change the file
+    # without a date and with a fixed salt for the ids, a rerun does not change the file
     with mpl.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': Path(path).name}):
         figure.savefig(path, format='svg', metadata={'Date': None, 'Creator': None})
     text = Path(path).read_text(encoding='utf-8')

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quantities that each figure is drawn from."""
+"""The outputs that each figure shows."""
 
-# what each figure shows; masks that only bound it or lie behind it are not named
+# figure: its inputs, without masks that only limit the area and images in the background
 DRAWN_FROM = {
     'maps': ('cbf', 'cbv', 'mtt', 'tmax'),
     'rcbf': ('rcbf_global', 'rcbf_local', 'core_global', 'core_local', 'hypoperfusion'),

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One CT perfusion series, found and validated.
+"""Find and validate the CT perfusion series and the precomputed maps of a dataset.
 
-`find_series` looks a BIDS dataset through and returns one `CTPSeries` for each series that can be
-used and one `FailedSeries`, with the reason, for each that cannot. Only headers and sidecars are
-read; nothing here loads voxels.
+`find_series` returns one `CTPSeries` or `PrecomputedMaps` for each scan that can be processed, and
+one `FailedSeries`, with the reason, for each that cannot. Only headers and sidecars are read, no
+voxels.
 """
 
 import logging
@@ -13,23 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from ctpprep.exceptions import SeriesError, UsageError
-from ctpprep.inputs.dataset import (
-    DatasetIndex,
-    FailedSeries,
-    check_name,
-    fail,
+from ctpprep.inputs.conformance import check_name, refuse_duplicates
+from ctpprep.inputs.dataset import DatasetIndex, read_filters
+from ctpprep.inputs.labels import join_labels
+from ctpprep.inputs.precomputed import PATTERNS as MAP_PATTERNS
+from ctpprep.inputs.precomputed import find_maps, map_images
+from ctpprep.inputs.selection import (
     finished_participants,
-    read_filters,
-    refuse_duplicates,
     select_participants,
     select_runs,
     select_sessions,
 )
-from ctpprep.inputs.labels import listed
-from ctpprep.inputs.precomputed import PATTERNS as MAP_PATTERNS
-from ctpprep.inputs.precomputed import find_maps, map_images
-from ctpprep.inputs.series import CTPSeries, Series
-from ctpprep.inputs.timing import read_command_times, read_times_of
+from ctpprep.inputs.series import CTPSeries, FailedSeries, FoundSeries
+from ctpprep.inputs.timing import read_command_times, read_series_timing
 from ctpprep.io.bids import bids_uri, entities, read_sidecar, session_dir
 from ctpprep.io.headers import open_nifti
 from ctpprep.settings import RunSettings
@@ -38,81 +34,83 @@ logger = logging.getLogger(__name__)
 PATTERNS = '*_ctp.nii.gz, *_acq-ctp_ct.nii.gz'
 
 
-def find_series(run: RunSettings) -> list[Series | FailedSeries]:
-    """Find and validate the CT perfusion series of a dataset, and maps made elsewhere.
+def find_series(run: RunSettings) -> list[FoundSeries]:
+    """Find and validate the CT perfusion series and the precomputed maps of a dataset.
 
-    A session with a series is processed from it. Perfusion maps count where there is no series, or
-    where `RunSettings.entry` asks for them.
+    A session with a series is processed from the series. Precomputed maps are used where there is
+    no series, or where `RunSettings.entry` requests them.
 
     Parameters
     ----------
     run : RunSettings
-        Where to look, and which participants and sessions are wanted.
+        Dataset, and the participants, sessions and runs to select.
 
     Returns
     -------
     list of CTPSeries, PrecomputedMaps and FailedSeries
-        In the order of their names. A wanted participant without any series counts as failed; with
-        `RunSettings.reports_only` each is wanted, since the outputs may outlive the series.
+        Sorted by name. A requested participant without a series or maps has failed. With
+        `RunSettings.reports_only` all participants are requested, since outputs may outlive their
+        series.
 
     Raises
     ------
     UsageError
-        When the folder, a label or an option is wrong, or when there is no series at all and no
-        participant was named.
+        When the folder, a label or an option is wrong, or when there is neither a series nor maps
+        and no participant was requested.
     """
     outputs = finished_participants(run.output_dir) if run.reports_only else []
     participants = select_participants(run.bids_dir, run.participant_label, outputs)
     command_times = read_command_times(run)
     database = run.bids_database_dir
     if run.dry_run and database is not None and not database.exists():
-        database = None  # nothing is written
+        database = None  # a dry run writes nothing
     index = DatasetIndex(run.bids_dir, participants, database, read_filters(run.bids_filter_file))
-    images = _series_images(index) if run.entry != 'maps' else []
-    maps = map_images(index) if run.entry != 'series' else []
-    named = select_sessions(images + maps, run.session_label)
-    chosen = set(select_runs(named, run.run_label))
-    images = [path for path in images if path in chosen]
-    having_series = {session_dir(path, run.bids_dir) for path in images}
-    having_maps = {session_dir(path, run.bids_dir) for path in chosen.difference(images)}
-    for home in sorted(having_series & having_maps):
-        logger.info(
-            '%s has a series and perfusion maps: the series is processed; --entry maps takes the '
-            'maps', home.relative_to(run.bids_dir),
-        )  # fmt: skip
-    found: list[Series | FailedSeries] = []
-    for prefix, paths in _by_prefix(images).items():
+    series_paths, map_folders = _select_inputs(index, run)
+    all_series: list[FoundSeries] = []
+    for prefix, paths in _group_by_prefix(series_paths).items():
         try:
             refuse_duplicates(paths, run.bids_dir)
-            found.append(_read_series(prefix, paths[0], index, command_times))
+            all_series.append(_read_series(prefix, paths[0], index, command_times))
         except SeriesError as error:
-            found.append(fail(prefix, paths[0], run.bids_dir, error))
-    found += find_maps(index, sorted(having_maps - having_series), beside_series=bool(images))
-    if not found and not run.participant_label and not run.reports_only:
+            all_series.append(FailedSeries.from_file(prefix, paths[0], run.bids_dir, error))
+    all_series += find_maps(index, map_folders, beside_series=bool(series_paths))
+    filtered = '; --bids-filter-file leaves none' if run.bids_filter_file else ''
+    if not all_series and not run.participant_label and not run.reports_only:
         raise UsageError(
-            f'no CT perfusion series in {run.bids_dir} for {listed(participants, "sub-")}; '
-            f'looked for {PATTERNS} in sub-<label>/[ses-<label>/] and its folders ct and perf, '
-            f'and for maps made elsewhere ({MAP_PATTERNS})'
-            + ('; --bids-filter-file leaves none' if run.bids_filter_file else '')
+            f'no CT perfusion series or maps in {run.bids_dir} for '
+            f'{join_labels(participants, "sub-")}; ctpprep needs {PATTERNS} in '
+            'sub-<label>/[ses-<label>/] or its folders ct and perf, or precomputed maps '
+            f'({MAP_PATTERNS}){filtered}'
         )
-    found.sort(key=lambda each: each.prefix)
-    having = {each.participant for each in found}
-    for label in sorted(set(participants) - having):
+    all_series.sort(key=lambda series: series.prefix)
+    without = sorted(set(participants) - {series.participant for series in all_series})
+    for label in without:
         if run.participant_label or run.reports_only:
-            found.append(
-                FailedSeries(
-                    f'sub-{label}',
-                    label,
-                    None,
-                    f'sub-{label} has no CT perfusion series ({PATTERNS}) and no maps '
-                    f'({MAP_PATTERNS})'
-                    + ('; --bids-filter-file leaves none' if run.bids_filter_file else ''),
-                    absent=True,
-                )
+            reason = (
+                f'sub-{label} has no CT perfusion series ({PATTERNS}) and no precomputed maps '
+                f'({MAP_PATTERNS}){filtered}'
             )
+            all_series.append(FailedSeries(f'sub-{label}', label, None, reason, absent=True))
         else:
-            logger.info('sub-%s has no CT perfusion series and is left out', label)
-    return found
+            logger.info('sub-%s has no CT perfusion series and no maps; skipped', label)
+    return all_series
+
+
+def _select_inputs(index: DatasetIndex, run: RunSettings) -> tuple[list[Path], list[Path]]:
+    """Select the images of series, and the folders of sessions processed from maps."""
+    series_paths = _series_images(index) if run.entry != 'maps' else []
+    map_paths = map_images(index) if run.entry != 'series' else []
+    in_sessions = select_sessions(series_paths + map_paths, run.session_label)
+    selected = set(select_runs(in_sessions, run.run_label))
+    series_paths = [path for path in series_paths if path in selected]
+    series_folders = {session_dir(path, run.bids_dir) for path in series_paths}
+    map_folders = {session_dir(path, run.bids_dir) for path in selected.difference(series_paths)}
+    for folder in sorted(series_folders & map_folders):
+        logger.info(
+            '%s has a series and perfusion maps; ctpprep processes the series (use --entry maps '
+            'for the maps)', folder.relative_to(run.bids_dir),
+        )  # fmt: skip
+    return series_paths, sorted(map_folders - series_folders)
 
 
 def _series_images(index: DatasetIndex) -> list[Path]:
@@ -121,8 +119,8 @@ def _series_images(index: DatasetIndex) -> list[Path]:
     return [path for path in images if not {'space', 'desc'} & entities(path).keys()]
 
 
-def _by_prefix(images: list[Path]) -> dict[str, list[Path]]:
-    """Group images by the prefix their outputs will have; `acq-ctp` only tells the modality."""
+def _group_by_prefix(images: list[Path]) -> dict[str, list[Path]]:
+    """Group images by the prefix of their outputs, which omits `acq-ctp` of the suffix `ct`."""
     groups = defaultdict(list)
     for path in images:
         prefix = path.name.partition('.')[0].rpartition('_')[0]
@@ -135,35 +133,35 @@ def _by_prefix(images: list[Path]) -> dict[str, list[Path]]:
 def _read_series(
     prefix: str, path: Path, index: DatasetIndex, command_times: tuple[str, Any] | None
 ) -> CTPSeries:
-    """Read and validate one series; the file's name leads every message."""
-    home = check_name(prefix, path, index.bids_dir)
+    """Read and validate one series; error messages begin with the name of the file."""
+    folder = check_name(prefix, path, index.bids_dir)
     name, labels = path.relative_to(index.bids_dir), entities(path)
     try:
         sidecar = read_sidecar(path, index.sidecars)
-        frame_times, sample_times, source = read_times_of(path, sidecar, command_times)
+        frame_times, sample_times, source = read_series_timing(path, sidecar, command_times)
     except SeriesError as error:
         raise type(error)(f'{name}: {error}') from error
     if source == 'pixdim[4]' and frame_times[1] == 1:
         logger.warning(
-            '%s: the frame interval of 1 s stands in the NIfTI header only, where 1 may just be a '
-            'filler; give --frame-interval if it is another',
+            '%s: the frame interval of 1 s comes from the NIfTI header (pixdim[4]), where 1 can '
+            'be a placeholder; check it, and set RepetitionTime or --frame-interval if it is wrong',
             name,
         )
-    same_session = index.select('ncct', index.of_session(home, suffix='ncct'))
-    same_name = [each for each in same_session if each.name.startswith(f'{prefix}_ncct')]
+    in_session = index.select('ncct', index.of_session(folder, suffix='ncct'))
+    same_name = [image for image in in_session if image.name.startswith(f'{prefix}_ncct')]
     image = open_nifti(path)
     return CTPSeries(
         path=path,
         prefix=prefix,
         participant=labels['sub'],
         session=labels.get('ses'),
-        out_subdir=(home.relative_to(index.bids_dir) / 'ct').as_posix(),
+        out_subdir=(folder.relative_to(index.bids_dir) / 'ct').as_posix(),
         uri=bids_uri('raw', name),
         frame_times=frame_times,
         sample_times=sample_times,
         timing_source=source,
         sidecar=sidecar,
-        ncct=next(iter(same_name + same_session), None),
+        ncct=next(iter(same_name + in_session), None),
         shape=image.shape[:3],
         voxel_size_mm=tuple(math.hypot(*column) for column in image.affine[:3, :3].T.tolist()),
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels and option values: suggest the nearest known one, or refuse."""
+"""Check labels and option values against the known ones; the error suggests the nearest."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -8,19 +8,39 @@ from typing import Any
 from ctpprep.exceptions import UsageError
 
 
-def match_labels(wanted: list[str], known: list[str], key: str, where: Any) -> list[str]:
-    """Check wanted labels against known ones; the error names the nearest."""
-    for label in wanted:
+def match_labels(labels: list[str], known: list[str], key: str, place: Any) -> list[str]:
+    """Check labels against the known ones.
+
+    Parameters
+    ----------
+    labels, known : list of str
+        Without their key.
+    key : str
+        Such as 'sub-'.
+    place : object
+        What the error names as the place of the known labels, such as the dataset.
+
+    Returns
+    -------
+    list of str
+        The labels, sorted, without duplicates.
+
+    Raises
+    ------
+    UsageError
+        When a label is unknown; the message suggests the nearest known one.
+    """
+    for label in labels:
         if label not in known:
             near = difflib.get_close_matches(label, known, n=3, cutoff=0.4)
-            has = f'it has {listed(known, key)}' if known else f'it has no {key}<label>'
-            hint = f'did you mean {listed(near, key)}?' if near else has
-            raise UsageError(f'{key}{label} is not in {where}; {hint}')
-    return sorted(set(wanted))
+            available = f'it has {join_labels(known, key)}' if known else f'it has no {key}<label>'
+            hint = f'did you mean {join_labels(near, key)}?' if near else available
+            raise UsageError(f'{key}{label} is not in {place}; {hint}')
+    return sorted(set(labels))
 
 
 def nearest(word: str, known: Iterable[str], otherwise: str = '') -> str:
-    """Ask whether the nearest of some known words was meant; say something else if none is near.
+    """Suggest the nearest known word; return another text if none is near.
 
     Examples
     --------
@@ -31,14 +51,20 @@ def nearest(word: str, known: Iterable[str], otherwise: str = '') -> str:
     return f'did you mean {near[0]}?' if near else otherwise
 
 
-def listed(labels: Sequence[str], key: str) -> str:
-    """Write the first labels with their key, and how many more there are."""
+def join_labels(labels: Sequence[str], key: str) -> str:
+    """Join the first five labels with their key, and append the number of the others.
+
+    Examples
+    --------
+    >>> join_labels(['01', '02', '03', '04', '05', '06'], 'sub-')
+    'sub-01, sub-02, sub-03, sub-04, sub-05 and 1 more'
+    """
     shown = ', '.join(f'{key}{label}' for label in labels[:5])
     return shown + (f' and {len(labels) - 5} more' if len(labels) > 5 else '')
 
 
-def refuse_unknown(word: str, known: Sequence[str], where: str) -> None:
-    """Refuse a word that is not among known ones; the error names the nearest."""
+def refuse_unknown(word: str, known: Sequence[str], place: str) -> None:
+    """Raise `UsageError` if a word is unknown; the message suggests the nearest known one."""
     if word not in known:
         hint = nearest(word, known, f'known are {", ".join(known)}')
-        raise UsageError(f'{where}: there is no {word!r}; {hint}')
+        raise UsageError(f'{place}: there is no {word!r}; {hint}')

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that a user supplies in place of a step: brain mask, corrected series, AIF.
+"""Files of the user that replace a step: brain mask, corrected series, AIF.
 
 They come from options for one series (``--brain-mask``, ``--aif-file``) or, for any number of
-series, from derivatives datasets (``-d NAME=PATH``) that hold files of the names of `PIECES`. What
-is checked here needs the header or the table alone; whether a mask lies on the head and an AIF
-covers the bolus is checked where they are used.
+series, from derivatives datasets (``-d NAME=PATH``) with files named as in `PIECES`. This module
+checks headers and tables only; the step that reads a mask or an AIF checks its content.
 """
 
 import logging
@@ -14,16 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from ctpprep.exceptions import SeriesError, UsageError
-from ctpprep.inputs.dataset import FailedSeries, InputFile
-from ctpprep.inputs.precomputed import (
-    MASKS,
-    REFERENCES,
+from ctpprep.inputs.companions import MASKS, REFERENCES, add_companions, raw_beside
+from ctpprep.inputs.series import (
+    CTPSeries,
+    FailedSeries,
+    FoundSeries,
+    InputFile,
     PrecomputedMaps,
-    add_companions,
-    raw_beside,
+    Series,
 )
-from ctpprep.inputs.series import CTPSeries, Series
-from ctpprep.inputs.timing import read_command_times, read_times_of
+from ctpprep.inputs.timing import read_command_times, read_series_timing
 from ctpprep.io.bids import bids_uri, read_links
 from ctpprep.io.curves import read_curves
 from ctpprep.io.files import read_object
@@ -32,14 +31,14 @@ from ctpprep.settings import RunSettings
 
 logger = logging.getLogger(__name__)
 
-# what a derivatives dataset may hold of a series, and how its name ends
+# files that a derivatives dataset may contain for a series, and how their names end
 PIECES = {
     'brain_mask': 'desc-brain_mask.nii.gz',
     'ctp_corrected': 'desc-preproc_ctp.nii.gz',
     'curves': 'desc-vascular_timeseries.tsv',
     'aif_mask': 'label-AIF_mask.nii.gz',
 }
-# what each piece is called in texts
+# names of the pieces in texts
 WORDS = {
     'brain_mask': 'the brain mask',
     'ctp_corrected': 'the motion-corrected series',
@@ -47,19 +46,20 @@ WORDS = {
     'aif_mask': 'the voxels of the arterial input function',
 }
 AIF = ('curves', 'aif_mask')
-# what goes with maps made elsewhere
-MAP_PIECES = (*MASKS.values(), *(each for names in REFERENCES.values() for each in names))
+# files that a derivatives dataset may contain for precomputed maps
+MAP_PIECES = tuple(
+    f'{ending}.nii.gz'
+    for ending in (*MASKS.values(), *(name for names in REFERENCES.values() for name in names))
+)
 RAW_NAME = 'rawdata'  # in BIDS URIs, of the raw data beside a folder `derivatives`
 
 
-def apply_overrides(
-    found: Sequence[Series | FailedSeries], run: RunSettings
-) -> list[Series | FailedSeries]:
-    """Give each series the files that a user supplied for it.
+def apply_overrides(all_series: Sequence[FoundSeries], run: RunSettings) -> list[FoundSeries]:
+    """Add to each series the files that the user supplies for it.
 
     Parameters
     ----------
-    found : sequence of CTPSeries, PrecomputedMaps and FailedSeries
+    all_series : sequence of CTPSeries, PrecomputedMaps and FailedSeries
         As `find_series` returns them.
     run : RunSettings
 
@@ -71,61 +71,40 @@ def apply_overrides(
     Raises
     ------
     UsageError
-        When an option is wrong: a file or folder that is not there, an option for one series
-        although several are selected, a dataset that holds nothing of use.
+        When an option is wrong: a file or folder that does not exist, an option for one series
+        although several are selected, a dataset without any usable file.
     """
-    roots = _check_options(found, run)
-    given = {
-        piece: InputFile(path, _uri(path, _link_name(option, found), roots))
+    roots = _check_options(all_series, run)
+    supplied = {
+        piece: InputFile(path, _uri(path, _link_name(option, all_series), roots))
         for piece, option, path in _options(run)
     }
-    results: list[Series | FailedSeries] = []
-    used = set()
-    for series in found:
-        if isinstance(series, FailedSeries):
+    results: list[FoundSeries] = []
+    used: set[str] = set()
+    for series in all_series:
+        if not series.can_run:
             results.append(series)
             continue
         try:
-            if isinstance(series, PrecomputedMaps):
-                results.append(maps := _complete(series, given, run))
-                used |= {each.uri.split(':')[1] for each in maps.overrides.values()}
-                continue
-            pieces = _choose(given, _find_pieces(series, run))
-            used |= {each.uri.split(':')[1] for each in pieces.values()}
-            results.append(_apply(series, pieces, run))
+            series = _add_files(series, supplied, run)
+            used |= _datasets_used(series)
+            results.append(_check_files(series, run))
         except SeriesError as error:
             results.append(
                 FailedSeries(series.prefix, series.participant, series.session, str(error))
             )
-    for name, root in run.derivatives:
-        if name in used or all(isinstance(each, FailedSeries) for each in found):
-            continue
-        wanted = list(PIECES.values()) if any(isinstance(x, CTPSeries) for x in found) else []
-        if any(isinstance(each, PrecomputedMaps) for each in found):
-            wanted += [f'{each}.nii.gz' for each in MAP_PIECES]
-        wanted = list(dict.fromkeys(wanted))
-        # a run of some participants may meet a dataset of others
-        if any(next(root.glob(f'sub-*/**/*_{each}'), None) for each in wanted):
-            logger.info('%s holds nothing for the selected series', name)
-        else:
-            endings = ', '.join(f'*_{ending}' for ending in wanted)
-            raise UsageError(
-                f'--derivatives {name}={root} holds nothing that can be supplied; looked for '
-                f'{endings} in sub-<label>/[ses-<label>/] and its folder ct'
-            )
+    _check_datasets(all_series, used, run)
     return results
 
 
-def dataset_links(
-    run: RunSettings, found: Sequence[Series | FailedSeries] = ()
-) -> dict[str, Path]:
-    """Name the folders that the BIDS URIs of supplied files point into.
+def dataset_links(run: RunSettings, all_series: Sequence[FoundSeries] = ()) -> dict[str, Path]:
+    """List the folders that the BIDS URIs of supplied files refer to.
 
     Parameters
     ----------
     run : RunSettings
-    found : sequence of CTPSeries, PrecomputedMaps and FailedSeries
-        With what was supplied: whether the raw data beside the maps were read.
+    all_series : sequence of CTPSeries, PrecomputedMaps and FailedSeries
+        With the supplied files, which show whether the raw data beside the maps were read.
 
     Returns
     -------
@@ -133,16 +112,15 @@ def dataset_links(
     """
     links = dict(run.derivatives)
     for _, option, path in _options(run):
-        if _home(path, {'raw': run.bids_dir, **links}) is None:
-            links[_link_name(option, found)] = path.parent
-    maps = [each for each in found if isinstance(each, PrecomputedMaps)]
-    if any(f'bids:{RAW_NAME}:' in f.uri for each in maps for f in each.overrides.values()):
+        if _dataset_of(path, {'raw': run.bids_dir, **links}) is None:
+            links[_link_name(option, all_series)] = path.parent
+    if any(RAW_NAME in _datasets_used(series) for series in all_series if series.can_run):
         links.update(_raw_beside(run))
     return links
 
 
 def describe_overrides(series: CTPSeries) -> str:
-    """Say in one sentence what a user supplied for a series; '' if nothing.
+    """Write one sentence on the files that the user supplied for a series; '' if there are none.
 
     Examples
     --------
@@ -151,7 +129,7 @@ def describe_overrides(series: CTPSeries) -> str:
     >>> describe_overrides(SimpleNamespace(overrides={'brain_mask': file}))
     'Not made by ctpprep but supplied: the brain mask (bids:manual:mask.nii.gz).'
     """
-    files = [f'{WORDS[piece]} ({each.uri})' for piece, each in series.overrides.items()]
+    files = [f'{WORDS[piece]} ({file.uri})' for piece, file in series.overrides.items()]
     return f'Not made by ctpprep but supplied: {", ".join(files)}.' if files else ''
 
 
@@ -159,60 +137,92 @@ def describe_overrides(series: CTPSeries) -> str:
 
 
 def _options(run: RunSettings) -> list[tuple[str, str, Path]]:
-    """List piece, option and path of what was given for one series."""
+    """List piece, option and path of the files for one series."""
     options = []
     if run.brain_mask is not None:
         options.append(('brain_mask', 'brain-mask', run.brain_mask))
     if run.aif_file is not None:
-        image = run.aif_file.name.endswith(('.nii', '.nii.gz'))
-        options.append(('aif_mask' if image else 'curves', 'aif-file', run.aif_file))
+        is_image = run.aif_file.name.endswith(('.nii', '.nii.gz'))
+        options.append(('aif_mask' if is_image else 'curves', 'aif-file', run.aif_file))
     return options
 
 
-def _check_options(found: Sequence[Series | FailedSeries], run: RunSettings) -> dict[str, Path]:
-    """Refuse options that cannot be meant; give the folders of the BIDS URIs by name."""
+def _check_options(all_series: Sequence[FoundSeries], run: RunSettings) -> dict[str, Path]:
+    """Raise `UsageError` for a wrong option; return the folders of the BIDS URIs by name."""
     names, linked = [name for name, _ in run.derivatives], read_links(run.output_dir)
     for name, root in run.derivatives:
+        option = f'--derivatives {name}={root}'
         if names.count(name) > 1:
-            raise UsageError(f'--derivatives names {name} twice; each dataset needs its own name')
+            raise UsageError(
+                f'--derivatives uses the name {name} twice; give each dataset its own'
+            )
         if not root.is_dir():
-            raise UsageError(f'--derivatives {name}={root} is not a folder')
+            raise UsageError(f'{option}: {root} is not a folder')
         if root.resolve() == run.output_dir.resolve():
             raise UsageError(
-                f'--derivatives {name}={root} is output_dir, whose files this run would replace; '
+                f'{option}: {root} is also output_dir, where this run would replace the files; '
                 'choose another output_dir'
             )
         known = run.output_dir / linked[name] if name in linked else root
         if known.is_dir() and not known.samefile(root):
             raise UsageError(
-                f'--derivatives {name}={root}: files in output_dir call {linked[name]} so; choose '
-                'another name'
+                f'{option}: in output_dir, the name {name} already refers to {linked[name]}; '
+                'choose another name'
             )
     for _, option, path in _options(run):
         if not path.is_file():
-            raise UsageError(f'--{option} {path} is not a file')
+            raise UsageError(f'--{option}: {path} is not a file')
         if path.resolve().is_relative_to(run.output_dir.resolve()):
             raise UsageError(
-                f'--{option} {path} is in output_dir, where this run may replace it; move it'
+                f'--{option}: {path} is in output_dir, where this run may replace it; move it to '
+                'another folder'
             )
-        if len(found) > 1:
-            shown = ', '.join(each.prefix for each in found[:4])
+        if len(all_series) > 1:
+            shown = ', '.join(series.prefix for series in all_series[:4])
             raise UsageError(
-                f'--{option} is for one series, but {len(found)} are selected ({shown}'
-                f'{", ..." if len(found) > 4 else ""}); choose one with --participant-label and '
-                '--session-label, or put the files into a dataset for --derivatives'
+                f'--{option} needs a single series, but {len(all_series)} are selected ({shown}'
+                f'{", ..." if len(all_series) > 4 else ""}); select one with --participant-label and '
+                '--session-label, or use a dataset with --derivatives'
             )
-    return {'raw': run.bids_dir, **dataset_links(run, found)}
+    return {'raw': run.bids_dir, **dataset_links(run, all_series)}
 
 
-def _link_name(option: str, found: Sequence[Series | FailedSeries]) -> str:
-    """Name the folder of an option's file; by its series, since others may have theirs elsewhere."""
-    prefix = found[0].prefix if found else ''
+def _check_datasets(all_series: Sequence[FoundSeries], used: set[str], run: RunSettings) -> None:
+    """Raise `UsageError` if a derivatives dataset has no file that any series could use."""
+    if not any(series.can_run for series in all_series):
+        return
+    endings: dict[str, None] = {}
+    if any(series.has_frames for series in all_series):
+        endings |= dict.fromkeys(PIECES.values())
+    if any(series.can_run and not series.has_frames for series in all_series):
+        endings |= dict.fromkeys(MAP_PIECES)
+    for name, root in run.derivatives:
+        if name in used:
+            continue
+        # a dataset may contain files of other participants only
+        if any(next(root.glob(f'sub-*/**/*_{ending}'), None) for ending in endings):
+            logger.info('%s has no files for the selected series', name)
+        else:
+            patterns = ', '.join(f'*_{ending}' for ending in endings)
+            raise UsageError(
+                f'--derivatives {name}={root} has no file that ctpprep can use; it needs {patterns} '
+                'in sub-<label>/[ses-<label>/] or its folder ct'
+            )
+
+
+def _datasets_used(series: Series) -> set[str]:
+    """List the names of the datasets that the supplied files of a series come from."""
+    return {file.uri.split(':')[1] for file in series.overrides.values()}
+
+
+def _link_name(option: str, all_series: Sequence[FoundSeries]) -> str:
+    """Name the folder of an option's file, uniquely for its series."""
+    prefix = all_series[0].prefix if all_series else ''
     return re.sub('[^A-Za-z0-9]', '', option + prefix)
 
 
-def _home(path: Path, roots: dict[str, Path]) -> str | None:
-    """Name the dataset that a file lies in."""
+def _dataset_of(path: Path, roots: dict[str, Path]) -> str | None:
+    """Return the name of the dataset that contains a file."""
     for name, root in roots.items():
         if path.resolve().is_relative_to(root.resolve()):
             return name
@@ -220,91 +230,102 @@ def _home(path: Path, roots: dict[str, Path]) -> str | None:
 
 
 def _uri(path: Path, option: str, roots: dict[str, Path]) -> str:
-    name = _home(path, roots) or option
+    name = _dataset_of(path, roots) or option
     return bids_uri(name, path.resolve().relative_to(roots[name].resolve()))
 
 
-# -- pieces
+# -- files of one series
+
+
+def _add_files(series: Series, supplied: dict[str, InputFile], run: RunSettings) -> Series:
+    """Add to a series the files from options and datasets."""
+    if series.has_frames:
+        return replace(series, overrides=_choose(supplied, _find_pieces(series, run)))
+    if 'brain_mask' in supplied:
+        series = replace(series, masks={'brain_mask': supplied['brain_mask']})
+    if supplied.keys() - {'brain_mask'}:
+        raise SeriesError(
+            f'{series.prefix}: --aif-file needs a CT perfusion series, but only precomputed maps '
+            'were found; remove the option'
+        )
+    roots = [*run.derivatives, ('raw', run.bids_dir), *_raw_beside(run)]
+    return add_companions(series, roots)
+
+
+def _check_files(series: Series, run: RunSettings) -> Series:
+    """Check the headers and tables of the supplied files."""
+    return _check_pieces(series, run) if series.has_frames else _check_companions(series)
 
 
 def _find_pieces(series: CTPSeries, run: RunSettings) -> dict[str, InputFile]:
-    """Look for the pieces of a series; the first dataset that has one counts."""
-    home = Path(series.out_subdir).parent
+    """Find the pieces of a series, each in the first dataset that has one."""
+    subfolder = Path(series.out_subdir).parent
     pieces: dict[str, InputFile] = {}
     for piece, ending in PIECES.items():
         for name, root in run.derivatives:
-            endings = dict.fromkeys((ending, ending.removesuffix('.gz')))
             candidates = [
-                root / folder / f'{series.prefix}_{each}'
-                for folder in (home / 'ct', home)
-                for each in endings
+                root / folder / f'{series.prefix}_{file_ending}'
+                for folder in (subfolder / 'ct', subfolder)
+                for file_ending in dict.fromkeys((ending, ending.removesuffix('.gz')))
             ]
-            for path in (each for each in candidates if each.exists() or each.is_symlink()):
-                uri = bids_uri(name, path.relative_to(root))
-                pieces.setdefault(piece, InputFile(path, uri))
+            for path in candidates:
+                if path.exists() or path.is_symlink():
+                    uri = bids_uri(name, path.relative_to(root))
+                    pieces.setdefault(piece, InputFile(path, uri))
     return pieces
 
 
-def _choose(given: dict[str, InputFile], pieces: dict[str, InputFile]) -> dict[str, InputFile]:
-    """Let options go before datasets, and of an AIF's curve and its voxels the curve."""
-    aif = next((each for source in (given, pieces) for each in AIF if each in source), None)
-    chosen = pieces | given
+def _choose(supplied: dict[str, InputFile], pieces: dict[str, InputFile]) -> dict[str, InputFile]:
+    """Prefer options to datasets, and the curve of an AIF to its voxels."""
+    aif = next((name for files in (supplied, pieces) for name in AIF if name in files), None)
+    chosen = pieces | supplied
     return {name: file for name, file in chosen.items() if name not in AIF or name == aif}
 
 
 def _raw_beside(run: RunSettings) -> list[tuple[str, Path]]:
-    """Name the raw data beside the maps, unless a user's dataset has that name."""
+    """Name the raw data beside the maps, unless a dataset of the user has that name."""
     folder = raw_beside(run.bids_dir)
     taken = RAW_NAME in dict(run.derivatives)
     return [(RAW_NAME, folder)] if folder is not None and not taken else []
 
 
-def _complete(
-    maps: PrecomputedMaps, given: dict[str, InputFile], run: RunSettings
-) -> PrecomputedMaps:
-    """Add to maps the masks and the image of densities that go with them, and check these."""
-    if 'brain_mask' in given:
-        maps = replace(maps, masks={'brain_mask': given['brain_mask']})
-    if given.keys() - {'brain_mask'}:
-        raise SeriesError(
-            f'{maps.prefix}: --aif-file needs a series, but there are maps made elsewhere only'
-        )
-    maps = add_companions(maps, [*run.derivatives, ('raw', run.bids_dir), *_raw_beside(run)])
+def _check_companions(maps: PrecomputedMaps) -> PrecomputedMaps:
+    """Check the masks and the reference image of a set of maps."""
     for name, file in maps.masks.items():
-        logger.info('%s: supplied: %s, %s', maps.prefix, name.replace('_', ' '), file.uri)
+        logger.info('%s: using supplied %s: %s', maps.prefix, name.replace('_', ' '), file.uri)
         check_volume(file.path, 'mask')
     if maps.reference is not None:
-        logger.info('%s: reference image: %s', maps.prefix, maps.reference.uri)
+        logger.info('%s: using reference image: %s', maps.prefix, maps.reference.uri)
         check_volume(maps.reference.path, 'image')
     return maps
 
 
-def _apply(series: CTPSeries, pieces: dict[str, InputFile], run: RunSettings) -> CTPSeries:
-    """Check the pieces of a series and put them in; a corrected series brings its own times."""
-    for piece, file in pieces.items():
-        logger.info('%s: supplied: %s, %s', series.prefix, WORDS[piece], file.uri)
+def _check_pieces(series: CTPSeries, run: RunSettings) -> CTPSeries:
+    """Check the pieces of a series; a corrected series replaces its times."""
+    for piece, file in series.overrides.items():
+        word = WORDS[piece].removeprefix('the ')
+        logger.info('%s: using supplied %s: %s', series.prefix, word, file.uri)
         if piece == 'curves':
             read_curves(file.path)
         elif piece != 'ctp_corrected':
             check_volume(file.path, 'mask')
-    series = replace(series, overrides=pieces)
-    if corrected := pieces.get('ctp_corrected'):
-        name = corrected.path.name
-        try:
-            frame_times, sample_times, source = read_times_of(
-                corrected.path, _own_sidecar(corrected.path), read_command_times(run)
-            )
-        except SeriesError as error:
-            raise type(error)(f'{name}: {error}') from error
-        series = replace(
-            series, frame_times=frame_times, sample_times=sample_times,
-            timing_source=f'{source} of {name}',
-        )  # fmt: skip
-    return series
+    if (corrected := series.overrides.get('ctp_corrected')) is None:
+        return series
+    name = corrected.path.name
+    try:
+        frame_times, sample_times, source = read_series_timing(
+            corrected.path, _own_sidecar(corrected.path), read_command_times(run)
+        )
+    except SeriesError as error:
+        raise type(error)(f'{name}: {error}') from error
+    return replace(
+        series, frame_times=frame_times, sample_times=sample_times,
+        timing_source=f'{source} of {name}',
+    )  # fmt: skip
 
 
 def _own_sidecar(path: Path) -> dict[str, object]:
-    """Read the sidecar of a supplied series; derivatives inherit nothing."""
+    """Read the sidecar of a supplied series; derivatives do not inherit metadata."""
     sidecar = path.with_name(path.name.partition('.')[0] + '.json')
     if not sidecar.exists():
         return {}

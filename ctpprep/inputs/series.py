@@ -1,20 +1,122 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be processed: a CT perfusion series, or precomputed maps."""
+"""What `find_series` returns for a scan: a CT perfusion series, precomputed maps, or a failure.
 
-import dataclasses
-from dataclasses import dataclass
+::
+
+    SeriesBase              name and folder of a scan, and what can be done with it
+    ├── CTPSeries           a 4D series, processed from its frames
+    ├── PrecomputedMaps     perfusion maps of other software, processed from the normalization on
+    └── FailedSeries        neither can be read; contains the reason
+
+Callers ask the object for a capability, such as ``series.can_run`` or ``series.has_frames``, not
+for its class. Both are literals, so a type checker narrows the union where they are tested.
+"""
+
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-from ctpprep.inputs.dataset import (
-    InputFile,
-    workflow_name,
-)
-from ctpprep.inputs.precomputed import PrecomputedMaps
+from ctpprep.io.bids import bids_uri, entities
 
 
 @dataclass(frozen=True)
-class CTPSeries:
+class InputFile:
+    """A file that is read, and its BIDS URI."""
+
+    path: Path
+    uri: str
+
+
+def workflow_name(prefix: str) -> str:
+    """Name a workflow after a series or a participant.
+
+    Examples
+    --------
+    >>> workflow_name('sub-01_ses-1')
+    'sub_01_ses_1_wf'
+    """
+    return prefix.replace('-', '_').replace('+', '_plus_') + '_wf'
+
+
+class SeriesBase:
+    """Attributes that every scan has.
+
+    Attributes
+    ----------
+    prefix : str
+        Start of the names of its outputs, such as 'sub-01_ses-1_run-2'.
+    participant, session : str, str or None
+        Labels without 'sub-' and 'ses-'.
+    can_run : bool
+        Whether it can be processed.
+    has_frames : bool
+        Whether it is a 4D series, with time-attenuation curves, frame times and noise.
+    """
+
+    prefix: str
+    participant: str
+    session: str | None
+    can_run: ClassVar[bool]
+    has_frames: ClassVar[bool]
+
+    @property
+    def workflow_name(self) -> str:
+        """Name of the workflow, such as 'sub_01_ses_1_wf'."""
+        return workflow_name(self.prefix)
+
+    @property
+    def absent(self) -> bool:
+        """Whether a requested participant has neither a series nor maps."""
+        return False
+
+
+@dataclass(frozen=True)
+class FailedSeries(SeriesBase):
+    """A series or a set of maps that cannot be processed.
+
+    Attributes
+    ----------
+    prefix, participant, session : str, str, str or None
+        As for `SeriesBase`.
+    reason : str
+        Why it cannot be processed, as one sentence.
+    absent : bool
+        Whether a requested participant has neither a series nor maps.
+    """
+
+    prefix: str
+    participant: str
+    session: str | None
+    reason: str
+    absent: bool = False
+    can_run: ClassVar[Literal[False]] = False
+    has_frames: ClassVar[Literal[False]] = False
+
+    @classmethod
+    def from_file(cls, prefix: str, path: Path, bids_dir: Path, reason: object) -> 'FailedSeries':
+        """Describe the failure of the scan that a file belongs to.
+
+        Parameters
+        ----------
+        prefix : str
+        path : Path
+            In the folder of the participant; its name need not follow BIDS.
+        bids_dir : Path
+        reason : object
+            An error or its message.
+        """
+        participant = path.relative_to(bids_dir).parts[0].removeprefix('sub-')
+        return cls(prefix, participant, entities(path).get('ses'), str(reason))
+
+    @property
+    def out_subdir(self) -> str:
+        """Folder of the outputs of earlier runs, below the output folder."""
+        session = f'ses-{self.session}/' if self.session else ''
+        return f'sub-{self.participant}/{session}ct'
+
+
+@dataclass(frozen=True)
+class CTPSeries(SeriesBase):
     """A CT perfusion series that can be processed.
 
     Attributes
@@ -38,9 +140,9 @@ class CTPSeries:
     sidecar : dict
         Metadata of the series, inherited values included.
     ncct : Path or None
-        Non-contrast CT of the same session.
+        Non-contrast CT of the same session, which is registered to the series.
     overrides : dict of str to InputFile
-        Files of the user in place of a step, by the name of what the step puts out.
+        Files of the user that replace a step, by the output of that step.
     shape : tuple of int
         (X, Y, Z) of the file; slices are last.
     voxel_size_mm : tuple of float
@@ -58,20 +160,110 @@ class CTPSeries:
     timing_source: str
     sidecar: dict[str, Any]
     ncct: Path | None = None
-    overrides: dict[str, InputFile] = dataclasses.field(default_factory=dict)
+    overrides: dict[str, InputFile] = field(default_factory=dict)
     shape: tuple[int, ...] = ()
     voxel_size_mm: tuple[float, ...] = ()
-
-    @property
-    def workflow_name(self) -> str:
-        """Name of the series' workflow, such as 'sub_01_ses_1_wf'."""
-        return workflow_name(self.prefix)
+    can_run: ClassVar[Literal[True]] = True
+    has_frames: ClassVar[Literal[True]] = True
+    is_relative: ClassVar[Literal[False]] = False
+    # the mean of its own frames before contrast is mirrored
+    reference_kind: ClassVar[str] = 'ctpref'
 
     @property
     def source(self) -> InputFile:
-        """The series that is read: the raw one, or a corrected one that replaces it."""
+        """The series that is read: the raw one, or the corrected one that replaces it."""
         return self.overrides.get('ctp_corrected', InputFile(self.path, self.uri))
 
+    @property
+    def files(self) -> dict[str, InputFile]:
+        """Every file that is read, by its content."""
+        files = self.overrides | {'ctp': self.source}
+        if self.ncct is not None:
+            bids_dir = self.path.parents[self.uri.count('/')]
+            uri = bids_uri('raw', self.ncct.relative_to(bids_dir))
+            files['ncct'] = InputFile(self.ncct, uri)
+        return files
 
-# what can be processed
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """The maps that are normalized."""
+        return ('rcbf', 'rcbv')
+
+
+@dataclass(frozen=True)
+class PrecomputedMaps(SeriesBase):
+    """Perfusion maps of one scan that other software computed.
+
+    Attributes
+    ----------
+    prefix : str
+        Start of the outputs' names, such as 'sub-01_ses-1', without the ``space-`` entity.
+    participant, session : str, str or None
+        Labels without 'sub-' and 'ses-'.
+    out_subdir : str
+        Folder of its derivatives, such as 'sub-01/ses-1/ct'.
+    space : str
+        Label of the ``space-`` entity of the maps; '' if their names have none.
+    maps : dict of str to InputFile
+        By quantity: ``tmax``, ``cbf`` or ``rcbf``, and optionally ``cbv``, ``mtt``, ``ttp``.
+    units : dict of str to str
+        Units of each map from its sidecar; '' if the sidecar has none.
+    reference : InputFile or None
+        CT image whose mirror image is registered.
+    reference_kind : {'ctpref', 'ncct', ''}
+        Mean image of a series before contrast, a non-contrast CT, or none.
+    masks : dict of str to InputFile
+        ``brain_mask`` and ``tissue_mask``, if they exist.
+    n_voxels : int
+        Of each map.
+    """
+
+    prefix: str
+    participant: str
+    session: str | None
+    out_subdir: str
+    space: str
+    maps: dict[str, InputFile]
+    units: dict[str, str]
+    reference: InputFile | None = None
+    reference_kind: str = ''
+    masks: dict[str, InputFile] = field(default_factory=dict)
+    n_voxels: int = 0
+    can_run: ClassVar[Literal[True]] = True
+    has_frames: ClassVar[Literal[False]] = False
+    # a non-contrast CT on the grid of the maps is their reference; none is registered to them
+    ncct: ClassVar[None] = None
+    timing_source: ClassVar[str] = 'maps made elsewhere'
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether CBF is available only relative to a reference."""
+        return 'cbf' not in self.maps
+
+    relative = is_relative
+
+    @property
+    def flow(self) -> str:
+        """Name of the flow map that is used, 'cbf' or 'rcbf'."""
+        return 'rcbf' if self.is_relative else 'cbf'
+
+    @property
+    def files(self) -> dict[str, InputFile]:
+        """Every file that is read, by its content."""
+        reference = {'reference': self.reference} if self.reference else {}
+        return self.maps | self.masks | reference
+
+    @property
+    def overrides(self) -> dict[str, InputFile]:
+        """Files that replace a step: all of them."""
+        return self.files
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """The maps that are normalized."""
+        return ('rcbf', 'rcbv') if 'cbv' in self.maps else ('rcbf',)
+
+
+# what can be processed, and what `find_series` returns
 Series = CTPSeries | PrecomputedMaps
+FoundSeries = Series | FailedSeries

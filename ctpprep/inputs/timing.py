@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The acquisition time of every slice of every frame of a series."""
+"""Read the acquisition time of every slice of every frame of a series."""
 
 import math
 import re
@@ -12,19 +12,14 @@ from ctpprep.exceptions import SeriesError, TimingError, UsageError
 from ctpprep.io.headers import read_header
 from ctpprep.settings import RunSettings
 
-INTERVAL_RANGE = (0.1, 10.0)  # s; the protocols in use take a frame every 0.5 to 4 s
+INTERVAL_RANGE = (0.1, 10.0)  # s; protocols acquire a frame every 0.5 to 4 s
+UNITS = ('HU', 'hu', 'Hounsfield', 'hounsfield unit')
 
 
-def _check_units(sidecar: dict[str, Any]) -> None:
-    units = sidecar.get('Units', 'HU')
-    if units not in ('HU', 'hu', 'Hounsfield', 'hounsfield unit'):
-        raise SeriesError(f'Units is "{units}"; ctpprep needs Hounsfield units, "HU"')
-
-
-def read_times_of(
+def read_series_timing(
     path: Path, sidecar: dict[str, Any], command_times: tuple[str, Any] | None
 ) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...], str]:
-    """Check the file of a 4D series and find its times.
+    """Check the header of a 4D series and read its acquisition times.
 
     Parameters
     ----------
@@ -36,35 +31,57 @@ def read_times_of(
     Returns
     -------
     frame_times, sample_times, source : tuple, tuple of tuple, str
-        As of `read_timing`, but slices run from feet to head.
+        As from `read_timing`, but slices run from inferior to superior.
+
+    Raises
+    ------
+    SeriesError
+        When the header, the units or the times cannot be used.
     """
     shape, affine, header_interval = read_header(path)
-    _check_units(sidecar)
+    units = sidecar.get('Units', 'HU')
+    if units not in UNITS:
+        raise SeriesError(f'Units is "{units}" in the sidecar, need Hounsfield units ("HU")')
     frame_times, sample_times, source = read_timing(
         sidecar, shape[3], shape[2], header_interval, command_times
     )
-    if affine[2][2] < 0:  # the third voxel axis points to the feet
+    if affine[2][2] < 0:  # the third voxel axis points to inferior
         sample_times = sample_times[::-1]
     return frame_times, sample_times, source
 
 
 def read_command_times(run: RunSettings) -> tuple[str, Any] | None:
-    """Read the times given on the command line, checking what holds for every series."""
+    """Read the times from the command line, and check what applies to every series.
+
+    Parameters
+    ----------
+    run : RunSettings
+
+    Returns
+    -------
+    tuple or None
+        Name of the option, and an interval or a list of times in s.
+
+    Raises
+    ------
+    UsageError
+        When the file cannot be read or the interval is implausible.
+    """
     if run.frame_times is not None:
         try:
             text = Path(run.frame_times).read_text(encoding='utf-8')
             return '--frame-times', [float(word) for word in re.split(r'[\s,;]+', text.strip())]
         except (OSError, ValueError) as error:
             raise UsageError(
-                f'--frame-times {run.frame_times} cannot be read ({error}); it needs the time of '
-                'each frame in s, separated by spaces, commas or line ends'
+                f'--frame-times {run.frame_times} cannot be read ({error}); the file must contain '
+                'the time of each frame in s, separated by spaces, commas or line breaks'
             ) from error
     if run.frame_interval is None:
         return None
     low, high = INTERVAL_RANGE
     if not low <= run.frame_interval <= high:
         raise UsageError(
-            f'--frame-interval is between {low:g} and {high:g} s, got {run.frame_interval:g}'
+            f'--frame-interval must be between {low:g} and {high:g} s, got {run.frame_interval:g}'
             + _hint_ms(run.frame_interval)
         )
     return '--frame-interval', run.frame_interval
@@ -79,15 +96,16 @@ def read_timing(
 ) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...], str]:
     """Find the acquisition time of every slice of every frame.
 
-    The first source wins: the command line, SliceAcquisitionTimes, VolumeTiming, FrameTimesStart,
-    RepetitionTime, pixdim[4]. SliceTiming adds to all but SliceAcquisitionTimes, which holds it.
+    The first available source is used: the command line, SliceAcquisitionTimes, VolumeTiming,
+    FrameTimesStart, RepetitionTime, pixdim[4]. SliceTiming is added to each of them, except to
+    SliceAcquisitionTimes, which includes it.
 
     Parameters
     ----------
     sidecar : dict
         Metadata of the series.
     n_frames, n_slices : int
-        What the times must fit.
+        Size of the series, which the times must match.
     header_interval : float, optional
         pixdim[4] in s.
     command_times : tuple, optional
@@ -98,14 +116,14 @@ def read_timing(
     frame_times : tuple of float
         (T,) s.
     sample_times : tuple of tuple of float
-        (Z, T) s, one row for each slice in the order of the file.
+        (Z, T) s, one row per slice, in the order of the file.
     source : str
         Where the times come from.
 
     Raises
     ------
     TimingError
-        When there are no times or when they cannot be true.
+        When there are no times or they are implausible.
 
     Examples
     --------
@@ -123,9 +141,10 @@ def read_timing(
     field, value = _frame_source(sidecar, header_interval, command_times)
     if field in ('RepetitionTime', '--frame-interval', 'pixdim[4]'):
         interval = _numbers([value], 1, field, 'one number')[0]
+        _check_interval(interval, interval, field)
         frames = tuple(round(frame * interval, 9) for frame in range(n_frames))
     else:
-        frames = _numbers(value, n_frames, field, f'one time for each of {n_frames} frames')
+        frames = _numbers(value, n_frames, field, f'one time for each of the {n_frames} frames')
     _check_frame_times(frames, field)
     if 'SliceTiming' not in sidecar:
         return frames, (frames,) * n_slices, field
@@ -142,49 +161,54 @@ def _frame_source(
         return command_times
     if 'VolumeTiming' in sidecar and 'RepetitionTime' in sidecar:
         raise TimingError(
-            'the sidecar has VolumeTiming and RepetitionTime, which exclude each other in BIDS; '
-            'keep VolumeTiming for uneven and RepetitionTime for even frames'
+            'the sidecar contains both VolumeTiming and RepetitionTime, which BIDS does not allow; '
+            'keep VolumeTiming if the frame intervals vary, RepetitionTime if they are constant'
         )
-    # dcm2niix writes the mean of uneven intervals as RepetitionTime: FrameTimesStart is the truth
+    # dcm2niix writes the mean of varying intervals as RepetitionTime, so FrameTimesStart precedes it
     for field in ('VolumeTiming', 'FrameTimesStart', 'RepetitionTime'):
         if field in sidecar:
             return field, sidecar[field]
     if header_interval is not None:
         return 'pixdim[4]', header_interval
     raise TimingError(
-        'no acquisition times: VolumeTiming, FrameTimesStart or RepetitionTime is needed in the '
-        'sidecar (the NIfTI header has none either); give --frame-interval SECONDS'
+        'no acquisition times, neither in the sidecar nor in the NIfTI header; add '
+        'RepetitionTime, VolumeTiming or FrameTimesStart to the sidecar, or use '
+        '--frame-interval SECONDS'
     )
 
 
 def _numbers(value: Any, length: int, field: str, needed: str) -> tuple[float, ...]:
-    """Check a list of finite numbers."""
+    """Check that a value is a list of finite numbers of the needed length."""
     if not isinstance(value, list | tuple) or len(value) != length:
-        found = f'{len(value)} values' if isinstance(value, list | tuple) else repr(value)
-        raise TimingError(f'{field} has {found}; {needed} is needed, in s')
-    for each in value:
-        number = isinstance(each, int | float) and not isinstance(each, bool)
-        if not number or not math.isfinite(each):
-            raise TimingError(f'{field} holds {each!r}, which is not a number of seconds')
-    return tuple(float(each) for each in value)
+        actual = f'{len(value)} values' if isinstance(value, list | tuple) else repr(value)
+        raise TimingError(f'{field} has {actual}, need {needed}, in s')
+    for number in value:
+        is_number = isinstance(number, int | float) and not isinstance(number, bool)
+        if not is_number or not math.isfinite(number):
+            raise TimingError(f'{field} contains {number!r}, need numbers in s')
+    return tuple(float(number) for number in value)
 
 
 def _check_frame_times(times: Sequence[float], field: str) -> None:
-    """Refuse times that do not increase or whose interval no protocol has."""
+    """Raise `TimingError` if times do not increase or their intervals are implausible."""
     intervals = [late - early for early, late in pairwise(times)]
     if min(intervals) <= 0:
         frame = next(i for i, interval in enumerate(intervals) if interval <= 0)
         raise TimingError(
-            f'{field} must increase from frame to frame, but frame {frame + 2} is at '
-            f'{times[frame + 1]:g} s after frame {frame + 1} at {times[frame]:g} s'
+            f'{field} must increase from frame to frame, but frame {frame + 1} is at '
+            f'{times[frame]:g} s and frame {frame + 2} at {times[frame + 1]:g} s'
         )
+    _check_interval(min(intervals), sorted(intervals)[len(intervals) // 2], field)
+
+
+def _check_interval(shortest: float, median: float, field: str) -> None:
+    """Raise `TimingError` if no protocol has such frame intervals."""
     low, high = INTERVAL_RANGE
-    typical = sorted(intervals)[len(intervals) // 2]
-    if min(intervals) < low - 1e-6 or typical > high:
-        wrong = typical if typical > high else min(intervals)
+    if shortest < low - 1e-6 or median > high:
+        interval = median if median > high else shortest
         raise TimingError(
-            f'{field} gives frames {wrong:g} s apart; {low:g} to {high:g} s are plausible'
-            + _hint_ms(wrong)
+            f'{field} gives a frame interval of {interval:g} s, must be {low:g} to {high:g} s'
+            + _hint_ms(interval)
         )
 
 
@@ -196,15 +220,18 @@ def _slice_timing(
     sidecar: dict[str, Any], n_slices: int, frames: Sequence[float]
 ) -> tuple[float, ...]:
     """Return SliceTiming in the order of the file's slices."""
-    needed = f'one time for each of {n_slices} slices'
+    needed = f'one time for each of the {n_slices} slices'
     offsets = _numbers(sidecar['SliceTiming'], n_slices, 'SliceTiming', needed)
     if min(offsets) < 0:
-        raise TimingError(f'SliceTiming holds {min(offsets):g} s; it counts from the frame start')
+        raise TimingError(
+            f'SliceTiming contains {min(offsets):g} s; times from the start of the frame cannot be '
+            'negative'
+        )
     interval = min(late - early for early, late in pairwise(frames))
     if max(offsets) > interval + 1e-6:
         raise TimingError(
-            f'SliceTiming reaches {max(offsets):g} s, longer than a frame of {interval:g} s'
-            + _hint_ms(max(offsets))
+            f'SliceTiming contains {max(offsets):g} s, must be at most the frame interval '
+            f'({interval:g} s)' + _hint_ms(max(offsets))
         )
     return offsets[::-1] if _reversed_slices(sidecar) else offsets
 
@@ -216,9 +243,9 @@ def _slice_acquisition_times(
     field = 'SliceAcquisitionTimes'
     value = sidecar[field]
     if not isinstance(value, list) or len(value) != n_frames:
-        found = f'{len(value)} rows' if isinstance(value, list) else repr(value)
-        raise TimingError(f'{field} has {found}; one row for each of {n_frames} frames is needed')
-    needed = f'a row with one time for each of {n_slices} slices'
+        actual = f'{len(value)} rows' if isinstance(value, list) else repr(value)
+        raise TimingError(f'{field} has {actual}, need one row for each of the {n_frames} frames')
+    needed = f'rows with one time for each of the {n_slices} slices'
     rows = [_numbers(row, n_slices, field, needed) for row in value]
     slices = tuple(zip(*rows, strict=True))
     for times in slices:
@@ -227,10 +254,10 @@ def _slice_acquisition_times(
 
 
 def _reversed_slices(sidecar: dict[str, Any]) -> bool:
-    """Tell whether slice times are listed from the last slice of the file to the first."""
+    """Return whether slice times are listed from the last slice of the file to the first."""
     direction = sidecar.get('SliceEncodingDirection', 'k')
     if direction not in ('k', 'k-'):
         raise TimingError(
-            f'SliceEncodingDirection is {direction!r}; "k" or "k-" (third voxel axis) is needed'
+            f'SliceEncodingDirection is {direction!r}, need "k" or "k-" (third voxel axis)'
         )
     return direction == 'k-'

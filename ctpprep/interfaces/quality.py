@@ -5,6 +5,7 @@ import pandas as pd
 from nipype.interfaces.base import File, TraitedSpec
 
 from ctpprep.interfaces.base import StageInputSpec, StageInterface, is_density
+from ctpprep.interfaces.wording import describe_limits, tabulate_checks
 from ctpprep.io import nifti
 from ctpprep.perfusion import quality
 from ctpprep.perfusion.homologues import least_similarity
@@ -44,9 +45,9 @@ class AssessQuality(StageInterface):
             least_similarity(self.method, by_density), self.method.symmetry.mirror_most_folding
         )
         figures = self._series_figures() | self._map_figures() | self._core_figures()
-        row = quality.grade(figures | {'reference_density': float(by_density)}, checks)
+        row = tabulate_checks(figures | {'reference_density': float(by_density)}, checks)
         self.save_table(runtime, 'quality', pd.DataFrame([row]))
-        self.save_json(runtime, limits={check.name: _describe(check) for check in checks})
+        self.save_json(runtime, limits=describe_limits(checks))
         return runtime
 
     def _series_figures(self):
@@ -87,14 +88,3 @@ class AssessQuality(StageInterface):
         )
         figures = quality.core_figures(core['global'], core['local'])
         return figures | {'core_hypodense': hypodense.max()}
-
-
-def _describe(check):
-    return {
-        'LongName': check.title,
-        'Description': check.meaning,
-        'Units': check.unit,
-        'Warn': check.warn,
-        'Fail': check.fail,
-        'LowIsBad': check.low_is_bad,
-    }

@@ -8,7 +8,7 @@ import nibabel as nb
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec
 
-from ctpprep.figures import viewer
+from ctpprep.figures import packing
 from ctpprep.interfaces.base import StageInterface, is_density
 from ctpprep.interfaces.figures import SeriesInputSpec, read_columns, with_gaps
 from ctpprep.io import nifti
@@ -35,7 +35,7 @@ class PackViewer(StageInterface):
 
     def _run_interface(self, runtime):
         images = {}
-        for name in (*viewer.MAPS, *viewer.MASKS):
+        for name in (*packing.MAPS, *packing.MASKS):
             path = getattr(self.inputs, name, None)
             if isinstance(path, str) and path:
                 images[name], affine = nifti.load(path)
@@ -44,9 +44,9 @@ class PackViewer(StageInterface):
         if self.inputs.hemispheres:
             sides, _ = nifti.load(self.inputs.hemispheres)
             images |= {side: sides == label for side, label in HEMISPHERES.items()}
-        for name in viewer.MAPS.keys() & images.keys():
+        for name in packing.MAPS.keys() & images.keys():
             images[name] = with_gaps(images, name)
-        packed = viewer.pack_series(
+        packed = packing.pack_series(
             images,
             affine,
             _file_axes(self.inputs.brain_mask),

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files: formats, names, atomic writes."""
+"""Read and write files: formats, BIDS names, atomic writes."""

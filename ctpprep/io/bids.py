@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BIDS conventions: names, entities, URIs, sidecars."""
+"""BIDS conventions: entities, folders, URIs and sidecars."""
 
 import re
 from pathlib import Path, PurePath
@@ -13,27 +13,33 @@ NIFTI = ('.nii.gz', '.nii')
 
 
 def session_dir(path: Path, bids_dir: Path) -> Path:
-    """Return the folder of the session, or of the participant without sessions, of a file."""
+    """Return the folder of a file's session, or of its participant if there are no sessions."""
     labels = entities(path)
-    home = bids_dir / f'sub-{labels.get("sub", "")}'
-    return home / f'ses-{labels["ses"]}' if 'ses' in labels else home
+    folder = bids_dir / f'sub-{labels.get("sub", "")}'
+    return folder / f'ses-{labels["ses"]}' if 'ses' in labels else folder
 
 
 def entities(path: Path) -> dict[str, str]:
-    """Split a file name, as in {'sub': '01', 'run': '2', 'suffix': 'ctp'}."""
+    """Split a file name into entities and suffix.
+
+    Examples
+    --------
+    >>> entities(Path('sub-01_run-2_ctp.nii.gz'))
+    {'sub': '01', 'run': '2', 'suffix': 'ctp'}
+    """
     *pairs, suffix = path.name.partition('.')[0].split('_')
     return {**{k: v for k, _, v in (pair.partition('-') for pair in pairs)}, 'suffix': suffix}
 
 
 def bids_uri(name: str, path: PurePath) -> str:
-    """Name a file by a BIDS URI, which `resolve_uri` reads.
+    """Write the BIDS URI of a file, which `resolve_uri` reads.
 
     Parameters
     ----------
     name : str
-        Of a dataset, a key of ``DatasetLinks``; '' for the one that holds the URI.
+        Name of the dataset, a key of ``DatasetLinks``; '' for the dataset that contains the URI.
     path : PurePath
-        Below its root.
+        Relative to the root of the dataset.
 
     Examples
     --------
@@ -44,16 +50,16 @@ def bids_uri(name: str, path: PurePath) -> str:
 
 
 def resolve_uri(uri: str, root: Path, links: dict[str, str]) -> Path:
-    """Find the file that a BIDS URI names.
+    """Return the path of a BIDS URI.
 
     Parameters
     ----------
     uri : str
         ``bids::PATH`` for the dataset itself, ``bids:NAME:PATH`` for one that it links.
     root : Path
-        Root of the dataset that holds the URI.
+        Root of the dataset that contains the URI.
     links : dict of str to str
-        Its ``DatasetLinks``: folders, relative to the root or absolute, by their names.
+        Its ``DatasetLinks``: folders, relative to the root or absolute, by name.
 
     Returns
     -------
@@ -62,7 +68,7 @@ def resolve_uri(uri: str, root: Path, links: dict[str, str]) -> Path:
     Raises
     ------
     UsageError
-        When it is no BIDS URI, or the name is not among the links.
+        When the text is not a BIDS URI, or the links do not contain the name.
 
     Examples
     --------
@@ -72,19 +78,19 @@ def resolve_uri(uri: str, root: Path, links: dict[str, str]) -> Path:
     """
     match = re.fullmatch(r'bids:([A-Za-z0-9]*):(.+)', uri)
     if match is None:
-        raise UsageError(f'{uri} is no BIDS URI (bids::PATH or bids:NAME:PATH)')
+        raise UsageError(f'{uri} is not a BIDS URI (bids::PATH or bids:NAME:PATH)')
     name, path = match[1], unquote(match[2])
     if not name:
         return root / path
     if name not in links:
         raise UsageError(
-            f'{uri}: DatasetLinks of {root / "dataset_description.json"} has no {name}'
+            f'{uri}: {root / "dataset_description.json"} has no {name} in DatasetLinks'
         )
     return root / links[name] / path
 
 
 def read_links(root: Path) -> dict[str, str]:
-    """Read the ``DatasetLinks`` of a dataset; none where it does not tell.
+    """Read the ``DatasetLinks`` of a dataset.
 
     Parameters
     ----------
@@ -93,7 +99,7 @@ def read_links(root: Path) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Folders, relative to the root or absolute, by their names.
+        Folders, relative to the root or absolute, by name; empty without a readable description.
     """
     try:
         links = read_object(root / 'dataset_description.json', UsageError).get('DatasetLinks')
@@ -103,22 +109,40 @@ def read_links(root: Path) -> dict[str, str]:
 
 
 def read_sidecar(path: Path, sidecars: dict[Path, list[Path]]) -> dict[str, Any]:
-    """Merge the sidecars that apply to an image; the nearest and most specific wins."""
+    """Merge the sidecars that apply to an image.
+
+    Parameters
+    ----------
+    path : Path
+    sidecars : dict of Path to list of Path
+        JSON files by their folder.
+
+    Returns
+    -------
+    dict
+        Of a field in several sidecars, the value of the nearest and most specific one.
+
+    Raises
+    ------
+    SeriesError
+        When a sidecar cannot be read.
+    """
     own = entities(path).items()
-    applying = [
-        each
+    inherited = [
+        sidecar
         for folder in path.parents
-        for each in sidecars.get(folder, [])
-        if entities(each).items() <= own
+        for sidecar in sidecars.get(folder, [])
+        if entities(sidecar).items() <= own
     ]
-    merged: dict[str, Any] = {}
-    for each in sorted(applying, key=lambda one: (len(one.parts), len(entities(one)))):
-        merged |= read_object(each, SeriesError, f'the sidecar {each.name}')
-    return merged
+    inherited.sort(key=lambda sidecar: (len(sidecar.parts), len(entities(sidecar))))
+    metadata: dict[str, Any] = {}
+    for sidecar in inherited:
+        metadata |= read_object(sidecar, SeriesError, f'the sidecar {sidecar.name}')
+    return metadata
 
 
-def with_sidecars(path):
-    """List a written file, its JSON sidecar and its table of labels, whether they are there or not.
+def with_sidecars(path: Path) -> list[Path]:
+    """List an output, its JSON sidecar and its table of labels, whether or not they exist.
 
     Parameters
     ----------
@@ -130,7 +154,7 @@ def with_sidecars(path):
 
     Examples
     --------
-    >>> [each.name for each in with_sidecars(Path('seg-hemisphere_dseg.nii.gz'))]
+    >>> [file.name for file in with_sidecars(Path('seg-hemisphere_dseg.nii.gz'))]
     ['seg-hemisphere_dseg.nii.gz', 'seg-hemisphere_dseg.json', 'seg-hemisphere_dseg.tsv']
     """
     stem = Path(str(path).removesuffix('.gz')).with_suffix('')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of arterial and venous curves that a user supplies."""
+"""Read tables of arterial and venous curves that a user supplies."""
 
 import csv
 import math
@@ -18,18 +18,18 @@ def read_curves(path: Path) -> dict[str, list[float]]:
     Parameters
     ----------
     path : Path
-        Table (tsv) with the columns time (s) and aif (HU above baseline); vof is optional and
-        left out if it holds nothing but n/a.
+        Tab-separated table with the columns time (s) and aif (HU above baseline), and optionally
+        vof, which is ignored if all its values are n/a.
 
     Returns
     -------
     dict of str to list of float
-        ``time``, ``aif`` and perhaps ``vof``.
+        ``time``, ``aif`` and, if available, ``vof``.
 
     Raises
     ------
     SeriesError
-        When a column is missing, a cell is no number, or times do not increase.
+        When a column is missing, a cell is not a number, or times do not increase.
     """
     name = path.name
     try:
@@ -38,26 +38,26 @@ def read_curves(path: Path) -> dict[str, list[float]]:
     except (OSError, UnicodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SeriesError(f'{name} cannot be read as a table ({reason})') from error
-    held = list(rows[0]) if rows else []
+    columns = list(rows[0]) if rows else []
     for column in ('time', 'aif'):
-        if column not in held:
-            shown = ', '.join(map(str, held)) or 'none'
+        if column not in columns:
+            shown = ', '.join(map(str, columns)) or 'none'
             raise SeriesError(
-                f'{name} has no column {column} (found: {shown}); a tab-separated table with the '
-                'columns time (s) and aif (HU above baseline) is needed'
+                f'{name} has no column {column} (columns found: {shown}), need a tab-separated '
+                'table with the columns time (s) and aif (HU above baseline)'
             )
     curves = {column: _read_column(rows, column, name) for column in ('time', 'aif')}
-    if 'vof' in held and any((row['vof'] or '').lower() not in MISSING for row in rows):
+    if 'vof' in columns and any((row['vof'] or '').lower() not in MISSING for row in rows):
         curves['vof'] = _read_column(rows, 'vof', name)
     if len(rows) < LEAST_SAMPLES:
         raise SeriesError(
-            f'{name} has {len(rows)} rows; at least {LEAST_SAMPLES} samples of the AIF are needed'
+            f'{name} has {len(rows)} rows, need at least {LEAST_SAMPLES} samples of the AIF'
         )
     for line, (early, late) in enumerate(pairwise(curves['time']), start=3):
         if late <= early:
             raise SeriesError(
-                f'{name}: time must increase from row to row, but line {line} has {late:g} s '
-                f'after {early:g} s'
+                f'{name}: time must increase from row to row, but is {early:g} s in line '
+                f'{line - 1} and {late:g} s in line {line}'
             )
     return curves
 
@@ -70,8 +70,6 @@ def _read_column(rows: list[dict[str, str]], column: str, name: str) -> list[flo
         except (TypeError, ValueError):
             value = math.nan
         if not math.isfinite(value):
-            raise SeriesError(
-                f'{name}: {column} in line {line} is {row[column]!r}; a number is needed'
-            )
+            raise SeriesError(f'{name}: {column} in line {line} is {row[column]!r}, need a number')
         values.append(value)
     return values

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Disks that are full: which folder of a run it was, and what to do."""
+"""Explain errors of a full disk: which folder of the run it is on, and what to do."""
 
 import errno
 import os
@@ -14,22 +14,23 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def explain_full_disk(text: str, run: RunSettings) -> str:
-    """Turn the words of the system for a full disk into a sentence; leave other text as it is.
+    """Replace the system's message for a full disk by a sentence; return other text unchanged.
 
-    A system tells no folder where it was a write that failed: then it was that with the least space.
+    The message of a failed write contains no path. The folder with the least free space is then
+    named.
 
     Parameters
     ----------
     text : str
-        Of an error.
+        Message of an error.
     run : RunSettings
-        Its folders.
+        Its folders are those that may be full.
 
     Returns
     -------
     str
     """
-    if not any(os.strerror(each) in text for each in FULL):
+    if not any(os.strerror(code) in text for code in FULL):
         return text
     roles = {
         run.output_dir: 'the output folder',
@@ -37,37 +38,37 @@ def explain_full_disk(text: str, run: RunSettings) -> str:
         Path(tempfile.gettempdir()): 'the folder of temporary files (TMPDIR)',
     }
     free = {path: _free_space(path) for path in roles}
-    # a copy is told with its target last; of folders within each other the inner one counts
-    named = [(text.rfind(f'{path}{os.sep}'), len(path.parts), path) for path in roles]
-    _, _, folder = max(named)
+    # the message of a copy ends with the target; of nested folders, the inner one is meant
+    mentions = [(text.rfind(f'{path}{os.sep}'), len(path.parts), path) for path in roles]
+    _, _, folder = max(mentions)
     own = [run.output_dir, run.work_dir]
-    if all(place < 0 for place, *_ in named):
+    if all(position < 0 for position, *_ in mentions):
         folder = min(own, key=free.__getitem__)
-    what = f'{roles[folder]} {folder}'
+    named = f'{roles[folder]} {folder}'
     if folder in own and _device(own[0]) == _device(own[1]):
-        what = ' and '.join(f'{roles[path]} {path}' for path in own)
+        named = ' and '.join(f'{roles[path]} {path}' for path in own)
     if os.strerror(errno.EDQUOT) in text:
-        return f'the quota of {what} is used up: make room and give the same command again'
+        return f'the disk quota is exhausted in {named}; free some space and run the command again'
     return (
-        f'no space was left in {what} (now {free[folder] / 1e6:.1f} MB are free): make room and '
-        'give the same command again'
+        f'no space was left in {named} ({free[folder] / 1e6:.1f} MB are free now); free some space '
+        'and run the command again'
     )
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Tell whether an error is that of a full disk."""
+    """Return whether an error is that of a full disk."""
     return isinstance(error, OSError) and error.errno in FULL
 
 
-def _there(path: Path) -> Path:
+def _existing(path: Path) -> Path:
     """Return the nearest folder that exists."""
-    return next((each for each in (path, *path.parents) if each.exists()), Path('/'))
+    return next((folder for folder in (path, *path.parents) if folder.exists()), Path('/'))
 
 
 def _free_space(path: Path) -> int:
-    """Count the free bytes of the disk of a folder that may not be there."""
-    return shutil.disk_usage(_there(path)).free
+    """Return the free bytes on the disk of a folder that may not exist yet."""
+    return shutil.disk_usage(_existing(path)).free
 
 
 def _device(path: Path) -> int:
-    return _there(path).stat().st_dev
+    return _existing(path).stat().st_dev

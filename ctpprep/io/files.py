@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files: read JSON objects, hash contents, write atomically, lock."""
+"""Read JSON objects, hash files, write them atomically, remove leftovers, lock."""
 
 import contextlib
 import fcntl
@@ -8,39 +8,50 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ctpprep.exceptions import CtpprepError
 
+PARTIAL = '.partial-'  # prefix of files that are being written
+ABANDONED = 3600.0  # s after which such a file is a leftover
 
-def read_object(path: Path, error: type[CtpprepError], what: str = '') -> dict[str, Any]:
-    """Read a JSON file that holds an object.
+
+def read_object(path: Path, error: type[CtpprepError], name: str = '') -> dict[str, Any]:
+    """Read a JSON file that contains an object.
 
     Parameters
     ----------
     path : Path
     error : type
-        Raised, with one sentence, where that is not possible.
-    what : str
-        How the sentence names the file; its path by default.
+        Class of the error to raise.
+    name : str
+        Name of the file in the error message; its path by default.
 
     Returns
     -------
     dict
+
+    Raises
+    ------
+    CtpprepError
+        Of the class `error`, when the file cannot be read or contains something else.
     """
-    what = what or str(path)
+    name = name or str(path)
     try:
         content = json.loads(path.read_text(encoding='utf-8-sig'))
     except (OSError, ValueError) as reason:
-        raise error(f'{what} cannot be read ({reason})') from reason
+        raise error(f'{name} cannot be read as JSON ({reason})') from reason
     if not isinstance(content, dict):
-        raise error(f'{what} must hold an object, {{"Field": value}}')
+        raise error(
+            f'{name} contains a JSON {type(content).__name__}, need an object: {{"Field": value}}'
+        )
     return content
 
 
 def absolute(path: Path) -> Path:
-    """Make a path of a user absolute, without '..': that is the parent of what a link leads to."""
+    """Make a user's path absolute and resolve each '..' to the parent of a symlink's target."""
     path = path.expanduser().absolute()
     while '..' in path.parts:
         up = path.parts.index('..')
@@ -54,22 +65,18 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(content, 'sha256').hexdigest()
 
 
-PARTIAL = '.partial-'  # start of the name of a file that is being written
-ABANDONED = 3600.0  # s after which nobody is still writing one
-
-
-def write_atomically(write, path):
-    """Write a file under another name and move it to its own in one step.
+def write_atomically(write: Callable[..., object], path: Path) -> None:
+    """Write a file to a temporary path and move it to its final path in one step.
 
     Parameters
     ----------
     write : callable
-        Takes the temporary path, which keeps the extension.
+        Called with the temporary path, which has the same extension.
     path : Path
-        Final place; its folder is made.
+        Final path; its folder is created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # process ids repeat from host to host
+    # not the process id, which several hosts can have in common
     partial = path.with_name(f'{PARTIAL}{uuid.uuid4().hex}-{path.name}')
     try:
         write(partial)
@@ -78,8 +85,8 @@ def write_atomically(write, path):
         partial.unlink(missing_ok=True)
 
 
-def write_json(content, path):
-    """Write a JSON file in one step.
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Write a JSON file atomically.
 
     Parameters
     ----------
@@ -90,20 +97,20 @@ def write_json(content, path):
     write_atomically(lambda partial: partial.write_text(text), path)
 
 
-def remove_older(paths, since):
-    """Remove files that an earlier run wrote, where a failed run wrote no new ones.
+def remove_older(paths: Iterable[Path], since: float) -> list[Path]:
+    """Remove the files that were last modified before a run.
 
     Parameters
     ----------
     paths : iterable of Path
-        What a run of a series writes.
+        Files that may not exist.
     since : float
-        Start of this run, s since the epoch.
+        Start of the run, s since the epoch.
 
     Returns
     -------
     list of Path
-        What was removed.
+        The removed files.
     """
     older = [path for path in paths if path.is_file() and path.stat().st_mtime < since]
     for path in older:
@@ -111,15 +118,15 @@ def remove_older(paths, since):
     return older
 
 
-def remove_partials(output_dir, participants):
-    """Remove the half-written files of killed runs.
+def remove_partials(output_dir: Path, participants: Iterable[str]) -> None:
+    """Remove the partially written files of killed runs.
 
     Parameters
     ----------
     output_dir : Path
     participants : iterable of str
-        Labels without 'sub-' whose files nobody else is writing. Of what all runs write, only old
-        leftovers go: another call may be at work.
+        Labels without 'sub-' whose files no other call is writing. Of the files that all calls
+        write, only those older than an hour are removed.
     """
     own = [
         path
@@ -138,29 +145,29 @@ def remove_partials(output_dir, participants):
 
 
 @contextlib.contextmanager
-def file_lock(folder, name):
-    """Keep other calls waiting, where the file system knows locks.
-
-    NFS locks only what is open for writing, so no folder. The file stays: one that waits holds it.
+def file_lock(folder: Path, name: str) -> Iterator[None]:
+    """Make other calls wait while this one writes.
 
     Parameters
     ----------
     folder : Path
-        Of the output.
+        Output folder. ``logs/<name>.lock`` is created in it, if missing, and locked, since NFS does
+        not lock folders. It is not removed: another call may wait for it.
     name : str
-        What is locked: ``logs/<name>.lock`` is.
     """
+    # The package filelock needs write access to an existing lock file. Where the file system has no
+    # locks, it raises an error or relies on the existence of the file, which outlives a killed run.
     logs = folder / 'logs'
     logs.mkdir(exist_ok=True)
     lock = logs / f'{name}.lock'
     try:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    except PermissionError:  # another user's: local file systems lock it all the same
+    except PermissionError:  # another user's file; local file systems lock it read-only as well
         if not lock.exists():
             raise
         handle = os.open(lock, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # no locks in this file system
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:

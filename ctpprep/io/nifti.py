@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images on disk and in memory.
+"""Read and write NIfTI images.
 
-Files keep the voxel order of the user's series (LAS, LPS, ...). Arrays in memory are canonical:
-first axis left to right, second back to front, third feet to head, time last.
+Files keep the voxel order of the user's series (LAS, LPS, ...). Arrays in memory are canonical
+(RAS): the first axis points to the right, the second to anterior, the third to superior; time is
+last.
 """
 
 from pathlib import Path
@@ -17,7 +18,7 @@ from nibabel.orientations import (
     ornt_transform,
 )
 
-# ITK counts in LPS, nibabel in RAS
+# converts between the RAS coordinates of nibabel and the LPS coordinates of ITK
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -28,7 +29,7 @@ def load(path, dtype=np.float32):
     ----------
     path : path-like
     dtype : dtype or None
-        None keeps the stored type and, for an uncompressed file, leaves the voxels on disk.
+        None keeps the stored type and, for an uncompressed file, memory-maps the voxels.
 
     Returns
     -------
@@ -56,7 +57,7 @@ def load_mask(path):
 
 
 def voxel_size_mm(affine):
-    """Return the size of the voxels of an affine.
+    """Return the voxel size of an affine.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ def voxel_size_mm(affine):
 
 
 def save(array, affine, path, like, times_s=None):
-    """Write a canonical array in the voxel order of another image.
+    """Write a canonical array in the voxel order of an existing image.
 
     Parameters
     ----------
@@ -82,9 +83,9 @@ def save(array, affine, path, like, times_s=None):
     path : path-like
         ``.nii`` or ``.nii.gz``.
     like : path-like
-        Image whose voxel order and form codes are kept.
+        Image whose voxel order, qform_code and sform_code are used.
     times_s : (T,) array, optional
-        Frame times of a series; their median step becomes ``pixdim[4]``.
+        Frame times of a series, s; their median interval becomes ``pixdim[4]``.
 
     Returns
     -------

@@ -1,15 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""temporary"""
+"""Write spatial transforms as ITK text files."""
 
 from pathlib import Path
 
 import numpy as np
 
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+from ctpprep.io.nifti import LPS
 
 
 def write_rigid_transforms(transforms, path):
-    """Write."""
+    """Write the rigid transforms of all frames to one ITK text file.
+
+    Parameters
+    ----------
+    transforms : (T, 4, 4) array
+        Patient RAS coordinates of the reference frame to those of each frame, mm.
+    path : path-like
+
+    Returns
+    -------
+    str
+        The path, absolute.
+    """
+    # nitransforms would write six significant digits, as transforms of single precision
     lines = ['#Insight Transform File V1.0']
     for frame, matrix in enumerate(np.asarray(transforms)):
         lps = LPS @ matrix @ LPS

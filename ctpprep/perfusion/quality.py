@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Automated quality control: numbers, limits and sentences."""
+"""Automated quality control: figures and limits."""
 
 from dataclasses import dataclass, replace
 
@@ -30,128 +30,50 @@ class Check:
 
     Attributes
     ----------
-    name, title, unit, meaning : str
-        Name of the column, and the same in words.
+    name, unit : str
     warn, fail : float
         Limits; with `low_is_bad` the figure is compared the other way round.
     low_is_bad : bool
-    advice : str
-        What a reader should do when the check does not pass.
     """
 
     name: str
-    title: str
     unit: str
-    meaning: str
     warn: float
     fail: float
     low_is_bad: bool
-    advice: str
 
 
 CHECKS = (
-    Check('displacement_max', 'Head motion', 'mm',
-          'largest mean displacement of the head, over usable frames', 5.0, 15.0, False,
-          'look at the corrected series for motion within frames'),
-    Check('frames_rejected', 'Frames rejected for motion', 'fraction',
-          'share of frames rejected for motion', 0.05, 0.3, False,
-          'the curves have gaps; look at the motion figure'),
-    Check('noise_raw', 'Noise of the series', 'HU',
-          'noise of a voxel before denoising', 10.0, 20.0, False,
-          'low flow reads too high and lesions look ragged'),
-    Check('noise_denoised', 'Noise after denoising', 'HU',
-          'noise of the denoised curves of tissue', 1.0, 2.0, False,
-          'the curve of a core, 1 to 2 HU high, drowns in noise: low flow reads too high'),
-    Check('contrast_to_noise', 'Contrast to noise', 'ratio',
-          'peak of the mean tissue curve over denoised noise',
-          4.0, 2.0, True, 'the maps are dominated by noise'),
-    Check('baseline_frames', 'Frames before contrast', 'frames',
-          'frames before contrast arrives', 3.0, 1.0, True,
-          'the baseline is uncertain; start the scan earlier'),
-    Check('arrival', 'Arrival of contrast', 's',
-          'arrival of contrast after the start of the scan', 20.0, 30.0, False,
-          'the bolus comes late (heart failure, or a scan started early): what is left of the scan '
-          'may be too short'),
-    Check('scan_after_peak', 'Scan after the peak of the AIF', 's',
-          'end of the scan after the peak of the AIF', 35.0, 18.0, True,
-          'curves of slow tissue may be cut: core is then over-read, CBV and MTT read low; 60 to '
-          '70 s of scan are advised'),
-    Check('scan_reserve', 'Length of the scan for this bolus', 's',
-          'end of the scan after arrival plus 1.6 times the width of the VOF', 0.0, -10.0, True,
-          'a bolus this wide needs a longer scan: core is over-read, CBV and MTT read low'),
-    Check('vof_end', 'VOF at the end of the scan', 'fraction',
-          'height of the VOF at the end of the scan, relative to its peak',
-          0.5, 0.8, False,
-          'the scan ends before the bolus has left: core is over-read, CBV and MTT read low'),
-    Check('vof_width', 'Width of the VOF', 's',
-          'full width of the VOF at half of its peak, or up to the scan end',
-          20.0, 30.0, False, 'a wide bolus (low cardiac output?) makes Tmax and MTT uncertain'),
-    Check('aif_peak', 'Peak of the AIF', 'HU', 'peak of the AIF', 80.0, 40.0, True,
-          'the bolus is weak or the artery partial-volumed: absolute CBF and CBV read high'),
-    Check('aif_width', 'Width of the AIF', 's',
-          'full width of the AIF at half of its peak', 14.0, 20.0, False,
-          'a wide bolus (low cardiac output?) makes Tmax and MTT uncertain'),
-    Check('aif_area', 'Area of the AIF', 'ratio',
-          'area of the AIF over that of the VOF', 0.5, 0.2, True,
-          'the artery is partial-volumed: absolute CBF and CBV read high, relative maps do not '
-          'change'),
-    Check('coverage', 'Coverage', 'mm', 'extent of tissue from feet to head', 50.0, 20.0, True,
-          'a lesion outside the slab is not seen'),
-    Check('coverage_asymmetry', 'Coverage: asymmetry', 'fraction',
-          'greatest share of the tissue of a hemisphere whose homologue lies outside of the slab',
-          0.1, 0.3, False,
-          'the head lies tilted: near the first and last slices read the global map'),
-    Check('brain_asymmetry', 'Brain: asymmetry', 'fraction',
-          'difference of the tissue of both hemispheres, as far as both are in the slab, over their '
-          'mean', 0.1, 0.25, False,
-          'one side has lost tissue or is swollen, or the midline was missed: homologues are '
-          'uncertain, look at the mirror figure'),
-    Check('normal_tissue', 'Normally perfused tissue', 'fraction',
-          'share of tissue within the limit of normal Tmax', 0.5, 0.25,
-          True, 'little tissue is normally perfused (heart failure, carotid stenosis, a wrong AIF?):'
-          ' the global reference, and with it the core, is doubtful'),
-    Check('healthy_side_tmax', 'Unaffected side: median Tmax', 's',
-          'median Tmax of the unaffected hemisphere', 4.0, 6.0, False,
-          'all tissue is late (heart failure, carotid stenosis, an AIF from an early artery?): '
-          'hypoperfusion is over-read'),
-    Check('tmax_at_zero', 'Tissue with a Tmax of 0', 'fraction',
-          'share of tissue whose Tmax is 0', 0.1, 0.3, False,
-          'the AIF comes later than tissue (an artery behind a stenosis?): Tmax and hypoperfusion '
-          'read low'),
-    Check('reference_density', 'Mirrored image: CT (1) or perfusion map (0)', 'ratio',
-          'the mirrored image is a CT (1), or a perfusion map in its stead (0)', 1.0, 0.0, True,
-          'lesions are in the image that is registered: look at the mirror figure, and prefer the '
-          'global map'),
-    Check('mirror_similarity', 'Mirror registration: similarity', 'correlation',
-          'agreement of brain with its mirrored self', 0.68, 0.56,
-          True, 'homologues are uncertain: read the global map'),
-    Check('mirror_folding', 'Mirror registration: folding', 'fraction',
-          'share of the brain in which the mirror registration folds or changes volume fivefold',
-          0.002, 0.01, False, 'homologues are uncertain: read the global map'),
-    Check('unassessable', 'Tissue without a homologue', 'fraction',
-          'share of tissue without a homologue to divide by', 0.1, 0.3,
-          False, 'the local map is incomplete: read the global map there'),
-    Check('healthy_side_hypoperfusion', 'Unaffected side: hypoperfusion', 'fraction',
-          'share of the unaffected hemisphere with Tmax above the threshold', 0.05, 0.1, False,
-          'both hemispheres may be diseased: local normalization is unreliable, read the global '
-          'map'),
-    Check('healthy_side_low_flow', 'Unaffected side: low flow', 'fraction',
-          'share of the unaffected hemisphere with global rCBF below 0.2', 0.005, 0.01, False,
-          'both hemispheres may be diseased (an old infarct?): local normalization is unreliable, '
-          'read the global map'),
-    Check('side_confidence', 'Affected side: confidence', 'ratio',
-          'confidence in the affected side', 0.1, 0.0, True,
-          'the hemispheres hardly differ: check the side, or use --affected-side both'),
-    Check('core_disagreement', 'Global against local core: difference', 'mL',
-          'difference of global and local core', 15.0, 50.0, False,
-          'global and local core disagree: look at both maps, think of microangiopathy and of old '
-          'infarcts'),
-    Check('core_disagreement_share', 'Global against local core: relative difference', 'fraction',
-          'difference of global and local core over the larger one, if that has 10 mL', 0.5, 0.8,
-          False, 'one map shows most of the core, the other does not: look at both'),
-    Check('core_hypodense', 'Core: hypodense tissue', 'mL',
-          'hypodense tissue in the core, global or local', 1.0, 10.0, False,
-          'so low a density is no early infarct: part of the core may be an old one'),
+    Check('displacement_max', 'mm', 5.0, 15.0, False),
+    Check('frames_rejected', 'fraction', 0.05, 0.3, False),
+    Check('noise_raw', 'HU', 10.0, 20.0, False),
+    Check('noise_denoised', 'HU', 1.0, 2.0, False),
+    Check('contrast_to_noise', 'ratio', 4.0, 2.0, True),
+    Check('baseline_frames', 'frames', 3.0, 1.0, True),
+    Check('arrival', 's', 20.0, 30.0, False),
+    Check('scan_after_peak', 's', 35.0, 18.0, True),
+    Check('scan_reserve', 's', 0.0, -10.0, True),
+    Check('vof_end', 'fraction', 0.5, 0.8, False),
+    Check('vof_width', 's', 20.0, 30.0, False),
+    Check('aif_peak', 'HU', 80.0, 40.0, True),
+    Check('aif_width', 's', 14.0, 20.0, False),
+    Check('aif_area', 'ratio', 0.5, 0.2, True),
+    Check('coverage', 'mm', 50.0, 20.0, True),
+    Check('coverage_asymmetry', 'fraction', 0.1, 0.3, False),
+    Check('brain_asymmetry', 'fraction', 0.1, 0.25, False),
+    Check('normal_tissue', 'fraction', 0.5, 0.25, True),
+    Check('healthy_side_tmax', 's', 4.0, 6.0, False),
+    Check('tmax_at_zero', 'fraction', 0.1, 0.3, False),
+    Check('reference_density', 'ratio', 1.0, 0.0, True),
+    Check('mirror_similarity', 'correlation', 0.68, 0.56, True),
+    Check('mirror_folding', 'fraction', 0.002, 0.01, False),
+    Check('unassessable', 'fraction', 0.1, 0.3, False),
+    Check('healthy_side_hypoperfusion', 'fraction', 0.05, 0.1, False),
+    Check('healthy_side_low_flow', 'fraction', 0.005, 0.01, False),
+    Check('side_confidence', 'ratio', 0.1, 0.0, True),
+    Check('core_disagreement', 'mL', 15.0, 50.0, False),
+    Check('core_disagreement_share', 'fraction', 0.5, 0.8, False),
+    Check('core_hypodense', 'mL', 1.0, 10.0, False),
 )  # fmt: skip
 
 
@@ -186,73 +108,32 @@ def judge(check, figure):
 
     Returns
     -------
-    status : str
+    str
         'pass', 'warn', 'fail' or 'n/a'.
-    sentence : str
 
     Examples
     --------
-    >>> (check,) = (each for each in CHECKS if each.name == 'baseline_frames')
-    >>> judge(check, 2.0)[0], judge(check, 8.0)[0]
-    ('warn', 'pass')
+    >>> (check,) = (check for check in CHECKS if check.name == 'baseline_frames')
+    >>> judge(check, 2.0), judge(check, 8.0), judge(check, None)
+    ('warn', 'pass', 'n/a')
     """
     if figure is None or not np.isfinite(figure):
-        return 'n/a', f'{check.meaning}: not available'
+        return 'n/a'
     sign = -1.0 if check.low_is_bad else 1.0
-    bad = sign * figure > sign * check.warn
-    worse = sign * figure > sign * check.fail
-    status = STATUS[int(bad) + int(bad and worse)]
-    limit = check.fail if status == 'fail' else check.warn
-    way = 'at least' if check.low_is_bad else 'at most'
-    shown = f'{check.meaning}: {with_unit(figure, check.unit)}'
-    expected = f'{way} {with_unit(limit, check.unit)} expected'
-    return status, f'{shown} ({expected})' + ('' if status == 'pass' else f'; {check.advice}')
+    doubtful = sign * figure > sign * check.warn
+    failed = sign * figure > sign * check.fail
+    return STATUS[int(doubtful) + int(doubtful and failed)]
 
 
-def with_unit(figure, unit):
-    """Write a figure for a reader: fractions in percent.
+def worst(grades):
+    """Return the worst of some grades; those that do not apply are left out.
 
     Examples
     --------
-    >>> with_unit(0.0464, 'fraction'), with_unit(12.345, 'mL'), with_unit(0.8, 'correlation')
-    ('4.64 %', '12.3 mL', '0.8')
+    >>> worst(['pass', 'warn', 'n/a'])
+    'warn'
     """
-    if unit == 'fraction':
-        return f'{100 * figure:.3g} %'
-    return f'{figure:.3g}' if unit in ('ratio', 'correlation') else f'{figure:.3g} {unit}'
-
-
-def grade(figures, checks=CHECKS):
-    """Grade all figures as one row.
-
-    Parameters
-    ----------
-    figures : dict
-        Name of a check to its figure; checks without one are 'n/a'.
-    checks : sequence of Check, optional
-
-    Returns
-    -------
-    dict
-        ``<check>``, ``<check>_status``, ``<check>_sentence`` for every check, and ``status``, the
-        worst of them; ``caution``, a sentence where no healthy side is left for local
-        normalization, else None.
-    """
-    row, worst, bilateral = {}, 0, []
-    for check in checks:
-        figure = figures.get(check.name)
-        status, sentence = judge(check, figure)
-        row[check.name] = None if status == 'n/a' else float(figure)
-        row[f'{check.name}_status'] = status
-        row[f'{check.name}_sentence'] = sentence
-        worst = max(worst, STATUS.index(status) if status in STATUS else 0)
-        if check.name in BILATERAL and status in ('warn', 'fail'):
-            bilateral.append(f'{check.meaning}: {with_unit(figure, check.unit)}')
-    caution = (
-        f'both hemispheres may be diseased ({"; ".join(bilateral)}): local normalization is '
-        'unreliable, the global map must be read'
-    )
-    return {'status': STATUS[worst], 'caution': caution if bilateral else None} | row
+    return max((grade for grade in grades if grade in STATUS), key=STATUS.index, default=STATUS[0])
 
 
 def healthy_side_share(diseased, tissue_mask, hemisphere, affected):

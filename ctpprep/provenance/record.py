@@ -26,7 +26,6 @@ from ctpprep.io.bids import bids_uri, with_sidecars
 from ctpprep.io.description import read_container
 from ctpprep.io.files import write_json
 from ctpprep.settings import MethodSettings, RunSettings, flatten
-from ctpprep.workflows.outputs import input_files
 
 FOLDER = 'prov'
 LONGEST = 1000  # characters of a parameter; longer ones are told by their SHA-256
@@ -220,7 +219,9 @@ class _Graph:
         self.records: dict[str, dict[str, Any]] = {}
         self.run, self.base, self.began = run, base, began
         self.given = {
-            path: (uri, name) for each in series for path, (name, uri) in input_files(each).items()
+            str(file.path): (file.uri, name)
+            for each in series
+            for name, file in each.files.items()
         }
         self.ids: dict[str, str] = {}  # of files, by their paths
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of a participant: `page` builds it, `methods` sets its text and references.
+"""The report of a participant, made from the files in the output folder.
 
-`citation` writes the same for a paper.
+`page` builds it from `sections`, one per series, which contain `volumes`, `quality`, `figures` and
+`viewer`; `methods` renders the text and its references, `citation` writes the same for a paper.
 """
 
 from ctpprep.reports.citation import write_citation

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from ctpprep.inputs.dataset import workflow_name
-from ctpprep.inputs.precomputed import PrecomputedMaps
-from ctpprep.inputs.series import CTPSeries, Series
+from ctpprep.inputs.series import CTPSeries, Series, workflow_name
 from ctpprep.perfusion.grid import block_factors
 from ctpprep.settings import LEAST_GB, MethodSettings, RunSettings
 from ctpprep.workflows.coregistration import init_coregistration_wf
@@ -74,12 +72,10 @@ def init_series_wf(
     LiterateWorkflow
     """
     workflow = LiterateWorkflow(name=series.workflow_name)
-    quantities: tuple[str, ...] = ('rcbf', 'rcbv')
     mem_gb = 0.0
-    if isinstance(series, PrecomputedMaps):
+    if not series.has_frames:
         stages = {'precomputed': init_precomputed_wf(series, method)}
-        quantities = quantities if 'cbv' in series.maps else ('rcbf',)
-        # whose Tmax it is, is not known: there is none without calibration
+        # the software that computed Tmax is not known: there is no uncalibrated Tmax
         method = method.change(tmax_calibration=False)
     else:
         mem_gb = working_gb(series, method)
@@ -89,11 +85,11 @@ def init_series_wf(
         }
     stages |= {
         'symmetry': init_symmetry_wf(method, series),
-        'normalization': init_normalization_wf(method, quantities),
-        'segmentation': init_segmentation_wf(method, isinstance(series, CTPSeries)),
+        'normalization': init_normalization_wf(method, series.quantities),
+        'segmentation': init_segmentation_wf(method, series.has_frames),
         'quality': init_quality_wf(series, method, run),
     }
-    if isinstance(series, CTPSeries) and series.ncct is not None:
+    if series.ncct is not None:
         stages['coregistration'] = init_coregistration_wf(series, method)
     # a port is fed by the stage that puts out a quantity of its name; without one it stays empty
     graph = Graph(stages)
@@ -111,9 +107,7 @@ def init_series_wf(
             if port in makers:
                 workflow.connect(makers[port], f'outputnode.{port}', writer, port)
     least = LEAST_GB
-    if isinstance(
-        series, PrecomputedMaps
-    ):  # the grid of an NCCT has a hundred times the usual voxels
+    if not series.has_frames:  # the grid of an NCCT has a hundred times the usual voxels
         least += GB_A_VOXEL * series.n_voxels
     for node_name in workflow.list_node_names():
         node = workflow.get_node(node_name)

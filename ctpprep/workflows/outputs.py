@@ -12,11 +12,9 @@ from typing import Any
 
 from nipype.pipeline import engine as pe
 
-from ctpprep.inputs.dataset import FailedSeries
-from ctpprep.inputs.precomputed import PrecomputedMaps
-from ctpprep.inputs.series import CTPSeries, Series
+from ctpprep.inputs.series import FailedSeries, PrecomputedMaps, Series
 from ctpprep.interfaces.outputs import WriteDerivatives
-from ctpprep.io.bids import bids_uri, with_sidecars
+from ctpprep.io.bids import with_sidecars
 from ctpprep.perfusion.lesions import LESIONS
 from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows.lineage import Graph
@@ -367,31 +365,9 @@ def outputs_of(series: Series, method: MethodSettings) -> tuple[Derivative, ...]
     tuple of Derivative
     """
     reference = method.normalization.global_reference
-    if isinstance(series, PrecomputedMaps):
+    if not series.has_frames:
         return precomputed_derivatives(series, reference)
     return derivatives(reference)
-
-
-def input_files(series: Series) -> dict[str, tuple[str, str]]:
-    """List the files that a series is read from.
-
-    Parameters
-    ----------
-    series : CTPSeries or PrecomputedMaps
-
-    Returns
-    -------
-    dict of str to (str, str)
-        Quantity and BIDS URI, by path.
-    """
-    files = {str(file.path): (name, file.uri) for name, file in series.overrides.items()}
-    if isinstance(series, CTPSeries):
-        files[str(series.source.path)] = ('ctp', series.source.uri)
-        if series.ncct is not None:
-            depth = series.uri.count('/')
-            uri = bids_uri('raw', series.ncct.relative_to(series.path.parents[depth]))
-            files[str(series.ncct)] = ('ncct', uri)
-    return files
 
 
 def derivative_rows(
@@ -415,19 +391,18 @@ def derivative_rows(
     """
     table = [row for row in outputs_of(series, method) if row.name in graph.makers]
     paths = {row.name: f'{series.out_subdir}/{series.prefix}_{row.ending}' for row in table}
-    files, rows = input_files(series), []
+    rows = []
+    uris = {str(file.path): file.uri for file in series.files.values()}
     for row in table:
         if row.stage != stage:
             continue
         lineage = graph.trace(row.name, paths)
         made_from = {port: f'bids::{paths[port]}' for port in lineage.ports}
-        read = {files[path][1]: port for path, (_, port) in lineage.files.items() if path in files}
+        read = {uris[path]: port for path, (_, port) in lineage.files.items() if path in uris}
         made_from |= {EVIDENCE[port]: uri for uri, port in read.items() if port in EVIDENCE}
         sidecar = {'Description': row.description} | row.metadata
         sidecar['Sources'] = [*read, *(uri for uri in made_from.values() if uri not in read)]
-        if isinstance(series, CTPSeries) and (
-            series.source.uri in read or 'ctp_corrected' in lineage.ports
-        ):
+        if series.has_frames and (series.source.uri in read or 'ctp_corrected' in lineage.ports):
             sidecar['TimingSource'] = series.timing_source
         if lineage.settings:
             sidecar['Settings'] = {

@@ -5,7 +5,7 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from ctpprep.inputs.precomputed import PrecomputedMaps
+from ctpprep.inputs.series import PrecomputedMaps
 from ctpprep.interfaces.precomputed import StandardizeMaps
 from ctpprep.settings import MethodSettings
 

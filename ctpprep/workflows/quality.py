@@ -5,7 +5,6 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from ctpprep.inputs.precomputed import PrecomputedMaps
 from ctpprep.inputs.series import Series
 from ctpprep.interfaces.figures import PlotSeries
 from ctpprep.interfaces.outputs import WriteFigures
@@ -51,7 +50,7 @@ def init_quality_wf(
     """
     workflow = LiterateWorkflow(name=name)
     # relative flow is no CBF to draw
-    relative = isinstance(series, PrecomputedMaps) and series.relative
+    relative = series.is_relative
     drawn, viewed = (
         [port for port in ports if not (relative and port == 'cbf')] for ports in (DRAWN, VIEWED)
     )

@@ -5,7 +5,6 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from ctpprep.inputs.precomputed import PrecomputedMaps
 from ctpprep.inputs.series import Series
 from ctpprep.interfaces.normalization import MirrorImage
 from ctpprep.interfaces.registration import FindHomologues, RegisterMirror
@@ -83,8 +82,8 @@ homologue. A registration failed if brain and mirrored brain correlated by less 
 def _limit(method: MethodSettings, series: Series | None) -> str:
     """Say how alike brain and mirrored brain must be; whether a CT fits maps is known when it is read."""
     symmetry = method.symmetry
-    if not isinstance(series, PrecomputedMaps) or series.reference_kind == 'ctpref':
+    if series is None or series.reference_kind == 'ctpref':
         return f'{symmetry.mirror_least_similarity:g}'
-    if series.reference is None:
+    if not series.reference_kind:
         return f'{symmetry.map_least_similarity:g}'
     return f'{symmetry.mirror_least_similarity:g} ({symmetry.map_least_similarity:g} if a map is mirrored)'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures: sides, windows, outlines, and what is counted."""
+"""Figures: orientation, windows, outlines and labels."""
 
 import xml.etree.ElementTree as ET
 
@@ -28,7 +28,7 @@ def left(brain):
 
 
 def strips(figure):
-    """Axes that hold a strip of slices."""
+    """Return the axes that show a strip of slices."""
     return [axes for axes in figure.axes if axes.images]
 
 
@@ -40,7 +40,7 @@ def rcbf_figure(brain, left):
 
 
 def test_left_of_the_patient_is_on_the_right_of_the_picture(brain, left):
-    mosaic = figures.lay_out(brain, columns=1)
+    mosaic = figures.lay_out(brain, max_columns=1)
     middle = next(line for line, (index,) in enumerate(mosaic.lines) if index == 5)
     columns = np.nonzero(mosaic.picture(left, middle))[1]
     assert columns.min() > mosaic.tile_shape[1] / 2
@@ -49,7 +49,7 @@ def test_left_of_the_patient_is_on_the_right_of_the_picture(brain, left):
 def test_anterior_is_on_top(brain):
     front = np.zeros(SHAPE, bool)
     front[:, 20:] = True
-    mosaic = figures.lay_out(brain, columns=1)
+    mosaic = figures.lay_out(brain, max_columns=1)
     shown = mosaic.picture(front, 0)
     assert shown[0].all()
     assert not shown[-1].any()
@@ -63,7 +63,7 @@ def test_core_is_outlined_on_the_side_of_the_core(brain, left):
     assert within_tile.min() > mosaic.tile_shape[1] / 2
 
 
-def test_global_and_local_have_one_window_and_equal_values_equal_colours(brain, left):
+def test_global_and_local_share_window_and_colours(brain, left):
     _, figure = rcbf_figure(brain, left)
     first, second = (axes.images[0].get_array() for axes in strips(figure)[:2])
     np.testing.assert_array_equal(first, second)
@@ -71,7 +71,7 @@ def test_global_and_local_have_one_window_and_equal_values_equal_colours(brain, 
     assert (ends[0].low, ends[0].high) == (ends[1].low, ends[1].high) == (0, 150)
 
 
-def test_windows_are_fixed_whatever_the_values(brain):
+def test_windows_do_not_depend_on_the_values(brain):
     mosaic = figures.lay_out(brain)
     maps = {'cbf': np.full(SHAPE, 400.0), 'tmax': np.full(SHAPE, -3.0)}
     figure = figures.plot_maps(mosaic, maps, brain)
@@ -90,15 +90,15 @@ def test_slices_without_brain_are_not_shown(brain):
     assert shown == list(range(2, 9))
 
 
-def test_no_more_slices_than_asked_and_the_outermost_among_them():
-    mosaic = figures.lay_out(np.ones((4, 4, 300), bool), most=16)
+def test_number_of_slices_is_limited_and_includes_the_outermost():
+    mosaic = figures.lay_out(np.ones((4, 4, 300), bool), max_slices=16)
     shown = [index for line in mosaic.lines for index in line]
     assert len(shown) == 16
     assert (shown[0], shown[-1]) == (0, 299)
 
 
-def test_an_empty_mask_has_no_layout():
-    with pytest.raises(ValueError, match='empty'):
+def test_empty_mask_is_an_error():
+    with pytest.raises(ValueError, match='brain_mask is empty, needs at least one voxel'):
         figures.lay_out(np.zeros(SHAPE, bool))
 
 
@@ -117,7 +117,7 @@ def test_rejected_frames_are_shaded_and_counted():
     assert len(figure.axes[0].patches) == 2
 
 
-def test_legends_of_motion_cover_no_label():
+def test_legends_of_motion_do_not_cover_labels():
     figure = figures.plot_motion({f'{kind}_{axis}': np.zeros(27) for kind in ('trans', 'rot')
                                   for axis in 'xyz'})  # fmt: skip
     FigureCanvasAgg(figure).draw()
@@ -125,7 +125,9 @@ def test_legends_of_motion_cover_no_label():
     for axes in figure.axes:
         for label in axes.get_xticklabels() + axes.get_yticklabels():
             hidden = not label.get_text() or not label.get_visible()
-            assert hidden or not any(each.overlaps(label.get_window_extent()) for each in legends)
+            assert hidden or not any(
+                legend.overlaps(label.get_window_extent()) for legend in legends
+            )
 
 
 def test_rotations_are_drawn_in_degrees():
@@ -138,9 +140,9 @@ def test_histogram_names_medians_and_the_affected_side(brain):
     sides = np.where(x < 12, 1, 2)
     tmax = np.where(sides == 1, 7.0, 1.0)
     figure = figures.plot_tmax_histogram(tmax, sides, brain, 6.0, 'left')
-    words = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert 'left hemisphere, median 7.0 s (affected side)' in words
-    assert 'right hemisphere, median 1.0 s' in words
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert 'left hemisphere, median 7.0 s (affected side)' in labels
+    assert 'right hemisphere, median 1.0 s' in labels
 
 
 def test_tissue_curve_has_its_own_axis(brain):
@@ -159,7 +161,7 @@ def test_places_of_the_curves_are_marked_on_their_side(brain, left):
     assert f'{left.sum()} voxels' in picture.get_title()
 
 
-def test_saved_twice_is_the_same_file(brain, left, tmp_path):
+def test_saving_twice_writes_identical_files(brain, left, tmp_path):
     paths = []
     for name in ('a', 'b'):
         (tmp_path / name).mkdir()
@@ -168,7 +170,7 @@ def test_saved_twice_is_the_same_file(brain, left, tmp_path):
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
-def test_mirror_figure_flickers_in_valid_svg(brain, tmp_path):
+def test_mirror_figure_alternates_in_valid_svg(brain, tmp_path):
     mosaic = figures.lay_out(brain)
     figure = figures.plot_mirror(mosaic, *(np.full(SHAPE, n) for n in range(3)), brain)
     root = ET.parse(figures.save_svg(figure, tmp_path / 'x.svg')).getroot()
@@ -177,21 +179,21 @@ def test_mirror_figure_flickers_in_valid_svg(brain, tmp_path):
     assert any(element.tag.endswith('style') for element in root.iter())
 
 
-def test_height_of_the_curves_at_the_end_is_told():
+def test_height_of_the_curves_at_the_end_is_labelled():
     curves = {'vof': np.array([0.0, 100.0, 50.0, 30.0])}
     figure = figures.plot_curves(np.arange(4.0), curves, {}, None, None)
-    words = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert words == ['VOF, ends at 40 % of its peak']
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ['VOF, ends at 40 % of its peak']
 
 
-def test_a_missing_value_is_grey_and_not_the_colour_of_zero():
+def test_missing_value_is_grey_and_not_the_colour_of_zero():
     window = figures.WINDOWS['cbf']
     missing, zero = window.paint(np.array([[np.nan, 0.0]]))[0]
     assert missing.min() == missing.max()
     assert not np.allclose(missing, zero)
 
 
-def test_each_band_of_probability_has_a_colour_and_what_is_below_5_percent_has_none(brain):
+def test_bands_of_probability_have_colours_and_below_5_percent_has_none(brain):
     across = np.broadcast_to(np.arange(SHAPE[0])[:, None, None], SHAPE)
     probability = np.select([across < 9, across < 12, across < 15], [0.99, 0.6, 0.2], 0.04)
     figure = figures.plot_probability(
@@ -200,7 +202,7 @@ def test_each_band_of_probability_has_a_colour_and_what_is_below_5_percent_has_n
     shown = np.asarray(strips(figure)[0].images[0].get_array())[..., :3].reshape(-1, 3)
     colours = {tuple(row) for row in shown.tolist()}
     # three bands, each with its edge
-    assert len([each for each in colours if len(set(each)) > 1]) == 6
-    assert len([each for each in colours if len(set(each)) == 1 and sum(each)]) == 1
+    assert len([rgb for rgb in colours if len(set(rgb)) > 1]) == 6
+    assert len([rgb for rgb in colours if len(set(rgb)) == 1 and sum(rgb)]) == 1
     texts = {text.get_text() for text in figure.legends[0].get_texts()}
     assert {'at least 95 %', 'at least 50 %', 'at least 5 %'} < texts

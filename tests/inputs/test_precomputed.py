@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Perfusion maps made elsewhere: which are found, what goes with them, what is refused and how."""
+"""Precomputed maps: which are found, which masks and images are added, and which fail."""
 
 import json
 
@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from ctpprep.exceptions import UsageError
-from ctpprep.inputs.dataset import FailedSeries
 from ctpprep.inputs.find import find_series
 from ctpprep.inputs.overrides import apply_overrides, dataset_links
-from ctpprep.inputs.precomputed import PrecomputedMaps
-from ctpprep.inputs.series import CTPSeries
+from ctpprep.inputs.series import CTPSeries, FailedSeries, PrecomputedMaps
 from ctpprep.settings import RunSettings
 
 LAS = np.diag([-2.0, 2.0, 5.0, 1.0])
@@ -27,14 +25,14 @@ def write(path, shape=SHAPE, affine=LAS, dtype=np.float32, sidecar=None):
     return path
 
 
-def look(root, **options):
+def find(root, **options):
     run = RunSettings(root, root.parent / 'out', root.parent / 'work', **options)
     return apply_overrides(find_series(run), run)
 
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Make a function that writes the maps of sub-01; give the folder of the dataset."""
+    """Return a function that writes maps of sub-01 and returns the folder of the dataset."""
     root = tmp_path / 'maps'
 
     def make(*names, start='sub-01/ct/sub-01', **options):
@@ -45,14 +43,14 @@ def dataset(tmp_path):
     return make
 
 
-# -- found
+# -- finding
 
 
 @pytest.mark.parametrize('folder', ['', 'ct/', 'perf/', 'perfusion-maps/'])
 @pytest.mark.parametrize('space', ['', '_space-ncct'])
 def test_maps_are_found_in_each_layout(dataset, folder, space):
     start = f'sub-01/ses-1/{folder}sub-01_ses-1{space}'
-    (maps,) = look(dataset('cbf', 'cbv', 'mtt', 'tmax', start=start))
+    (maps,) = find(dataset('cbf', 'cbv', 'mtt', 'tmax', start=start))
     assert isinstance(maps, PrecomputedMaps)
     assert set(maps.maps) == {'cbf', 'cbv', 'mtt', 'tmax'}
     assert (maps.prefix, maps.participant, maps.session) == ('sub-01_ses-1', '01', '1')
@@ -60,41 +58,41 @@ def test_maps_are_found_in_each_layout(dataset, folder, space):
     assert maps.maps['tmax'].uri == f'bids:raw:{start}_tmax.nii.gz'
 
 
-def test_relative_flow_is_enough(dataset):
-    (maps,) = look(dataset('rcbf', 'tmax'))
-    assert maps.relative
+def test_relative_cbf_is_accepted(dataset):
+    (maps,) = find(dataset('rcbf', 'tmax'))
+    assert maps.is_relative
     assert maps.flow == 'rcbf'
 
 
-def test_flow_goes_before_relative_flow(dataset):
-    (maps,) = look(dataset('cbf', 'rcbf', 'tmax'))
+def test_cbf_is_preferred_to_relative_cbf(dataset):
+    (maps,) = find(dataset('cbf', 'rcbf', 'tmax'))
     assert set(maps.maps) == {'cbf', 'tmax'}
 
 
-def test_our_own_relative_and_true_maps_are_no_maps(dataset):
+def test_maps_with_other_entities_are_not_input(dataset):
     root = dataset('cbf', 'tmax', 'desc-global_rcbf', 'desc-truth_tmax', 'label-core_tmax')
-    (maps,) = look(root)
+    (maps,) = find(root)
     assert set(maps.maps) == {'cbf', 'tmax'}
 
 
-def test_maps_without_a_space_go_before_those_with_one(dataset):
+def test_maps_without_a_space_entity_are_preferred(dataset):
     root = dataset('cbf', 'tmax')
     dataset('cbf', 'tmax', start='sub-01/ct/sub-01_space-ncct')
-    (maps,) = look(root)
+    (maps,) = find(root)
     assert maps.space == ''
 
 
-def test_a_complete_set_goes_before_a_part(dataset):
+def test_complete_set_is_preferred(dataset):
     root = dataset('cbf')
     dataset('cbf', 'tmax', start='sub-01/ct/sub-01_space-ncct')
-    (maps,) = look(root)
+    (maps,) = find(root)
     assert maps.space == 'ncct'
 
 
-def test_units_are_those_of_the_sidecars(dataset):
+def test_units_come_from_the_sidecars(dataset):
     root = dataset('cbf')
     dataset('tmax', sidecar={'Units': 'ms'})
-    (maps,) = look(root)
+    (maps,) = find(root)
     assert maps.units == {'cbf': '', 'tmax': 'ms'}
 
 
@@ -103,7 +101,7 @@ def test_units_are_those_of_the_sidecars(dataset):
 
 @pytest.fixture
 def both(dataset):
-    """Make a dataset with maps in two sessions and a series in the first."""
+    """Write a dataset with maps in two sessions and a series in the first."""
     for session in ('1', '2'):
         root = dataset('cbf', 'tmax', start=f'sub-01/ses-{session}/ct/sub-01_ses-{session}')
     path = root / 'sub-01/ses-1/ct/sub-01_ses-1_ctp.nii.gz'
@@ -119,64 +117,66 @@ def both(dataset):
         ('maps', {'sub-01_ses-1': PrecomputedMaps, 'sub-01_ses-2': PrecomputedMaps}),
     ],
 )
-def test_a_series_goes_before_maps_unless_asked_for(both, entry, kinds):
-    assert {each.prefix: type(each) for each in look(both, entry=entry)} == kinds
+def test_series_is_preferred_to_maps_unless_maps_are_requested(both, entry, kinds):
+    assert {series.prefix: type(series) for series in find(both, entry=entry)} == kinds
 
 
-def test_the_choice_is_told(both, caplog):
+def test_choice_is_logged(both, caplog):
     with caplog.at_level('INFO'):
-        look(both)
+        find(both)
     assert 'sub-01/ses-1 has a series and perfusion maps' in caplog.text
 
 
 def test_sessions_are_selected(both):
-    (maps,) = look(both, session_label=('2',))
+    (maps,) = find(both, session_label=('2',))
     assert maps.session == '2'
 
 
-@pytest.mark.parametrize(('entry', 'lost'), [('auto', []), ('maps', ['sub-02'])])
-def test_flow_of_another_modality_is_left_out_beside_series(both, dataset, entry, lost, caplog):
+@pytest.mark.parametrize(('entry', 'failed'), [('auto', []), ('maps', ['sub-02'])])
+def test_cbf_of_another_modality_is_skipped_beside_series(both, dataset, entry, failed, caplog):
     dataset('cbf', start='sub-02/perf/sub-02')
     with caplog.at_level('INFO'):
-        found = look(both, entry=entry)
-    assert [each.prefix for each in found if isinstance(each, FailedSeries)] == lost
-    assert ('sub-02/perf/sub-02_cbf.nii.gz and is left out' in caplog.text) == (not lost)
+        all_series = find(both, entry=entry)
+    assert [series.prefix for series in all_series if not series.can_run] == failed
+    assert ('skipped sub-02/perf/sub-02_cbf.nii.gz' in caplog.text) == (not failed)
 
 
-def test_maps_of_a_bolus_fail_without_tmax_also_beside_series(both, dataset):
+def test_bolus_maps_without_tmax_fail_also_beside_series(both, dataset):
     dataset('cbf', 'mtt', start='sub-02/perf/sub-02')
-    (failed,) = [each for each in look(both) if isinstance(each, FailedSeries)]
-    assert 'no map of Tmax' in failed.reason
+    (failed,) = [series for series in find(both) if not series.can_run]
+    assert 'no Tmax map' in failed.reason
 
 
-def test_a_participant_asked_for_fails_without_tmax(both, dataset):
+def test_requested_participant_without_tmax_fails(both, dataset):
     dataset('cbf', start='sub-02/perf/sub-02')
-    found = look(both, participant_label=('01', '02'))
-    assert [each.prefix for each in found if isinstance(each, FailedSeries)] == ['sub-02']
+    all_series = find(both, participant_label=('01', '02'))
+    assert [series.prefix for series in all_series if not series.can_run] == ['sub-02']
 
 
-# -- refused
+# -- errors
 
 
 def refuse(root, **options):
-    """Look at maps that cannot be used; give the sentence."""
-    (failed,) = look(root, **options)
-    assert isinstance(failed, FailedSeries)
+    """Return the reason why maps fail."""
+    (failed,) = find(root, **options)
+    assert not failed.can_run
     assert '\n' not in failed.reason
     return failed.reason
 
 
-def test_missing_tmax_is_named(dataset):
+def test_error_of_a_missing_tmax_lists_files_found_and_needed(dataset):
     reason = refuse(dataset('cbf', 'cbv'))
-    assert 'no map of Tmax (sub-01_tmax.nii.gz)' in reason
-    assert 'sub-01/ct/sub-01_cbf.nii.gz' in reason
+    assert 'sub-01 has no Tmax map; found sub-01/ct/sub-01_cbf.nii.gz' in reason
+    assert 'need also sub-01_tmax.nii.gz' in reason
 
 
-def test_missing_flow_is_named(dataset):
-    assert 'no map of CBF (sub-01_cbf.nii.gz or sub-01_rcbf.nii.gz)' in refuse(dataset('tmax'))
+def test_error_of_a_missing_cbf_lists_files_found_and_needed(dataset):
+    reason = refuse(dataset('tmax'))
+    assert 'sub-01 has no CBF map; found sub-01/ct/sub-01_tmax.nii.gz' in reason
+    assert 'need also sub-01_cbf.nii.gz or sub-01_rcbf.nii.gz' in reason
 
 
-def test_both_grids_are_named(dataset):
+def test_error_of_different_grids_describes_both(dataset):
     root = dataset('tmax')
     dataset('cbf', shape=(6, 5, 3), affine=np.diag([-2.0, 2.0, 6.0, 1.0]))
     reason = refuse(root)
@@ -184,125 +184,128 @@ def test_both_grids_are_named(dataset):
     assert '6 x 5 x 4 voxels of 2 x 2 x 5 mm' in reason
 
 
-def test_the_same_grid_in_another_voxel_order_is_the_same(dataset):
+def test_voxel_order_of_the_maps_may_differ(dataset):
     root = dataset('tmax')
     flipped = LAS @ np.array([[-1, 0, 0, 5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     dataset('cbf', affine=flipped)
-    assert isinstance(look(root)[0], PrecomputedMaps)
+    assert find(root)[0].can_run
 
 
-def test_a_shift_of_half_a_voxel_is_another_grid(dataset):
+def test_grids_shifted_by_half_a_voxel_differ(dataset):
     root = dataset('tmax')
     shifted = LAS.copy()
     shifted[0, 3] = 1.0
     dataset('cbf', affine=shifted)
-    assert 'has another grid' in refuse(root)
+    assert 'sub-01_cbf.nii.gz and sub-01_tmax.nii.gz have different grids' in refuse(root)
 
 
 @pytest.mark.parametrize(
-    ('options', 'words'),
+    ('options', 'message'),
     [
         ({'shape': (*SHAPE, 3)}, '4D'),
-        ({'dtype': np.dtype([('R', 'u1'), ('G', 'u1'), ('B', 'u1')])}, 'picture in colours'),
-        ({'dtype': np.uint8}, 'grey levels of 8 bits'),
+        (
+            {'dtype': np.dtype([('R', 'u1'), ('G', 'u1'), ('B', 'u1')])},
+            'RGB picture, need a map of numbers',
+        ),
+        ({'dtype': np.uint8}, '8-bit grey levels without units'),
         ({'dtype': np.complex64}, 'real numbers'),
         ({'affine': LAS @ [[1, 0, 0.5, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}, 'sheared'),
         ({'affine': [[2, 0, 0, 0], [0, 0, 2, 0], [0, 5, 0, 0], [0, 0, 0, 1]]}, 'third voxel axis'),
     ],
 )
-def test_what_is_no_map_is_refused(dataset, options, words):
+def test_image_that_is_not_a_map_fails(dataset, options, message):
     root = dataset('cbf')
     dataset('tmax', **options)
     reason = refuse(root)
-    assert words in reason
+    assert message in reason
     assert 'sub-01_tmax.nii.gz' in reason
 
 
-def test_grey_levels_with_a_unit_are_numbers(dataset):
+def test_8_bit_maps_with_units_are_accepted(dataset):
     root = dataset('cbf')
     dataset('tmax', dtype=np.uint8, sidecar={'Units': 's'})
-    assert isinstance(look(root)[0], PrecomputedMaps)
+    assert find(root)[0].can_run
 
 
-def test_maps_in_the_space_of_a_template_are_refused(dataset):
+def test_maps_in_a_template_space_fail(dataset):
     reason = refuse(dataset('cbf', 'tmax', start='sub-01/ct/sub-01_space-MNI152NLin6Asym'))
-    assert 'space of a template' in reason
+    assert 'template space MNI152NLin6Asym' in reason
 
 
-def test_two_files_of_one_map_are_refused(dataset):
+def test_two_files_of_one_map_fail(dataset):
     root = dataset('cbf', 'tmax')
     dataset('tmax', start='sub-01/perf/sub-01')
     assert 'would write the same outputs' in refuse(root)
 
 
-def test_one_bad_set_does_not_stop_the_others(dataset):
+def test_failed_set_does_not_stop_the_others(dataset):
     root = dataset('cbf')
     dataset('cbf', 'tmax', start='sub-02/ct/sub-02')
-    assert [type(each) for each in look(root)] == [FailedSeries, PrecomputedMaps]
+    assert [type(maps) for maps in find(root)] == [FailedSeries, PrecomputedMaps]
 
 
-def test_a_lone_cbv_is_something_else(dataset):
+def test_cbv_alone_is_not_input(dataset):
     with pytest.raises(UsageError, match='no CT perfusion series'):
-        look(dataset('cbv'))
+        find(dataset('cbv'))
 
 
-def test_an_aif_needs_a_series(dataset, tmp_path):
+def test_aif_needs_a_series(dataset, tmp_path):
     aif = tmp_path / 'aif.tsv'
     aif.write_text('time\taif\n')
-    assert '--aif-file needs a series' in refuse(dataset('cbf', 'tmax'), aif_file=aif)
+    assert '--aif-file needs a CT perfusion series' in refuse(dataset('cbf', 'tmax'), aif_file=aif)
 
 
-# -- what goes with the maps
+# -- masks and reference image
 
 
-def test_masks_and_reference_of_the_dataset_are_taken(dataset):
+def test_masks_and_reference_of_the_dataset_are_used(dataset):
     root = dataset('cbf', 'tmax', 'desc-hmc_ctpref', 'ncct')
     dataset('desc-brain_mask', 'desc-tissue_mask', dtype=np.uint8)
-    (maps,) = look(root)
+    (maps,) = find(root)
     assert set(maps.masks) == {'brain_mask', 'tissue_mask'}
     assert maps.reference_kind == 'ctpref'
     assert maps.reference.uri == 'bids:raw:sub-01/ct/sub-01_desc-hmc_ctpref.nii.gz'
 
 
-def test_the_raw_data_beside_derivatives_give_the_ncct(tmp_path):
+def test_ncct_is_found_in_the_raw_data_beside_derivatives(tmp_path):
     """ISLES'24: maps in derivatives/, on the grid of the NCCT in raw_data/."""
     start = 'sub-stroke0001/ses-01'
     root = tmp_path / 'derivatives'
     for name in ('cbf', 'tmax'):
         write(root / start / f'perfusion-maps/sub-stroke0001_ses-01_space-ncct_{name}.nii.gz')
     write(tmp_path / 'raw_data' / start / 'sub-stroke0001_ses-01_ncct.nii.gz', dtype=np.int16)
-    (maps,) = look(root)
+    (maps,) = find(root)
     assert maps.reference_kind == 'ncct'
     assert maps.reference.uri == f'bids:rawdata:{start}/sub-stroke0001_ses-01_ncct.nii.gz'
     run = RunSettings(root, tmp_path / 'out', tmp_path / 'work')
     assert dataset_links(run, [maps]) == {'rawdata': tmp_path / 'raw_data'}
 
 
-def test_a_named_dataset_goes_before_the_maps_own(dataset, tmp_path):
+def test_derivatives_dataset_is_preferred_to_that_of_the_maps(dataset, tmp_path):
     root = dataset('cbf', 'tmax', 'ncct')
     dataset('desc-brain_mask', dtype=np.uint8)
     manual = tmp_path / 'manual'
     write(manual / 'sub-01/ct/sub-01_desc-brain_mask.nii.gz', dtype=np.uint8)
-    (maps,) = look(root, derivatives=(('manual', manual),))
+    (maps,) = find(root, derivatives=(('manual', manual),))
     assert maps.masks['brain_mask'].uri.startswith('bids:manual:')
     assert maps.reference.uri.startswith('bids:raw:')
 
 
-def test_an_ncct_of_another_space_is_not_taken(dataset):
+def test_ncct_in_another_space_is_not_used(dataset):
     root = dataset('cbf', 'tmax', start='sub-01/ct/sub-01_space-orig')
     dataset('ncct')
-    assert look(root)[0].reference is None
+    assert find(root)[0].reference is None
 
 
-def test_our_substitute_for_a_ct_is_not_read_as_one(dataset):
+def test_scaled_map_is_not_used_as_a_ct(dataset):
     root = dataset('cbf', 'tmax')
     dataset('desc-baseline_ctpref', sidecar={'Units': '1'})
-    assert look(root)[0].reference is None
+    assert find(root)[0].reference is None
     dataset('desc-baseline_ctpref', sidecar={'Units': 'HU'})
-    assert look(root)[0].reference_kind == 'ncct'
+    assert find(root)[0].reference_kind == 'ncct'
 
 
-def test_a_damaged_mask_fails_the_set(dataset):
+def test_invalid_mask_fails_its_set(dataset):
     root = dataset('cbf', 'tmax')
     dataset('desc-brain_mask', shape=(*SHAPE, 2), dtype=np.uint8)
-    assert 'a 3D mask is needed' in refuse(root)
+    assert 'need a 3D mask' in refuse(root)

@@ -2,8 +2,6 @@
 """Files are put in place whole, with complete sidecars, or not at all."""
 
 import json
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nb
@@ -11,8 +9,6 @@ import numpy as np
 import pytest
 
 from ctpprep.interfaces.outputs import WriteDerivatives, WriteFigures
-from ctpprep.io.description import read_container, write_dataset_description
-from ctpprep.io.files import remove_older, remove_partials, write_atomically, write_json
 
 
 @pytest.fixture(autouse=True)
@@ -49,66 +45,6 @@ def image(voxels, path):
 def stored(path):
     found = nb.load(path)
     return found, np.asarray(found.dataobj)
-
-
-# -- in place
-
-
-def test_a_file_that_cannot_be_finished_leaves_nothing(tmp_path):
-    def fail(partial):
-        partial.write_text('half')
-        raise OSError('disk full')
-
-    with pytest.raises(OSError, match='disk full'):
-        write_atomically(fail, tmp_path / 'a' / 'file.txt')
-    assert list((tmp_path / 'a').iterdir()) == []
-
-
-def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path):
-    write_json({'old': 1}, tmp_path / 'file.json')
-    with pytest.raises(TypeError):
-        write_atomically(lambda partial: partial.write_text(1), tmp_path / 'file.json')
-    assert json.loads((tmp_path / 'file.json').read_text()) == {'old': 1}
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_reader_never_sees_half_a_file(tmp_path):
-    path = tmp_path / 'file.txt'
-
-    def slowly(partial):
-        partial.write_text('whole')
-        assert not path.exists()
-        assert partial.name.startswith('.partial-')
-        assert partial.name.endswith('file.txt')  # the extension decides how it is written
-
-    write_atomically(slowly, path)
-    assert path.read_text() == 'whole'
-
-
-def test_writers_side_by_side_leave_one_whole_file(tmp_path):
-    """As parallel calls write the description of their common folder; a reader looks on."""
-    path = tmp_path / 'shared.json'
-    contents = [{'writer': number, 'text': 50000 * str(number)} for number in range(4)]
-    write_json(contents[0], path)
-    with ThreadPoolExecutor(4) as pool:
-        writers = [pool.submit(write_json, contents[n % 4], path) for n in range(60)]
-        while not all(writer.done() for writer in writers):
-            assert json.loads(path.read_text()) in contents
-    for writer in writers:
-        writer.result()
-    assert [each.name for each in tmp_path.iterdir()] == ['shared.json']
-
-
-def test_leftovers_of_killed_runs_go_but_not_what_others_write(tmp_path):
-    leftovers = ['sub-1/ct/.partial-ab-sub-1_cbf.nii.gz', '.partial-ab-sub-1.html', '.partial-old']
-    others = ['sub-2/ct/.partial-cd-sub-2_cbf.nii.gz', '.partial-cd-dataset_description.json']
-    for name in (*leftovers, *others, 'sub-1/ct/sub-1_cbf.nii.gz'):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    os.utime(tmp_path / '.partial-old', (1, 1))
-    remove_partials(tmp_path, ['1'])
-    assert not [name for name in leftovers if (tmp_path / name).exists()]
-    assert all((tmp_path / name).exists() for name in (*others, 'sub-1/ct/sub-1_cbf.nii.gz'))
 
 
 # -- images
@@ -234,105 +170,3 @@ def test_figures_of_an_earlier_run_make_way():
     assert sorted(path.name for path in folder.iterdir()) == [
         'sub-1_desc-a_ctp.svg', 'sub-1_run-2_desc-b_ctp.svg',
     ]  # fmt: skip
-
-
-# -- dataset
-
-
-def test_dataset_is_described_as_a_derivative_with_a_link_to_its_source(tmp_path):
-    raw, out = tmp_path / 'raw', tmp_path / 'raw' / 'derivatives' / 'ctpprep'
-    raw.mkdir()
-    (raw / 'dataset_description.json').write_text('{"Name": "Heads", "DatasetDOI": "doi:1/2"}')
-    write_dataset_description(out, {'raw': raw}, '1.2')
-    found = json.loads((out / 'dataset_description.json').read_text())
-    assert found['DatasetType'] == 'derivative'
-    assert found['GeneratedBy'] == [{'Name': 'ctpprep', 'Version': '1.2'}]
-    assert (out / found['DatasetLinks']['raw']).resolve() == raw.resolve()
-    assert found['SourceDatasets'][0]['DOI'] == 'doi:1/2'
-    assert 'Heads' in found['Name']
-    assert str(tmp_path) not in json.dumps(found)
-
-
-def test_a_dataset_without_description_is_described_too(tmp_path):
-    (tmp_path / 'raw').mkdir()
-    write_dataset_description(tmp_path / 'out', {'raw': tmp_path / 'raw'}, '1.2')
-    assert (tmp_path / 'out' / 'dataset_description.json').exists()
-    assert '**/ct\n' in (tmp_path / 'out' / '.bidsignore').read_text()
-
-
-def test_container_is_told(tmp_path, monkeypatch):
-    monkeypatch.setenv('CTPPREP_CONTAINER', 'ctpprep:1.2')
-    (tmp_path / 'raw').mkdir()
-    write_dataset_description(tmp_path / 'out', {'raw': tmp_path / 'raw'}, '1.2')
-    found = json.loads((tmp_path / 'out' / 'dataset_description.json').read_text())
-    assert found['GeneratedBy'][0]['Container'] == {'Type': 'docker', 'Tag': 'ctpprep:1.2'}
-    monkeypatch.setenv('APPTAINER_NAME', 'ctpprep.sif')
-    assert read_container()['Type'] == 'singularity'
-
-
-def test_name_of_a_dataset_made_from_a_dataset_of_ours_does_not_grow(tmp_path):
-    (tmp_path / 'raw').mkdir()
-    (tmp_path / 'raw' / 'dataset_description.json').write_text('{"Name": "Heads"}')
-    for source, out in (('raw', 'first'), ('first', 'second')):
-        write_dataset_description(tmp_path / out, {'raw': tmp_path / source}, '1.2')
-        found = json.loads((tmp_path / out / 'dataset_description.json').read_text())
-        assert found['Name'] == 'ctpprep derivatives of Heads'
-
-
-def test_only_files_of_an_earlier_run_are_removed():
-    for name, time in (('old', 100), ('new', 300)):
-        Path(name).write_text(name)
-        os.utime(name, (time, time))
-    assert remove_older([Path('old'), Path('new'), Path('never')], 200) == [Path('old')]
-    assert Path('new').exists()
-    assert not Path('old').exists()
-
-
-def test_datasets_of_supplied_files_are_linked(tmp_path):
-    links = {'raw': tmp_path / 'raw', 'manual': tmp_path / 'hand' / 'made'}
-    links['raw'].mkdir()
-    write_dataset_description(tmp_path / 'out', links, '1.2')
-    found = json.loads((tmp_path / 'out' / 'dataset_description.json').read_text())
-    assert found['DatasetLinks'] == {'raw': '../raw', 'manual': '../hand/made'}
-    assert {'URL': 'bids:manual:'} in found['SourceDatasets']
-
-
-def links_of(out):
-    return json.loads((out / 'dataset_description.json').read_text())['DatasetLinks']
-
-
-def test_links_of_earlier_calls_stay(tmp_path):
-    for name in ('raw', 'one', 'two'):
-        (tmp_path / name).mkdir()
-    (tmp_path / 'one' / 'dataset_description.json').write_text('{"DatasetDOI": "doi:1/2"}')
-    for name in ('one', 'two'):
-        links = {'raw': tmp_path / 'raw', name: tmp_path / name}
-        write_dataset_description(tmp_path / 'out', links, '1.2')
-    assert links_of(tmp_path / 'out') == {'raw': '../raw', 'one': '../one', 'two': '../two'}
-    told = json.loads((tmp_path / 'out' / 'dataset_description.json').read_text())
-    assert {'URL': 'bids:one:', 'DOI': 'doi:1/2'} in told['SourceDatasets']
-
-
-def test_links_of_calls_at_the_same_time_stay(tmp_path):
-    (tmp_path / 'raw').mkdir()
-    names = [f'n{number}' for number in range(24)]
-
-    def describe(name):
-        links = {'raw': tmp_path / 'raw', name: tmp_path / name}
-        write_dataset_description(tmp_path / 'out', links, '1.2')
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(describe, names))
-    assert links_of(tmp_path / 'out').keys() == {'raw', *names}
-
-
-@pytest.mark.parametrize('raw', ['here/raw', 'raw', 'link/../raw'])
-def test_links_hold_where_the_output_folder_is_a_link_itself(tmp_path, raw):
-    (tmp_path / 'there' / 'deep').mkdir(parents=True)
-    (tmp_path / 'here').mkdir()
-    (tmp_path / 'link').symlink_to(tmp_path / 'here')
-    (tmp_path / raw).mkdir()
-    out = tmp_path / 'here' / 'out'
-    out.symlink_to(tmp_path / 'there' / 'deep')
-    write_dataset_description(out, {'raw': tmp_path / raw}, '1.2')
-    assert (out / links_of(out)['raw']).samefile(tmp_path / raw)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files keep the user's voxel order; arrays are canonical; no voxel moves in the patient."""
+"""Files keep the user's voxel order, arrays are canonical, and no voxel moves in the patient."""
 
 import nibabel as nb
 import numpy as np
@@ -14,7 +14,7 @@ TURNED = np.array([[0, -0.2, 5, 10], [1.6, 0.5, 0.1, -40], [-0.5, -1.6, 0.3, 30]
 
 
 def affine_of(codes):
-    """Affine of a grid of 2 x 2 x 5 mm with the given axes."""
+    """Return the affine of a grid of 2 x 2 x 5 mm with certain axes."""
     ornt = ornt_transform(axcodes2ornt('RAS'), axcodes2ornt(codes))
     return np.diag([2.0, 2.0, 5.0, 1.0]) @ inv_ornt_aff(ornt, SHAPE)
 
@@ -25,7 +25,7 @@ AFFINES |= {'oblique': OBLIQUE, 'turned': TURNED}
 
 @pytest.fixture(params=AFFINES.values(), ids=AFFINES)
 def stored(request, tmp_path):
-    """Write a file whose voxels are all different; give its path, voxels and affine."""
+    """Write a file of distinct voxel values; return its path, voxels and affine."""
     voxels = np.arange(60, dtype=np.float32).reshape(SHAPE)
     image = nb.Nifti1Image(voxels, request.param)
     image.set_qform(request.param, 2)
@@ -35,28 +35,28 @@ def stored(request, tmp_path):
     return path, voxels, request.param
 
 
-def places(voxels, affine):
-    """Patient coordinates of every value."""
-    index = np.argwhere(np.ones(voxels.shape[:3], bool))
-    where = nb.affines.apply_affine(affine, index)
+def locate(voxels, affine):
+    """Return the patient coordinates of every value."""
+    indices = np.argwhere(np.ones(voxels.shape[:3], bool))
+    points = nb.affines.apply_affine(affine, indices)
     return {
-        float(voxels[tuple(i)]): tuple(np.round(at, 3) + 0)
-        for i, at in zip(index, where, strict=True)
+        float(voxels[tuple(index)]): tuple(np.round(point, 3) + 0)
+        for index, point in zip(indices, points, strict=True)
     }
 
 
-def test_every_voxel_is_read_at_its_place_in_the_patient(stored):
+def test_every_voxel_keeps_its_patient_coordinates(stored):
     path, voxels, affine = stored
     array, canonical = nifti.load(path)
-    assert places(array, canonical) == places(voxels, affine)
+    assert locate(array, canonical) == locate(voxels, affine)
 
 
-def test_axes_in_memory_run_right_forward_and_up(stored):
+def test_axes_in_memory_are_canonical(stored):
     _, affine = nifti.load(stored[0])
     assert nb.aff2axcodes(affine) == ('R', 'A', 'S')
 
 
-def test_saving_what_was_read_gives_the_file_again(stored, tmp_path):
+def test_saving_a_loaded_image_reproduces_the_file(stored, tmp_path):
     path, voxels, affine = stored
     written = nb.load(nifti.save(*nifti.load(path), tmp_path / 'again.nii', like=path))
     np.testing.assert_array_equal(written.get_fdata(), voxels)
@@ -71,24 +71,24 @@ def test_a_coarser_grid_keeps_the_voxel_order(stored, tmp_path):
     part = array[::2, ::2]
     written = nb.load(nifti.save(part, coarse, tmp_path / 'coarse.nii', like=path))
     assert nb.aff2axcodes(written.affine) == nb.aff2axcodes(affine)
-    assert places(written.get_fdata(), written.affine) == places(part, coarse)
+    assert locate(written.get_fdata(), written.affine) == locate(part, coarse)
 
 
-def test_time_stays_last(stored, tmp_path):
+def test_time_remains_the_last_axis(stored, tmp_path):
     path, *_ = stored
     array, affine = nifti.load(path)
     series = np.stack([array, array + 50, array + 100, array + 150], axis=-1)
     written = nifti.save(
         series, affine, tmp_path / 'series.nii', like=path, times_s=[0, 1.41, 2.82, 6]
     )
-    again, _ = nifti.load(written)
-    np.testing.assert_array_equal(again, series)
+    reloaded, _ = nifti.load(written)
+    np.testing.assert_array_equal(reloaded, series)
     header = nb.load(written).header
     assert header['pixdim'][4] == pytest.approx(1.41)
     assert header.get_xyzt_units() == ('mm', 'sec')
 
 
-def test_masks_are_bytes_and_maps_single_floats(stored, tmp_path):
+def test_masks_are_stored_as_bytes_and_maps_as_single_floats(stored, tmp_path):
     path, *_ = stored
     array, affine = nifti.load(path)
     mask = nifti.save(array > 20, affine, tmp_path / 'mask.nii', like=path)
@@ -99,7 +99,7 @@ def test_masks_are_bytes_and_maps_single_floats(stored, tmp_path):
 
 
 @pytest.mark.parametrize('codes', ['RAS', 'LPS'])
-def test_an_uncompressed_series_stays_on_disk(tmp_path, codes):
+def test_uncompressed_series_is_memory_mapped(tmp_path, codes):
     path = tmp_path / 'series.nii'
     nb.save(nb.Nifti1Image(np.zeros((*SHAPE, 2), np.float32), affine_of(codes)), path)
     array, _ = nifti.load(path, dtype=None)
@@ -108,7 +108,7 @@ def test_an_uncompressed_series_stays_on_disk(tmp_path, codes):
     assert isinstance(array, np.memmap)
 
 
-def test_an_image_without_codes_gets_some(tmp_path):
+def test_missing_form_codes_are_set(tmp_path):
     image = nb.Nifti1Image(np.zeros(SHAPE, np.float32), None)
     image.header['pixdim'][1:4] = 2, 2, 5
     nb.save(image, tmp_path / 'bare.nii')
@@ -118,6 +118,6 @@ def test_an_image_without_codes_gets_some(tmp_path):
 
 
 @pytest.mark.parametrize('affine', AFFINES.values(), ids=AFFINES)
-def test_voxel_size_does_not_depend_on_the_direction(affine):
+def test_voxel_size_is_independent_of_the_orientation(affine):
     expected = np.linalg.norm(affine[:3, :3], axis=0)
     assert nifti.voxel_size_mm(affine) == pytest.approx(tuple(expected))

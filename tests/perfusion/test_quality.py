@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+from ctpprep.interfaces import wording
 from ctpprep.perfusion import quality
 
 ENDS = {'aif_peak', 'aif_width', 'scan_after_peak', 'contrast_to_noise'}
@@ -23,8 +24,13 @@ def measure(end=60.0, vof=True, step=1.0):
 
 
 def sentence(name, figure):
-    (check,) = (each for each in quality.CHECKS if each.name == name)
-    return quality.judge(check, figure)
+    (check,) = (check for check in quality.CHECKS if check.name == name)
+    status = quality.judge(check, figure)
+    return status, wording.describe(check, figure, status)
+
+
+def grade(figures):
+    return wording.tabulate_checks(figures, quality.CHECKS)
 
 
 def test_curves_are_measured_as_drawn():
@@ -64,7 +70,7 @@ def test_a_cut_scan_is_told_with_the_direction_of_the_error(name, figure):
 
 def test_without_a_vof_its_figures_are_not_available():
     assert set(measure(vof=False)) == ENDS
-    row = quality.grade(measure(vof=False))
+    row = grade(measure(vof=False))
     assert row['vof_end_status'] == row['aif_area_status'] == row['scan_reserve_status'] == 'n/a'
 
 
@@ -103,9 +109,9 @@ def test_cores_too_small_to_be_measured_have_no_relative_difference():
 
 @pytest.mark.parametrize('name', quality.BILATERAL)
 def test_disease_on_both_sides_by_time_or_by_flow_is_cautioned(name):
-    assert quality.grade({name: 0.0})['caution'] is None
+    assert grade({name: 0.0})['caution'] is None
     for figure in (0.07, 0.3):  # both warn or fail
-        row = quality.grade({name: figure})
+        row = grade({name: figure})
         assert 'the global map must be read' in row['caution']
         assert f'{100 * figure:.3g} %' in row['caution']
 
@@ -118,7 +124,7 @@ def test_sentence_has_number_and_limit_whatever_the_grade():
 
 
 def test_titles_are_words_and_differ():
-    titles = [check.title for check in quality.CHECKS]
+    titles = [words.title for words in wording.WORDING.values()]
     assert len(set(titles)) == len(titles)
     assert not any('_' in title for title in titles)
 
@@ -127,3 +133,7 @@ def test_every_check_fails_only_beyond_its_warning():
     for check in quality.CHECKS:
         sign = -1 if check.low_is_bad else 1
         assert sign * check.fail > sign * check.warn, check.name
+
+
+def test_every_check_has_words():
+    assert list(wording.WORDING) == [check.name for check in quality.CHECKS]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The digital head keeps what it promises."""
+"""The phantom is consistent with its settings and its truth."""
 
 import importlib.util
 import json
@@ -12,8 +12,18 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from ctpprep import phantom as phantom_module
-from ctpprep.phantom import K_H, LESIONS_ML, RHO, TIME_STEP, PhantomSettings, write_bids
+from ctpprep.phantom import (
+    K_H,
+    LESIONS_ML,
+    RHO,
+    TIME_STEP,
+    PhantomSettings,
+    make_phantom,
+    write_bids,
+)
+from ctpprep.phantom.curves import convolve_residue
+from ctpprep.phantom.dataset import describe_series
+from ctpprep.phantom.scanner import schedule_frames
 
 DATA = Path(__file__).parents[2] / 'data'
 SMALL = PhantomSettings(
@@ -24,7 +34,7 @@ SMALL = PhantomSettings(
 
 @lru_cache
 def make(**changes):
-    return phantom_module.make_phantom(replace(SMALL, **changes))
+    return make_phantom(replace(SMALL, **changes))
 
 
 def enhancement(head, mask):
@@ -40,7 +50,7 @@ def test_transit_time_is_volume_over_flow():
     )
 
 
-def test_lesions_on_both_sides_are_of_one_size_and_keep_the_first():
+def test_bilateral_lesions_have_one_size_and_contain_the_left_lesion():
     both, left = make(lesion_side='both').truth, make(lesion_side='left').truth
     voxel_ml = 4.0 * 4.0 * 8.0 / 1000
     for side in (1, 2):
@@ -53,14 +63,12 @@ def test_lesions_on_both_sides_are_of_one_size_and_keep_the_first():
 @pytest.mark.parametrize('family', ['exponential', 'linear', 'plateau'])
 def test_residue_function_has_the_area_of_its_transit_time(family):
     times = np.arange(0, 120, TIME_STEP)
-    under_constant_input = phantom_module._convolve_residue(
-        times, np.ones(len(times)), 5.0, family
-    )
+    under_constant_input = convolve_residue(times, np.ones(len(times)), 5.0, family)
     assert under_constant_input[-1] == pytest.approx(5.0, rel=1e-6)
 
 
 def test_curve_is_the_delayed_convolution_of_the_aif():
-    # A slow second implementation, one voxel at a time, where a voxel is one tissue.
+    # A slow second implementation, one voxel at a time, in voxels of a single tissue.
     head = make()
     truth = head.truth
     pure = (truth['tissue'] > 0.99) & (truth['vessel'] == 0) & (truth['cbf'] < 27)
@@ -71,8 +79,8 @@ def test_curve_is_the_delayed_convolution_of_the_aif():
         curve *= RHO / K_H * cbf / 6000
         expected.append(np.interp(head.frame_times - delay, head.times_fine, curve, left=0))
     expected = np.mean(expected, axis=0)
-    found = enhancement(head, pure).mean(axis=0)
-    assert np.abs(found - expected).max() < 0.04 * expected.max()
+    measured = enhancement(head, pure).mean(axis=0)
+    assert np.abs(measured - expected).max() < 0.04 * expected.max()
 
 
 def test_delayed_tissue_peaks_later():
@@ -84,7 +92,7 @@ def test_delayed_tissue_peaks_later():
     assert peaks[0] - peaks[1] >= 4
 
 
-def test_grey_matter_enhances_as_much_as_a_patients():
+def test_grey_matter_enhances_as_much_as_in_patients():
     head = make()
     grey = (head.truth['tissue'] > 0.9) & (head.truth['cbf'] > 50)
     assert 5 < enhancement(head, grey).mean(axis=0).max() < 15
@@ -99,33 +107,33 @@ def test_arteries_enhance_before_veins_and_far_more_than_tissue():
 
 def test_homologue_of_the_homologue_is_the_voxel_itself():
     head = make()
-    there, there_index, here = follow_homologue(head)
-    back = head.truth['homologue'][tuple(there_index)].T
+    homologues, homologue_index, positions = follow_homologue(head)
+    back = head.truth['homologue'][tuple(homologue_index)].T
     # The counterpart was rounded to a voxel: up to half a diagonal.
-    error = np.linalg.norm(back - here, axis=0)
+    error = np.linalg.norm(back - positions, axis=0)
     half_diagonal = np.linalg.norm(SMALL.voxel_size_mm) / 2
     assert np.nanmax(error) < 1.4 * half_diagonal
-    assert np.nanmedian(np.linalg.norm(there - here, axis=0)) > 40
+    assert np.nanmedian(np.linalg.norm(homologues - positions, axis=0)) > 40
 
 
-def test_homologue_lies_on_the_other_side():
+def test_homologue_is_in_the_other_hemisphere():
     head = make()
-    _, there_index, here = follow_homologue(head)
+    _, homologue_index, positions = follow_homologue(head)
     side = head.truth['side'][head.truth['brain'] & ~np.isnan(head.truth['homologue'][..., 0])]
-    other = head.truth['side'][tuple(there_index)]
-    # Rounded to a voxel, a counterpart at the brain's edge may lie just outside.
-    sure = (np.abs(here[0]) > 15) & (other > 0)
+    other = head.truth['side'][tuple(homologue_index)]
+    # Rounded to a voxel, a homologue at the edge of the brain may be just outside.
+    sure = (np.abs(positions[0]) > 15) & (other > 0)
     assert (side[sure] + other[sure] == 3).all()
 
 
 def follow_homologue(head):
-    """Homologue positions, their voxels, and the positions they belong to; (3, N) each."""
+    """Return homologue positions, their voxels, and the original positions; (3, N) each."""
     some = head.truth['brain'] & ~np.isnan(head.truth['homologue'][..., 0])
-    there = head.truth['homologue'][some].T
-    here = head.affine[:3, :3] @ np.array(np.nonzero(some)) + head.affine[:3, 3:]
+    homologues = head.truth['homologue'][some].T
+    positions = head.affine[:3, :3] @ np.array(np.nonzero(some)) + head.affine[:3, 3:]
     inverse = np.linalg.inv(head.affine)
-    index = np.round(inverse[:3, :3] @ there + inverse[:3, 3:]).astype(int)
-    return there, np.clip(index, 0, np.array(some.shape)[:, None] - 1), here
+    index = np.round(inverse[:3, :3] @ homologues + inverse[:3, 3:]).astype(int)
+    return homologues, np.clip(index, 0, np.array(some.shape)[:, None] - 1), positions
 
 
 def test_left_lesion_is_on_the_patients_left():
@@ -137,7 +145,7 @@ def test_left_lesion_is_on_the_patients_left():
 
 
 @pytest.mark.parametrize('lesion', ['small', 'large', 'huge'])
-def test_lesion_has_about_the_volume_asked_for(lesion):
+def test_lesion_has_about_the_nominal_volume(lesion):
     truth = (make() if lesion == 'large' else make(lesion=lesion)).truth
     voxel_ml = np.prod(SMALL.voxel_size_mm) / 1000
     volumes = [(truth[k] * truth['tissue']).sum() * voxel_ml for k in ('core', 'penumbra')]
@@ -162,7 +170,7 @@ def test_microangiopathy_is_on_both_sides_with_low_flow():
     assert 8 < np.percentile(truth['cbf'][damaged], 25) < 14
 
 
-def test_noise_has_the_sd_asked_for_and_is_correlated_in_plane():
+def test_noise_has_the_nominal_sd_and_is_correlated_in_plane():
     noise = make(noise_hu=5.0).ctp[..., :4].astype(float) - make().ctp[..., :4]
     inside = noise[20:36, 20:36]
     assert inside.std() == pytest.approx(5.0, rel=0.04)
@@ -178,8 +186,8 @@ def test_noise_has_the_sd_asked_for_and_is_correlated_in_plane():
 
 
 @pytest.mark.parametrize('timing', ['toggling', 'jog'])
-def test_each_slice_is_seen_at_its_own_time(timing):
-    # Twice as many even frames hold every half step of the table.
+def test_each_slice_is_sampled_at_its_own_time(timing):
+    # Twice as many even frames include every half step of the table.
     table = make(timing=timing, n_frames=10)
     dense = make(frame_interval=1.0, n_frames=20)
     assert len(np.unique(table.sample_times[:, 0])) == 2
@@ -189,27 +197,27 @@ def test_each_slice_is_seen_at_its_own_time(timing):
 
 
 def test_jog_changes_the_order_of_the_slabs_from_frame_to_frame():
-    frame_times, sample_times = phantom_module._sample_times(replace(SMALL, timing='jog'))
+    frame_times, sample_times = schedule_frames(replace(SMALL, timing='jog'))
     offset = sample_times - frame_times
     np.testing.assert_array_equal(offset[0, :4], [0, 1, 0, 1])
     np.testing.assert_array_equal(offset[-1, :4], [1, 0, 1, 0])
 
 
 def test_uneven_frames_come_later_at_the_end():
-    frame_times, _ = phantom_module._sample_times(replace(SMALL, timing='uneven'))
+    frame_times, _ = schedule_frames(replace(SMALL, timing='uneven'))
     steps = np.diff(frame_times)
     assert steps[0] == 2
     assert steps[-1] == 4
 
 
-def test_frame_affine_carries_the_head_along():
-    # Before the bolus and inside the skull, nothing but the movement tells two frames apart.
+def test_frame_affine_moves_the_head():
+    # Before the bolus and inside the skull, two frames differ by the movement only.
     head = make(motion_mm=3.0, n_frames=6, frame_interval=1.0)
     first, last = np.clip(head.ctp[..., [0, -1]], 0, 80).astype(float).transpose(3, 0, 1, 2)
     inner = np.indices(first.shape)[:, :, :, 3:8].reshape(3, -1)
 
     def mismatch(rigid):
-        """Mean difference of the last frame, read where `rigid` sends each voxel, from frame 0."""
+        """Return the mean difference between frame 0 and the last frame moved back by `rigid`."""
         index_rigid = np.linalg.inv(head.affine) @ rigid @ head.affine
         index = index_rigid[:3, :3] @ inner + index_rigid[:3, 3:]
         return np.abs(map_coordinates(last, index, order=1) - first[tuple(inner)]).mean()
@@ -229,14 +237,14 @@ def test_orientation_changes_the_array_but_not_the_head():
 
 
 def test_same_seed_is_the_same_head_and_another_seed_is_not():
-    first, again = make(), phantom_module.make_phantom(SMALL)
+    first, again = make(), make_phantom(SMALL)
     np.testing.assert_array_equal(first.ctp, again.ctp)
     other = make(seed=4, microangiopathy=True, lesion='none')
     assert (first.ctp != other.ctp).mean() > 0.1
 
 
-def test_unknown_timing_is_refused():
-    with pytest.raises(ValueError, match='timing is one of'):
+def test_unknown_timing_is_an_error():
+    with pytest.raises(ValueError, match=r"timing must be one of .*'jog'.*, got 'shuttle'"):
         PhantomSettings(timing='shuttle')
 
 
@@ -249,11 +257,11 @@ def test_unknown_timing_is_refused():
         ('jog', {'SliceAcquisitionTimes', 'SliceEncodingDirection'}),
     ],
 )
-def test_sidecar_tells_the_timing_once(timing, present):
+def test_sidecar_contains_one_kind_of_timing(timing, present):
     settings = replace(SMALL, timing=timing)
-    frame_times, sample_times = phantom_module._sample_times(settings)
+    frame_times, sample_times = schedule_frames(settings)
     head = replace(make(), settings=settings, frame_times=frame_times, sample_times=sample_times)
-    sidecar = phantom_module._series_sidecar(head)
+    sidecar = describe_series(head)
     fields = {'RepetitionTime', 'VolumeTiming', 'SliceTiming', 'SliceAcquisitionTimes'}
     assert set(sidecar) & (fields | {'SliceEncodingDirection'}) == present
     if timing == 'jog':
@@ -288,6 +296,8 @@ def test_demo_data_can_be_remade(tmp_path):
     names = [{p.relative_to(d) for d in [root] for p in d.rglob('*') if p.is_file()}
              for root in (tmp_path, kept)]  # fmt: skip
     assert names[0] == names[1]
+    for path in sorted(kept.rglob('*.json')):
+        assert (tmp_path / path.relative_to(kept)).read_text() == path.read_text()
     for path in sorted(kept.glob('sub-*/ct/*_ctp.nii.gz')):
         remade = np.asarray(nb.load(tmp_path / path.relative_to(kept)).dataobj)
         assert np.abs(remade - np.asarray(nb.load(path).dataobj)).max() <= 1

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Build the Dockerfile without docker and without a registry.
 #     tests/tools/build_image.sh NAME VERSION
-# As root on Debian, with buildah, podman and mmdebstrap. PYTHON names a Python that has pip;
-# DEBIAN_MIRROR, if set, where packages come from.
+# As root on Debian, with buildah, podman and mmdebstrap. PYTHON is a Python with pip; DEBIAN_MIRROR,
+# if set, is the mirror of the packages.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source tests/tools/container_storage.sh
@@ -12,8 +12,8 @@ version=$2
 started=$SECONDS
 base=debian:bookworm-slim
 
-# 1. What stands in for the base image of a registry: the same packages from the same place, without
-#    documentation and translations as in "slim". FROM finds it by its short name.
+# 1. A replacement for the base image of a registry: the same packages from the same source, without
+#    documentation and translations as in "slim". FROM resolves its short name.
 if ! buildah inspect --type image "localhost/$base" >/dev/null 2>&1; then
     tar=$CONTAINER_DIR/base.tar
     mmdebstrap --quiet --variant=minbase \
@@ -36,16 +36,16 @@ build() {
         --build-arg VCS_REF="$(git rev-parse HEAD 2>/dev/null || echo unknown)" "$@" .
 }
 
-# 2. The stage that the image itself begins with, before any mount: a mount leaves its empty place behind.
+# 2. The first stage of the image, built without mounts: a mount leaves an empty folder in the image.
 build --target interpreter >/dev/null
 
-# 3. The rest, with the pip settings of this machine. They may hold passwords: removed at the end.
+# 3. The rest, with the pip settings of this machine. They may contain passwords: removed at the end.
 settings=$(mktemp -d)
 trap 'rm -rf "$settings"' EXIT
 mounts=()
 while read -r mount; do
     mounts+=(--volume "$mount")
 done < <("${PYTHON:-python3}" tests/tools/pip_settings.py "$settings")
-((${#mounts[@]})) || { echo 'the settings of pip could not be read' >&2; exit 1; }
+((${#mounts[@]})) || { echo "no pip settings from tests/tools/pip_settings.py; run it with ${PYTHON:-python3} to see why" >&2; exit 1; }
 build "${mounts[@]}" --tag "$name" >/dev/null
 line 'image' $((SECONDS - started)) >>"$CONTAINER_DIR/measured.txt"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced: images lie in a folder of this clone, so that those of the machine are not touched.
+# To be sourced: images are stored in a folder of this clone, apart from those of the machine.
 CONTAINER_DIR=$(realpath -m "${CONTAINER_DIR:-.container}")
 mkdir -p "$CONTAINER_DIR"
-# one overlay cannot lie on another, as inside of most containers; whole copies can
+# overlay does not work on overlay, as inside most containers; vfs copies whole layers instead
 driver=overlay
 [ "$(stat --file-system --format %T "$CONTAINER_DIR")" != overlayfs ] || driver=vfs
 cat >"$CONTAINER_DIR/storage.conf" <<CONF

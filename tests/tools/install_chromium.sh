@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# See that a Chromium is there, installed as root by Debian's package manager if need be. Exit code 1, with the
-# reason on the last line, if it cannot be.
+# Make sure that Chromium is installed; as root on Debian, install it. Exit code 1, with the reason on
+# the last line, if that is not possible.
 set -uo pipefail
 
 if [ -n "${CTPPREP_CHROMIUM:-}" ]; then exit 0; fi
 for program in chromium chromium-browser google-chrome chrome; do
     if command -v "$program" >/dev/null; then exit 0; fi
 done
-if ! command -v apt-get >/dev/null; then echo 'no Chromium is installed, and there is no apt-get'; exit 1; fi
-if ((EUID)); then echo 'no Chromium is installed; as root: apt-get install --no-install-recommends chromium'; exit 1; fi
+if ! command -v apt-get >/dev/null; then echo 'Chromium is not installed, and apt-get is not available'; exit 1; fi
+if ((EUID)); then echo 'Chromium is not installed; run as root: apt-get install --no-install-recommends chromium'; exit 1; fi
 export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

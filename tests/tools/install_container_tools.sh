@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Have what `make test-container` needs beyond Python, or print in one line why it cannot be had.
+# Make sure that the programs for `make test-container` are installed; print the reason in one line if
+# that is not possible.
 set -euo pipefail
 
 missing=()
@@ -10,14 +11,14 @@ done
 ((${#missing[@]})) || exit 0
 
 if ! command -v apt-get >/dev/null; then
-    echo "${missing[*]} not found, and this is no Debian"
+    echo "${missing[*]} not found, and apt-get is not available"
     exit 1
 fi
 if (($(id -u) != 0)); then
-    echo "${missing[*]} not found; as root: apt-get install --no-install-recommends ${missing[*]}"
+    echo "${missing[*]} not found; run as root: apt-get install --no-install-recommends ${missing[*]}"
     exit 1
 fi
-# the words of apt-get go to the log, its last one into the reason
+# the output of apt-get goes to the log, its last line into the reason
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 export DEBIAN_FRONTEND=noninteractive

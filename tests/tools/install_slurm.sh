@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# See that SLURM and MUNGE are installed, as root by Debian's package manager. Exit code 1, with the reason on
-# the last line, if they cannot be.
+# Make sure that SLURM and MUNGE are installed; as root on Debian, install them. Exit code 1, with the
+# reason on the last line, if that is not possible.
 set -uo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -13,8 +13,8 @@ absent() {
 }
 
 if ! absent; then exit 0; fi
-if ! command -v apt-get >/dev/null; then echo 'SLURM is not installed, and there is no apt-get'; exit 1; fi
-if ((EUID)); then echo 'as root: apt-get install --no-install-recommends slurm-wlm munge'; exit 1; fi
+if ! command -v apt-get >/dev/null; then echo 'SLURM is not installed, and apt-get is not available'; exit 1; fi
+if ((EUID)); then echo 'SLURM is not installed; run as root: apt-get install --no-install-recommends slurm-wlm munge'; exit 1; fi
 export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

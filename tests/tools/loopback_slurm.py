@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real SLURM on this machine alone: loopback, no systemd, no control groups, gone afterwards.
+"""Run a real SLURM on this machine, temporarily, on loopback, without systemd and control groups.
 
     python tests/tools/loopback_slurm.py DIR
 
-starts one and prints how to talk to it until Ctrl-C. Several node daemons share the host, each with CPUs
-and memory of its own as far as the scheduler knows. Jobs that use more memory than they asked for
-are killed, as OverMemoryKill does it: looked at every 2 s. Needs Debian's slurm-wlm and munge.
+starts one, prints how to connect to it, and stops it at Ctrl-C. Several node daemons share the host;
+for the scheduler, each has CPUs and memory of its own. OverMemoryKill checks every 2 s and kills jobs
+that use more memory than requested. Requires Debian's slurm-wlm and munge.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from ctpprep.engine.processes import die_with_parent
+from ctpprep.engine.workers import die_with_parent
 
 PROGRAMS = ('munged', 'slurmctld', 'slurmd', 'sbatch', 'squeue', 'scancel', 'scontrol', 'sinfo')
 SEARCHED = f'{os.environ.get("PATH", "")}:/usr/sbin:/sbin'
@@ -63,45 +63,45 @@ def missing_programs() -> list[str]:
 
 
 def free_ports(n: int) -> list[int]:
-    """Find ports that nobody listens to; another such cluster may be up."""
+    """Find unused ports; another such cluster may be running."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
-        for each in sockets:
-            each.bind(('127.0.0.1', 0))
-        return [each.getsockname()[1] for each in sockets]
+        for port in sockets:
+            port.bind(('127.0.0.1', 0))
+        return [port.getsockname()[1] for port in sockets]
 
 
 @contextlib.contextmanager
 def loopback_slurm(folder: Path, nodes=2, cpus=2, memory_mb=4000, max_array=4):
-    """Start a cluster, and end it.
+    """Start a cluster and stop it.
 
     Parameters
     ----------
     folder : Path
-        Keys, state, logs. Its path must be short: it holds a socket.
+        For keys, state and logs. Its path must be short, as that of a socket in it.
     nodes, cpus, memory_mb : int
         Nodes, and CPUs and memory of each.
     max_array : int
-        Indices of an array stay below it.
+        Upper limit of the indices of a job array, exclusive.
 
     Yields
     ------
     dict
-        Environment in which ``sbatch`` and its like talk to this cluster.
+        Environment in which ``sbatch`` and the other commands use this cluster.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o755)  # or munged refuses it
+    folder.chmod(0o755)  # required by munged
     key = folder / 'munge.key'
     key.touch(mode=0o600)
     key.write_bytes(os.urandom(128))
-    port, *others = free_ports(1 + nodes)
+    port, *node_ports = free_ports(1 + nodes)
     host = socket.gethostname().partition('.')[0]
     lines = CONF.format(
         folder=folder, host=host, user=getpass.getuser(), port=port, max_array=max_array
     )
-    for number, its_port in enumerate(others, 1):
+    for number, node_port in enumerate(node_ports, 1):
         lines += (
-            f'NodeName=cn{number} NodeHostname={host} NodeAddr=127.0.0.1 Port={its_port} '
+            f'NodeName=cn{number} NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} '
             f'CPUs={cpus} CoresPerSocket={cpus} RealMemory={memory_mb}\n'
         )
     lines += 'PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP\n'
@@ -138,16 +138,18 @@ def loopback_slurm(folder: Path, nodes=2, cpus=2, memory_mb=4000, max_array=4):
 def _idle(environment):
     """Count the nodes that are ready."""
     command = ['sinfo', '--noheader', '--states=idle', '--format=%D']
-    asked = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    return sum(map(int, asked.stdout.split()))
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return sum(map(int, process.stdout.split()))
 
 
 def _wait_until(condition, folder):
     end = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > end:
-            said = ''.join(path.read_text()[-1000:] for path in sorted(folder.glob('*.out')))
-            raise RuntimeError(f'the cluster did not start\n{said}')
+            output = ''.join(path.read_text()[-1000:] for path in sorted(folder.glob('*.out')))
+            raise RuntimeError(
+                f'the cluster in {folder} did not start within {PATIENCE} s; its output:\n{output}'
+            )
         time.sleep(0.1)
 
 
@@ -161,7 +163,7 @@ def _stop(daemon):
 
 
 def main(argv) -> int:
-    """Keep a cluster up until Ctrl-C."""
+    """Run a cluster until Ctrl-C."""
     if absent := missing_programs():
         sys.exit(f'not installed: {", ".join(absent)} (Debian: apt-get install slurm-wlm munge)')
     with loopback_slurm(Path(argv[0]).absolute()) as environment:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hand this machine's pip settings to the build of an image, for the time of the build alone.
+"""Make this machine's pip settings available to the build of an image, but not to the image.
 
     python tests/tools/pip_settings.py FOLDER
 
-writes FOLDER/pip.conf with the indexes, proxy and certificates that pip uses here, wherever they are
-set, and prints the mounts for them, one a line, as ``buildah build --volume`` takes them. Mounted, they
-are in no layer of the image. Constraints are left out: the lock file decides.
+writes FOLDER/pip.conf with the indexes, proxy and certificates that pip uses on this machine, from
+all its sources, and prints their mounts for ``buildah build --volume``, one per line. As mounts they
+are not part of any layer. Constraints are omitted: the lock file determines the versions.
 """
 
 import ast
@@ -25,17 +25,17 @@ CERTIFICATES = '/etc/pip-certificates.crt'
 
 
 def read_settings():
-    """Read what pip goes by, of all its files and of the environment."""
-    listed = subprocess.run(
+    """Read the settings of pip from all its files and the environment."""
+    lines = subprocess.run(
         [sys.executable, '-m', 'pip', 'config', 'list'], capture_output=True, text=True, check=True
-    ).stdout
-    found = {}
-    for line in listed.splitlines():
+    ).stdout.splitlines()
+    by_section = {}
+    for line in lines:
         name, value = line.split('=', 1)
         section, key = name.rsplit('.', 1)
         if section in SECTIONS and key in KEPT:
-            found[section, key] = ast.literal_eval(value)
-    ordered = sorted(found.items(), key=lambda item: SECTIONS.index(item[0][0]))
+            by_section[section, key] = ast.literal_eval(value)
+    ordered = sorted(by_section.items(), key=lambda item: SECTIONS.index(item[0][0]))
     settings = {key: value for (_, key), value in ordered}
     if bundle := os.environ.get('REQUESTS_CA_BUNDLE'):
         settings.setdefault('cert', bundle)
@@ -43,7 +43,7 @@ def read_settings():
 
 
 def local_folders(settings):
-    """List the folders of this machine that the settings name."""
+    """List the local folders in the settings."""
     for key in ('index-url', 'extra-index-url', 'find-links'):
         for word in settings.get(key, '').split():
             url = urlsplit(word)
@@ -51,8 +51,8 @@ def local_folders(settings):
             if url.scheme not in ('', 'file') or not path.is_dir():
                 continue
             # pages of an index may point to files beside its folder
-            beside = key != 'find-links' and path.parent != Path('/')
-            yield path.parent if beside else path
+            is_index = key != 'find-links' and path.parent != Path('/')
+            yield path.parent if is_index else path
 
 
 def main(folder):

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Run an image with as little as it may need: nothing can be written to but /out, /work and /tmp; no
-# network, no capabilities, no way to gain any.
+# Run an image with minimal rights: only /out, /work and /tmp are writable; no network, no capabilities
+# and no way to gain any.
 #     tests/tools/run_image.sh IMAGE USER DATA OUT WORK [argument ...]
-# USER is a number, or "-" for the user of the image. As root: out and work folder are given to that user.
+# USER is a number, or "-" for the user of the image. Run it as root: that user becomes the owner of the
+# folders OUT and WORK.
 set -euo pipefail
 root=$(dirname "$0")/../..
 source "$root/tests/tools/container_storage.sh"
@@ -20,7 +21,7 @@ options=()
 [ "$user" = - ] && user=1000
 chown -R "$user:$user" "$out" "$work"
 
-# some machines choose the kernels of OpenBLAS, which round differently
+# some machines select the kernels of OpenBLAS, which round differently
 for name in OPENBLAS_CORETYPE OPENBLAS_L2_SIZE; do
     [ -z "${!name:-}" ] || options+=(--env "$name")
 done

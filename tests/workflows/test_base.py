@@ -11,9 +11,7 @@ import pytest
 from nipype.interfaces.base import File, isdefined
 from nipype.interfaces.utility import IdentityInterface
 
-from ctpprep.inputs.dataset import InputFile
-from ctpprep.inputs.precomputed import PrecomputedMaps
-from ctpprep.inputs.series import CTPSeries
+from ctpprep.inputs.series import CTPSeries, InputFile, PrecomputedMaps
 from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows.base import init_ctpprep_wf, init_series_wf, working_gb
 

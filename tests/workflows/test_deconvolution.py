@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ctpprep.inputs.dataset import InputFile
-from ctpprep.inputs.series import CTPSeries
+from ctpprep.inputs.series import CTPSeries, InputFile
 from ctpprep.settings import MethodSettings
 from ctpprep.workflows.deconvolution import MAPS, init_deconvolution_wf
 

@@ -65,4 +65,6 @@ def test_methods_text_says_that_local_does_not_replace_global(workflow):
     'changed', [{'global_reference': 'contralateral'}, {'least_normal_share': 0.0}]
 )
 def test_methods_text_tells_of_no_replacement_that_cannot_happen(changed):
-    assert 'Where less than' not in init_normalization_wf(MethodSettings.of(**changed)).visit_desc()
+    assert (
+        'Where less than' not in init_normalization_wf(MethodSettings.of(**changed)).visit_desc()
+    )

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ctpprep.inputs.dataset import InputFile
-from ctpprep.inputs.precomputed import PrecomputedMaps
-from ctpprep.inputs.series import CTPSeries
+from ctpprep.inputs.series import CTPSeries, InputFile, PrecomputedMaps
 from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows.outputs import derivative_rows, derivatives, foreign_paths, init_writer
 

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names and folders that do not follow BIDS: what is only reported, and what is refused."""
+
+import fnmatch
+import json
+import re
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from ctpprep.exceptions import SeriesError
+from ctpprep.inputs.labels import join_labels
+from ctpprep.io.bids import NIFTI, entities, session_dir
+
+# folders that BIDS allows beside those of participants
+KNOWN_FOLDERS = ('code', 'derivatives', 'docs', 'logs', 'phenotype', 'sourcedata', 'stimuli')
+MOST_FOLDERS = 200  # limit of the search, which must be fast in any dataset
+
+
+def check_dataset(bids_dir: Path, participants: Sequence[str]) -> list[str]:
+    """Check the description and the file names of a dataset, which takes almost no time.
+
+    Parameters
+    ----------
+    bids_dir : Path
+    participants : sequence of str
+        Labels without 'sub-' of those whose folders are checked.
+
+    Returns
+    -------
+    list of str
+        Deviations from BIDS, one sentence each. None of them prevents processing.
+    """
+    deviations = []
+    description = bids_dir / 'dataset_description.json'
+    try:
+        content = json.loads(description.read_text(encoding='utf-8-sig'))
+        missing = [name for name in ('Name', 'BIDSVersion') if name not in content]
+        if missing:
+            deviations.append(f'dataset_description.json has no {" and no ".join(missing)}')
+    except FileNotFoundError:
+        deviations.append('there is no dataset_description.json')
+    except (OSError, ValueError, TypeError) as error:
+        deviations.append(f'dataset_description.json cannot be read ({error})')
+    for label in participants:
+        pattern = rf'sub-{re.escape(label)}(_[a-z]+-[a-zA-Z0-9+]+)*_[a-zA-Z0-9]+\.nii(\.gz)?'
+        names = [
+            path.name
+            for path in sorted((bids_dir / f'sub-{label}').rglob('*.nii*'))
+            if not re.fullmatch(pattern, path.name)
+        ]
+        if names:
+            deviations.append(f'sub-{label}: {join_labels(names, "")}: not a BIDS file name')
+    return deviations
+
+
+def describe_skipped(bids_dir: Path) -> str:
+    """Name the folders that contain images but are skipped, since their names lack 'sub-'.
+
+    Only the first folders and files are examined, two levels deep. Folders in `.bidsignore`,
+    folders that BIDS defines and nested datasets are left out.
+
+    Parameters
+    ----------
+    bids_dir : Path
+
+    Returns
+    -------
+    str
+        A sentence; '' if there is no such folder.
+    """
+    ignore = bids_dir / '.bidsignore'
+    lines = ignore.read_text(errors='replace').splitlines() if ignore.is_file() else []
+    patterns = [line.strip().strip('/').removesuffix('/**') for line in lines]
+    folders = (
+        path
+        for path in sorted(bids_dir.iterdir())
+        if not path.name.startswith(('sub-', '.'))
+        and path.name not in KNOWN_FOLDERS
+        and not any(fnmatch.fnmatchcase(path.name, pattern) for pattern in patterns)
+        and path.is_dir()
+    )
+    with_images = (folder for folder in islice(folders, MOST_FOLDERS) if _contains_images(folder))
+    names = list(islice((folder.name for folder in with_images), 6))
+    shown = ', '.join(names[:5]) + (' and others' if len(names) > 5 else '')
+    return f'{shown}: skipped; the folder of a participant is named sub-<label>' if names else ''
+
+
+def _contains_images(folder: Path) -> bool:
+    """Return whether the first files of a folder and its subfolders include a NIfTI file."""
+    paths = list(islice(folder.iterdir(), MOST_FOLDERS))
+    if any(path.name.startswith('sub-') and path.is_dir() for path in paths):
+        return False
+    nested = (path for parent in paths if parent.is_dir() for path in parent.glob('*'))
+    return any(path.name.endswith(NIFTI) for path in [*paths, *islice(nested, MOST_FOLDERS)])
+
+
+def check_name(prefix: str, path: Path, bids_dir: Path) -> Path:
+    """Check that name and folder of a file follow BIDS.
+
+    Parameters
+    ----------
+    prefix : str
+        Name without suffix and extension.
+    path, bids_dir : Path
+
+    Returns
+    -------
+    Path
+        Folder of its session.
+
+    Raises
+    ------
+    SeriesError
+        When the name is not a BIDS name, or is that of another folder.
+    """
+    name = path.relative_to(bids_dir)
+    if not re.fullmatch(r'sub-[a-zA-Z0-9+]+(_[a-z]+-[a-zA-Z0-9+]+)*', prefix):
+        raise SeriesError(
+            f'{name}: the file name does not follow BIDS; rename it to '
+            f'sub-<label>[_ses-<label>][_run-<index>]_{entities(path)["suffix"]}, with only '
+            'letters and digits in the labels'
+        )
+    folder = session_dir(path, bids_dir)
+    if folder not in path.parents:
+        raise SeriesError(
+            f'{name}: by its name, the file belongs in {folder.relative_to(bids_dir)}; move or '
+            'rename it'
+        )
+    return folder
+
+
+def refuse_duplicates(paths: Sequence[Path], bids_dir: Path) -> None:
+    """Raise `SeriesError` if more than one file has the same outputs."""
+    if len(paths) > 1:
+        names = ' and '.join(str(path.relative_to(bids_dir)) for path in paths)
+        raise SeriesError(
+            f'{names} would write the same outputs; remove one of them or distinguish them by '
+            'run-<index>'
+        )

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The words of the quality checks, as tables, sidecars and pages show them."""
+
+from typing import NamedTuple
+
+from ctpprep.perfusion.quality import BILATERAL, judge, worst
+
+
+class Wording(NamedTuple):
+    """How a check is worded.
+
+    Attributes
+    ----------
+    title : str
+    meaning : str
+        What is measured.
+    advice : str
+        What a reader should do when the check does not pass.
+    """
+
+    title: str
+    meaning: str
+    advice: str
+
+
+WORDING = {
+    'displacement_max': Wording(
+        'Head motion',
+        'largest mean displacement of the head, over usable frames',
+        'look at the corrected series for motion within frames',
+    ),
+    'frames_rejected': Wording(
+        'Frames rejected for motion',
+        'share of frames rejected for motion',
+        'the curves have gaps; look at the motion figure',
+    ),
+    'noise_raw': Wording(
+        'Noise of the series',
+        'noise of a voxel before denoising',
+        'low flow reads too high and lesions look ragged',
+    ),
+    'noise_denoised': Wording(
+        'Noise after denoising',
+        'noise of the denoised curves of tissue',
+        'the curve of a core, 1 to 2 HU high, drowns in noise: low flow reads too high',
+    ),
+    'contrast_to_noise': Wording(
+        'Contrast to noise',
+        'peak of the mean tissue curve over denoised noise',
+        'the maps are dominated by noise',
+    ),
+    'baseline_frames': Wording(
+        'Frames before contrast',
+        'frames before contrast arrives',
+        'the baseline is uncertain; start the scan earlier',
+    ),
+    'arrival': Wording(
+        'Arrival of contrast',
+        'arrival of contrast after the start of the scan',
+        'the bolus comes late (heart failure, or a scan started early): what is left of '
+        'the scan may be too short',
+    ),
+    'scan_after_peak': Wording(
+        'Scan after the peak of the AIF',
+        'end of the scan after the peak of the AIF',
+        'curves of slow tissue may be cut: core is then over-read, CBV and MTT read low; '
+        '60 to 70 s of scan are advised',
+    ),
+    'scan_reserve': Wording(
+        'Length of the scan for this bolus',
+        'end of the scan after arrival plus 1.6 times the width of the VOF',
+        'a bolus this wide needs a longer scan: core is over-read, CBV and MTT read low',
+    ),
+    'vof_end': Wording(
+        'VOF at the end of the scan',
+        'height of the VOF at the end of the scan, relative to its peak',
+        'the scan ends before the bolus has left: core is over-read, CBV and MTT read low',
+    ),
+    'vof_width': Wording(
+        'Width of the VOF',
+        'full width of the VOF at half of its peak, or up to the scan end',
+        'a wide bolus (low cardiac output?) makes Tmax and MTT uncertain',
+    ),
+    'aif_peak': Wording(
+        'Peak of the AIF',
+        'peak of the AIF',
+        'the bolus is weak or the artery partial-volumed: absolute CBF and CBV read high',
+    ),
+    'aif_width': Wording(
+        'Width of the AIF',
+        'full width of the AIF at half of its peak',
+        'a wide bolus (low cardiac output?) makes Tmax and MTT uncertain',
+    ),
+    'aif_area': Wording(
+        'Area of the AIF',
+        'area of the AIF over that of the VOF',
+        'the artery is partial-volumed: absolute CBF and CBV read high, relative maps do '
+        'not change',
+    ),
+    'coverage': Wording(
+        'Coverage',
+        'extent of tissue from feet to head',
+        'a lesion outside the slab is not seen',
+    ),
+    'coverage_asymmetry': Wording(
+        'Coverage: asymmetry',
+        'greatest share of the tissue of a hemisphere whose homologue lies outside of the slab',
+        'the head lies tilted: near the first and last slices read the global map',
+    ),
+    'brain_asymmetry': Wording(
+        'Brain: asymmetry',
+        'difference of the tissue of both hemispheres, as far as both are in the slab, '
+        'over their mean',
+        'one side has lost tissue or is swollen, or the midline was missed: homologues '
+        'are uncertain, look at the mirror figure',
+    ),
+    'normal_tissue': Wording(
+        'Normally perfused tissue',
+        'share of tissue within the limit of normal Tmax',
+        'little tissue is normally perfused (heart failure, carotid stenosis, a wrong '
+        'AIF?): the global reference, and with it the core, is doubtful',
+    ),
+    'healthy_side_tmax': Wording(
+        'Unaffected side: median Tmax',
+        'median Tmax of the unaffected hemisphere',
+        'all tissue is late (heart failure, carotid stenosis, an AIF from an early '
+        'artery?): hypoperfusion is over-read',
+    ),
+    'tmax_at_zero': Wording(
+        'Tissue with a Tmax of 0',
+        'share of tissue whose Tmax is 0',
+        'the AIF comes later than tissue (an artery behind a stenosis?): Tmax and '
+        'hypoperfusion read low',
+    ),
+    'reference_density': Wording(
+        'Mirrored image: CT (1) or perfusion map (0)',
+        'the mirrored image is a CT (1), or a perfusion map in its stead (0)',
+        'lesions are in the image that is registered: look at the mirror figure, and '
+        'prefer the global map',
+    ),
+    'mirror_similarity': Wording(
+        'Mirror registration: similarity',
+        'agreement of brain with its mirrored self',
+        'homologues are uncertain: read the global map',
+    ),
+    'mirror_folding': Wording(
+        'Mirror registration: folding',
+        'share of the brain in which the mirror registration folds or changes volume fivefold',
+        'homologues are uncertain: read the global map',
+    ),
+    'unassessable': Wording(
+        'Tissue without a homologue',
+        'share of tissue without a homologue to divide by',
+        'the local map is incomplete: read the global map there',
+    ),
+    'healthy_side_hypoperfusion': Wording(
+        'Unaffected side: hypoperfusion',
+        'share of the unaffected hemisphere with Tmax above the threshold',
+        'both hemispheres may be diseased: local normalization is unreliable, read the global map',
+    ),
+    'healthy_side_low_flow': Wording(
+        'Unaffected side: low flow',
+        'share of the unaffected hemisphere with global rCBF below 0.2',
+        'both hemispheres may be diseased (an old infarct?): local normalization is '
+        'unreliable, read the global map',
+    ),
+    'side_confidence': Wording(
+        'Affected side: confidence',
+        'confidence in the affected side',
+        'the hemispheres hardly differ: check the side, or use --affected-side both',
+    ),
+    'core_disagreement': Wording(
+        'Global against local core: difference',
+        'difference of global and local core',
+        'global and local core disagree: look at both maps, think of microangiopathy and '
+        'of old infarcts',
+    ),
+    'core_disagreement_share': Wording(
+        'Global against local core: relative difference',
+        'difference of global and local core over the larger one, if that has 10 mL',
+        'one map shows most of the core, the other does not: look at both',
+    ),
+    'core_hypodense': Wording(
+        'Core: hypodense tissue',
+        'hypodense tissue in the core, global or local',
+        'so low a density is no early infarct: part of the core may be an old one',
+    ),
+}
+
+
+def with_unit(figure, unit):
+    """Write a figure for a reader: fractions in percent.
+
+    Parameters
+    ----------
+    figure : float
+    unit : str
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> with_unit(0.0464, 'fraction'), with_unit(12.345, 'mL'), with_unit(0.8, 'correlation')
+    ('4.64 %', '12.3 mL', '0.8')
+    """
+    if unit == 'fraction':
+        return f'{100 * figure:.3g} %'
+    return f'{figure:.3g}' if unit in ('ratio', 'correlation') else f'{figure:.3g} {unit}'
+
+
+def describe(check, figure, status):
+    """Write one check as a sentence.
+
+    Parameters
+    ----------
+    check : Check
+    figure : float or None
+    status : str
+        Of `judge`.
+
+    Returns
+    -------
+    str
+    """
+    wording = WORDING[check.name]
+    if status == 'n/a':
+        return f'{wording.meaning}: not available'
+    limit = check.fail if status == 'fail' else check.warn
+    bound = 'at least' if check.low_is_bad else 'at most'
+    shown = f'{wording.meaning}: {with_unit(figure, check.unit)}'
+    expected = f'{bound} {with_unit(limit, check.unit)} expected'
+    return f'{shown} ({expected})' + ('' if status == 'pass' else f'; {wording.advice}')
+
+
+def tabulate_checks(figures, checks):
+    """Grade all figures as one row.
+
+    Parameters
+    ----------
+    figures : dict
+        Figure by the name of its check; checks without one are 'n/a'.
+    checks : sequence of Check
+
+    Returns
+    -------
+    dict
+        ``<check>``, ``<check>_status``, ``<check>_sentence`` for every check, and ``status``, the
+        worst of them; ``caution``, a sentence where no healthy side is left for local
+        normalization, else None.
+    """
+    row, grades, bilateral = {}, [], []
+    for check in checks:
+        figure = figures.get(check.name)
+        status = judge(check, figure)
+        grades.append(status)
+        row[check.name] = None if status == 'n/a' else float(figure)
+        row[f'{check.name}_status'] = status
+        row[f'{check.name}_sentence'] = describe(check, figure, status)
+        if check.name in BILATERAL and status in ('warn', 'fail'):
+            meaning = WORDING[check.name].meaning
+            bilateral.append(f'{meaning}: {with_unit(figure, check.unit)}')
+    caution = (
+        f'both hemispheres may be diseased ({"; ".join(bilateral)}): local normalization is '
+        'unreliable, the global map must be read'
+    )
+    return {'status': worst(grades), 'caution': caution if bilateral else None} | row
+
+
+def describe_limits(checks):
+    """Describe the columns of checks for a sidecar.
+
+    Parameters
+    ----------
+    checks : sequence of Check
+
+    Returns
+    -------
+    dict of dict
+    """
+    return {
+        check.name: {
+            'LongName': WORDING[check.name].title,
+            'Description': WORDING[check.name].meaning,
+            'Units': check.unit,
+            'Warn': check.warn,
+            'Fail': check.fail,
+            'LowIsBad': check.low_is_bad,
+        }
+        for check in checks
+    }

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flow, volume and delay of the tissue, with microangiopathy and infarcts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ctpprep.phantom.anatomy import load_template
+from ctpprep.phantom.fields import (
+    ORIGIN,
+    SPACING,
+    Fields,
+    draw_smooth_field,
+    smooth_step,
+    stack_fields,
+    symmetrize,
+)
+from ctpprep.phantom.geometry import Grid, Shape
+from ctpprep.phantom.settings import LESIONS_ML, PhantomSettings
+
+# Normal values: CBF mL/100 g/min, CBV mL/100 g, delay s, baseline HU. The variation drawn below
+# stays within the range published for the tissue.
+GREY = {'cbf': 60.0, 'cbv': 4.0, 'delay': 1.0, 'hu': 37.0}
+WHITE = {'cbf': 24.0, 'cbv': 2.15, 'delay': 1.75, 'hu': 29.0}
+MICROANGIOPATHY = {'cbf': 11.0, 'cbv': 1.4, 'delay': 3.25, 'hu': 25.5}
+
+
+def draw_variation(rng: np.random.Generator) -> Fields:
+    """Draw smooth spatial variation (SD 1): ``flow, volume, delay, damage, bone``.
+
+    ``damage`` is symmetric: it extends microangiopathy further from the ventricles.
+    """
+    names, widths = ('flow', 'volume', 'delay', 'damage', 'bone'), (14, 14, 20, 10, 24)
+    fields = {n: draw_smooth_field(rng, w) for n, w in zip(names, widths, strict=True)}
+    even = symmetrize(fields['damage'])
+    fields['damage'] = even / even.std()
+    return stack_fields(ORIGIN, SPACING, **fields)
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """Level functions of core and whole lesion, and the levels that yield the volumes."""
+
+    sign: int  # of template x: -1 left, 1 right
+    ragged: Fields
+    core_level: float = np.nan
+    whole_level: float = np.nan
+
+    def levels(self, points: np.ndarray) -> list[np.ndarray]:
+        """Evaluate the level functions of core and whole lesion; inf outside the territory."""
+        ragged = 0.1 * self.ragged(points)['edge']
+        # The MCA territory ends before the midline (ACA, corpus callosum).
+        territory = self.sign * points[0] > 10
+        return [
+            np.where(territory, self._ellipsoid(points, *ellipsoid) + ragged, np.inf)
+            for ellipsoid in (((36, 0, 14), (20, 30, 22)), ((42, -8, 18), (26, 46, 34)))
+        ]
+
+    def depths(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the depths inside core and whole lesion; -inf outside the territory."""
+        core, whole = self.levels(points)
+        return self.core_level - core, self.whole_level - whole
+
+    def _ellipsoid(self, points: np.ndarray, centre: ArrayLike, axes: ArrayLike) -> np.ndarray:
+        """Return the distance from the centre in units of the axes."""
+        centre = np.multiply(centre, (self.sign, 1, 1))
+        scaled = (points - centre[:, None]) / np.array(axes, float)[:, None]
+        return np.sqrt((scaled**2).sum(axis=0))
+
+
+def draw_lesions(
+    settings: PhantomSettings, rng: np.random.Generator, grid: Grid, shape: Shape
+) -> list[Lesion]:
+    """Draw the lesions, none or one for each affected side."""
+    if not settings.lesion_signs:
+        return []
+    points = shape.to_template(grid.centres())
+    tissue_ml = load_template().matter(points)['tissue'] * np.prod(grid.voxel) / 1000
+    return [_draw_lesion(sign, settings, rng, points, tissue_ml) for sign in settings.lesion_signs]
+
+
+def _draw_lesion(
+    sign: int,
+    settings: PhantomSettings,
+    rng: np.random.Generator,
+    points: np.ndarray,
+    tissue_ml: np.ndarray,
+) -> Lesion:
+    """Grow core and penumbra until each contains its volume of tissue inside the slab."""
+    ragged = stack_fields(ORIGIN, SPACING, edge=draw_smooth_field(rng, 9.0))
+    lesion = Lesion(sign, ragged)
+    core_ml, penumbra_ml = LESIONS_ML[settings.lesion]
+    core, whole = lesion.levels(points)
+    core_level = _level_for_volume(core, tissue_ml, core_ml)
+    whole = np.where(core < core_level, -1.0, whole)
+    whole_level = _level_for_volume(whole, tissue_ml, core_ml + penumbra_ml)
+    return replace(lesion, core_level=core_level, whole_level=whole_level)
+
+
+def _level_for_volume(level: np.ndarray, volumes_ml: np.ndarray, target_ml: float) -> float:
+    """Find the level below which the volumes add up to the target."""
+    inside = np.flatnonzero(np.isfinite(level))
+    order = inside[np.argsort(level[inside])]
+    last = int(np.searchsorted(np.cumsum(volumes_ml[order]), target_ml))
+    return float(level[order[min(last, len(order) - 1)]])
+
+
+def perfuse(
+    points: np.ndarray,
+    white: np.ndarray,
+    ventricle: np.ndarray,
+    variation: Mapping[str, np.ndarray],
+    settings: PhantomSettings,
+    lesions: Sequence[Lesion],
+) -> dict[str, np.ndarray]:
+    """Assign flow, volume, delay and density to brain tissue.
+
+    Parameters
+    ----------
+    points : (3, N) array
+        Template mm.
+    white, ventricle : (N,) array
+        White-matter fraction; distance to the lateral ventricles, mm.
+    variation : dict of (N,) arrays
+        The fields of :func:`draw_variation` at these points.
+
+    Returns
+    -------
+    dict of (N,) arrays
+        cbf (mL/100 g/min), cbv (mL/100 g), delay (s), hu; core, penumbra, microangiopathy
+        (bool).
+    """
+    damage = np.zeros_like(white)
+    if settings.microangiopathy:
+        damage = _grade_damage(points, white, ventricle, variation['damage'])
+    values: dict[str, np.ndarray] = {}
+    for name in GREY:
+        normal = GREY[name] + white * (WHITE[name] - GREY[name])
+        values[name] = normal + damage * (MICROANGIOPATHY[name] - normal)
+    flow = 1 + 0.08 * np.clip(variation['flow'], -2, 2)
+    values['cbf'] *= flow
+    # CBV follows CBF in part, so that MTT varies less than either.
+    values['cbv'] *= 0.5 + 0.5 * flow + 0.03 * np.clip(variation['volume'], -1.5, 1.5)
+    values['delay'] += 0.22 * np.clip(variation['delay'], -2, 2)
+    values['microangiopathy'] = damage > 0.5
+    return values | _injure(points, values, lesions)
+
+
+def _grade_damage(
+    points: np.ndarray, white: np.ndarray, ventricle: np.ndarray, variation: np.ndarray
+) -> np.ndarray:
+    """Grade microangiopathy of the white matter from 0 to 1; symmetric."""
+    reach = 13 + 3.5 * np.clip(variation, -2, 2)
+    near = smooth_step(reach - ventricle, -1.0, 1.0)
+    # Corpus callosum and temporal white matter are spared.
+    spared = smooth_step(np.abs(points[0]), 7, 10) * smooth_step(points[2], 2, 8)
+    return near * spared * smooth_step(white, 0.5, 0.8)
+
+
+def _injure(
+    points: np.ndarray, values: Mapping[str, np.ndarray], lesions: Sequence[Lesion]
+) -> dict[str, np.ndarray]:
+    """Reduce flow and delay arrival in penumbra and core; return the changed quantities."""
+    n = points.shape[1]
+    if not lesions:
+        return {'core': np.zeros(n, bool), 'penumbra': np.zeros(n, bool)}
+    # Territories do not overlap: in each, the depth of the other lesion is -inf.
+    core_depth, rim_depth = np.max([lesion.depths(points) for lesion in lesions], axis=0)
+    core = core_depth > 0
+    penumbra = ~core & (rim_depth > 0)
+    # Severity in penumbra: 0 at the rim, 1 at the core; in core: 0 at its border, 1 deep inside.
+    to_core = np.where(np.isfinite(core_depth), -core_depth, 1.0)
+    grade = np.where(penumbra, rim_depth / np.maximum(rim_depth + to_core, 1e-6), 0)
+    depth = np.clip(core_depth / 0.5, 0, 1)
+    changed: dict[str, np.ndarray] = {}
+    for name, rim, edge, border, deep in (
+        ('cbf', 0.60, 0.40, 0.20, 0.05), ('cbv', 1.15, 0.90, 0.40, 0.20),
+    ):  # fmt: skip
+        factor = np.where(penumbra, rim + (edge - rim) * grade, 1.0)
+        changed[name] = values[name] * np.where(core, border + (deep - border) * depth, factor)
+    late = np.where(penumbra, 4 + 3 * grade, 0) + np.where(core, 7 + 2 * depth, 0)
+    changed['delay'] = values['delay'] + late
+    changed['hu'] = values['hu'] - np.where(core, 2 + 3 * depth, 0)
+    return changed | {'core': core, 'penumbra': penumbra}

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The front door: arrays in, maps and lesions out, without nipype."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import ctpprep
+from ctpprep import MethodSettings, compute_maps
+from ctpprep.perfusion import custom
+from ctpprep.phantom import PhantomSettings, make_phantom
+
+
+def test_the_science_loads_neither_nipype_nor_ants():
+    code = 'import sys, ctpprep.perfusion; print(*sys.modules)'
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    loaded = {name.partition('.')[0] for name in run.stdout.split()}
+    assert not loaded & {'nipype', 'ants', 'nibabel', 'pandas', 'niworkflows'}
+
+
+def test_public_names_can_be_reached_from_the_package():
+    assert ctpprep.perfusion.estimate_maps is ctpprep.perfusion.estimation.estimate_maps
+    with pytest.raises(AttributeError, match='no attribute'):
+        _ = ctpprep.compute_map
+
+
+@pytest.fixture(scope='module')
+def head():
+    return make_phantom(
+        PhantomSettings(
+            seed=7, matrix=48, voxel_size_mm=(4.5, 4.5, 8.0), n_slices=6, n_frames=18,
+            frame_interval=2.0, motion_mm=0.0, lesion='large', lesion_side='right',
+            orientation='RAS',
+        )
+    )  # fmt: skip
+
+
+class Flip:
+    """A registration for symmetric heads: the counterpart is the flipped voxel."""
+
+    def apply_matrix(self, array, affine, matrix, outside):
+        return array
+
+    def register(self, fixed, moving, start, matrix):
+        return {'mirror_to_reference': 'identity', 'reference_to_mirror': 'identity'}
+
+    def apply(self, array, affine, transform, outside=0.0):
+        return np.asarray(array, dtype=np.float32)
+
+
+def compute(head, **options):
+    settings = MethodSettings.of(motion_correction=False, mirror_least_similarity=-1.0)
+    return compute_maps(
+        head.ctp, head.frame_times, head.settings.voxel_size_mm, settings, head.affine,
+        registration=Flip(), **options,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def result(head):
+    return compute(head)
+
+
+def test_one_call_finds_the_lesion_on_its_side(head, result):
+    assert result.relative.measured['affected_side'] == 'right'
+    planted = head.truth['hypoperfusion'] > 0
+    overlap = result.lesions.masks['hypoperfusion'] & planted
+    assert overlap.sum() > 0.5 * planted.sum()
+
+
+def test_times_by_slice_equal_times_by_frame_of_a_series_without_delays(head, result):
+    times = np.tile(head.frame_times, (head.ctp.shape[2], 1))
+    settings = MethodSettings.of(motion_correction=False, mirror_least_similarity=-1.0)
+    again = compute_maps(
+        head.ctp, times, head.settings.voxel_size_mm, settings, head.affine, registration=Flip()
+    )
+    np.testing.assert_array_equal(again.maps.cbf, result.maps.cbf)
+
+
+def test_a_supplied_aif_replaces_the_one_that_is_found(head):
+    aif = ctpprep.perfusion.SuppliedCurves(head.times_fine, head.aif, None, 'true AIF')
+    supplied = compute(head, aif=aif)
+    assert not supplied.vessels.aif_mask.any()
+    np.testing.assert_allclose(supplied.vessels.aif.max(), head.aif.max(), rtol=0.2)
+
+
+def test_a_function_replaces_the_deconvolution(head, result):
+    def deconvolve(curves, times, aif_times, aif):
+        return custom.Peaks(np.full(len(curves), 0.01), np.full(len(curves), 2.0))
+
+    replaced = compute(head, deconvolve=deconvolve)
+    tissue = replaced.masks.tissue
+    np.testing.assert_array_equal(replaced.maps.tmax[tissue], 2.0)
+    np.testing.assert_array_equal(replaced.maps.ttp, result.maps.ttp)
+    assert replaced.maps.cbf_noise is None
+    assert replaced.maps.measured['lambda_rel'] is None
+
+
+def test_a_function_replaces_the_denoising(head, result):
+    replaced = compute(head, denoise=lambda curves, *_: 2 * curves)
+    tissue = replaced.masks.tissue
+    assert np.median(replaced.maps.noise[tissue]) > np.median(result.maps.noise[tissue])
+    assert replaced.maps.cbf_noise is None
