@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the interfaces share: the digest of the code, settings by stage, optional inputs."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from nipype.pipeline.engine import Node
 
 import ctpprep
 from ctpprep.interfaces import base
+from ctpprep.interfaces.deconvolution import Deconvolve
 from ctpprep.interfaces.normalization import MirrorImage, NormalizeGlobal
+from ctpprep.interfaces.preprocessing import CorrectMotion, EstimateMotion
 from ctpprep.settings import MethodSettings
 
 
@@ -76,6 +79,18 @@ def test_digest_does_not_depend_on_the_place_of_the_package(package, monkeypatch
     assert base.package_digest() == before
 
 
+def test_digest_covers_all_that_the_digested_files_import():
+    root, imported = Path(ctpprep.__file__).parent, set()
+    for path in root.rglob('*.py'):
+        if path.relative_to(root).parts[0].removesuffix('.py') in base.COMPUTING:
+            lines = re.findall(
+                r'^ *(?:from|import) ctpprep(?:\.| import )(\w+)', path.read_text(), re.M
+            )
+            imported |= set(lines)
+    assert 'perfusion' in imported
+    assert imported <= set(base.COMPUTING)
+
+
 def test_node_hash_changes_with_the_code(package, reference):
     _, before = MirrorImage(reference=reference).inputs.get_hashval()
     assert MirrorImage(reference=reference).inputs.get_hashval()[1] == before
@@ -110,6 +125,12 @@ def test_node_hash_changes_with_a_setting():
         for limit in (4.0, 5.0)
     )
     assert one.inputs.get_hashval()[1] != other.inputs.get_hashval()[1]
+
+
+@pytest.mark.parametrize('interface', [EstimateMotion, CorrectMotion, Deconvolve])
+def test_node_hash_does_not_depend_on_the_number_of_threads(interface):
+    one, four = (interface(num_threads=threads).inputs.get_hashval()[1] for threads in (1, 4))
+    assert one == four
 
 
 def test_settings_of_other_stages_are_the_defaults():
