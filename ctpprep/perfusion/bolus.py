@@ -87,9 +87,9 @@ def find_arrival(curve, times):
     noise = max(np.std(np.diff(curve[: max(3, peak // 2)])) / np.sqrt(2), 0.1)
     if peak < 2 or height < max(10.0, 6 * noise):
         raise BolusError(
-            f'bolus: no contrast bolus found: the vessels rise by {height:.0f} HU at frame {peak}, '
-            f'need a rise of at least {max(10.0, 6 * noise):.0f} HU after two frames without '
-            'contrast; check the injection and the start of the scan'
+            f'no contrast bolus: the vessels rise by {height:.0f} HU at frame {peak}, need a rise of at '
+            f'least {max(10.0, 6 * noise):.0f} HU after two frames without contrast; check the '
+            'injection and the start of the scan'
         )
     level = floor.mean() + max(ARRIVAL_SHARE * height, 2.5 * noise)
     rising = peak - int(np.argmax(before[::-1] < level))
@@ -99,8 +99,8 @@ def find_arrival(curve, times):
     n_baseline = rising + 1 if share > 0.5 else rising
     if n_baseline < 1:
         raise BolusError(
-            'bolus: the first frame already contains contrast, need at least one frame before its '
-            'arrival; the scan started too late'
+            'no baseline: the first frame already contains contrast, need at least one frame before '
+            'it arrives; check the start of the scan'
         )
     return n_baseline, float(arrival)
 
@@ -125,8 +125,8 @@ def baseline(ctp, n_baseline, weights):
     use = np.flatnonzero(np.asarray(weights)[:n_baseline] > 0)
     if use.size == 0:
         raise BolusError(
-            f'bolus: all of the first {n_baseline} frames were rejected for motion, need at least one '
-            'before contrast arrives; check the series, or lower --motion-reject-similarity'
+            f'no baseline: all of the first {n_baseline} frames were rejected for motion, need at least '
+            'one before contrast arrives; check the series, or lower --motion-reject-similarity'
         )
     frames = np.stack([ctp[..., frame] for frame in use], axis=-1).astype(np.float32)
     seen = np.isfinite(frames)

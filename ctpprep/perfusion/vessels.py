@@ -211,7 +211,7 @@ def find_aif(curves, smooth, times, pattern, tissue_peak, noise, *, aif_voxels):
     like = (features.peak > least) & falls & ~step_like(smooth)
     if like.sum() < 3:
         raise VesselError(
-            f'AIF: no artery-like curve: {like.sum()} voxels rise by more than {least:.0f} HU and '
+            f'no artery-like curve for the AIF: {like.sum()} voxels rise by more than {least:.0f} HU and '
             'fall again within the scan, need at least 3; check the bolus, or supply an AIF '
             '(--aif-file)'
         )
@@ -265,7 +265,7 @@ def find_vof(curves, smooth, times, pattern, aif, *, aif_voxels):
     like = after & large & ~step_like(smooth)
     if like.sum() < 3:
         raise VesselError(
-            f'VOF: no vein-like curve: {like.sum()} voxels fill after the artery with at least a '
+            f'no vein-like curve for the VOF: {like.sum()} voxels fill after the artery with at least a '
             'third of its area, need at least 3; check that the scan covers the bolus, or supply an '
             'AIF (--aif-file)'
         )

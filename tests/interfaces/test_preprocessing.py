@@ -407,7 +407,7 @@ def test_a_series_without_contrast_is_refused(toy_head):
         write(ctp[..., [0, 1, 2] * 4], affine), no_delay(2.0 * np.arange(12), 6)
     )  # fmt: skip
     corrected = correct(working.ctp_working, working.sample_times)
-    with pytest.raises(BolusError, match='no bolus is seen'):
+    with pytest.raises(BolusError, match='no contrast bolus'):
         make_masks(corrected, working.sample_times)
 
 
@@ -476,7 +476,7 @@ def test_a_supplied_brain_mask_of_another_space_is_refused_by_name(toy_head):
     away = affine.copy()
     away[0, 3] += 500
     path = write(np.ones(ctp.shape[:3], np.uint8), away, name='mask.nii.gz')
-    with pytest.raises(PerfusionError, match=r'mask.nii.gz: 0% of its voxels lie on the head'):
+    with pytest.raises(PerfusionError, match=r'mask.nii.gz: 0% of its voxels are on the head'):
         make_masks(corrected, working.sample_times, supplied_brain_mask=path)
 
 
