@@ -130,10 +130,10 @@ def test_each_failure_is_one_plain_sentence(site):
 
 
 def test_absent_contrast_is_named_as_the_reason(site):
-    assert 'sub-03  failed  no bolus is seen' in site.run.stdout
+    assert 'sub-03  failed  no contrast bolus' in site.run.stdout
 
 
-@pytest.mark.parametrize('reason', ['02: the file is truncated', '03: no bolus is seen'])
+@pytest.mark.parametrize('reason', ['02: the file is truncated', '03: no contrast bolus'])
 def test_report_of_a_failed_participant_names_the_reason(site, reason):
     label, _, sentence = reason.partition(': ')
     assert sentence in (site.out / f'sub-{label}.html').read_text()
@@ -1017,7 +1017,7 @@ def test_reports_alone_are_those_of_the_run_and_link_figures_to_nodes(site):
     files = {path: path.stat().st_mtime_ns for path in site.out.glob('sub-*/**/*')}
     again = call(site.folder, 'first', '--reports-only', '--core-rcbf', '0.2')
     assert again.returncode == 1, again.stderr  # as in the run, two of three series have failed
-    assert 'sub-03  failed  no bolus is seen' in again.stdout
+    assert 'sub-03  failed  no contrast bolus' in again.stdout
     assert re.sub('written [^<]+', '', page.read_text()) == before
     assert files == {path: path.stat().st_mtime_ns for path in site.out.glob('sub-*/**/*')}
     for name in ('quality.plot_series', 'deconvolution.deconvolve', 'preprocessing.make_masks'):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The science: arrays in, maps out.
 
-`compute_maps` runs the whole chain with defaults. Its steps: `estimate_motion`, `correct_motion`,
-`make_masks`, `find_vessels`, `estimate_maps`, `find_mirror`, `normalize`, `segment`. All take a
-`MethodSettings`. Arrays are canonical: first axis left to right, second back to front, third feet
-to head, time last.
+`compute_maps` runs the whole chain with default settings. Its steps are `estimate_motion`,
+`correct_motion`, `make_masks`, `find_vessels`, `estimate_maps`, `find_mirror`, `normalize` and
+`segment`. All take a `MethodSettings`. Arrays are canonical: the first axis runs from left to
+right, the second from back to front, the third from feet to head, and time is last.
 """
 
 from ctpprep.perfusion.chain import (

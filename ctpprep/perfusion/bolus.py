@@ -1,29 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bolus: when contrast arrives, the baseline before it, and the enhancement above it."""
+"""The bolus: arrival of contrast, baseline before it, and enhancement above baseline."""
 
 import numpy as np
 from scipy import ndimage
 
 from ctpprep.exceptions import BolusError
 
-# the strongest-enhancing share of voxels stands for the arteries and veins
+# the fraction of voxels that enhance most represents arteries and veins
 VESSEL_SHARE = 0.01
-# a vessel is filled at this share of its peak; the earliest share of the vessels are arteries
+# a vessel is filled at this fraction of its peak; this fraction of vessels, the earliest, are arteries
 FILLED_SHARE = 0.3
 EARLY_SHARE = 0.15
-# contrast has arrived when the arteries reach this share of their peak
+# contrast has arrived when the arteries reach this fraction of their peak
 ARRIVAL_SHARE = 0.08
 
 
 def first_pass(ctp, mask, weights):
-    """Average the curves of the arteries: of the voxels that enhance most, the earliest.
+    """Average the curves of the arteries: the earliest of the voxels that enhance most.
 
     Parameters
     ----------
     ctp : (X, Y, Z, T) array
         Corrected series, HU.
     mask : (X, Y, Z) array of bool
-        Where to look: inside the skull.
+        Voxels to search: inside the skull.
     weights : (T,) array
         0 for rejected frames.
 
@@ -34,14 +34,14 @@ def first_pass(ctp, mask, weights):
     """
     curves = np.asarray(ctp[mask], dtype=np.float32)
     good = np.asarray(weights) > 0
-    # three-frame means: a single noisy frame must not elect a voxel
+    # three-frame means, so that a single noisy frame does not select a voxel
     smooth = ndimage.uniform_filter1d(curves[:, good], 3, axis=-1, mode='nearest')
     third = max(1, smooth.shape[1] // 3)
     start, end = (np.median(part, axis=-1) for part in (smooth[:, :third], smooth[:, -third:]))
-    # contrast comes and goes; bone that motion brings in stays
+    # contrast washes out again; bone that motion moves into the voxel remains
     rise = smooth.max(axis=-1) - np.maximum(start, end)
     chosen = np.flatnonzero(rise >= np.quantile(rise, 1 - VESSEL_SHARE))
-    # veins enhance most but late: the baseline ends where the first artery fills
+    # veins enhance most, but late: the baseline ends when the first artery fills
     filled = smooth[chosen] > (start + FILLED_SHARE * rise)[chosen, None]
     onset = np.argmax(filled, axis=1)
     curve = curves[chosen[onset <= np.quantile(onset, EARLY_SHARE)]].mean(axis=0)
@@ -64,12 +64,12 @@ def find_arrival(curve, times):
     n_baseline : int
         Number of frames before arrival.
     arrival : float
-        Arrival time, s: where the upslope leaves the baseline.
+        Arrival time, s: start of the upslope.
 
     Raises
     ------
     BolusError
-        If the curve does not rise out of its noise, or rises before the second frame.
+        If the curve does not rise above its noise, or rises before the second frame.
 
     Examples
     --------
@@ -81,24 +81,26 @@ def find_arrival(curve, times):
     times = np.asarray(times, dtype=float)
     peak = int(np.argmax(curve))
     before = curve[: peak + 1]
-    # the lowest third before the peak is baseline for certain
+    # the lowest third of the frames before the peak is certainly baseline
     floor = np.sort(before)[: max(2, len(before) // 3)]
     height = curve[peak] - floor.mean()
     noise = max(np.std(np.diff(curve[: max(3, peak // 2)])) / np.sqrt(2), 0.1)
     if peak < 2 or height < max(10.0, 6 * noise):
         raise BolusError(
-            f'no bolus is seen: the vessels rise by {height:.0f} HU at frame {peak}, needed is a '
-            f'rise of at least {max(10.0, 6 * noise):.0f} HU after two frames without contrast'
+            f'no contrast bolus: the vessels rise by {height:.0f} HU at frame {peak}, need a rise of at '
+            f'least {max(10.0, 6 * noise):.0f} HU after two frames without contrast; check the '
+            'injection and the start of the scan'
         )
     level = floor.mean() + max(ARRIVAL_SHARE * height, 2.5 * noise)
     rising = peak - int(np.argmax(before[::-1] < level))
     share = (level - curve[rising]) / (curve[rising + 1] - curve[rising])
     arrival = times[rising] + share * (times[rising + 1] - times[rising])
-    # the frame just below the level may already hold the first contrast
+    # the frame just below the level may already contain contrast
     n_baseline = rising + 1 if share > 0.5 else rising
     if n_baseline < 1:
         raise BolusError(
-            'the first frame already holds contrast: at least one frame before arrival is needed'
+            'no baseline: the first frame already contains contrast, need at least one frame before '
+            'it arrives; check the start of the scan'
         )
     return n_baseline, float(arrival)
 
@@ -118,11 +120,14 @@ def baseline(ctp, n_baseline, weights):
     Returns
     -------
     (...) array
-        Baseline, HU; NaN where no baseline frame saw the voxel.
+        Baseline, HU; NaN where the voxel is missing in all baseline frames.
     """
     use = np.flatnonzero(np.asarray(weights)[:n_baseline] > 0)
     if use.size == 0:
-        raise BolusError('every frame before the arrival of contrast was rejected for motion')
+        raise BolusError(
+            f'no baseline: all of the first {n_baseline} frames were rejected for motion, need at least '
+            'one before contrast arrives; check the series, or lower --motion-reject-similarity'
+        )
     frames = np.stack([ctp[..., frame] for frame in use], axis=-1).astype(np.float32)
     seen = np.isfinite(frames)
     count = seen.sum(axis=-1)
@@ -131,7 +136,7 @@ def baseline(ctp, n_baseline, weights):
 
 
 def enhancement(ctp, mask, n_baseline, weights):
-    """Return the curves of a mask above their own baseline.
+    """Return the enhancement curves of the voxels of a mask.
 
     Parameters
     ----------
@@ -153,7 +158,7 @@ def enhancement(ctp, mask, n_baseline, weights):
 
 
 def find_missing(ctp, weights):
-    """Find voxels that left the field of view in usable frames.
+    """Count the usable frames in which each voxel is outside the field of view.
 
     Parameters
     ----------
@@ -174,7 +179,7 @@ def find_missing(ctp, weights):
 
 
 def peak_enhancement(ctp, baseline_hu, mask, weights):
-    """Find the greatest enhancement of each voxel over means of three frames.
+    """Compute the peak enhancement of each voxel, as a mean of three frames.
 
     Parameters
     ----------
@@ -183,7 +188,7 @@ def peak_enhancement(ctp, baseline_hu, mask, weights):
     baseline_hu : (X, Y, Z) array
         HU.
     mask : (X, Y, Z) array of bool
-        Where it is wanted.
+        Voxels to compute.
     weights : (T,) array
         0 for rejected frames.
 
@@ -193,7 +198,7 @@ def peak_enhancement(ctp, baseline_hu, mask, weights):
         HU; 0 outside the mask.
     """
     curves = ctp[mask][:, np.asarray(weights) > 0]
-    # a missing frame shows no enhancement
+    # missing frames are set to the baseline
     curves = np.where(np.isfinite(curves), curves, baseline_hu[mask][:, None])
     smooth = ndimage.uniform_filter1d(curves, 3, axis=-1, mode='nearest')
     peak = np.zeros(mask.shape, dtype=np.float32)

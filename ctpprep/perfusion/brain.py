@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masks on an open slab: head, brain, vessels, CSF and tissue.
+"""Masks of head, brain, vessels, CSF and tissue in a slab.
 
-The slab ends at top and bottom, so the skull is closed only within slices. The brain is what lies
-inside the ring of bone, with sulci and ventricles, without the outer rim of CSF.
+The slab is open at top and bottom, so the skull is closed only within slices. The brain is the
+region inside the ring of bone, including sulci and ventricles, without the outer rim of CSF.
 """
 
 import numpy as np
@@ -11,23 +11,23 @@ from scipy import ndimage
 from ctpprep.exceptions import PerfusionError
 from ctpprep.perfusion.denoising import smooth_within, smoothing_weight
 
-# densities of brain, CSF and enhancing vessels at the time average, HU
+# densities of brain, CSF and enhancing vessels in the time average, HU
 SOFT_HU = (-15.0, 110.0)
-# a brain smaller than this share of the head is a failed mask
+# a brain mask smaller than this fraction of the head has failed
 LEAST_SHARE = 0.15
-# brain is less dense than this; of a series without its rescale intercept it is denser by UNSCALED_HU
+# density of brain is at most the first; without the rescale intercept it is higher by the second
 BRAIN_HU, UNSCALED_HU = 80.0, 1024.0
-# shares of the image: a head holds more of brain, and bone less of such a narrow range
+# fractions of the image: least with the density of brain, most with that density unscaled
 LEAST_BRAIN, MOST_SHIFTED = 0.01, 0.05
 # density of CSF, and of voxels that are nearly all tissue, HU
 CSF_HU, MOSTLY_TISSUE_HU = 5.0, 24.0
-# tissue around a voxel is no lighter or denser than this, HU, whatever the beam hardening
+# limits of the density of the surrounding tissue, HU, against beam hardening
 TISSUE_HU = (26.0, 33.0)
-# lower density than that of the tissue around by this much is still tissue: white beside grey matter
+# tissue may be less dense than its surroundings by this much: white matter next to grey matter
 LIGHTER_HU = 2.0
-# sigma of "around", mm
+# sigma of the surroundings, mm
 AROUND_MM = 5.0
-# a voxel with less tissue is not corrected further: noise would grow without bound
+# least tissue fraction: dividing by less would amplify noise without bound
 LEAST_TISSUE = 0.5
 # a voxel and its four neighbours in the slice
 IN_PLANE = ndimage.generate_binary_structure(3, 1) & (np.arange(3) == 1)
@@ -61,7 +61,7 @@ def distance_in_plane(mask, voxel_size_mm):
     Returns
     -------
     (X, Y, Z) array
-        mm; 0 outside. The edge of the image is no border.
+        mm; 0 outside the mask. The edge of the image is not a border.
     """
     distance = np.zeros(mask.shape)
     for z in range(mask.shape[2]):
@@ -86,7 +86,7 @@ def fill_in_plane(mask):
 
 
 def check_density(volume):
-    """Refuse what cannot be a head in HU, before something else is blamed.
+    """Check that a volume can be a CT of a head in HU.
 
     Parameters
     ----------
@@ -96,27 +96,28 @@ def check_density(volume):
     Raises
     ------
     PerfusionError
-        If all voxels are the same, none is as dense as brain, or many are as dense as brain whose
-        rescale intercept is missing.
+        If all voxels are equal, if hardly any has the density of brain, or if many have that density
+        without the rescale intercept.
     """
     low, high = float(volume.min()), float(volume.max())
     if low == high:
         raise PerfusionError(
-            f'density: every voxel is {low:g} HU; a CT of a head, with air, brain and bone, is needed'
+            f'density: every voxel is {low:g} HU, need a CT of a head with air, brain and bone; '
+            'check the file'
         )
     brain = np.mean((volume > 0) & (volume < BRAIN_HU))
     shifted = np.mean((volume > UNSCALED_HU) & (volume < UNSCALED_HU + BRAIN_HU))
     if brain < LEAST_BRAIN or shifted > MOST_SHIFTED:
         raise PerfusionError(
-            f'density: {brain:.1%} of the voxels lie between 0 and {BRAIN_HU:g} HU as brain does, and '
-            f'{shifted:.1%} between {UNSCALED_HU:g} and {UNSCALED_HU + BRAIN_HU:g} HU; at least '
-            f'{LEAST_BRAIN:.0%} and at most {MOST_SHIFTED:.0%} are needed; are these HU, with the '
-            'rescale intercept applied?'
+            f'density: {brain:.1%} of the voxels are between 0 and {BRAIN_HU:g} HU, like brain, need '
+            f'at least {LEAST_BRAIN:.0%}; {shifted:.1%} are between {UNSCALED_HU:g} and '
+            f'{UNSCALED_HU + BRAIN_HU:g} HU, need at most {MOST_SHIFTED:.0%}; check that the values '
+            'are HU, with the rescale intercept applied'
         )
 
 
 def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):
-    """Find what lies inside the ring of bone.
+    """Find the region inside the ring of bone.
 
     Parameters
     ----------
@@ -126,7 +127,7 @@ def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):
     bone_hu : float
         Density above which a voxel is bone, HU.
     neck_mm : float
-        Openings of the skull narrower than twice this are closed.
+        Openings of the skull narrower than twice this distance are closed.
 
     Returns
     -------
@@ -135,7 +136,7 @@ def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):
     Raises
     ------
     PerfusionError
-        If no large soft region lies within bone.
+        If there is no large region of soft tissue within bone.
     """
     sigma = [1.0 / voxel_size_mm[0], 1.0 / voxel_size_mm[1], 0]
     smooth = ndimage.gaussian_filter(baseline, sigma)
@@ -143,7 +144,7 @@ def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):
     bone = smooth > bone_hu
     soft = head & ~bone & (smooth > SOFT_HU[0])
     deep = largest(distance_in_plane(soft, voxel_size_mm) > neck_mm)
-    # back to the bone, but not through the openings that the erosion closed
+    # grow back to the bone, but not through the openings that the erosion closed
     reach = _distance_outside(deep, voxel_size_mm) <= neck_mm
     inside = fill_in_plane(soft & reach)
     if inside.sum() < LEAST_SHARE * max(head.sum(), 1):
@@ -155,7 +156,7 @@ def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):
 
 
 def _distance_outside(mask, voxel_size_mm):
-    """Return each voxel's in-plane distance to a mask, mm; infinite in slices without it."""
+    """Return each voxel's in-plane distance to a mask, mm; infinite in slices without mask."""
     distance = np.full(mask.shape, np.inf)
     for z in np.flatnonzero(mask.any(axis=(0, 1))):
         distance[..., z] = ndimage.distance_transform_edt(~mask[..., z], voxel_size_mm[:2])
@@ -163,38 +164,38 @@ def _distance_outside(mask, voxel_size_mm):
 
 
 def brain_masks(average, baseline, voxel_size_mm, *, bone_hu, csf_hu, sulcus_mm=5.0):
-    """Find the brain, with sulci and ventricles, without the outer rim of CSF.
+    """Find the brain, including sulci and ventricles, without the outer rim of CSF.
 
     Parameters
     ----------
     average : (X, Y, Z) array
-        Time average of the corrected series, HU: less noise than one frame, and tissue stands out
-        from CSF by its enhancement.
+        Time average of the corrected series, HU: less noisy than a single frame, and with more
+        contrast between tissue and CSF, since tissue enhances.
     baseline : (X, Y, Z) array
         Reference image without contrast, HU.
     voxel_size_mm : (3,) sequence of float
     bone_hu, csf_hu : float
         HU.
     sulcus_mm : float
-        Sulci narrower than twice this belong to the brain.
+        Sulci narrower than twice this distance belong to the brain.
 
     Returns
     -------
     brain_mask, inside : (X, Y, Z) arrays of bool
-        The brain, and all that lies inside the skull.
+        The brain, and the region inside the skull.
     """
     inside = inside_skull(baseline, voxel_size_mm, bone_hu)
     sigma = [0.8 / voxel_size_mm[0], 0.8 / voxel_size_mm[1], 0]
     smooth = ndimage.gaussian_filter(average, sigma)
     parenchyma = inside & (smooth > csf_hu) & (smooth < SOFT_HU[1])
-    # specks and shreds of meninges come off, the cortex stays whole
+    # remove specks and strands of meninges without eroding the cortex
     parenchyma = largest(ndimage.binary_opening(parenchyma, IN_PLANE))
     closed = close_in_plane(parenchyma, voxel_size_mm, sulcus_mm)
     return fill_in_plane(closed) & inside, inside
 
 
 def close_in_plane(mask, voxel_size_mm, radius_mm):
-    """Close a mask with a disc in each slice, by distances (exact for any voxel size).
+    """Close a mask with a disc in each slice, by distance transforms, exact for any voxel size.
 
     Parameters
     ----------
@@ -226,11 +227,11 @@ def vessel_mask(peak, inside, parenchyma, vessel_ratio):
     peak : (X, Y, Z) array
         Peak enhancement, HU.
     inside : (X, Y, Z) array of bool
-        What lies inside the skull.
+        Region inside the skull.
     parenchyma : (X, Y, Z) array of bool
-        Voxels whose median is the enhancement of brain.
+        Voxels whose median peak enhancement is that of brain.
     vessel_ratio : float
-        Limit relative to that median.
+        Threshold relative to that median.
 
     Returns
     -------
@@ -240,26 +241,26 @@ def vessel_mask(peak, inside, parenchyma, vessel_ratio):
 
 
 def tissue_masks(average, brain_mask, vessels, csf, inside, seen, voxel_size_mm, bone_margin_mm):
-    """Find tissue, and the part of it whose curves are free of vessels and bone.
+    """Find tissue, and the part of it not contaminated by vessels or bone.
 
     Parameters
     ----------
     average : (X, Y, Z) array
         Time average of the corrected series, HU.
     brain_mask, vessels, csf, inside : (X, Y, Z) arrays of bool
-        As found by the other functions of this module.
+        From the other functions of this module.
     seen : (X, Y, Z) array of bool
         Voxels inside the field of view of every usable frame.
     voxel_size_mm : (3,) sequence of float
     bone_margin_mm : float
-        Distance from bone within which moving bone may leak into a curve, mm.
+        Distance from bone within which motion may bring bone into a voxel, mm.
 
     Returns
     -------
     tissue_mask : (X, Y, Z) array of bool
-        Brain without vessels and CSF: where maps and volumes are given.
+        Brain without vessels and CSF: the voxels of maps and volumes.
     pure_mask : (X, Y, Z) array of bool
-        Tissue off vessels and bone: where denoising takes its curves from.
+        Tissue away from vessels and bone: the source of denoising.
     """
     tissue = brain_mask & seen & ~vessels & ~csf & (average < SOFT_HU[1])
     off_vessels = tissue & ~ndimage.binary_dilation(vessels, IN_PLANE)
@@ -287,12 +288,12 @@ def csf_mask(average, brain_mask, voxel_size_mm, csf_hu):
 
 
 def tissue_share(density, tissue_mask, pure_mask, voxel_size_mm):
-    """Estimate how much of each voxel is tissue, and not CSF, from its density.
+    """Estimate the tissue fraction of each voxel from its density; the rest is CSF.
 
     Parameters
     ----------
     density : (X, Y, Z) array
-        Density without contrast, HU, of little noise.
+        Density without contrast, HU, with little noise.
     tissue_mask, pure_mask : (X, Y, Z) arrays of bool
         As returned by `tissue_masks`.
     voxel_size_mm : (3,) sequence of float
@@ -300,13 +301,13 @@ def tissue_share(density, tissue_mask, pure_mask, voxel_size_mm):
     Returns
     -------
     (X, Y, Z) array of float32
-        ``(HU - 5) / (HU of the tissue around - 2 - 5)`` between 0.5 and 1; 1 outside tissue.
+        ``(HU - 5) / (HU of the surrounding tissue - 2 - 5)``, limited to 0.5 to 1; 1 outside tissue.
 
     Notes
     -----
-    CSF has no flow, so a voxel that is half CSF has half the curve of its tissue. Tissue lighter than
-    its surroundings by more than 2 HU passes for a mixture with CSF: fresh oedema in part (which
-    lowers the surroundings, too), old infarcts in full.
+    CSF has no flow, so the curve of a voxel that is half CSF is half that of its tissue. Tissue that
+    is less dense than its surroundings by more than 2 HU is mistaken for a mixture with CSF: early
+    oedema in part (it also lowers the density of the surroundings), old infarcts completely.
 
     Examples
     --------

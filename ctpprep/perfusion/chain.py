@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole chain from arrays to lesions, in one call or in three."""
+"""The whole chain from arrays to lesions, in one call or in three steps after the maps."""
 
 from dataclasses import dataclass
 
@@ -22,9 +22,9 @@ class Mirror:
     hemispheres : (X, Y, Z) array of int
         1 left, 2 right, 0 outside the brain.
     tissue_share : (X, Y, Z) array or None
-        Share of tissue at the homologue; None if the registration cannot be trusted.
+        Tissue fraction at the homologue; None if the registration failed.
     transform : object or None
-        Mirror to reference, of the `Registration`.
+        Mirror to reference, as returned by the `Registration`.
     method : homologues.Registration
     """
 
@@ -37,18 +37,18 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Relative:
-    """CBF and CBV by both normalizations.
+    """CBF and CBV, normalized globally and locally.
 
     Attributes
     ----------
     rcbf_global, rcbf_local : (X, Y, Z) arrays of float32
-        Fractions; `rcbf_local` is None if the local map was withheld.
+        Fraction of the reference; `rcbf_local` is None if the local map is withheld.
     rcbv_global, rcbv_local : (X, Y, Z) arrays of float32
-        The same of CBV.
+        The same for CBV.
     unassessable : (X, Y, Z) array of bool or None
-        Tissue without a homologue to divide by.
+        Tissue without a usable homologue.
     measured : dict
-        Affected side and reference values, as of `GlobalNormalization`.
+        Affected side and reference values, as in `GlobalNormalization`.
     """
 
     rcbf_global: np.ndarray
@@ -61,7 +61,7 @@ class Relative:
 
 @dataclass(frozen=True)
 class Result:
-    """Everything that `compute_maps` finds.
+    """All results of `compute_maps`.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class Result:
     relative : Relative
     lesions : lesions.Lesions
     affine : (4, 4) array
-        Of the working grid, on which all arrays are.
+        Affine of the working grid, the grid of all arrays.
     """
 
     corrected: preprocessing.Corrected
@@ -95,23 +95,23 @@ def compute_maps(
     Parameters
     ----------
     ctp : (X, Y, Z, T) array
-        HU; first axis left to right, second back to front, third feet to head.
+        HU; first axis from left to right, second from back to front, third from feet to head.
     frame_times : (T,) or (Z, T) array
         Acquisition time of each frame, or of each slice of each frame (feet to head), s.
     voxel_size_mm : (3,) sequence of float
     settings : MethodSettings, optional
     affine : (4, 4) array, optional
-        Voxel to patient RAS, mm, for axes that are not parallel to the patient's.
+        Voxel to patient RAS, mm; needed if the voxel axes are not parallel to the patient axes.
     brain_mask : overrides.SuppliedMask, optional
     aif : overrides.SuppliedCurves or overrides.SuppliedMask, optional
     denoise : custom.Denoiser, optional
-        Replaces the denoising.
+        User function that replaces the denoising.
     deconvolve : custom.Deconvolver, optional
-        Replaces Tikhonov regularization.
+        User function that replaces Tikhonov regularization.
     registration : homologues.Registration, optional
         Nonrigid registration of the mirrored image; ANTs SyN by default.
     num_threads : int
-        Changes no result.
+        The results are the same for any number.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def compute_maps(
     Raises
     ------
     PerfusionError
-        If a stage has no sound result: no brain, no bolus, no artery, no reference tissue.
+        If a stage has no valid result: no brain, bolus, artery or reference tissue.
 
     Notes
     -----
@@ -162,14 +162,14 @@ def compute_maps(
         masks.reference, masks.brain, masks.tissue, affine, settings, registration
     )
     relative = normalize(maps.cbf, maps.cbv, maps.tmax, masks.tissue, affine, mirror, settings)
-    found = segment(
+    segmented = segment(
         maps.tmax, relative, masks.tissue, mirror.hemispheres, grid.voxel_size_mm(affine), settings
     )
-    return Result(corrected, masks, vessels, maps, mirror, relative, found, affine)
+    return Result(corrected, masks, vessels, maps, mirror, relative, segmented, affine)
 
 
 def find_mirror(reference, brain_mask, tissue_mask, affine, settings=None, registration=None):
-    """Register the mirrored reference image, and find homologues and hemispheres.
+    """Register the mirrored reference image and find homologues and hemispheres.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ def find_mirror(reference, brain_mask, tissue_mask, affine, settings=None, regis
     affine : (4, 4) array
         Voxel to patient RAS, mm.
     settings : MethodSettings, optional
-        Branches ``symmetry`` and ``random``.
+        Uses the branches ``symmetry`` and ``random``.
     registration : homologues.Registration, optional
         ANTs SyN by default.
 
@@ -189,21 +189,21 @@ def find_mirror(reference, brain_mask, tissue_mask, affine, settings=None, regis
     """
     settings = settings or MethodSettings()
     if registration is None:
-        # antspyx takes seconds to import and is needed here alone
+        # antspyx takes seconds to import and is needed only in this function
         from ctpprep.registration import TemporarySyN
 
         registration = TemporarySyN(settings.random.random_seed)
     result = homologues.register_mirror(reference, brain_mask, affine, settings, registration)
     transform = result.transforms.get('mirror_to_reference')
-    found = homologues.find_homologues(
+    sides = homologues.find_homologues(
         brain_mask, tissue_mask, affine, registration,
         result.best and result.best.homologues, transform, _rounded(result),
     )  # fmt: skip
-    return Mirror(result, found.hemispheres, found.tissue_share, transform, registration)
+    return Mirror(result, sides.hemispheres, sides.tissue_share, transform, registration)
 
 
 def normalize(cbf, cbv, tmax, tissue_mask, affine, mirror, settings=None):
-    """Normalize CBF and CBV by the global reference and by the contralateral homologue.
+    """Normalize CBF and CBV to the global reference and to the contralateral homologue.
 
     Parameters
     ----------
@@ -214,9 +214,9 @@ def normalize(cbf, cbv, tmax, tissue_mask, affine, mirror, settings=None):
     tissue_mask : (X, Y, Z) array of bool
     affine : (4, 4) array
     mirror : Mirror
-        Of `find_mirror`.
+        From `find_mirror`.
     settings : MethodSettings, optional
-        Branches ``lesion`` and ``normalization``.
+        Uses the branches ``lesion`` and ``normalization``.
 
     Returns
     -------
@@ -240,20 +240,20 @@ def normalize(cbf, cbv, tmax, tissue_mask, affine, mirror, settings=None):
 
 
 def segment(tmax, relative, tissue_mask, hemispheres, voxel_size_mm, settings=None):
-    """Segment core by both normalizations, hypoperfusion and mismatch.
+    """Segment hypoperfusion, and core and mismatch by both normalizations.
 
     Parameters
     ----------
     tmax : (X, Y, Z) array
         s.
     relative : Relative
-        Of `normalize`.
+        From `normalize`.
     tissue_mask : (X, Y, Z) array of bool
     hemispheres : (X, Y, Z) array
         1 left, 2 right.
     voxel_size_mm : (3,) sequence of float
     settings : MethodSettings, optional
-        Branches ``lesion`` and ``segmentation``.
+        Uses the branches ``lesion`` and ``segmentation``.
 
     Returns
     -------
@@ -270,7 +270,7 @@ def segment(tmax, relative, tissue_mask, hemispheres, voxel_size_mm, settings=No
 
 
 def _average(ctp, affine, times, factors):
-    """Bring a series to the working grid."""
+    """Average a series to the working grid."""
     frames = [
         grid.average_blocks(np.fmax(ctp[..., frame], np.float32(preprocessing.AIR_HU)), factors)
         for frame in range(ctp.shape[3])
@@ -281,7 +281,7 @@ def _average(ctp, affine, times, factors):
 
 
 def _correct(ctp, affine, settings, num_threads):
-    """Correct motion, unless that is switched off."""
+    """Correct motion, unless motion correction is off."""
     transforms, reference_frame = None, 0
     if settings.motion.motion_correction:
         transforms, reference_frame = preprocessing.estimate_motion(
@@ -293,6 +293,6 @@ def _correct(ctp, affine, settings, num_threads):
 
 
 def _rounded(result):
-    """Return the plane that divides the hemispheres where the registration failed."""
+    """Return the rounded plane that divides the hemispheres if the registration failed."""
     plane = result.measured.get('hemisphere_plane')
     return plane and (plane['point_mm'], plane['normal'])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions of the user that replace a stage: their signatures, checks and digests."""
+"""User functions that replace a stage: their signatures, checks and digests."""
 
 import hashlib
 import importlib
@@ -13,11 +13,11 @@ from ctpprep.exceptions import UsageError
 from ctpprep.perfusion.kinetics import convolve_input, exponential_residue
 from ctpprep.settings import FUNCTION
 
-# a known curve that a deconvolution is checked on: flow in 1/s, delay and transit time in s
+# known curves for the check of a deconvolution: flow in 1/s, delays and transit time in s
 CHECK_FLOW = 0.01
 CHECK_DELAYS = (0.0, 4.0)
 CHECK_MTT = 4.0
-# a deconvolution must find the flow within this factor, and a delay within so many s
+# largest allowed error of a deconvolution: factor of flow, and difference of delay in s
 FLOW_FACTOR = 3.0
 DELAY_ERROR = 3.0
 
@@ -38,7 +38,7 @@ class Peaks(NamedTuple):
 
 
 class Denoiser(Protocol):
-    """Signature of a function that replaces the denoising."""
+    """Signature of a user function that replaces the denoising."""
 
     def __call__(
         self,
@@ -57,8 +57,8 @@ class Denoiser(Protocol):
         times : (T,) array
             s.
         tissue_mask, pure_mask : (X, Y, Z) arrays of bool
-            Tissue, and the part of it that is off vessels and bone. Slices with other sample times
-            are left out.
+            Tissue, and the part of it away from vessels and bone. Slices with other sample times are
+            excluded.
         voxel_size_mm : (3,) array
 
         Returns
@@ -68,7 +68,7 @@ class Denoiser(Protocol):
 
 
 class Deconvolver(Protocol):
-    """Signature of a function that replaces the deconvolution."""
+    """Signature of a user function that replaces the deconvolution."""
 
     def __call__(
         self, curves: np.ndarray, times: np.ndarray, aif_times: np.ndarray, aif: np.ndarray
@@ -82,7 +82,7 @@ class Deconvolver(Protocol):
         times : (T,) array
             s.
         aif_times, aif : (M,) arrays
-            s on the same clock, and HU above baseline.
+            Times on the same clock, s, and enhancement, HU.
 
         Returns
         -------
@@ -92,7 +92,7 @@ class Deconvolver(Protocol):
 
 
 def load_function(name):
-    """Import a function of the user.
+    """Import a user function.
 
     Parameters
     ----------
@@ -119,11 +119,11 @@ def load_function(name):
     except Exception as error:  # whatever the user's module raises
         reason = f'{type(error).__name__}: {error}'
         raise UsageError(
-            f'{name} cannot be imported ({reason}); its module must be in the current folder or in '
-            'PYTHONPATH'
+            f'{name} cannot be imported ({reason}); put its module in the current folder or in a '
+            'folder of PYTHONPATH'
         ) from error
     if not callable(function):
-        raise UsageError(f'{name} is a {type(function).__name__}; a function is needed')
+        raise UsageError(f'{name} is a {type(function).__name__}, need a function')
     return function
 
 
@@ -137,7 +137,7 @@ def resolve(choice):
     Returns
     -------
     callable or None
-        None where the choice names a built-in method.
+        None if the choice is a built-in method.
     """
     if callable(choice):
         return choice
@@ -145,7 +145,7 @@ def resolve(choice):
 
 
 def source_digest(name):
-    """Return the SHA-256 of the source file of a user's function.
+    """Return the SHA-256 of the source file of a user function.
 
     Parameters
     ----------
@@ -161,14 +161,14 @@ def source_digest(name):
         source = Path(inspect.getsourcefile(function)).read_bytes()
     except (OSError, TypeError) as error:
         raise UsageError(
-            f'{name} has no source file; a function in a Python file is needed, so that a changed '
-            'function is noticed'
+            f'{name} has no source file, need a function in a Python file, whose changes ctpprep '
+            'can detect'
         ) from error
     return hashlib.sha256(source).hexdigest()
 
 
 def digests(settings):
-    """Return the digests of the user's functions in some settings.
+    """Return the digests of the user functions in the settings.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def digests(settings):
 
 
 def check_functions(settings):
-    """Check the user's functions in some settings on small known curves.
+    """Check the user functions in the settings on small known curves.
 
     Parameters
     ----------
@@ -193,8 +193,8 @@ def check_functions(settings):
     Raises
     ------
     UsageError
-        If a function cannot be imported, raises an error, or returns something else than its
-        protocol asks for.
+        If a function cannot be imported, raises an error, or does not return what its protocol
+        requires.
     """
     for name, check in (
         (settings.denoising.denoise, check_denoiser),
@@ -205,7 +205,7 @@ def check_functions(settings):
 
 
 def check_deconvolver(function, name='the deconvolution'):
-    """Check a deconvolution on two curves of known flow and delay.
+    """Check a user deconvolution on two curves of known flow and delay.
 
     Parameters
     ----------
@@ -216,6 +216,7 @@ def check_deconvolver(function, name='the deconvolution'):
     Raises
     ------
     UsageError
+        If it raises an error, or if shapes, flow or delay are wrong.
     """
     times, aif = _known_input()
     curves = [_known_curve(times, aif, delay) for delay in CHECK_DELAYS]
@@ -224,31 +225,32 @@ def check_deconvolver(function, name='the deconvolution'):
         height, time = (np.asarray(part, dtype=float) for part in peaks)
     except (TypeError, ValueError) as error:
         raise UsageError(
-            f'{name} returned {type(peaks).__name__}; a pair of arrays is needed: height (1/s) and '
-            'time (s) of the maximum of k(t)'
+            f'{name} returned {type(peaks).__name__}, need a pair of arrays: height (1/s) and time '
+            '(s) of the maximum of k(t)'
         ) from error
     for part, array in (('height', height), ('time', time)):
         if array.shape != (len(curves),) or not np.isfinite(array).all():
             raise UsageError(
-                f'{name} returned a {part} of shape {array.shape}; finite values of shape '
-                f'({len(curves)},) are needed'
+                f'{name} returned a {part} of shape {array.shape}, need finite values of shape '
+                f'({len(curves)},)'
             )
     wrong = (height > CHECK_FLOW * FLOW_FACTOR) | (height < CHECK_FLOW / FLOW_FACTOR)
     if wrong.any():
         raise UsageError(
-            f'{name} found a flow of {height[wrong][0]:.3g} 1/s in a noise-free curve of '
-            f'{CHECK_FLOW:g} 1/s; check the units'
+            f'{name} returned a flow of {height[wrong][0]:.3g} 1/s for a noise-free curve of '
+            f'{CHECK_FLOW:g} 1/s, need at most {FLOW_FACTOR:g} times more or less; check the units'
         )
     difference = float(time[1] - time[0])
     if abs(difference - (CHECK_DELAYS[1] - CHECK_DELAYS[0])) > DELAY_ERROR:
         raise UsageError(
-            f'{name} found a difference of {difference:.3g} s between curves {CHECK_DELAYS[1]:g} s '
-            'apart; the time of the maximum must be in s since the AIF'
+            f'{name} returned times {difference:.3g} s apart for curves {CHECK_DELAYS[1]:g} s apart, '
+            f'need an error of at most {DELAY_ERROR:g} s; return the time of the maximum in s since '
+            'the AIF'
         )
 
 
 def check_denoiser(function, name='the denoising'):
-    """Check that a denoising returns finite curves of the same shape.
+    """Check that a user denoising returns finite curves of the same shape.
 
     Parameters
     ----------
@@ -259,6 +261,7 @@ def check_denoiser(function, name='the denoising'):
     Raises
     ------
     UsageError
+        If it raises an error, or if its result has another shape or is not finite.
     """
     times, aif = _known_input()
     mask = np.ones((6, 6, 2), dtype=bool)
@@ -268,8 +271,8 @@ def check_denoiser(function, name='the denoising'):
     denoised = np.asarray(denoised)
     if denoised.shape != curves.shape or not np.isfinite(denoised).all():
         raise UsageError(
-            f'{name} returned curves of shape {denoised.shape}; finite values of shape '
-            f'{curves.shape} are needed'
+            f'{name} returned curves of shape {denoised.shape}, need finite values of shape '
+            f'{curves.shape}'
         )
 
 
@@ -294,4 +297,6 @@ def _call(function, name, *arguments):
         return function(*arguments)
     except Exception as error:
         reason = f'{type(error).__name__}: {error}'
-        raise UsageError(f'{name} failed on a small known curve ({reason})') from error
+        raise UsageError(
+            f'{name} failed on a small known curve ({reason}); correct the function'
+        ) from error

@@ -2,14 +2,14 @@
 r"""Deconvolution of tissue curves by Tikhonov regularization, as one matrix product.
 
 The tissue curve is the flow-scaled residue function convolved with the arterial input,
-:math:`c(t_i) = \int c_a(t_i - \tau)\, k(\tau)\, d\tau`. With `k` written in hat functions on a fine
-grid that begins before zero (tissue may lead the AIF), this is ``c = A k`` for the true sample times
-of a slice, and
+:math:`c(t_i) = \int c_a(t_i - \tau)\, k(\tau)\, d\tau`. With `k` expressed by hat functions on a fine
+grid that begins before zero (tissue may precede the AIF), this is ``c = A k`` for the true sample
+times of a slice, and
 
 .. math:: k = \arg\min \lVert W^{1/2}(A k - c)\rVert^2 + \lambda^2 \lVert L k\rVert^2
             = (A^T W A + \lambda^2 L^T L)^{-1} A^T W\, c = P\, c
 
-is one small matrix `P` per sampling pattern, whatever the number of voxels.
+is a product with one small matrix `P` per sampling pattern, for any number of voxels.
 
 Sources: Fieselmann et al., Int J Biomed Imaging 2011:467563, doi:10.1155/2011/467563 (model);
 Calamante et al., MRM 2003;50:1237, doi:10.1002/mrm.10643 (Tikhonov regularization of residue
@@ -24,11 +24,11 @@ from scipy import linalg
 from ctpprep.exceptions import PerfusionError
 from ctpprep.perfusion.kinetics import convolve_input, exponential_residue, interpolate_input
 
-# relative lambdas that cross-validation tries
+# relative lambdas tried by cross-validation
 LAMBDAS = np.geomspace(0.005, 2.0, 60)
-# tissue curves that begin later than this before the last frame are hardly seen
+# a curve that begins less than this before the last frame is hardly acquired, s
 SEEN_S = 3.0
-# but a maximum is always looked for up to this delay
+# the maximum is always searched up to this delay, s
 LEAST_SEARCH_S = 12.0
 
 
@@ -39,14 +39,14 @@ class Operator:
     Attributes
     ----------
     matrix : (N, T) array
-        `P`: tissue curve (HU) to flow-scaled residue function (1/s), up to the last time that the
-        scan has seen.
+        `P`, from the tissue curve (HU) to the flow-scaled residue function (1/s), up to the last
+        delay that the scan covers.
     tau : (N,) array
         Times of the residue function, s.
     regularization : float
         `lambda`, in the units of `A`.
     tmax_offset : float
-        Tmax that the operator finds for tissue without delay, s.
+        Tmax that the operator returns for tissue without delay, s.
     """
 
     matrix: np.ndarray
@@ -56,7 +56,7 @@ class Operator:
 
 
 def residue_times(times, step, lead):
-    """Lay the grid of the residue function.
+    """Return the time grid of the residue function.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def residue_times(times, step, lead):
     step : float
         Time step, s.
     lead : float
-        How far before zero the grid begins, s.
+        Time before zero at which the grid begins, s.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def residue_times(times, step, lead):
 
 
 def convolution_matrix(aif_times, aif, times, tau, oversampling=8):
-    """Build `A`: hat functions of the residue grid convolved with the arterial input.
+    """Compute `A`: hat functions of the residue grid convolved with the arterial input.
 
     Parameters
     ----------
@@ -87,9 +87,9 @@ def convolution_matrix(aif_times, aif, times, tau, oversampling=8):
     times : (T,) array
         Sample times of the tissue, s.
     tau : (N,) array
-        Even grid of the residue function, s.
+        Evenly spaced grid of the residue function, s.
     oversampling : int
-        Points of the integral per step of the grid.
+        Integration points per grid step.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def convolution_matrix(aif_times, aif, times, tau, oversampling=8):
 
     Examples
     --------
-    An input of area 1 that does not move through a flat residue function returns 1 after it passed:
+    With a constant residue function of 1, an input of area 1 gives 1 after it has passed:
 
     >>> tau = np.arange(0, 10.5, 0.5)
     >>> A = convolution_matrix([0, 1, 2], [0, 1, 0], [5.0], tau)
@@ -113,9 +113,9 @@ def convolution_matrix(aif_times, aif, times, tau, oversampling=8):
 
 
 def penalty_matrix(n_times, step, order):
-    """Build `L`: the derivative that is kept small.
+    """Compute `L`: the derivative that regularization penalizes.
 
-    The residue function is taken as 0 before its grid begins; its end is free.
+    The residue function is assumed to be 0 before its grid begins; its end is unconstrained.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def deconvolution_operator(
     times : (T,) array
         True sample times of the tissue, s.
     weights : (T,) array
-        Weight of each frame; 0 leaves it out.
+        Weight of each frame; 0 excludes it.
     penalty_order : {0, 1, 2}
         Order of the derivative in the penalty.
     lambda_rel : float
@@ -173,7 +173,7 @@ def deconvolution_operator(
     residue_step, residue_lead : float
         Grid of the residue function, s.
     calibration_mtt : float
-        Mean transit time of the tissue whose Tmax is the operator's offset, s.
+        Mean transit time of the tissue that defines `tmax_offset`, s.
 
     Returns
     -------
@@ -181,10 +181,10 @@ def deconvolution_operator(
 
     Notes
     -----
-    Regularization lowers the peak of `k`, and more so for short transit times; its width delays
-    Tmax by 1-3 s, which `tmax_offset` measures. `k` is solved for the length of the scan, but of a
-    late part the scan has seen no more than the first rise: what stands there is noise, and a maximum
-    is not looked for.
+    Regularization lowers the peak of `k`, most for short transit times, and widens it, which delays
+    Tmax by 1-3 s; `tmax_offset` is this delay. `k` is estimated for the length of the scan, but for
+    long delays the scan covers only the first rise of the curve. That part of `k` is noise and is
+    excluded from the search for the maximum.
     """
     times = np.asarray(times, dtype=float)
     tau = residue_times(times, residue_step, residue_lead)
@@ -193,7 +193,7 @@ def deconvolution_operator(
     regularization = lambda_rel * linalg.norm(weighted, 2)
     penalty = regularization * penalty_matrix(len(tau), residue_step, int(penalty_order))
     stacked = np.vstack([weighted, penalty])
-    # least squares by QR: the normal equations would square the condition number
+    # QR decomposition, since the normal equations would square the condition number
     q, r = linalg.qr(stacked, mode='economic')
     matrix = linalg.solve_triangular(r, q[: len(times)].T) * root
     seen = tau <= last_seen(aif_times, aif, times[root > 0])
@@ -206,7 +206,7 @@ def deconvolution_operator(
 
 
 def last_seen(aif_times, aif, times):
-    """Return up to which delay a scan can tell the maximum of a residue function.
+    """Return the longest delay at which a scan can determine the maximum of a residue function.
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ def last_seen(aif_times, aif, times):
     Returns
     -------
     float
-        s: from the peak of the AIF to 3 s before the last frame, but never less than 12 s.
+        Time from the peak of the AIF to 3 s before the last frame, at least 12 s; s.
 
     Examples
     --------
@@ -236,25 +236,25 @@ def cross_validate(
 
     .. math:: V(\lambda) = \sum \lVert (I - H) c\rVert^2 / \mathrm{tr}(I - H)^2,\quad H = A P
 
-    summed over all curves: what a lambda would predict of a sample that was left out (Golub, Heath
-    and Wahba, Technometrics 1979;21:215, doi:10.1080/00401706.1979.10489751).
+    summed over all curves: the error of predicting a sample that is left out (Golub, Heath and
+    Wahba, Technometrics 1979;21:215, doi:10.1080/00401706.1979.10489751).
 
     Parameters
     ----------
     curves : (V, T) array
-        Tissue curves, HU, whose noise is independent from frame to frame.
+        Tissue curves, HU, whose noise is independent between frames.
     aif_times, aif, times, weights, penalty_order, residue_step, residue_lead
         As for `deconvolution_operator`.
 
     Returns
     -------
     (L,) array
-        Score of each of `LAMBDAS`; the least is best. Scores of sampling patterns add up.
+        Score of each of `LAMBDAS`; the lowest is best. Scores of sampling patterns can be added.
 
     Notes
     -----
-    One singular value decomposition serves all lambdas. Noise that is correlated in time passes for
-    signal, and lambda comes out too small: do not use low-rank curves.
+    One singular value decomposition is used for all lambdas. Noise that is correlated in time is
+    mistaken for signal, so that lambda is too small: do not use low-rank curves.
     """
     good = np.asarray(weights) > 0
     times = np.asarray(times, dtype=float)
@@ -277,10 +277,10 @@ def choose_lambda(scores, share):
     Parameters
     ----------
     scores : (L,) array
-        Of `LAMBDAS`, as from `cross_validate`.
+        Scores of `LAMBDAS`, from `cross_validate`.
     share : float
-        Part of the best lambda that is taken: 1 if the curves that were validated are deconvolved,
-        less if they are denoised further.
+        Factor on the best lambda: 1 if the validated curves themselves are deconvolved, less if they
+        are denoised further.
 
     Returns
     -------
@@ -289,32 +289,32 @@ def choose_lambda(scores, share):
     Raises
     ------
     PerfusionError
-        If no lambda predicts better than another: the curves are empty.
+        If all scores are equal, because the curves are empty.
     """
     if not np.ptp(scores) > 0:
         raise PerfusionError(
-            'deconvolution: the tissue curves are empty, no lambda fits better than another; does '
-            'the series show contrast in tissue?'
+            'deconvolution: the tissue curves are empty (all lambdas have the same score), need '
+            'enhancement in tissue; check that the series shows contrast'
         )
     return share * float(LAMBDAS[np.argmin(scores)])
 
 
 def residue_peak(residue, tau):
-    """Find the maximum of residue functions between the points of their grid.
+    """Find the maximum of residue functions, interpolated between grid points.
 
     Parameters
     ----------
     residue : (..., N) array
         Flow-scaled residue functions, 1/s.
     tau : (N,) array
-        Even time grid, s.
+        Evenly spaced time grid, s.
 
     Returns
     -------
     height : (...) array
         Maximum, 1/s, of the parabola through the largest value and its neighbours; not below 0.
     time : (...) array
-        Where it is, s.
+        Time of the maximum, s.
 
     Examples
     --------
@@ -334,7 +334,7 @@ def residue_peak(residue, tau):
     shift = np.clip(shift, -1.0, 1.0)
     height = middle - 0.25 * (left - right) * shift
     time = tau[top[..., 0]] + shift * (tau[1] - tau[0])
-    # at an end of the grid there is no parabola
+    # no parabola at the ends of the grid
     edge = highest != top[..., 0]
     height = np.where(edge, np.take_along_axis(residue, highest[..., None], -1)[..., 0], height)
     return np.maximum(height, 0.0), np.where(edge, tau[highest], time)

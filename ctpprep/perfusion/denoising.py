@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Denoising of tissue curves without letting vessels, skull or CSF leak in.
+"""Denoising of tissue curves without contamination by vessels, skull or CSF.
 
-Smoothing over a mask that holds tissue only (normalized convolution; Wack et al., BMC Med Imaging
-2014;14:28, doi:10.1186/1471-2342-14-28), a low-rank model of the curves (all tissue curves of one
-sampling pattern are combinations of a few temporal components), and an average over voxels of
-similar density and similar curve, which keeps the borders of cortex and lesions (a bilateral filter
-on time profiles; Mendrik et al., Phys Med Biol 2011;56:3857).
+Three methods: smoothing over a mask of tissue only (normalized convolution; Wack et al., BMC Med
+Imaging 2014;14:28, doi:10.1186/1471-2342-14-28); a low-rank model, in which all tissue curves of
+one sampling pattern are combinations of a few temporal components; and an average over voxels of
+similar density and similar curve, which preserves the borders of cortex and lesions (a bilateral
+filter on time profiles; Mendrik et al., Phys Med Biol 2011;56:3857).
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -14,34 +14,34 @@ from itertools import product
 import numpy as np
 from scipy import linalg, ndimage
 
-# smoothing needs this share of its Gaussian within pure tissue
+# least fraction of the smoothing Gaussian that must overlap pure tissue
 LEAST_WEIGHT = 0.01
-# the average over similar voxels reaches this many sigma
+# radius of the average over similar voxels, in sigma
 REACH = 2.0
-# and needs similar neighbours that weigh together as much as this share of the voxel itself
+# least total weight of similar neighbours, relative to that of the voxel itself
 LEAST_SIMILAR = 0.3
-# a sum has this many parts, added in order, whatever the number of threads
+# sums are split into this many parts, added in order, whatever the number of threads
 PARTS = 8
-# components that shape most curves, and those of delay, are averaged afresh in the second pass;
-# the rest carry mostly noise and are averaged again
+# the strongest components (shape and delay) are averaged from the noisy scores in the second pass;
+# the others are mostly noise, so their first average is averaged again
 FINE_COMPONENTS = 3
-# the second pass compares curves with less noise, the weak components tolerate more
+# the second pass compares less noisy curves; weak components tolerate larger differences
 SECOND_TOLERANCE, WEAK_TOLERANCE, WEAK_DENSITY_TOLERANCE = 0.8, 1.2, 16.0
 
 
 def smooth_within(volume, mask, sigma_voxels, weight=None):
-    """Smooth a volume over the voxels of a mask only.
+    """Smooth a volume within a mask.
 
     Parameters
     ----------
     volume : (X, Y, Z) array
-        Values; those outside the mask are not looked at.
+        Values; those outside the mask are ignored.
     mask : (X, Y, Z) array of bool
-        Voxels that count.
+        Voxels that are averaged.
     sigma_voxels : (3,) sequence of float
-        Sigma of the Gaussian along each axis, voxels; 0 leaves an axis alone.
+        Sigma of the Gaussian along each axis, voxels; 0 for no smoothing along an axis.
     weight : (X, Y, Z) array, optional
-        The smoothed mask, when it is known already.
+        The smoothed mask, if it has already been computed.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def smooth_within(volume, mask, sigma_voxels, weight=None):
 
     Examples
     --------
-    A constant stays constant up to the mask's border:
+    A constant remains constant up to the border of the mask:
 
     >>> mask = np.zeros((5, 5, 1), bool); mask[1:4, 1:4] = True
     >>> np.ptp(smooth_within(np.full((5, 5, 1), 7.0), mask, (1, 1, 0))[mask]) < 1e-5
@@ -81,23 +81,23 @@ def smoothing_weight(mask, sigma_voxels):
 
 
 def smooth_curves(curves, tissue_mask, pure_mask, sigma_voxels):
-    """Smooth tissue curves, frame by frame, with the curves of pure tissue only.
+    """Smooth tissue curves frame by frame, averaging curves of pure tissue only.
 
     Parameters
     ----------
     curves : (V, T) array
-        Enhancement of the voxels of `tissue_mask`, HU; missing samples (NaN) count as 0.
+        Enhancement of the voxels of `tissue_mask`, HU; missing samples (NaN) are treated as 0.
     tissue_mask : (X, Y, Z) array of bool
-        Where smoothed curves are wanted.
+        Voxels whose smoothed curves are returned.
     pure_mask : (X, Y, Z) array of bool
-        Part of it whose curves are free of vessels and bone.
+        Those whose curves are not contaminated by vessels or bone.
     sigma_voxels : (3,) sequence of float
 
     Returns
     -------
     (V, T) array of float32
-        A voxel without pure tissue in reach takes the smoothed curve of the nearest that has it;
-        without any the curves come back as they are.
+        A voxel without pure tissue nearby takes the smoothed curve of the nearest voxel that has
+        some; if no voxel has any, the curves are returned unchanged.
     """
     weight = smoothing_weight(pure_mask, sigma_voxels)
     reached = tissue_mask & (weight > LEAST_WEIGHT)
@@ -118,14 +118,14 @@ def smooth_curves(curves, tissue_mask, pure_mask, sigma_voxels):
 
 
 def smooth_by_pattern(curves, mask, source, slice_pattern, sigma_voxels):
-    """Smooth curves among slices of one sampling pattern: other slices have other sample times.
+    """Smooth curves separately for each sampling pattern, whose slices share their sample times.
 
     Parameters
     ----------
     curves : (V, T) array
         Enhancement of the voxels of `mask`, HU.
     mask, source : (X, Y, Z) arrays of bool
-        Where curves are wanted, and the voxels they are averaged over.
+        Voxels whose smoothed curves are returned, and voxels that are averaged.
     slice_pattern : (Z,) array of int
     sigma_voxels : (3,) sequence of float
 
@@ -145,30 +145,30 @@ def smooth_by_pattern(curves, mask, source, slice_pattern, sigma_voxels):
 
 
 def low_rank(curves, rank, weights):
-    """Keep the few temporal components that explain most of a set of curves.
+    """Reduce curves to the few temporal components that explain most of their variance.
 
     Parameters
     ----------
     curves : (V, T) array
         Tissue curves of one sampling pattern, HU.
     rank : int
-        Number of components kept, besides the mean curve.
+        Number of components kept, in addition to the mean curve.
     weights : (T,) array
-        0 for rejected frames, which neither shape the components nor come back.
+        0 for rejected frames, which do not contribute to the components.
 
     Returns
     -------
     (V, T) array of float32
-        Rejected frames are returned as they came.
+        Rejected frames are returned unchanged.
 
     Notes
     -----
-    Components are eigenvectors of the T x T covariance: the cost grows with V T^2 and no array of
-    the size of the curves is decomposed.
+    The components are eigenvectors of the T x T covariance, so the cost is of order V T^2, and no
+    array of the size of the curves is decomposed.
 
     Examples
     --------
-    Curves of two shapes pass through unchanged:
+    Curves that combine two shapes are unchanged at rank 2:
 
     >>> shapes = np.array([[0.0, 1, 2, 1], [0, 0, 1, 2]])
     >>> curves = np.array([[1.0, 0], [0, 1], [2, 1], [1, 3]]) @ shapes
@@ -187,7 +187,7 @@ def low_rank(curves, rank, weights):
 
 
 def temporal_components(curves, rank):
-    """Find the mean curve and the temporal components that explain most of the rest.
+    """Compute the mean curve and the temporal components that explain most of the variance.
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ def temporal_components(curves, rank):
     centre : (T,) array of float32
         Mean curve, HU.
     components : (T, rank) array of float32
-        Orthonormal; the one that explains most comes last.
+        Orthonormal; the strongest is last.
     """
     centre = curves.mean(axis=0)
     centred = curves - centre
@@ -212,25 +212,25 @@ def temporal_components(curves, rank):
 
 
 def noise_directions(components, most, seed=0):
-    """Find temporal directions in which tissue curves hold noise alone.
+    """Find temporal directions in which tissue curves contain only noise.
 
-    They are at right angles to the components that shape the curves and to a constant, which the
-    subtraction of the baseline fills with noise of its own.
+    They are orthogonal to the components of the curves and to a constant: subtracting the baseline
+    adds the noise of the baseline to the constant.
 
     Parameters
     ----------
     components : (T, rank) array
         As from `temporal_components`.
     most : int
-        Number of directions that are wanted.
+        Largest number of directions.
     seed : int
-        Of the rotation that mixes all such directions, so that any few stand for all.
+        Seed of the random rotation of all such directions, so that any subset is representative.
 
     Returns
     -------
     (T, K) array of float32
-        Orthonormal; fewer than `most` if the curves have too few frames, none if T is rank + 1 or
-        less.
+        Orthonormal; fewer than `most` if the curves have too few frames, and none if T is at most
+        rank + 1.
 
     Examples
     --------
@@ -247,17 +247,17 @@ def noise_directions(components, most, seed=0):
 
 
 def neighbours(sigma_voxels):
-    """List half of the offsets of a Gaussian's reach, and their weights.
+    """List half of the offsets within the radius of a Gaussian, with their weights.
 
     Parameters
     ----------
     sigma_voxels : (3,) sequence of float
-        Sigma along each axis, voxels; 0 leaves an axis alone.
+        Sigma along each axis, voxels; 0 for no neighbours along an axis.
 
     Returns
     -------
     list of ((3,) tuple of int, float)
-        Of each offset and its opposite, one; without the voxel itself.
+        One of each pair of opposite offsets, without the voxel itself.
 
     Examples
     --------
@@ -265,39 +265,39 @@ def neighbours(sigma_voxels):
     [(0, 0, 1), (1, 0, 0)]
     """
     reach = [int(np.floor(REACH * sigma)) for sigma in sigma_voxels]
-    found = []
+    offsets = []
     for offset in product(*(range(-n, n + 1) for n in reach)):
         square = sum((d / s) ** 2 for d, s in zip(offset, sigma_voxels, strict=True) if d)
         if offset > (0, 0, 0) and square <= REACH**2:
-            found.append((offset, np.float32(np.exp(-0.5 * square))))
-    return found
+            offsets.append((offset, np.float32(np.exp(-0.5 * square))))
+    return offsets
 
 
 def average_similar(values, guides, source, sigma_voxels, num_threads=1):
-    """Average each voxel with its neighbours, those most whose guides are like its own.
+    """Average each voxel with its neighbours, weighted by the similarity of their guides.
 
-    The weight of a neighbour is a Gaussian of its distance times a Gaussian of the difference of
-    the guides.
+    The weight of a neighbour is a Gaussian of its distance times a Gaussian of the difference
+    between the guides.
 
     Parameters
     ----------
     values : (K, X, Y, Z) array
-        What is averaged.
+        Values to average.
     guides : (F, X, Y, Z) array
-        What is compared, in units of the difference that is tolerated (one sigma).
+        Features to compare, in units of the tolerated difference (one sigma).
     source : (X, Y, Z) array of bool
-        Voxels that count.
+        Voxels that are averaged.
     sigma_voxels : (3,) sequence of float
-        Sigma along each axis, voxels; the average reaches two sigma.
+        Sigma along each axis, voxels; the average extends to two sigma.
     num_threads : int
         The result is the same for any number.
 
     Returns
     -------
     average : (K, X, Y, Z) array of float32
-        0 where no voxel counts.
+        0 where no voxel contributes.
     weight : (X, Y, Z) array of float32
-        Sum of the weights: 1 for a voxel that finds only itself.
+        Sum of the weights: 1 for a voxel without similar neighbours.
 
     Notes
     -----
@@ -306,7 +306,7 @@ def average_similar(values, guides, source, sigma_voxels, num_threads=1):
     guides = np.asarray(guides, dtype=np.float32)
     weight = source.astype(np.float32)
     values = np.where(source, values, 0).astype(np.float32)
-    # a neighbour that is farther away than the box is wide does not exist
+    # offsets larger than the box have no neighbours
     offsets = [
         (offset, near)
         for offset, near in neighbours(sigma_voxels)
@@ -316,13 +316,13 @@ def average_similar(values, guides, source, sigma_voxels, num_threads=1):
     def add_up(part):
         total, share = np.zeros_like(values), np.zeros_like(weight)
         for offset, near in part:
-            here, there = _overlap(weight.shape, offset)
-            apart = guides[:, *here] - guides[:, *there]
+            first, second = _overlap(weight.shape, offset)
+            apart = guides[:, *first] - guides[:, *second]
             alike = np.exp(-0.5 * np.einsum('fxyz,fxyz->xyz', apart, apart)) * near
-            total[:, *here] += alike * values[:, *there]
-            total[:, *there] += alike * values[:, *here]
-            share[here] += alike * weight[there]
-            share[there] += alike * weight[here]
+            total[:, *first] += alike * values[:, *second]
+            total[:, *second] += alike * values[:, *first]
+            share[first] += alike * weight[second]
+            share[second] += alike * weight[first]
         return total, share
 
     total, share = values.copy(), weight.copy()
@@ -334,14 +334,14 @@ def average_similar(values, guides, source, sigma_voxels, num_threads=1):
 
 
 def _overlap(shape, offset):
-    """Return the slices of the voxels that have a neighbour at an offset, and of those neighbours."""
-    here = tuple(
+    """Return the slices of all voxels that have a neighbour at an offset, and of the neighbours."""
+    voxels = tuple(
         slice(max(0, -d), size - max(0, d)) for size, d in zip(shape, offset, strict=True)
     )
-    there = tuple(
+    neighbours = tuple(
         slice(max(0, d), size + min(0, d)) for size, d in zip(shape, offset, strict=True)
     )
-    return here, there
+    return voxels, neighbours
 
 
 def denoise_by_similarity(
@@ -350,29 +350,32 @@ def denoise_by_similarity(
 ):  # fmt: skip
     """Average the temporal components of tissue curves over similar voxels.
 
-    Curves become scores of a few temporal components. Scores are averaged over voxels of similar
-    density and similar (smoothed) curve; then once more, now guided by what the first pass found.
+    Curves are expressed as scores of a few temporal components. The scores are averaged over voxels
+    of similar density and similar (smoothed) curve, and then a second time, guided by the result of
+    the first pass.
 
     Parameters
     ----------
     curves : (V, T) array
         Enhancement of the voxels of `tissue_mask` of one sampling pattern, HU, not smoothed.
     smooth : (V, T) array
-        The same from `smooth_curves`: the first guide, and what a voxel without similar ones gets.
+        The same from `smooth_curves`: the first guide, and the result for voxels without similar
+        neighbours.
     tissue_mask, pure_mask : (X, Y, Z) arrays of bool
-        Where curves are wanted, and where they are free of vessels and bone.
+        Voxels whose curves are returned, and those not contaminated by vessels or bone.
     density : (X, Y, Z) array
-        Time average of the series, HU: it tells grey from white matter and CSF.
+        Time average of the series, HU: it distinguishes grey matter, white matter and CSF.
     weights : (T,) array
-        0 for rejected frames, which come back as they were.
+        0 for rejected frames, which are returned unchanged.
     sigma_voxels : (3,) sequence of float
         Sigma of the average, voxels.
     centre, components : (T',) and (T', rank) arrays
-        `temporal_components` of the smoothed curves among the usable frames.
+        `temporal_components` of the smoothed curves over the usable frames.
     tolerance_hu, density_tolerance_hu : float
-        Difference of scores and of densities at which a neighbour counts ``exp(-1/2)``, HU.
+        Difference of scores and of densities at which a neighbour has the weight ``exp(-1/2)``,
+        HU.
     directions : (T', K) array, optional
-        `noise_directions` among the usable frames.
+        `noise_directions` over the usable frames.
     num_threads : int
 
     Returns
@@ -380,14 +383,14 @@ def denoise_by_similarity(
     kept : (V, T) array of float32
         HU.
     noise : (V, K) array of float32
-        Scores of `directions`, averaged as those of the strong components are: samples of the noise
-        that the average leaves in each of these, HU.
+        Scores of `directions`, averaged in the same way as the strong components: samples of the
+        noise that remains in each of these after averaging, HU.
 
     Notes
     -----
-    Fails towards plain smoothing where every voxel looks alike. A voxel that looks like no other gets
-    its smoothed curve, reduced to the components; with a reach of 0 all do. Cost: some hundred shifts
-    of a box around the tissue, for each pass.
+    Where all voxels are alike, this reduces to plain smoothing. A voxel without similar neighbours
+    gets its smoothed curve, reduced to the components; with `sigma_voxels` of 0, all voxels do.
+    Cost: a few hundred shifts of a box around the tissue in each pass.
     """
     good = np.flatnonzero(np.asarray(weights) > 0)
     box = ndimage.find_objects(tissue_mask.astype(np.uint8))[0]
@@ -408,7 +411,7 @@ def denoise_by_similarity(
         directions = np.zeros((len(good), 0), dtype=np.float32)
     noisy, guide = scores(curves, components), scores(smooth, components)
     first, weight = average(noisy, guide, tolerance_hu, density_tolerance_hu)
-    # its own weight does not make a voxel less lonely
+    # lonely: without similar neighbours, whatever its own weight
     lonely = inside & (weight - source < LEAST_SIMILAR)
     first[:, lonely] = guide[:, lonely]
     strong = noisy[:FINE_COMPONENTS]
@@ -422,15 +425,15 @@ def denoise_by_similarity(
         first[FINE_COMPONENTS:], first, WEAK_TOLERANCE * tolerance_hu,
         WEAK_DENSITY_TOLERANCE * density_tolerance_hu,
     )  # fmt: skip
-    found = np.concatenate([fine, weak])
-    found[:, lonely] = guide[:, lonely]
+    denoised = np.concatenate([fine, weak])
+    denoised[:, lonely] = guide[:, lonely]
     kept = np.array(curves, dtype=np.float32)
-    kept[:, good] = found[:, inside].T @ components.T + centre
+    kept[:, good] = denoised[:, inside].T @ components.T + centre
     return kept, np.ascontiguousarray(noise[:, inside].T)
 
 
 def curve_noise(curves, weights, n_baseline):
-    """Estimate the noise of each curve from the frames before contrast.
+    """Estimate the noise of each curve from the frames before contrast arrives.
 
     Parameters
     ----------
@@ -444,8 +447,8 @@ def curve_noise(curves, weights, n_baseline):
     Returns
     -------
     (V,) array of float32
-        Standard deviation, HU. With fewer than two usable baseline frames it comes from the
-        differences of neighbouring frames (their median, which the bolus hardly moves).
+        Standard deviation, HU. With fewer than two usable baseline frames it is estimated from the
+        median difference of successive frames, which the bolus hardly affects.
     """
     weights = np.asarray(weights)
     use = np.flatnonzero(weights[:n_baseline] > 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the corrected series and the AIF to the perfusion maps: denoise, deconvolve, quantify."""
+"""Perfusion maps from the corrected series and the AIF: denoise, deconvolve, quantify."""
 
 from dataclasses import dataclass, field
 
@@ -16,38 +16,38 @@ from ctpprep.perfusion import (
     uncertainty,
 )
 
-# curves without noise differ by no less than this
+# least tolerance, for curves without noise
 LEAST_TOLERANCE_HU = 0.01
-# samples of the noise of CBF: enough to determine its size to within a fifth
+# number of samples of the noise of CBF: determines its standard deviation to within a fifth
 NOISE_SAMPLES = 12
-# with fewer the noise is not determined
+# with fewer samples the noise is considered unknown
 LEAST_NOISE_SAMPLES = 6
-# components of curves that are shown; denoised curves have fewer
+# components of the curves in the viewer; denoised curves have fewer
 SHOWN_COMPONENTS = 12
 # methods of denoising that leave only a few temporal components
 REDUCING = ('lowrank', 'similarity')
-# denoising goes on after the curves that are cross-validated: half of their lambda is enough
+# curves are cross-validated before the last step of denoising, after which half of the lambda suffices
 LAMBDA_SHARE = 0.5
-# density tolerance beyond which a neighbour differs by more than noise of the time average
+# noise of the time average, in sigma, that is added to the density tolerance
 DENSITY_SIGMAS = 2.0
 
 
 @dataclass(frozen=True)
 class TissueCurves:
-    """The deconvolved curves as scores of temporal components: all that denoising leaves.
+    """The denoised curves as scores of temporal components.
 
     Attributes
     ----------
     scores : (V, R) array of float32
         HU.
     centres : (G, T') array of float32
-        Mean curve of each sampling pattern, HU; usable frames.
+        Mean curve of each sampling pattern over the usable frames, HU.
     components : (G, T', R) array of float32
     times : (G, T') array
         s.
     slice_pattern : (Z,) array of int
     kept : float
-        Share of the variance that the components explain.
+        Fraction of the variance that the components explain.
     """
 
     scores: np.ndarray
@@ -60,7 +60,7 @@ class TissueCurves:
 
 @dataclass(frozen=True)
 class Maps:
-    """Perfusion maps on the grid of the series; 0 outside tissue.
+    """Perfusion maps on the working grid; 0 outside tissue.
 
     Attributes
     ----------
@@ -73,10 +73,10 @@ class Maps:
     noise : (X, Y, Z) array of float32
         Noise of the denoised curves before contrast, HU.
     tissue_share : (X, Y, Z) array of float32
-        Share of tissue in each voxel, by which CBF and CBV were divided.
+        Tissue fraction of each voxel, by which CBF and CBV were divided.
     cbf_noise : (X, Y, Z, K) array of float32 or None
-        Samples of the noise of CBF, mL/100 g/min; None for a short or undenoised series or where
-        functions of the user replace a stage.
+        Samples of the noise of CBF, mL/100 g/min; None for a short or undenoised series, or if a
+        user function replaces a stage.
     curves : TissueCurves
     measured : dict
         ``lambda_rel``, ``lambda``, ``lambda_tmax``, ``tmax_offset_s``, ``tmax_offset_s_by_slice``
@@ -101,33 +101,33 @@ def estimate_maps(
     ctp, times, voxel_size_mm, aif_times, aif, tissue_mask, pure_mask, n_baseline, settings,
     weights=None, denoise=None, deconvolve=None, num_threads=1,
 ):  # fmt: skip
-    """Denoise the tissue curves and deconvolve them on their true sample times.
+    """Denoise the tissue curves and deconvolve them at their true sample times.
 
     Parameters
     ----------
     ctp : (X, Y, Z, T) array
-        Corrected series, HU; NaN where a voxel was not seen.
+        Corrected series, HU; NaN where a voxel is outside the field of view.
     times : (T,) or (Z, T) array
-        Acquisition times, s; slices from feet to head.
+        Acquisition times, s; slices run from feet to head.
     voxel_size_mm : (3,) sequence of float
     aif_times, aif : (M,) arrays
-        s on the same clock, and HU above baseline.
+        Times on the same clock, s, and enhancement, HU.
     tissue_mask : (X, Y, Z) array of bool
         Where maps are computed.
     pure_mask : (X, Y, Z) array of bool
-        Tissue off vessels and bone: the source of denoising.
+        Tissue away from vessels and bone: the source of denoising.
     n_baseline : int
         Number of frames before contrast.
     settings : MethodSettings
-        Branches ``denoising``, ``deconvolution`` and ``kinetics``.
+        Uses the branches ``denoising``, ``deconvolution`` and ``kinetics``.
     weights : (T,) array, optional
         0 for rejected frames; 1 by default.
     denoise : custom.Denoiser, optional
-        Replaces the denoising of the settings.
+        User function that replaces the denoising.
     deconvolve : custom.Deconvolver, optional
-        Replaces Tikhonov regularization.
+        User function that replaces Tikhonov regularization.
     num_threads : int
-        Threads of the denoising; changes no voxel.
+        Threads of the denoising; the result is the same for any number.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def estimate_maps(
 
     Notes
     -----
-    Tikhonov regularization (Calamante et al. 2003, doi:10.1002/mrm.10643) and the quantities of
+    Tikhonov regularization (Calamante et al. 2003, doi:10.1002/mrm.10643); quantities as defined by
     Fieselmann et al. 2011, doi:10.1155/2011/467563. A series of 256 x 256 x 20 voxels and 45 frames
     takes about 2 s.
     """
@@ -185,7 +185,7 @@ class _Estimation:
         curves, noise = self._denoise(smooth, denoiser)
         undenoised = denoiser is None and self.denoising.denoise == 'none'
         share = self._tissue_share(smooth if undenoised else curves)
-        # the maximum over undenoised curves jumps: its noise is not that of one time
+        # in undenoised curves the time of the maximum jumps, so its noise is not that of a fixed time
         enough = noise.shape[1] >= LEAST_NOISE_SAMPLES and not undenoised
         known = enough and denoiser is None and deconvolver is None
         values, measured = (
@@ -210,7 +210,7 @@ class _Estimation:
         )
 
     def _volume(self, values):
-        """Put the values of tissue, (V,) or (V, K), into a volume; 0 elsewhere."""
+        """Return a volume with the values of tissue, (V,) or (V, K); 0 elsewhere."""
         volume = np.zeros((*self.tissue.shape, *values.shape[1:]), dtype=np.float32)
         volume[self.tissue] = values
         return volume
@@ -219,7 +219,7 @@ class _Estimation:
         return denoising.curve_noise(curves, self.weights, self.n_baseline)
 
     def _groups(self):
-        """Yield each sampling pattern of tissue: index, its curves, the range of its slices."""
+        """Yield each sampling pattern of tissue: its index, curves and range of slices."""
         for group in np.unique(self.pattern):
             slices = np.flatnonzero(self.slice_pattern == group)
             yield group, self.pattern == group, np.s_[..., slices[0] : slices[-1] + 1]
@@ -227,7 +227,7 @@ class _Estimation:
     # -- denoising
 
     def _find_components(self, smooth):
-        """Find the temporal components of each sampling pattern, and where there is only noise."""
+        """Find the temporal components and the noise directions of each sampling pattern."""
         self.centres, self.components, self.directions = {}, {}, {}
         for group, rows, _ in self._groups():
             self.centres[group], components = denoising.temporal_components(
@@ -257,7 +257,7 @@ class _Estimation:
         return curves, noise
 
     def _apply_denoiser(self, denoiser, group, rows, part):
-        """Call a function of the user; rejected frames keep their smoothed value."""
+        """Call the user function; rejected frames keep their original values."""
         within = self.slice_pattern == group
         denoised = self.raw[rows].copy()
         denoised[:, self.usable] = denoiser(
@@ -268,7 +268,7 @@ class _Estimation:
 
     def _average_similar(self, smooth, group, rows, part, directions):
         method, within = self.denoising, self.slice_pattern == group
-        # noise of the time average, and of the curves that are compared
+        # noise of the time average, and of the compared curves
         average_noise = np.median(self._noise(self.raw)) / np.sqrt(np.count_nonzero(self.weights))
         tolerance = method.denoise_curve_tolerance * float(np.median(self._noise(smooth)))
         return denoising.denoise_by_similarity(
@@ -313,7 +313,7 @@ class _Estimation:
     # -- deconvolution
 
     def _apply_tikhonov(self, smooth, curves, noise, share, known):
-        """Deconvolve by Tikhonov regularization; return the maps and what was measured."""
+        """Deconvolve by Tikhonov regularization; return the maps and the measured values."""
         lambda_rel = self.method.lambda_rel or self._choose_lambda(smooth)
         self._make_operators(lambda_rel)
         corrected = known and self.method.cbf_noise_correction
@@ -336,10 +336,11 @@ class _Estimation:
         }
 
     def _choose_lambda(self, smooth):
-        """Cross-validate on curves whose noise is independent from frame to frame.
+        """Choose lambda by cross-validation on curves whose noise is independent between frames.
 
-        Low rank and similarity make it dependent: the curves before them are validated, and half of
-        the lambda that those need is used, since denoising goes on.
+        The methods low rank and similarity make the noise dependent. The curves are therefore
+        validated before this step, and half of the resulting lambda is used, since the step
+        removes more noise.
         """
         validated = self.raw if self.denoising.denoise == 'none' else smooth
         share = LAMBDA_SHARE if self.reduced else 1.0
@@ -354,7 +355,7 @@ class _Estimation:
         return deconvolution.choose_lambda(scores, share)
 
     def _make_operators(self, lambda_rel):
-        """Make the operators of each sampling pattern, for CBF and for Tmax."""
+        """Compute the operators of each sampling pattern, for CBF and for Tmax."""
         method = self.method
         self.operators = {
             group: tuple(
@@ -370,11 +371,11 @@ class _Estimation:
         }  # fmt: skip
 
     def _components_kept(self, group):
-        """Return the temporal components that denoising has kept; None if it kept all."""
+        """Return the temporal components that denoising kept; None if it kept all."""
         return self.components[group] if self.reduced else None
 
     def _excess(self, curves, noise):
-        """Estimate, in the neighbourhood of each voxel, what noise adds to the maximum, 1/s."""
+        """Estimate the bias of the maximum by noise around each voxel, 1/s."""
         spread = uncertainty.noise_map(self._volume(noise), self.tissue, self.size)[self.tissue]
         excess = np.zeros(len(curves), dtype=np.float32)
         for group, rows, _ in self._groups():
@@ -390,7 +391,7 @@ class _Estimation:
         return maps.flow(heights, kinetics.hematocrit_factor, kinetics.tissue_density)
 
     def _flow_noise(self, noise, times, share):
-        """Turn samples of the noise of the curves into samples of the noise of CBF."""
+        """Convert samples of the noise of the curves to samples of the noise of CBF."""
         heights = np.zeros_like(noise)
         for group, rows, _ in self._groups():
             heights[rows] = uncertainty.residue_noise(
@@ -400,7 +401,7 @@ class _Estimation:
         return self._flow(heights) / share[:, None]
 
     def _map_curves(self, curves, share, excess):
-        """Deconvolve each sampling pattern; return maps and the time of the maximum that is CBF."""
+        """Deconvolve each sampling pattern; return the maps and the time of the maximum for CBF."""
         method = self.method
         values = {name: np.zeros(len(curves), np.float32) for name in (*maps.MAPS, 'cbf_time')}
         for group, rows, _ in self._groups():
@@ -416,7 +417,7 @@ class _Estimation:
         return values
 
     def _apply_custom(self, deconvolver, curves, share):
-        """Deconvolve by a function of the user; return the maps and what was measured."""
+        """Deconvolve by a user function; return the maps and the measured values."""
         values = {name: np.zeros(len(curves), np.float32) for name in maps.MAPS}
         for group, rows, _ in self._groups():
             times = self.times[group]

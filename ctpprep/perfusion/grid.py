@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The working grid: blocks of voxels averaged until memory and noise are sensible."""
+"""The working grid: voxels averaged in blocks to reduce memory and noise."""
 
 import numpy as np
 
@@ -7,8 +7,8 @@ import numpy as np
 def block_factors(voxel_size_mm, sample_times, in_plane_mm, slice_mm):
     """Choose how many voxels are averaged along each axis.
 
-    In plane, blocks grow while their size stays within `in_plane_mm`. Through plane, thin slices
-    are joined to about `slice_mm`, but never slices that were acquired at different times.
+    In plane, blocks are as large as possible within `in_plane_mm`. Through plane, thin slices are
+    averaged to about `slice_mm`, but never slices that were acquired at different times.
 
     Parameters
     ----------
@@ -17,7 +17,7 @@ def block_factors(voxel_size_mm, sample_times, in_plane_mm, slice_mm):
     sample_times : (Z, T) array
         Acquisition time of each slice in each frame, s.
     in_plane_mm, slice_mm : float
-        Wanted sizes, mm.
+        Target sizes, mm.
 
     Returns
     -------
@@ -30,7 +30,7 @@ def block_factors(voxel_size_mm, sample_times, in_plane_mm, slice_mm):
     >>> block_factors((1.72, 1.72, 5.0), np.zeros((20, 1)), 1.8, 5.0)
     (1, 1, 1)
     """
-    # a hair of tolerance: 0.45 mm x 4 is 1.8 mm whatever the rounding of the header says
+    # tolerance for rounding in the header: 4 voxels of 0.45 mm must fit into 1.8 mm
     in_plane = [max(1, int(np.floor(in_plane_mm * 1.001 / size))) for size in voxel_size_mm[:2]]
     times = np.asarray(sample_times, dtype=float)
     for through in range(max(1, round(slice_mm / voxel_size_mm[2])), 1, -1):
@@ -44,7 +44,7 @@ def block_factors(voxel_size_mm, sample_times, in_plane_mm, slice_mm):
 def average_blocks(volume, factors):
     """Average blocks of voxels.
 
-    Voxels beyond the last whole block of an axis are left out.
+    Voxels beyond the last complete block of an axis are dropped.
 
     Parameters
     ----------
@@ -63,8 +63,8 @@ def average_blocks(volume, factors):
     array([3., 4.], dtype=float32)
     """
     total = np.asarray(volume)
-    # sums of strided views, slices first: ten times as fast as a mean over reshaped axes, and the
-    # voxels keep their type until they are added
+    # sums of strided views, slices first: ten times as fast as a mean over reshaped axes, and voxels
+    # are converted to float only when they are added
     for axis in (2, 1, 0):
         if (factor := factors[axis]) == 1:
             continue
@@ -105,7 +105,7 @@ def block_affine(affine, factors):
 
 
 def times_of_blocks(times, factors, shape):
-    """Return the sample times of averaged slices, which are acquired together.
+    """Return the sample times of averaged slices, which were acquired together.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def times_of_blocks(times, factors, shape):
     factors : (3,) sequence of int
         Block size, voxels.
     shape : sequence of int
-        Of the series of blocks.
+        Shape of the averaged series.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def times_of_blocks(times, factors, shape):
 
 
 def voxel_size_mm(affine):
-    """Return the size of the voxels of an affine.
+    """Return the voxel size of an affine.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def times_by_slice(times, n_slices):
     Parameters
     ----------
     times : (T,) or (Z, T) array
-        s; one row where all slices of a frame are acquired at once.
+        s; one-dimensional if all slices of a frame are acquired at once.
     n_slices : int
 
     Returns
@@ -182,7 +182,7 @@ def sampling_patterns(sample_times):
     Returns
     -------
     times : (G, T) array
-        The different sampling patterns, s.
+        The distinct sampling patterns, s.
     pattern : (Z,) array of int
         Pattern of each slice.
 

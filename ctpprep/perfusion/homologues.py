@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contralateral homologues: bring the mirrored reference image home, and judge the result.
+"""Contralateral homologues: register the mirrored reference image and assess the result.
 
-The registration itself is the caller's (`Registration`): this module decides what is registered,
-from which starts, and whether the result can be trusted.
+The caller supplies the registration algorithm (`Registration`). This module decides which images
+are registered, from which initial transforms, and whether the result is reliable.
 """
 
 from dataclasses import dataclass
@@ -13,55 +13,55 @@ import numpy as np
 from ctpprep.perfusion import grid, symmetry
 
 AIR_HU = -1000.0
-# stands for "outside the slab" where an image cannot contain NaN
+# means "outside the slab" in images that cannot contain NaN
 FAR_MM = 1e6
-# starts of the registration, tried in this order: an affine step before the warp helps where the
-# plane is a poor start, and drifts away elsewhere; the registration's own start finds heads turned
-# beyond the search for a plane
+# initial transforms, tried in this order: an affine step before the warp helps where the plane is a
+# poor initialization, but drifts elsewhere; alignment of the centres of mass handles heads rotated
+# beyond the search range of the plane
 STARTS = ('plane', 'plane and affine', 'centres of mass')
-# share of the interpolated brain mask from which a homologue lies in the brain
+# value of the interpolated brain mask from which a homologue is in the brain
 IN_BRAIN = 0.5
 
 
 class Registration(Protocol):
-    """What the search for homologues needs of a nonrigid registration."""
+    """Interface of the nonrigid registration that the search for homologues uses."""
 
     def apply_matrix(
         self, array: np.ndarray, affine: np.ndarray, matrix: np.ndarray, outside: float
     ) -> np.ndarray:
-        """Resample an image through a (4, 4) matrix: points of the result to points of the image."""
+        """Resample an image by a (4, 4) matrix from points of the result to points of the image."""
 
     def register(
         self, fixed: tuple, moving: tuple, start: str, matrix: np.ndarray
     ) -> dict[str, Any] | None:
-        """Register two images, (array, affine) each, from one of `STARTS`.
+        """Register two images, each an (array, affine), from one of `STARTS`.
 
-        `matrix` is the start by the plane of symmetry. Returns the transforms
-        ``mirror_to_reference`` and ``reference_to_mirror``, or None where nothing is found.
+        `matrix` is the initial transform by the plane of symmetry. Returns the transforms
+        ``mirror_to_reference`` and ``reference_to_mirror``, or None if the registration fails.
         """
 
     def apply(
         self, array: np.ndarray, affine: np.ndarray, transform: Any, outside: float = 0.0
     ) -> np.ndarray:
-        """Resample an image through a transform onto its own grid."""
+        """Resample an image by a transform on its own grid."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """Result of one start of the mirror registration.
+    """Result of the mirror registration from one initial transform.
 
     Attributes
     ----------
     start : str
     transforms : dict
-        Of `Registration.register`.
+        From `Registration.register`.
     homologues : (X, Y, Z, 3) array
         Patient coordinates of the homologue of each voxel, mm RAS; NaN outside the slab.
     homologue_reference : (X, Y, Z) array
-        The mirrored reference image, brought home, HU.
+        The mirrored reference image, registered to the reference, HU.
     similarity, folding : float
     score : float
-        Similarity, or minus the folding of a map that folds.
+        Similarity; for a transform that folds too much, its folding with a negative sign.
     """
 
     start: str
@@ -80,15 +80,15 @@ class MirrorRegistration:
     Attributes
     ----------
     best : Attempt or None
-        None if no start gave a result.
+        None if the registration failed from every initial transform.
     reflected : (X, Y, Z) array
-        The reference reflected at the plane of symmetry, before the warp, HU.
+        The reference reflected across the plane of symmetry, before the warp, HU.
     plane : tuple of (3,) arrays
         Point and unit normal of the plane of symmetry, mm RAS.
     measured : dict
         ``mirror_similarity``, ``mirror_folding``, ``mirror_start``, ``mirror_attempts``,
-        ``withheld`` (why the registration cannot be trusted; '' if it can), ``hemisphere_rule``
-        and, if it is withheld, ``hemisphere_plane``.
+        ``withheld`` (why the local maps are withheld; '' if they are not), ``hemisphere_rule`` and,
+        if they are withheld, ``hemisphere_plane``.
     """
 
     best: Attempt | None
@@ -98,7 +98,7 @@ class MirrorRegistration:
 
     @property
     def transforms(self):
-        """Transforms that can be trusted; none if local maps are withheld."""
+        """Transforms of the best attempt; empty if local maps are withheld."""
         return {} if self.best is None or self.measured['withheld'] else self.best.transforms
 
 
@@ -111,7 +111,7 @@ class Homologues:
     hemispheres : (X, Y, Z) array of int
         1 left, 2 right, 0 outside the brain.
     tissue_share : (X, Y, Z) array or None
-        Share of tissue at the homologue; None without a transform.
+        Tissue fraction at the homologue; None without a transform.
     """
 
     hemispheres: np.ndarray
@@ -119,14 +119,14 @@ class Homologues:
 
 
 def mirror_by_plane(plane, shape, affine):
-    """Bring the mirrored image home by a plane of symmetry.
+    """Compute the transform that aligns the mirrored image by a plane of symmetry.
 
     Parameters
     ----------
     plane : tuple of (3,) arrays
         Point and unit normal, mm RAS.
     shape : (3,) tuple of int
-        Grid on which the image was flipped.
+        Shape of the grid on which the image was flipped.
     affine : (4, 4) array
 
     Returns
@@ -144,17 +144,17 @@ def mirror_by_plane(plane, shape, affine):
 
 
 def window_image(image, affine, window, in_plane_mm):
-    """Window an image so that its lower end is 0, on a coarser grid in plane.
+    """Clip an image to a window, shift its lower end to 0, and average it in plane.
 
     Parameters
     ----------
     image : (X, Y, Z) array
-        HU; NaN becomes the lower end.
+        HU; NaN is set to the lower end.
     affine : (4, 4) array
     window : tuple of float
         HU.
     in_plane_mm : float
-        Voxel size in plane of the result.
+        In-plane voxel size of the result, mm.
 
     Returns
     -------
@@ -168,26 +168,26 @@ def window_image(image, affine, window, in_plane_mm):
 
 
 def register_mirror(reference, brain_mask, affine, settings, registration, by_density=True):
-    """Bring the mirrored reference image home, and judge the result.
+    """Register the mirrored reference image to the reference and assess the result.
 
-    It starts from the plane of symmetry. If brain and mirrored brain are then less similar than in
-    most heads, other starts are tried, and the one with the greatest similarity wins among those
-    that do not fold. Only the brain is used, at the densities of soft tissue, on a coarse grid:
-    skull and vessels cannot drag the warp, and the smoothing that follows makes a finer one
-    pointless.
+    The first initial transform is the plane of symmetry. If brain and mirrored brain are then less
+    similar than in most heads, the others are tried, and the result with the greatest similarity
+    among those that do not fold is used. Only the brain is registered, at the densities of soft
+    tissue and on a coarse grid, so that skull and vessels cannot distort the warp; local maps are
+    smoothed later, so that a finer grid would gain nothing.
 
     Parameters
     ----------
     reference : (X, Y, Z) array
-        HU, or a map in its place.
+        HU, or a perfusion map instead of a CT.
     brain_mask : (X, Y, Z) array of bool
     affine : (4, 4) array
         Voxel to patient RAS, mm.
     settings : MethodSettings
-        Branch ``symmetry``.
+        Uses the branch ``symmetry``.
     registration : Registration
     by_density : bool
-        Whether the reference is an image of densities; a map is less similar to its mirror image.
+        Whether the reference is in HU; a perfusion map is less similar to its mirror image.
 
     Returns
     -------
@@ -232,7 +232,7 @@ def least_similarity(settings, by_density):
 
 
 class _Search:
-    """The images of one mirror registration."""
+    """Images and plane of one mirror registration."""
 
     def __init__(self, reference, brain, affine, method, registration):
         self.reference, self.brain, self.affine = reference, brain, affine
@@ -246,7 +246,7 @@ class _Search:
         )
 
     def attempt(self, start):
-        """Register from one start and measure the result; None if nothing is found."""
+        """Register from one initial transform and measure the result; None if it fails."""
         window = self.method.mirror_window_hu
         fixed, moving = (
             window_image(
@@ -261,7 +261,7 @@ class _Search:
         return None if transforms is None else self._measure(start, transforms)
 
     def _measure(self, start, transforms):
-        """Find homologues by a transform, and how well brain meets mirrored brain."""
+        """Compute homologues by a transform, and the similarity of brain and mirrored brain."""
         brain, affine = self.brain, self.affine
 
         def home(array, outside=0.0):
@@ -269,7 +269,7 @@ class _Search:
                 symmetry.mirror(array), affine, transforms['mirror_to_reference'], outside
             )
 
-        # the warped coordinates of the mirrored grid are the homologues' own coordinates
+        # the warped coordinates of the mirrored grid are the coordinates of the homologues
         coordinates = symmetry.world_coordinates(brain.shape, affine)
         homologues = np.stack([home(coordinates[..., i], FAR_MM) for i in range(3)], axis=-1)
         homologues[(homologues > FAR_MM / 2).any(axis=-1)] = np.nan
@@ -282,7 +282,7 @@ class _Search:
         if not symmetry.swaps_sides(coordinates, homologues, brain):
             similarity = 0.0
         folding = symmetry.folding(homologues, affine, brain)
-        # a map that folds is worth less than any that does not
+        # a transform that folds ranks below all that do not
         score = similarity if folding <= self.method.mirror_most_folding else -folding
         return Attempt(
             start, transforms, homologues, homologue_reference, similarity, folding, score
@@ -290,7 +290,7 @@ class _Search:
 
 
 def find_homologues(brain_mask, tissue_mask, affine, registration, homologues, transform, plane):
-    """Find the hemisphere of each voxel, and whether its homologue is tissue.
+    """Find the hemisphere of each voxel and the tissue fraction at its homologue.
 
     Parameters
     ----------
@@ -300,7 +300,7 @@ def find_homologues(brain_mask, tissue_mask, affine, registration, homologues, t
     homologues : (X, Y, Z, 3) array or None
         Patient coordinates of the homologues, mm RAS.
     transform : object or None
-        Mirror to reference; without one, a plane divides the hemispheres.
+        Mirror to reference; if None, the plane divides the hemispheres.
     plane : tuple of (3,) sequences or None
         Point and normal of that plane, mm RAS.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AIF and VOF of a series: found, or supplied by a user."""
+"""AIF and VOF of a series: found automatically, or supplied by the user."""
 
 from dataclasses import dataclass
 
@@ -11,18 +11,18 @@ from ctpprep.perfusion import bolus, denoising, grid, overrides, vessels
 
 @dataclass(frozen=True)
 class InputFunctions:
-    """Curves of the vessels and of tissue, and the voxels of the vessels.
+    """AIF, VOF and mean tissue curve, and the voxels of AIF and VOF.
 
     Attributes
     ----------
     times : (M,) array
-        True acquisition times of the AIF's slices, s; those of a supplied AIF.
+        True acquisition times of the slices of the AIF, s; for a supplied AIF, its own times.
     aif, vof, tissue : (M,) arrays
-        HU above baseline; the VOF is NaN where there is none, and `tissue` is the mean of tissue.
+        HU above baseline; the VOF is NaN if there is none, and `tissue` is the mean over tissue.
     weights : (M,) array
         0 for rejected frames, whose curves are interpolated.
     aif_mask, vof_mask : (X, Y, Z) arrays of bool
-        Empty where the curve was supplied or there is none.
+        Empty if the curve was supplied or if there is none.
     """
 
     times: np.ndarray
@@ -35,25 +35,25 @@ class InputFunctions:
 
 
 def find_vessels(ctp, sample_times, affine, masks, settings, weights=None, supplied=None):
-    """Find the AIF and the VOF of a corrected series, or take those that a user supplies.
+    """Find the AIF and the VOF of a corrected series, or use those supplied by the user.
 
     Parameters
     ----------
     ctp : (X, Y, Z, T) array
         Corrected series, HU.
     sample_times : (T,) or (Z, T) array
-        Acquisition times, s; slices from feet to head.
+        Acquisition times, s; slices run from feet to head.
     affine : (4, 4) array
         Voxel to patient RAS, mm.
     masks : Masks
         ``intracranial``, ``tissue``, ``n_baseline`` and ``arrival_s`` are used.
     settings : MethodSettings
-        Branch ``vessels``.
+        Uses the branch ``vessels``.
     weights : (T,) array, optional
         0 for rejected frames; 1 by default.
     supplied : overrides.SuppliedCurves or overrides.SuppliedMask, optional
-        An AIF as a curve, perhaps with a VOF, or as the mask of its voxels. It needs no VOF, unless
-        its area is to be scaled.
+        An AIF as a curve, optionally with a VOF, or as the mask of its voxels. A VOF is then
+        required only if the AIF is scaled to it.
 
     Returns
     -------
@@ -62,7 +62,8 @@ def find_vessels(ctp, sample_times, affine, masks, settings, weights=None, suppl
     Raises
     ------
     VesselError
-        If there is no artery-like or vein-like curve, or the supplied AIF does not fit the series.
+        If there is no artery-like or vein-like curve, or if a supplied AIF does not match the
+        series.
 
     Notes
     -----
@@ -74,7 +75,7 @@ def find_vessels(ctp, sample_times, affine, masks, settings, weights=None, suppl
 
 
 class _Search:
-    """The candidates of one series, smoothed in two ways."""
+    """The candidate voxels of one series, with their curves smoothed in plane and in 3D."""
 
     def __init__(self, ctp, sample_times, affine, masks, method, weights):
         self.ctp, self.affine, self.method, self.masks = ctp, affine, method, masks
@@ -119,7 +120,7 @@ class _Search:
             times, weights = aif.times, np.ones(len(aif.times))
             tissue_times = self.times.mean(axis=0)
         else:
-            # a rejected frame has no curve: the table shows the line that the operator assumes
+            # rejected frames are interpolated in the table, as the operator assumes
             times = next(row for row in self.times if np.array_equal(row[self.usable], aif.times))
             weights, tissue_times = self.weights, times
         scaled = self._scale(aif, vof)
@@ -146,7 +147,7 @@ class _Search:
         )
 
     def _crop(self, supplied):
-        """Check supplied curves against the bolus of the series and cut them to the scan."""
+        """Check supplied curves against the bolus of the series and crop them to the scan."""
         frames = self.samples.mean(axis=0)
         scan = (float(self.samples.min()), float(self.samples.max()))
         overrides.check_aif(
@@ -162,7 +163,7 @@ class _Search:
         return cropped[0], cropped[1] if len(cropped) > 1 else None
 
     def _average(self, supplied):
-        """Average supplied voxels, those of the sampling pattern that contains most of them."""
+        """Average the supplied voxels in the sampling pattern that contains most of them."""
         before = bolus.baseline(self.ctp, self.masks.n_baseline, self.weights)
         mask = overrides.place_mask(supplied, before, self.affine, few_voxels=True)
         mask &= np.isfinite(before)
@@ -175,7 +176,7 @@ class _Search:
         return vessels.Vessel(curve, times, np.array([], dtype=int)), mask
 
     def _find_vof(self, aif, required):
-        """Find the VOF; a supplied AIF needs none, unless it is to be scaled."""
+        """Find the VOF; it is optional for a supplied AIF that is not scaled."""
         try:
             return vessels.find_vof(*self._candidates(), aif, aif_voxels=self.method.aif_voxels)
         except VesselError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Indicator-dilution theory: residue functions and the tissue curve that an input makes.
+"""Indicator-dilution theory: residue functions and the tissue curve for an arterial input.
 
 Sources: Ostergaard et al., MRM 1996;36:715, doi:10.1002/mrm.1910360510; Fieselmann et al., Int J
 Biomed Imaging 2011:467563, doi:10.1155/2011/467563.
@@ -21,7 +21,7 @@ def exponential_residue(tau, mtt):
     Returns
     -------
     (N,) array
-        Share of the bolus still in the tissue; 0 before time zero.
+        Fraction of the bolus that is still in the tissue; 0 before time zero.
 
     Examples
     --------
@@ -33,10 +33,10 @@ def exponential_residue(tau, mtt):
 
 
 def interpolate_input(times, aif):
-    """Make a continuous input curve from its samples.
+    """Interpolate the samples of an input curve.
 
-    Straight lines between samples, 0 before the first and the last value after the last: the
-    bolus has not come before the scan, and recirculation decays slowly after it.
+    Linear between the samples, 0 before the first (the bolus has not yet arrived), and constant
+    after the last (recirculation decays slowly).
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def interpolate_input(times, aif):
     Returns
     -------
     callable
-        Takes times (s), returns enhancement (HU).
+        Maps times (s) to enhancement (HU).
     """
     times, aif = np.asarray(times, dtype=float), np.asarray(aif, dtype=float)
 
@@ -59,7 +59,7 @@ def interpolate_input(times, aif):
 
 
 def convolve_input(times, aif, residue, at, step=0.05):
-    """Compute the tissue curve of a flow of 1/s.
+    """Compute the tissue curve of unit flow, 1/s.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def convolve_input(times, aif, residue, at, step=0.05):
     residue : callable
         Residue function of time (s).
     at : (T,) array
-        When the tissue curve is wanted, s.
+        Sample times of the tissue curve, s.
     step : float
         Integration step, s.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lesions of a series: core by both normalizations, hypoperfusion, mismatch, and their volumes."""
+"""Lesions of a series: hypoperfusion, core and mismatch by both normalizations, and volumes."""
 
 from dataclasses import dataclass, field
 
@@ -24,22 +24,22 @@ LESIONS = {
 
 @dataclass(frozen=True)
 class RelativeMaps:
-    """What lesions are segmented from.
+    """Maps and masks from which lesions are segmented.
 
     Attributes
     ----------
     tmax : (X, Y, Z) array
         s.
     rcbf : dict of str to (X, Y, Z) array
-        ``global`` and, unless it was withheld, ``local``; fractions.
+        ``global`` and, unless it is withheld, ``local``; fractions.
     tissue_mask : (X, Y, Z) array of bool
     hemispheres : (X, Y, Z) array
         1 left, 2 right.
     voxel_size_mm : (3,) sequence of float
     measured : dict
-        Of `GlobalNormalization`: affected side and reference values.
+        Affected side and reference values of `GlobalNormalization`.
     unassessable : (X, Y, Z) array of bool, optional
-        Tissue without a homologue to divide by; needed beside a local map.
+        Tissue without a usable homologue; required with a local map.
     """
 
     tmax: np.ndarray
@@ -61,7 +61,7 @@ class Lesions:
         ``hypoperfusion``, ``core_global``, ``mismatch_global`` and, with a local map,
         ``core_local`` and ``mismatch_local``.
     labels : (X, Y, Z) array of uint8
-        Of `LESIONS`.
+        Keys of `LESIONS`; 0 elsewhere.
     cleaning : dict of str to dict
         Volumes removed from each lesion, mL.
     """
@@ -78,10 +78,10 @@ class Uncertainty:
     Attributes
     ----------
     probability : dict of str to (X, Y, Z) array of float32
-        By normalization: probability that relative CBF is below the threshold; empty if the noise
-        of CBF is not known.
+        Probability that relative CBF is below the threshold, by normalization; empty if the noise
+        of CBF is unknown.
     intervals : dict
-        Limits of the core volume by normalization, mL; ``reason`` where there are none.
+        Limits of the core volume by normalization, mL; ``reason`` if there are none.
     """
 
     probability: dict
@@ -89,7 +89,7 @@ class Uncertainty:
 
 
 class _Region:
-    """Where lesions are sought, and how they are cleaned."""
+    """The search region of lesions, and the settings of their cleaning."""
 
     def __init__(self, maps, settings):
         facts, lesion, method = maps.measured, settings.lesion, settings.segmentation
@@ -122,18 +122,20 @@ class _Region:
 
 
 def segment_lesions(maps, settings):
-    """Threshold, open, close and clean: core by both normalizations, hypoperfusion, mismatch.
+    """Segment hypoperfusion, and core and mismatch by both normalizations.
+
+    Each lesion is thresholded, opened, closed and cleaned.
 
     Parameters
     ----------
     maps : RelativeMaps
     settings : MethodSettings
-        Branches ``lesion`` and ``segmentation``.
+        Uses the branches ``lesion`` and ``segmentation``.
 
     Returns
     -------
     Lesions
-        Without a local map there are no local masks; the labels are then those of the global core.
+        Without a local map there are no local masks, and the labels show the global core.
 
     Notes
     -----
@@ -167,17 +169,17 @@ def segment_lesions(maps, settings):
 
 
 def estimate_uncertainty(maps, hypoperfusion, settings, cbf_noise=None):
-    """Carry the noise of CBF on to the probability of core and to an interval of its volume.
+    """Propagate the noise of CBF to the probability of core and the interval of its volume.
 
     Parameters
     ----------
     maps : RelativeMaps
     hypoperfusion : (X, Y, Z) array of bool
     settings : MethodSettings
-        Branches ``lesion``, ``segmentation``, ``uncertainty`` and ``random``.
+        Uses the branches ``lesion``, ``segmentation``, ``uncertainty`` and ``random``.
     cbf_noise : (X, Y, Z, K) array, optional
-        Samples of the noise of CBF, in the units of CBF. Without them there is neither probability
-        nor interval.
+        Samples of the noise of CBF, in the units of CBF. If None, neither probability nor interval
+        is computed.
 
     Returns
     -------
@@ -203,7 +205,7 @@ def estimate_uncertainty(maps, hypoperfusion, settings, cbf_noise=None):
 
 
 def _estimate_interval(region, which, noise, spread, hypoperfusion, settings):
-    """Segment repeatedly with added noise, in a box that the core cannot leave."""
+    """Segment repeatedly with added noise, in a box that contains every possible core."""
     relative, within = region.maps.rcbf[which], region.within[which]
     box = uncertainty.reach(settings.lesion.core_rcbf, relative, spread, within)
     border = segmentation.Border(region.border.surface[box], region.border.ends[box])
@@ -222,7 +224,7 @@ def _estimate_interval(region, which, noise, spread, hypoperfusion, settings):
 def find_hypodense_core(
     reference, tissue_mask, voxel_size_mm, cores, settings, homologue=None, homologue_tissue=None
 ):
-    """Flag what is markedly hypodense in either core: it may be an old infarct.
+    """Find markedly hypodense tissue in either core, which may be an old infarct.
 
     Parameters
     ----------
@@ -232,10 +234,10 @@ def find_hypodense_core(
     voxel_size_mm : (3,) sequence of float
     cores : sequence of (X, Y, Z) array of bool
     settings : MethodSettings
-        Branch ``hypodensity``.
+        Uses the branch ``hypodensity``.
     homologue, homologue_tissue : (X, Y, Z) arrays, optional
-        The mirrored reference, brought home, HU, and the share of tissue there; neither where the
-        mirror registration failed.
+        The mirrored reference, registered to the reference, HU, and the tissue fraction there;
+        None if the mirror registration failed.
 
     Returns
     -------
@@ -263,7 +265,7 @@ def measure_volumes(
     lesions : Lesions
         ``masks`` and ``cleaning`` are used.
     settings : MethodSettings
-        Branches ``lesion``, ``segmentation``, ``volumes`` and ``deconvolution``.
+        Uses the branches ``lesion``, ``segmentation``, ``volumes`` and ``deconvolution``.
     rcbv_global : (X, Y, Z) array, optional
         Fraction, for the CBV index.
     tmax_offsets : (Z,) sequence of float or None, optional
@@ -272,7 +274,7 @@ def measure_volumes(
         Why there is no local map.
     hypodense : (X, Y, Z) array of bool, optional
     intervals : dict, optional
-        Of `Uncertainty`.
+        From `Uncertainty`.
 
     Returns
     -------

@@ -9,7 +9,7 @@ import numpy as np
 
 from ctpprep.perfusion.deconvolution import residue_peak
 
-# voxels per matrix product: bounds the memory of the residue functions
+# voxels per matrix product, which limits the memory of the residue functions
 CHUNK = 32768
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
 
@@ -74,7 +74,7 @@ def trapezoid_weights(times, weights):
     times : (T,) array
         Sample times, s.
     weights : (T,) array
-        0 for rejected frames, over which the curve is taken as straight.
+        0 for rejected frames, across which the curve is interpolated linearly.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def trapezoid_weights(times, weights):
 
 
 def time_to_peak(curves, times, weights):
-    """Find when curves are greatest, between the samples.
+    """Find the time of the maximum of each curve, between the samples.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def time_to_peak(curves, times, weights):
     """
     good = np.asarray(weights) > 0
     even = np.arange(times[good][0], times[good][-1] + 1e-6, 0.5)
-    # the map that interpolates every curve linearly is one small matrix
+    # linear interpolation of all curves is a product with one small matrix
     spread = np.stack([np.interp(even, times[good], row) for row in np.eye(int(good.sum()))])
     return residue_peak(curves[:, good] @ spread, even)[1]
 
@@ -133,29 +133,29 @@ def perfusion_maps(
     weights : (T,) array
         Frame weights.
     operator, tmax_operator : Operator
-        Deconvolutions for these times: the one whose maximum is CBF, and the one whose maximum lies
-        at Tmax. A time is found with less noise if `k` is smoother, a height with less bias if it is
-        rougher.
+        Deconvolutions for these times: the maximum of the first gives CBF, the time of the maximum
+        of the second gives Tmax. More regularization makes Tmax less noisy, less makes CBF less
+        biased.
     aif_area : float
         Area under the AIF, HU s.
     tissue_share : (V,) array
-        Share of tissue in each voxel, by which CBF and CBV are divided; ones give the flow of the
+        Tissue fraction of each voxel, by which CBF and CBV are divided; ones give the flow of the
         whole voxel.
     scan_start : float
-        Start of the scan, from which TTP counts, s.
+        Start of the scan, from which TTP is measured, s.
     hematocrit_factor, tissue_density : float
         k_H and rho (g/mL).
     tmax_offset : float
         Subtracted from Tmax, s; 0 gives the uncalibrated map.
     excess : float or (V,) array
-        Subtracted from the maximum that is CBF, 1/s: what noise adds to it.
+        Bias of the maximum by noise, subtracted before CBF is computed, 1/s.
 
     Returns
     -------
     dict of (V,) arrays of float32
         ``cbf`` (mL/100 g/min), ``cbv`` (mL/100 g), ``mtt`` (s), ``tmax`` (s, not below 0),
-        ``ttp`` (s since the start of the scan), and ``cbf_time``, where on the grid of `operator`
-        the maximum lies that is CBF (s).
+        ``ttp`` (s since the start of the scan), and ``cbf_time``, the time of the maximum that gives
+        CBF, on the grid of `operator` (s).
     """
     n_curves = len(curves)
     height, cbf_time = (np.zeros(n_curves, dtype=np.float32) for _ in range(2))
@@ -178,7 +178,7 @@ def quantify(
     curves, times, weights, height, tmax, aif_area, tissue_share,
     *, scan_start, hematocrit_factor, tissue_density,
 ):  # fmt: skip
-    """Compute the maps from the maximum of each residue function and the area of each curve.
+    """Compute the maps from the maxima of the residue functions and the areas of the curves.
 
     Parameters
     ----------
@@ -214,6 +214,6 @@ def quantify(
 
 
 def _chunks(n_curves):
-    """Yield slices of voxels that are computed at once."""
+    """Yield slices of voxels that are computed together."""
     for start in range(0, n_curves, CHUNK):
         yield slice(start, start + CHUNK)

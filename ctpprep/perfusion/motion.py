@@ -5,28 +5,29 @@ import numpy as np
 from scipy import linalg, ndimage
 from scipy.spatial.transform import Rotation
 
-# densities of bone that are compared, HU, and the share of it that must be seen
+# densities of bone that are compared, HU
 BONE_HU = (100.0, 1000.0)
 # densities above this are head
 HEAD_HU = -200.0
+# least fraction of the bone that must be in the field of view
 LEAST_SEEN = 0.5
-# sigma through plane of the images that are registered, slices: interpolation between unsmoothed
-# thick slices pulls a registration towards whole slices; more loses what tells slices apart
+# through-plane sigma of the registered images, slices: without smoothing, interpolation between thick
+# slices biases a registration towards whole slices; more smoothing makes slices indistinguishable
 SLICE_SIGMA = 0.5
-# share of the points of a registration that must lie inside both images
+# least fraction of the points of a registration that must be inside both images
 LEAST_OVERLAP = 0.1
-# frames that a candidate is compared with, and the number of candidates
+# number of frames compared with a candidate reference frame, and number of candidates
 PROBES = 9
 CANDIDATES = 6
 
 
 def rigid_parameters(transforms, centre):
-    """Split rigid transforms into translations of the head's centre and rotations.
+    """Split rigid transforms into translations of the centre of the head and rotations.
 
     Parameters
     ----------
     transforms : (T, 4, 4) array
-        Patient RAS coordinates of the reference frame to those of each frame, mm.
+        From patient RAS coordinates of the reference frame to those of each frame, mm.
     centre : (3,) array
         Point whose displacement is the translation, mm.
 
@@ -70,18 +71,18 @@ def displacement(transforms, points):
 
 
 def has_moved(transforms, points, weights, skip_mm):
-    """Tell whether the head moved in any usable frame.
+    """Return whether the head moved in any usable frame.
 
     Parameters
     ----------
     transforms : (T, 4, 4) array
-        Patient RAS coordinates of the reference frame to those of each frame, mm.
+        From patient RAS coordinates of the reference frame to those of each frame, mm.
     points : (N, 3) array
         Points of the head in the pose of the reference frame, mm.
     weights : (T,) array
-        0 for rejected frames: their transforms do not count.
+        0 for rejected frames, whose transforms are ignored.
     skip_mm : float
-        Mean displacement up to which the head has not moved, mm.
+        Mean displacement up to which the head is considered not to have moved, mm.
 
     Returns
     -------
@@ -103,14 +104,14 @@ def framewise_displacement(transforms, points):
     Parameters
     ----------
     transforms : (T, 4, 4) array
-        Patient coordinates of the reference frame to those of each frame, mm.
+        From patient coordinates of the reference frame to those of each frame, mm.
     points : (N, 3) array
         Points of the brain in the pose of the reference frame, mm.
 
     Returns
     -------
     (T,) array
-        Mean displacement of the points against the frame before, mm; 0 for the first.
+        Mean displacement of the points relative to the previous frame, mm; 0 for the first.
     """
     transforms = np.asarray(transforms, dtype=float)
     steps = np.linalg.inv(transforms[:-1]) @ transforms[1:]
@@ -120,21 +121,21 @@ def framewise_displacement(transforms, points):
 def skull_similarity(frame, reference, head):
     """Correlate the skull of a corrected frame with that of the reference frame.
 
-    Bone does not enhance, so the bolus leaves this figure alone; motion within a frame and failed
-    corrections do not.
+    Bone does not enhance, so the bolus does not affect the correlation, but motion within a frame
+    and failed corrections do.
 
     Parameters
     ----------
     frame, reference : (X, Y, Z) arrays
         HU; NaN where missing.
     head : (X, Y, Z) array of bool
-        Voxels that are compared.
+        Voxels to compare.
 
     Returns
     -------
     float
-        Pearson correlation of the densities between 100 and 1000 HU; NaN if one of the frames
-        shows no bone, or if less than half of the bone is left in the field of view.
+        Pearson correlation of the densities, clipped to 100 to 1000 HU; NaN if either frame contains
+        no bone, or if less than half of the bone is in the field of view.
     """
     seen = head & np.isfinite(frame) & np.isfinite(reference)
     bone = head & (reference > BONE_HU[0])
@@ -147,24 +148,24 @@ def skull_similarity(frame, reference, head):
 
 
 def find_reference(n_frames, compare, reject_similarity):
-    """Find the first usable frame: one whose skull most others match once they are registered.
+    """Find the first usable frame: its skull matches most other frames after registration.
 
-    Frame 0, unless the patient moved while it was scanned or it is damaged. Candidates after the
-    first few are not tried: without them there is no baseline.
+    This is frame 0, unless the patient moved during its acquisition or it is damaged. Only the first
+    few frames are tried, since without them there is no baseline.
 
     Parameters
     ----------
     n_frames : int
     compare : callable
-        Takes a frame and a list of others; registers the others to it and returns the
-        similarities of their skulls (`skull_similarity`).
+        Takes a frame and a list of others, registers the others to it, and returns their
+        `skull_similarity`.
     reject_similarity : float
-        Limit.
+        Least similarity of a match.
 
     Returns
     -------
     int
-        0 also if no candidate is usable.
+        Index of the frame; 0 if no candidate is usable.
 
     Examples
     --------
@@ -180,14 +181,14 @@ def find_reference(n_frames, compare, reject_similarity):
 
 
 def frame_weights(similarity, reject_similarity):
-    """Give weight 0 to frames whose skull disagrees with the reference frame's after correction.
+    """Reject frames whose skull differs from that of the reference frame after correction.
 
     Parameters
     ----------
     similarity : (T,) array
         Correlation of each corrected frame's skull with that of the reference frame.
     reject_similarity : float
-        Limit.
+        Similarity below which a frame is rejected.
 
     Returns
     -------
@@ -203,23 +204,23 @@ def frame_weights(similarity, reject_similarity):
 
 
 def resample_frame(frame, affine, transform, order=1):
-    """Bring one frame into the pose of the reference frame.
+    """Resample one frame to the pose of the reference frame.
 
     Parameters
     ----------
     frame : (X, Y, Z) array
         HU.
     affine : (4, 4) array
-        Voxel to patient coordinates, mm; of the frame and of the result.
+        Voxel to patient coordinates of the frame and of the result, mm.
     transform : (4, 4) array
-        Patient coordinates of the reference frame to those of this frame, mm.
+        From patient coordinates of the reference frame to those of this frame, mm.
     order : int
         Order of the interpolating spline.
 
     Returns
     -------
     (X, Y, Z) array of float32
-        NaN where the point lay outside the field of view of the frame: missing, not air.
+        NaN where the point is outside the field of view of the frame: missing, not air.
     """
     affine = np.asarray(affine, dtype=float)
     to_voxel = np.linalg.inv(affine) @ np.asarray(transform, dtype=float) @ affine
@@ -229,7 +230,7 @@ def resample_frame(frame, affine, transform, order=1):
         np.asarray(frame, dtype=np.float32), to_voxel[:3, :3], to_voxel[:3, 3], order=order,
         mode='nearest',
     )  # fmt: skip
-    # affine coordinates are sums of one term an axis: no array of coordinates is needed
+    # affine coordinates are sums of one term per axis, so no array of coordinates is needed
     index = np.ogrid[tuple(slice(size) for size in frame.shape)]
     for axis, size in enumerate(frame.shape):
         where = sum(to_voxel[axis, i] * index[i] for i in range(3)) + to_voxel[axis, 3]
@@ -238,22 +239,22 @@ def resample_frame(frame, affine, transform, order=1):
 
 
 class RigidTarget:
-    """Fixed image of rigid registrations: gradients once, then any number of moving images.
+    """Fixed image of rigid registrations, whose gradients are computed once for all moving images.
 
     Parameters
     ----------
     fixed : (X, Y, Z) array
-        Image at densities that do not depend on contrast.
+        Image, clipped to densities that do not depend on contrast.
     affine : (4, 4) array
         Voxel to patient coordinates, mm.
     smoothing_mm : sequence of float
-        Sigma of the Gaussian of each level in plane, mm; the last is the finest.
+        In-plane sigma of the Gaussian of each level, mm; the last level is the finest.
     """
 
     def __init__(self, fixed, affine, smoothing_mm):
         affine = np.asarray(affine, dtype=float)
         size = np.linalg.norm(affine[:3, :3], axis=0)
-        # only the finest level has to be exact: linear interpolation takes a fifth of the time
+        # only the finest level must be accurate; linear interpolation takes a fifth of the time
         orders = [1] * (len(smoothing_mm) - 1) + [3]
         self.levels = [
             _Level(fixed, affine, (sigma / size[0], sigma / size[1], SLICE_SIGMA), order)
@@ -266,30 +267,30 @@ def register_rigid(target, moving, *, iterations=40, tolerance_mm=0.003):
 
     Gauss-Newton steps on :math:`\sum_x w(e)\, e^2`, :math:`e(x) = M(T x) - F(x)`, in the inverse
     compositional form: the gradient is that of the fixed image, computed once (Baker and
-    Matthews, Int J Comput Vis 2004;56:221, doi:10.1023/B:VISI.0000011205.11775.fd). Tukey's weights leave
-    out what does not agree: contrast that has come, and the open ends of the slab.
+    Matthews, Int J Comput Vis 2004;56:221, doi:10.1023/B:VISI.0000011205.11775.fd). Tukey's biweight
+    excludes voxels that do not match, such as those with contrast or at the open ends of the slab.
 
     Parameters
     ----------
     target : RigidTarget
-        Of the fixed image.
+        The fixed image.
     moving : (X, Y, Z) array
-        Image on the grid of the fixed one, at the same densities.
+        Image on the grid of the fixed one, clipped to the same densities.
     iterations : int
-        Steps a level at the most.
+        Maximum number of steps per level.
     tolerance_mm : float
-        A level ends when a step moves the head by less, mm.
+        A level ends when a step moves the head by less than this distance, mm.
 
     Returns
     -------
     (4, 4) array
-        Patient coordinates of the fixed image to those of the moving one, mm; the identity if the
-        images have come apart, as they do when one of them shows no head.
+        From patient coordinates of the fixed image to those of the moving one, mm; the identity if
+        the images no longer overlap, for example because one of them contains no head.
 
     Notes
     -----
-    Captures motion of about the coarsest smoothing plus the width of the skull; larger motion may
-    end in a local minimum, which `skull_similarity` shows.
+    The capture range is about the coarsest smoothing plus the thickness of the skull. Larger motion
+    may end in a local minimum, which `skull_similarity` detects.
     """
     transform = np.eye(4)
     for level in target.levels:
@@ -305,13 +306,13 @@ def register_rigid(target, moving, *, iterations=40, tolerance_mm=0.003):
 
 
 class _Level:
-    """One smoothness of a `RigidTarget`."""
+    """One smoothing level of a `RigidTarget`."""
 
     def __init__(self, fixed, affine, sigma, order):
         self.inverse, self.sigma, self.order = np.linalg.inv(affine), sigma, order
         smooth = ndimage.gaussian_filter(np.asarray(fixed, dtype=np.float32), sigma)
         gradient = np.stack(np.gradient(smooth), axis=-1)
-        # where nothing changes there is nothing to learn
+        # voxels without gradient carry no information
         chosen = np.linalg.norm(gradient, axis=-1)
         chosen = chosen > 0.02 * chosen.max()
         self.target = smooth[chosen]
@@ -324,16 +325,16 @@ class _Level:
         self.shape = fixed.shape
 
     def spline(self, moving):
-        """Return the spline coefficients of a moving image at this smoothness."""
+        """Return the spline coefficients of a moving image at this level."""
         smooth = ndimage.gaussian_filter(np.asarray(moving, dtype=np.float32), self.sigma)
         if self.order == 1:
             return smooth
         return ndimage.spline_filter(smooth, order=self.order, output=np.float32)
 
     def step(self, spline, transform):
-        """Return the rigid change of the fixed image that explains the residuals best.
+        """Return the rigid motion of the fixed image that best explains the residuals.
 
-        None if hardly any of the points still lies inside the moving image.
+        None if hardly any points are inside the moving image.
         """
         to_voxel = self.inverse @ transform
         where = to_voxel[:3, :3] @ self.points.T + to_voxel[:3, 3:]
@@ -349,7 +350,7 @@ class _Level:
         weight = inside * np.square(np.maximum(0, 1 - np.square(residual / (6 * spread))))
         weighted = self.jacobian * weight[:, None]
         normal = weighted.T @ self.jacobian
-        # a direction that the images do not tell anything about stays as it is
+        # parameters that the images do not determine remain 0
         parameters = linalg.lstsq(normal, weighted.T @ residual)[0]
         step = np.eye(4)
         step[:3, :3] = Rotation.from_rotvec(parameters[3:]).as_matrix()
@@ -357,6 +358,6 @@ class _Level:
         return step
 
     def size_of(self, step):
-        """Return how far a step moves the points, root mean square, mm."""
+        """Return the root mean square displacement of the points by a step, mm."""
         moved = self.points[::50] @ (step[:3, :3] - np.eye(3)).T + step[:3, 3]
         return float(np.sqrt(np.square(moved).sum(axis=1).mean()))

@@ -2,7 +2,7 @@
 """Global and contralateral (local) normalization of perfusion maps.
 
 Source: Rau et al., AJNR 2024;45:277, doi:10.3174/ajnr.A8111. The local map supplements the global
-one: it hides the state of the healthy hemisphere and misleads with old or bilateral infarcts.
+one: it hides the state of the healthy hemisphere and is misleading with old or bilateral infarcts.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from scipy import fft
 from ctpprep.exceptions import PerfusionError
 from ctpprep.perfusion.symmetry import OTHER_SIDE, SIDES, affected_side
 
-# fewer voxels than this are no reference
+# least number of voxels of the reference tissue
 LEAST_VOXELS = 100
-# calibrated Tmax of early tissue: this percentile was 0.6 to 0.8 s on three simulated heads
+# calibrated Tmax of early tissue: this percentile was 0.6 to 0.8 s in three simulated heads
 EARLY_PERCENTILE = 10
 EARLY_TMAX = 1.0
 
@@ -28,15 +28,15 @@ class ReferenceTissue:
     ----------
     mask : (X, Y, Z) array of bool
     rule : {'normal-tmax', 'contralateral', 'early-contralateral'}
-        The last one replaces the first where too little tissue is normally perfused.
+        The last one replaces the first if too little tissue is normally perfused.
     meaning : str
-        The tissue in words.
+        Description of the tissue.
     tmax_limit : float or None
-        Its largest Tmax, s.
+        Largest Tmax of the tissue, s.
     normal_share : float
-        Share of all tissue whose Tmax is within the limit of normal perfusion.
+        Fraction of all tissue whose Tmax is within the limit of normal perfusion.
     reason : str
-        Why another rule than the one that was asked for was used; '' if none was.
+        Why the rule differs from the requested one; '' if it does not.
     """
 
     mask: np.ndarray
@@ -54,12 +54,12 @@ class GlobalNormalization:
     Attributes
     ----------
     relative : dict of str to (X, Y, Z) array of float32
-        ``rcbf`` and perhaps ``rcbv``, fractions of the reference; 0 outside tissue.
+        ``rcbf`` and optionally ``rcbv``, fractions of the reference; 0 outside tissue.
     reference : ReferenceTissue
     measured : dict
-        ``affected_side``, ``side_confidence`` (None for a side that was asked for), ``side_rule``,
+        ``affected_side``, ``side_confidence`` (None for a side chosen by the user), ``side_rule``,
         ``tmax_left_s``, ``tmax_right_s``, ``reference``, ``reference_tmax_limit_s``,
-        ``reference_share``, ``normal_share``, ``cbf_reference`` and perhaps ``cbv_reference``.
+        ``reference_share``, ``normal_share``, ``cbf_reference`` and optionally ``cbv_reference``.
     """
 
     relative: dict
@@ -76,9 +76,9 @@ class LocalNormalization:
     local : (X, Y, Z) array of float32
         Fraction of the clipped and smoothed homologue; 0 where it is not assessable.
     homologue : (X, Y, Z) array of float32
-        Global map at the homologue of each voxel; 0 where that is not tissue.
+        Global map at the homologue of each voxel; 0 where the homologue is not tissue.
     unassessable : (X, Y, Z) array of bool
-        Tissue without a homologue to divide by.
+        Tissue without a usable homologue.
     """
 
     local: np.ndarray
@@ -87,7 +87,7 @@ class LocalNormalization:
 
 
 def normalize_to_reference(cbf, tmax, tissue_mask, hemispheres, settings, cbv=None):
-    """Find the affected side, and divide CBF and CBV by their medians over the global reference.
+    """Find the affected side and divide CBF and CBV by their medians over the global reference.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def normalize_to_reference(cbf, tmax, tissue_mask, hemispheres, settings, cbv=No
     hemispheres : (X, Y, Z) array
         1 left, 2 right.
     settings : MethodSettings
-        Branches ``lesion`` and ``normalization``.
+        Uses the branches ``lesion`` and ``normalization``.
     cbv : (X, Y, Z) array, optional
         mL/100 g.
 
@@ -124,7 +124,7 @@ def normalize_to_reference(cbf, tmax, tissue_mask, hemispheres, settings, cbv=No
     )  # fmt: skip
     measured = {
         'affected_side': affected,
-        # a side that the user names has no confidence of ours
+        # a side chosen by the user has no computed confidence
         'side_confidence': None if asked else side.confidence,
         'side_rule': 'asked for' if asked else side.rule,
         'tmax_left_s': side.tmax_left,
@@ -153,19 +153,19 @@ def normalize_to_homologue(relative, mirrored, homologue_tissue, tissue_mask, af
     mirrored : (X, Y, Z) array
         The same map at the homologue of each voxel, interpolated.
     homologue_tissue : (X, Y, Z) array
-        Share of tissue at the homologue, interpolated alike.
+        Tissue fraction at the homologue, interpolated in the same way.
     tissue_mask : (X, Y, Z) array of bool
     affine : (4, 4) array
         Voxel to patient RAS, mm.
     settings : MethodSettings
-        Branch ``normalization``.
+        Uses the branch ``normalization``.
 
     Returns
     -------
     LocalNormalization
     """
     method = settings.normalization
-    # outside tissue the maps are 0: what interpolation mixed in is divided out
+    # maps are 0 outside tissue: dividing by the tissue fraction undoes the mixing by interpolation
     assessable = homologue_tissue > method.local_least_tissue
     homologue = np.divide(
         mirrored, homologue_tissue, out=np.zeros_like(mirrored), where=assessable
@@ -183,12 +183,11 @@ def reference_tissue(
 ):
     """Choose the tissue whose median is 1 in the global maps.
 
-    Normal tissue has a short Tmax, counted from the AIF. Where all tissue is late (heart failure,
-    carotid stenosis on both sides, an AIF from an early artery), little or none qualifies, and what
-    does is the fastest and best perfused. Then Tmax is counted from the early tissue of the
-    unaffected hemisphere instead: from the 10th percentile there, which is about 1 s in a healthy
-    brain, so that the limit is the same for a brain without delay. Fails if that hemisphere is
-    diseased throughout.
+    Normal tissue has a short Tmax relative to the AIF. If all tissue is late (heart failure,
+    bilateral carotid stenosis, an AIF from an early artery), little or no tissue qualifies, and only
+    the best perfused. In that case Tmax is measured relative to early tissue of the unaffected
+    hemisphere instead: its 10th percentile, which is about 1 s in a healthy brain, so that the limit
+    is unchanged in a brain without delay. This fails if the whole hemisphere is diseased.
 
     Parameters
     ----------
@@ -198,12 +197,13 @@ def reference_tissue(
         1 left, 2 right.
     tissue_mask : (X, Y, Z) array of bool
     affected : {'left', 'right'}
-        Affected side; read only for references on the other one.
+        Affected side; used only for references in the other hemisphere.
     global_reference : {'normal-tmax', 'contralateral'}
     normal_tmax : float
-        Tmax up to which tissue counts as normally perfused, s.
+        Tmax up to which tissue is considered normally perfused, s.
     least_normal_share : float
-        Share of tissue below which the normally perfused is no reference; 0 keeps it.
+        Fraction of tissue below which normally perfused tissue is not used as the reference; 0 for
+        always.
 
     Returns
     -------
@@ -241,8 +241,8 @@ def reference_tissue(
         )
     if chosen.mask.sum() < LEAST_VOXELS:
         raise PerfusionError(
-            f'global normalization: {chosen.mask.sum()} voxels of {chosen.meaning}, at least '
-            f'{LEAST_VOXELS} are needed; is the AIF right?'
+            f'global normalization: only {chosen.mask.sum()} voxels of {chosen.meaning}, need at '
+            f'least {LEAST_VOXELS}; check the AIF'
         )
     return chosen
 
@@ -257,14 +257,14 @@ def normalize_global(values, chosen, tissue_mask):
     chosen : (X, Y, Z) array of bool
         Reference tissue.
     tissue_mask : (X, Y, Z) array of bool
-        Where the result is given.
+        Voxels of the result.
 
     Returns
     -------
     relative : (X, Y, Z) array of float32
         Fraction of the reference; 0 outside tissue.
     reference : float
-        The median, in units of `values`.
+        The median, in the unit of `values`.
 
     Raises
     ------
@@ -280,17 +280,17 @@ def normalize_global(values, chosen, tissue_mask):
     reference = float(np.median(values[chosen]))
     if not reference > 0:
         raise PerfusionError(
-            f'global normalization: the median of the reference tissue is {reference:g}, it must '
-            'be above 0'
+            f'global normalization: the median of the reference tissue is {reference:g}, must be '
+            'above 0; check the map'
         )
     return np.where(tissue_mask, values / reference, 0).astype(np.float32), reference
 
 
 def gaussian_in_patient_axes(volume, affine, sigma_mm):
-    """Smooth with a Gaussian that is laid along patient x, y, z, whatever the voxel axes.
+    """Smooth with a Gaussian aligned with patient x, y, z, for any voxel axes.
 
-    The transfer function of a Gaussian is a Gaussian of the covariance, which is rotated from
-    patient to voxel axes exactly; the volume is padded with zeros by three sigma.
+    The transfer function of a Gaussian is a Gaussian defined by the covariance, which is rotated
+    exactly from patient to voxel axes. The volume is padded with zeros by three sigma.
 
     Parameters
     ----------
@@ -308,8 +308,8 @@ def gaussian_in_patient_axes(volume, affine, sigma_mm):
     covariance = to_voxel @ np.diag(np.square(np.asarray(sigma_mm, dtype=float))) @ to_voxel.T
     reach = np.ceil(3 * np.sqrt(np.diag(covariance))).astype(int)
     padded = [
-        fft.next_fast_len(int(size + each), real=True)
-        for size, each in zip(volume.shape, reach, strict=True)
+        fft.next_fast_len(int(size + margin), real=True)
+        for size, margin in zip(volume.shape, reach, strict=True)
     ]
     frequencies = np.meshgrid(
         *(fft.fftfreq(size) for size in padded[:2]), fft.rfftfreq(padded[2]), indexing='ij',
@@ -335,25 +335,25 @@ def normalize_contralateral(
     mirrored : (X, Y, Z) array
         The same map at each voxel's homologue, fraction.
     assessable : (X, Y, Z) array of bool
-        Where `mirrored` holds tissue; air, CSF and vessels must not leak into the smoothing.
+        Where `mirrored` is tissue; other voxels are excluded from the smoothing.
     tissue_mask : (X, Y, Z) array of bool
-        Where the result is wanted.
+        Voxels of the result.
     affine : (4, 4) array
     clip : float
-        Cap of the mirrored map, fraction: a vessel there must not make low flow here.
+        Cap of the mirrored map, fraction, so that a vessel does not cause low values at its homologue.
     sigma_mm : (3,) sequence of float
         Sigma of the Gaussian along patient x, y, z, mm.
     floor : float
-        Smoothed homologues below this fraction are too small to divide by.
+        Least smoothed value of the homologue, fraction; below it a voxel is not assessable.
     least_weight : float
-        Share of the Gaussian that must meet assessable voxels.
+        Least fraction of the Gaussian that must overlap assessable voxels.
 
     Returns
     -------
     local : (X, Y, Z) array of float32
-        Fraction of the homologue; 0 where there is none.
+        Fraction of the homologue; 0 where a voxel is not assessable.
     unassessable : (X, Y, Z) array of bool
-        Tissue without a homologue to divide by.
+        Tissue without a usable homologue.
 
     Examples
     --------

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Perfusion maps made elsewhere: their units, their masks, and an image to mirror.
+"""Precomputed perfusion maps: their units, their masks, and an image to mirror.
 
-What a unit is, is stated or plausible, never guessed beyond that: a map whose median over tissue
-fits no unit fails.
+The unit of a map is the stated one or, if none is stated, one that makes its median over tissue
+plausible. If no unit does, the map fails; ctpprep never guesses further.
 """
 
 import re
@@ -22,7 +22,7 @@ STANDARD = {
     'cbf': 'mL/100 g/min', 'rcbf': '1', 'cbv': 'mL/100 g', 'mtt': 's', 'tmax': 's', 'ttp': 's',
 }  # fmt: skip
 _TIMES = {'s': 1.0, 'ms': 1e-3, 'min': 60.0}
-# factor to the standard unit; `True` where the density of tissue divides, too
+# factor to the standard unit; `True` if the tissue density also divides
 UNITS: dict[str, dict[str, tuple[float, bool]]] = {
     'cbf': {
         'ml/100g/min': (1.0, False), 'ml/100ml/min': (1.0, True), 'ml/g/min': (100.0, False),
@@ -37,40 +37,40 @@ UNITS: dict[str, dict[str, tuple[float, bool]]] = {
     **{name: {unit: (factor, False) for unit, factor in _TIMES.items()}
        for name in ('mtt', 'tmax', 'ttp')},
 }  # fmt: skip
-# kinds of images of densities that can be mirrored
+# kinds of CT images that can be mirrored
 MIRRORED = {'ctpref': 'mean image of a series before contrast', 'ncct': 'baseline CT'}
-# medians over tissue that are plausible in the standard unit; a Tmax of 6 s is seen where all tissue
-# is late, as in heart failure, and tenths of a second begin soon above
+# plausible medians over tissue in the standard unit; Tmax reaches 6 s if all tissue is late, as in
+# heart failure, and a map in tenths of a second begins not far above
 PLAUSIBLE = {
     'cbf': (5.0, 150.0), 'rcbf': (0.2, 5.0), 'cbv': (0.5, 15.0), 'mtt': (1.0, 20.0),
     'tmax': (0.05, 8.0), 'ttp': (1.0, 90.0),
 }  # fmt: skip
-# a stated unit is believed this many times beyond: software differs, but not as units do; of times
-# less, since a tenth of a second is often written as a second
+# factors by which the median may exceed these limits if the unit is stated: software differs, but less
+# than units do; smaller for times, since tenths of a second are often labelled as seconds
 STATED_MARGIN, STATED_MARGIN_OF_TIMES = 3.0, 1.5
-# medians of Tmax over those of MTT that one unit can give: about a quarter in health, 1 if all is late
+# plausible ratio of median Tmax to median MTT: about 0.25 in healthy tissue, 1 if all tissue is late
 TMAX_PER_MTT = (0.02, 2.0)
-# other units that are taken without being stated: hardly any map fits two of them
+# units that are tried if none is stated: hardly any map fits two of them
 UNSTATED = {'rcbf': ('1', 'percent'), **dict.fromkeys(('mtt', 'tmax', 'ttp'), ('s', 'ms'))}
-# fewer voxels than this with a value are no map
+# least number of voxels with a value
 LEAST_VOXELS = 100
-# values that fill more of the image than this have no outline of the brain
+# if values fill more of the image than this, the brain has no outline
 MOST_FILLED = 0.9
-# CSF in maps: less flow, and less blood, than this share of the median. A core may have 0.05 of the
-# flow, but keeps 0.2 of the blood: the limit is lower where flow alone decides
+# CSF in maps: CBF and CBV below this fraction of the median. CBF of a core may fall to 0.05 of the
+# median, but its CBV only to 0.2, so the limit is lower if only CBF is available
 CSF_SHARE, CSF_SHARE_OF_FLOW_ALONE = 0.10, 0.03
-# a baseline CT with less of the values of the maps inside its skull lies elsewhere
+# least overlap of the maps with the soft tissue of a baseline CT in the same space
 LEAST_INSIDE = 0.7
-# a supplied mask with less of its voxels among the values of the maps lies elsewhere
+# least overlap of a supplied mask with the values of maps in the same space
 LEAST_ON_VALUES = 0.5
-# sulci narrower than twice this belong to the brain, mm
+# sulci narrower than twice this distance belong to the brain, mm
 SULCUS_MM = 5.0
-# percentile of tissue that becomes the upper end of the window, if a map is mirrored
+# percentile of tissue that is scaled to the upper end of the window if a map is mirrored
 TOP_PERCENTILE = 98.0
 
 
 def unit_key(text):
-    """Spell a unit in the way of `UNITS`.
+    """Normalize the spelling of a unit to that of `UNITS`.
 
     Examples
     --------
@@ -84,20 +84,20 @@ def unit_key(text):
 
 
 def to_standard(name, values, tissue_mask, stated, *, tissue_density):
-    """Bring a map to its standard unit, stated or plausible.
+    """Convert a map to its standard unit, from the stated or a plausible unit.
 
     Parameters
     ----------
     name : str
         Key of `STANDARD`.
     values : (X, Y, Z) array
-        As read.
+        The map as read.
     tissue_mask : (X, Y, Z) array of bool
-        Where the median is taken, over values above 0.
+        Voxels of the median, which is taken over values above 0.
     stated : str
-        Unit as the sidecar states it; '' if it does not.
+        Unit in the sidecar; '' if there is none.
     tissue_density : float
-        g/mL, between units per mL and per g.
+        g/mL; converts between units per mL and per g.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def to_standard(name, values, tissue_mask, stated, *, tissue_density):
     Raises
     ------
     PerfusionError
-        If the unit is not known, or the median not plausible.
+        If the unit is not supported, or the median is not plausible.
 
     Examples
     --------
@@ -121,19 +121,21 @@ def to_standard(name, values, tissue_mask, stated, *, tissue_density):
     (1.5, 'Tmax: no unit is stated, taken as ms by the median over tissue (1.5 s)')
     """
     word, standard = WORDS[name], STANDARD[name]
-    there = values[tissue_mask & (values > 0)]
-    if there.size < LEAST_VOXELS:
+    positive = values[tissue_mask & (values > 0)]
+    if positive.size < LEAST_VOXELS:
         raise PerfusionError(
-            f'the map of {word} is empty: {there.size} voxels of tissue are above 0, at least '
-            f'{LEAST_VOXELS} are needed'
+            f'the map of {word} is empty: {positive.size} voxels of tissue are above 0, need at '
+            f'least {LEAST_VOXELS}; check the map and its tissue mask'
         )
-    median = float(np.median(there))
+    median = float(np.median(positive))
     margin = STATED_MARGIN_OF_TIMES if standard == 's' else STATED_MARGIN
     margin = margin if stated else 1.0
     low, high = PLAUSIBLE[name][0] / margin, PLAUSIBLE[name][1] * margin
     if stated and unit_key(stated) not in UNITS[name]:
         known = ', '.join(UNITS[name])
-        raise PerfusionError(f'the unit of {word} is "{stated}", which is not one of {known}')
+        raise PerfusionError(
+            f'the unit of {word} is "{stated}", need one of {known}; correct Units in the sidecar'
+        )
     fits = {}
     for unit in (unit_key(stated),) if stated else UNSTATED.get(name, (unit_key(standard),)):
         factor, by_volume = UNITS[name][unit]
@@ -141,11 +143,12 @@ def to_standard(name, values, tissue_mask, stated, *, tissue_density):
         if low <= median * factor <= high:
             fits[unit] = factor
     if not fits:
-        asked = 'check its Units' if stated else 'state its Units in the sidecar'
+        action = 'check Units' if stated else 'state Units'
         raise PerfusionError(
             f'the median of {word} over tissue is {median:.3g}'
-            + (f' {stated}' if stated else ', without a unit stated')
-            + f'; {low:.3g} to {high:.3g}{_shown(standard)} are plausible: {asked}'
+            + (f' {stated}' if stated else ' without a stated unit')
+            + f', need {low:.3g} to {high:.3g}{_shown(standard)} to be plausible; {action} in its '
+            'sidecar'
         )
     unit, factor = next(iter(fits.items()))
     source = 'sidecar' if stated else 'assumed'
@@ -162,7 +165,7 @@ def to_standard(name, values, tissue_mask, stated, *, tissue_density):
 
 
 def doubt_of_times(tmax_median, mtt_median):
-    """Say that Tmax and MTT can hardly be in the units that were taken.
+    """Return a warning if Tmax and MTT are unlikely to be in the assumed units.
 
     Parameters
     ----------
@@ -199,12 +202,12 @@ def _named(unit):
 
 
 def valued(maps):
-    """Tell where maps have values: something above 0 in one of them, once resampled or masked.
+    """Return where any of the maps has a value, that is, is finite and above 0.
 
     Parameters
     ----------
     maps : sequence of (X, Y, Z) array
-        NaN and 0 are no value.
+        NaN and 0 mean no value: they mark voxels outside a mask or a resampled image.
 
     Returns
     -------
@@ -213,26 +216,26 @@ def valued(maps):
     Raises
     ------
     PerfusionError
-        If hardly a voxel has one.
+        If fewer than 100 voxels have a value.
     """
-    found = np.zeros(maps[0].shape, dtype=bool)
-    for each in maps:
-        found |= np.isfinite(each) & (each > 0)
-    if found.sum() < LEAST_VOXELS:
+    has_value = np.zeros(maps[0].shape, dtype=bool)
+    for values in maps:
+        has_value |= np.isfinite(values) & (values > 0)
+    if has_value.sum() < LEAST_VOXELS:
         raise PerfusionError(
-            f'the maps are empty: {found.sum()} voxels are above 0, at least {LEAST_VOXELS} are '
-            'needed'
+            f'the maps are empty: {has_value.sum()} voxels are above 0, need at least '
+            f'{LEAST_VOXELS}; check the files'
         )
-    return found
+    return has_value
 
 
 def brain_of_maps(values, voxel_size_mm):
-    """Find the brain from where maps have values: closed, filled, the largest piece.
+    """Find the brain as the closed and filled largest component of the voxels with values.
 
     Parameters
     ----------
     values : (X, Y, Z) array of bool
-        As `valued` returns it.
+        From `valued`.
     voxel_size_mm : (3,) sequence of float
 
     Returns
@@ -242,14 +245,15 @@ def brain_of_maps(values, voxel_size_mm):
     Raises
     ------
     PerfusionError
-        If values fill the image, so that it has no outline of a brain.
+        If values fill the image, so that the brain has no outline.
     """
     slices = values.any(axis=(0, 1))
     filled = float(values[..., slices].mean())
     if filled > MOST_FILLED:
         raise PerfusionError(
-            f'brain mask: the maps have values in {filled:.0%} of their image, so that the brain '
-            'cannot be told; give a mask (--brain-mask) or a baseline CT'
+            f'brain mask: the maps have values in {filled:.0%} of their voxels, need at most '
+            f'{MOST_FILLED:.0%} to find the outline of the brain; supply a mask (--brain-mask) or a '
+            'baseline CT'
         )
     opened = ndimage.binary_opening(values, brain.IN_PLANE)
     closed = brain.close_in_plane(brain.largest(opened), voxel_size_mm, SULCUS_MM)
@@ -266,7 +270,7 @@ def hull_in_plane(mask):
     Returns
     -------
     (X, Y, Z) array of bool
-        Slices whose voxels lie on a line stay as they are.
+        Slices whose voxels are on a line are unchanged.
 
     Examples
     --------
@@ -288,14 +292,14 @@ def hull_in_plane(mask):
 
 
 def brain_of_ct(density, values, voxel_size_mm, *, bone_hu, csf_hu):
-    """Find the brain in a baseline CT, as far as the maps reach.
+    """Find the brain in a baseline CT, within the extent of the maps.
 
     Parameters
     ----------
     density : (X, Y, Z) array
         Baseline CT on the grid of the maps, HU.
     values : (X, Y, Z) array of bool
-        As `valued` returns it.
+        From `valued`.
     voxel_size_mm : (3,) sequence of float
     bone_hu, csf_hu : float
         HU.
@@ -307,65 +311,66 @@ def brain_of_ct(density, values, voxel_size_mm, *, bone_hu, csf_hu):
     Raises
     ------
     PerfusionError
-        If no brain is seen inside bone.
+        If there is no brain inside bone.
     """
-    found, _ = brain.brain_masks(density, density, voxel_size_mm, bone_hu=bone_hu, csf_hu=csf_hu)
-    # the CT reaches beyond the slab of the maps; a core without any value is not beyond
+    mask, _ = brain.brain_masks(density, density, voxel_size_mm, bone_hu=bone_hu, csf_hu=csf_hu)
+    # the CT extends beyond the slab of the maps; the hull retains a core without values
     reach = hull_in_plane(brain.largest(ndimage.binary_opening(values, brain.IN_PLANE)))
-    return found & reach
+    return mask & reach
 
 
 def share_inside(density, values):
-    """Tell how much of the maps lies on the soft tissue of a CT: whether both are in one place.
+    """Measure the overlap of the maps with the soft tissue of a CT, to check their alignment.
 
     Parameters
     ----------
     density : (X, Y, Z) array
         HU.
     values : (X, Y, Z) array of bool
-        As `valued` returns it.
+        From `valued`.
 
     Returns
     -------
     float
-        Share of the values on soft tissue, or, since maps may have values on bone and air, share of
-        the soft tissue in their slices that has one, if that is more.
+        Fraction of the values on soft tissue or, if that is larger, fraction of the soft tissue in
+        their slices that has a value: maps may also have values on bone and air.
     """
     low, high = brain.SOFT_HU
     smooth = ndimage.gaussian_filter(np.asarray(density, dtype=np.float32), (1, 1, 0))
     soft = (smooth > low) & (smooth < high)
-    held = values[..., values.any(axis=(0, 1))][soft[..., values.any(axis=(0, 1))]]
-    return max(float(soft[values].mean()), float(held.mean()) if held.size else 0.0)
+    covered = values[..., values.any(axis=(0, 1))][soft[..., values.any(axis=(0, 1))]]
+    return max(float(soft[values].mean()), float(covered.mean()) if covered.size else 0.0)
 
 
 def check_mask(mask, values, name):
-    """Refuse a supplied mask that is empty or lies elsewhere than the maps.
+    """Check that a supplied mask is not empty and is in the space of the maps.
 
     Parameters
     ----------
     mask : (X, Y, Z) array of bool
         On the grid of the maps.
     values : (X, Y, Z) array of bool
-        As `valued` returns it.
+        From `valued`.
     name : str
-        Of the file, for messages.
+        File name, for messages.
 
     Raises
     ------
     PerfusionError
+        If less than half of the voxels of the mask have a value in the maps.
     """
     share = float(values[mask].mean()) if mask.any() else 0.0
     if share < LEAST_ON_VALUES:
         raise PerfusionError(
-            f'{name}: {share:.0%} of its voxels have a value in the maps, at least '
-            f'{LEAST_ON_VALUES:.0%} are needed; is it in the space of the maps?'
+            f'{name}: {share:.0%} of its voxels have a value in the maps, need at least '
+            f'{LEAST_ON_VALUES:.0%}; check that it is in the space of the maps'
         )
 
 
 def csf_of_maps(flow, volume, brain_mask, voxel_size_mm):
-    """Find CSF without a CT: hardly any flow and, if CBV is there, hardly any blood.
+    """Find CSF without a CT, by very low CBF and, if there is a CBV map, very low CBV.
 
-    A core may read the same where software sets it to 0: it is taken for CSF then.
+    If software sets a core to 0, it is mistaken for CSF.
 
     Parameters
     ----------
@@ -382,35 +387,35 @@ def csf_of_maps(flow, volume, brain_mask, voxel_size_mm):
     """
     empty = brain_mask.copy()
     limit = CSF_SHARE_OF_FLOW_ALONE if volume is None else CSF_SHARE
-    for each in (flow, volume):
-        if each is not None:
+    for values in (flow, volume):
+        if values is not None:
             sigma = [0.8 / voxel_size_mm[0], 0.8 / voxel_size_mm[1], 0]
-            smooth = smooth_within(np.nan_to_num(each), brain_mask, sigma)
-            empty &= smooth <= limit * np.median(each[brain_mask & (each > 0)])
+            smooth = smooth_within(np.nan_to_num(values), brain_mask, sigma)
+            empty &= smooth <= limit * np.median(values[brain_mask & (values > 0)])
     return empty
 
 
 def vessels_of_maps(blood, brain_mask, vessel_ratio):
-    """Find vessels: voxels with far more blood (or flow) than brain.
+    """Find vessels: voxels whose CBV (or CBF) is far above that of brain.
 
     Parameters
     ----------
     blood : (X, Y, Z) array
-        CBV, or CBF in its stead.
+        CBV, or CBF if there is no CBV.
     brain_mask : (X, Y, Z) array of bool
     vessel_ratio : float
-        Limit relative to the median.
+        Threshold relative to the median.
 
     Returns
     -------
     (X, Y, Z) array of bool
     """
-    there = np.nan_to_num(blood)
-    return brain_mask & (there > vessel_ratio * np.median(there[brain_mask & (there > 0)]))
+    values = np.nan_to_num(blood)
+    return brain_mask & (values > vessel_ratio * np.median(values[brain_mask & (values > 0)]))
 
 
 def on_grid(density, affine, shape, grid_affine, outside):
-    """Resample an image to the grid of the maps by the affines alone, linearly.
+    """Resample an image linearly to the grid of the maps, using only the affines.
 
     Parameters
     ----------
@@ -419,21 +424,21 @@ def on_grid(density, affine, shape, grid_affine, outside):
         Voxel to patient coordinates, mm.
     shape : (3,) tuple of int
     grid_affine : (4, 4) array
-        The grid that is wanted.
+        Affine of the target grid.
     outside : float
-        Value beyond the image.
+        Value outside the image.
 
     Returns
     -------
     array of float32
-        Of `shape`. The image itself if the grids are the same; averaged over about a voxel of the
-        grid where its own are finer.
+        Of `shape`. Unchanged if the grids are the same; smoothed to about the voxel size of the
+        target grid if the image is finer.
     """
     matrix = np.linalg.inv(np.asarray(affine, dtype=float)) @ grid_affine
     same = shape == density.shape and np.abs(matrix - np.eye(4)).max() * max(shape) < 0.01
     if same:
         return np.asarray(density, dtype=np.float32)
-    step = np.abs(matrix[:3, :3]).max(axis=1)  # voxels of the image in one of the grid
+    step = np.abs(matrix[:3, :3]).max(axis=1)  # voxels of the image per voxel of the grid
     smooth = ndimage.gaussian_filter(
         np.asarray(density, dtype=np.float32), np.maximum(step - 1, 0) / 2, mode='nearest'
     )
@@ -443,7 +448,7 @@ def on_grid(density, affine, shape, grid_affine, outside):
 
 
 def substitute(blood, tissue_mask, window):
-    """Scale a map so that it can be mirrored and registered in the stead of a CT.
+    """Scale a map so that it can be mirrored and registered instead of a CT.
 
     Parameters
     ----------
@@ -451,12 +456,13 @@ def substitute(blood, tissue_mask, window):
         CBV, or CBF.
     tissue_mask : (X, Y, Z) array of bool
     window : (float, float)
-        Densities that the registration sees, HU: tissue fills them up to its 98th percentile.
+        Densities used by the registration, HU; the 98th percentile of tissue is scaled to the upper
+        end.
 
     Returns
     -------
     (X, Y, Z) array of float32
-        Without a unit; the lower end of the window where there is no value.
+        Dimensionless; the lower end of the window where there is no value.
     """
     low, high = window
     top = float(np.percentile(blood[tissue_mask & (blood > 0)], TOP_PERCENTILE))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the series on the working grid to the corrected series, the masks and the bolus."""
+"""Motion correction, masks and bolus arrival of the series on the working grid."""
 
 import functools
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +11,9 @@ from ctpprep.exceptions import PerfusionError
 from ctpprep.perfusion import bolus, brain, grid, motion, overrides, symmetry
 from ctpprep.perfusion.motion import HEAD_HU
 
-# scanners pad what lies outside the reconstruction with large negative numbers
+# density of air; scanners pad voxels outside the reconstruction with large negative numbers, HU
 AIR_HU = -1024.0
-# every so many voxels of the head are followed to measure its displacement
+# one in this many voxels of the head is used to measure its displacement
 POINT_STEP = 97
 COLUMNS = ('trans_x', 'trans_y', 'trans_z', 'rot_x', 'rot_y', 'rot_z')
 
@@ -25,14 +25,14 @@ class Corrected:
     Attributes
     ----------
     ctp : (X, Y, Z, T) array of float32
-        HU, in the pose of the reference frame; NaN where a voxel was not seen.
+        HU, in the pose of the reference frame; NaN where a voxel is outside the field of view.
     transforms : (T, 4, 4) array
-        Points of the reference frame to points of each frame, mm RAS; identities if no frame was
-        resampled.
+        From points of the reference frame to points of each frame, mm RAS; identities if no frame
+        was resampled.
     weights : (T,) array
-        0 for a rejected frame, else 1.
+        0 for rejected frames, 1 for the others.
     confounds : dict of str to (T,) array
-        Motion of every frame by column: mm, rad; NaN where it is not known.
+        Columns of motion parameters: mm, rad; NaN where unknown.
     reference_frame : int
     resampled : bool
         Whether frames were resampled.
@@ -55,18 +55,19 @@ class Masks:
     reference : (X, Y, Z) array of float32
         Mean of the corrected frames before contrast, HU.
     brain : (X, Y, Z) array of bool
-        Brain with sulci and ventricles.
+        Brain, including sulci and ventricles.
     intracranial : (X, Y, Z) array of bool
-        Inside the skull, off the bone, seen in every frame: where vessels are sought.
+        Inside the skull, away from bone and in the field of view of every usable frame: the search
+        region of AIF and VOF.
     vessels, csf : (X, Y, Z) array of bool
     tissue : (X, Y, Z) array of bool
-        Brain without vessels and CSF, seen in every frame.
+        Brain without vessels and CSF, in the field of view of every usable frame.
     pure : (X, Y, Z) array of bool
-        Tissue off vessels and bone: the source of denoising.
+        Tissue away from vessels and bone: the source of denoising.
     n_baseline : int
         Number of frames before contrast.
     arrival_s, scan_duration_s : float
-        Arrival of contrast since the first frame, and time from the first frame to the last, s.
+        Arrival of contrast after the first frame, and time from the first to the last frame, s.
     """
 
     reference: np.ndarray
@@ -82,7 +83,7 @@ class Masks:
 
 
 def estimate_motion(ctp, affine, settings, num_threads=1):
-    """Register every frame rigidly to the first usable one.
+    """Register every frame rigidly to the first usable frame.
 
     Parameters
     ----------
@@ -91,14 +92,14 @@ def estimate_motion(ctp, affine, settings, num_threads=1):
     affine : (4, 4) array
         Voxel to patient RAS, mm.
     settings : MethodSettings
-        Branch ``motion``.
+        Uses the branch ``motion``.
     num_threads : int
-        Frames that are registered in parallel; changes no result.
+        Number of frames registered in parallel; the result is the same for any number.
 
     Returns
     -------
     transforms : (T, 4, 4) array
-        Points of the reference frame to points of each frame, mm RAS.
+        From points of the reference frame to points of each frame, mm RAS.
     reference_frame : int
     """
     method = settings.motion
@@ -139,7 +140,7 @@ def estimate_motion(ctp, affine, settings, num_threads=1):
 
 
 def correct_motion(ctp, affine, settings, transforms=None, reference_frame=0, num_threads=1):
-    """Bring every frame to the pose of the reference frame, if any has moved, and weight it.
+    """Resample all frames to the pose of the reference frame, if any moved, and weight them.
 
     Parameters
     ----------
@@ -147,12 +148,12 @@ def correct_motion(ctp, affine, settings, transforms=None, reference_frame=0, nu
         Series on the working grid, HU.
     affine : (4, 4) array
     settings : MethodSettings
-        Branch ``motion``.
+        Uses the branch ``motion``.
     transforms : (T, 4, 4) array, optional
-        As `estimate_motion` returns them; no motion by default.
+        From `estimate_motion`; no motion by default.
     reference_frame : int
     num_threads : int
-        Frames that are resampled in parallel; changes no result.
+        Number of frames resampled in parallel; the result is the same for any number.
 
     Returns
     -------
@@ -191,19 +192,19 @@ def correct_motion(ctp, affine, settings, transforms=None, reference_frame=0, nu
 
 
 def accept_corrected(ctp, settings):
-    """Weight the frames of a series that was motion-corrected by other software.
+    """Weight the frames of a precomputed motion-corrected series.
 
     Parameters
     ----------
     ctp : (X, Y, Z, T) array
-        Corrected series, HU; air where a voxel left the field of view.
+        Corrected series, HU; air where a voxel is outside the field of view.
     settings : MethodSettings
-        Branch ``motion``.
+        Uses the branch ``motion``.
 
     Returns
     -------
     Corrected
-        Motion is not known: its columns are NaN.
+        The motion is unknown, so its columns are NaN.
     """
     n_frames = ctp.shape[3]
     head = np.zeros(ctp.shape[:3], dtype=bool)
@@ -212,7 +213,7 @@ def accept_corrected(ctp, settings):
     corrected = np.empty(ctp.shape, dtype=np.float32)
     similarity = np.ones(n_frames)
     for frame in range(n_frames):
-        # head does not become air: there the voxel had left the field of view
+        # where head turns into air, the voxel is outside the field of view
         missing = head & (ctp[..., frame] <= HEAD_HU)
         corrected[..., frame] = np.where(missing, np.nan, ctp[..., frame])
         similarity[frame] = motion.skull_similarity(
@@ -227,21 +228,21 @@ def accept_corrected(ctp, settings):
 
 
 def make_masks(ctp, sample_times, affine, settings, weights=None, brain_mask=None):
-    """Find brain, vessels, CSF and tissue, the bolus, and the reference image before it.
+    """Find brain, vessels, CSF and tissue, the arrival of the bolus, and the reference image.
 
     Parameters
     ----------
     ctp : (X, Y, Z, T) array
-        Corrected series, HU; NaN where a voxel was not seen.
+        Corrected series, HU; NaN where a voxel is outside the field of view.
     sample_times : (T,) or (Z, T) array
-        Acquisition times, s; slices from feet to head.
+        Acquisition times, s; slices run from feet to head.
     affine : (4, 4) array
     settings : MethodSettings
-        Branch ``masks``.
+        Uses the branch ``masks``.
     weights : (T,) array, optional
         Weight of each frame; 1 by default.
     brain_mask : overrides.SuppliedMask, optional
-        Replaces the brain that would be found.
+        Replaces the automatic brain mask.
 
     Returns
     -------
@@ -250,22 +251,22 @@ def make_masks(ctp, sample_times, affine, settings, weights=None, brain_mask=Non
     Raises
     ------
     BolusError
-        If no arrival of contrast is seen.
+        If contrast does not arrive, or arrives before the second frame.
     PerfusionError
-        If there is no brain, or no tissue in it.
+        If there is no brain or no tissue.
     """
     method = settings.masks
     weights = np.ones(ctp.shape[3]) if weights is None else weights
     times = grid.times_by_slice(sample_times, ctp.shape[2]).mean(axis=0)
     size = grid.voxel_size_mm(affine)
-    # the greatest of three frames: one of them may be empty
+    # maximum of three frames, since one of them may be empty
     brain.check_density(np.fmax.reduce([ctp[..., i] for i in (0, ctp.shape[3] // 2, -1)]))
     seen = bolus.find_missing(ctp, weights) == 0
     average = _fill_air(bolus.baseline(ctp, ctp.shape[3], weights), seen)
     two_usable = int(np.flatnonzero(weights > 0)[:2].max()) + 1
     first = _fill_air(bolus.baseline(ctp, two_usable, weights), seen)
     brain_voxels, inside = _find_brain(average, first, affine, method, brain_mask)
-    # bone that motion brings into the outermost voxels must not be mistaken for contrast
+    # exclude the outermost voxels, where moving bone could be mistaken for contrast
     deep = inside & seen & (brain.distance_in_plane(inside, size) > method.bone_margin_mm)
     curve = bolus.first_pass(ctp, deep, weights)
     n_baseline, arrival = bolus.find_arrival(curve, times)
@@ -278,7 +279,10 @@ def make_masks(ctp, sample_times, affine, settings, weights=None, brain_mask=Non
         average, brain_voxels, vessels, csf, inside, seen, size, method.bone_margin_mm
     )
     if not pure.any():
-        raise PerfusionError('masks: the brain contains no tissue; check that the series is in HU')
+        raise PerfusionError(
+            'masks: the brain contains no tissue away from vessels and bone, need at least one voxel; '
+            'check that the series is in HU'
+        )
     return Masks(
         _fill_air(reference, np.isfinite(reference)), brain_voxels, deep, vessels, csf & ~vessels,
         tissue, pure, n_baseline, arrival - float(times[0]), float(times[-1] - times[0]),
@@ -286,19 +290,19 @@ def make_masks(ctp, sample_times, affine, settings, weights=None, brain_mask=Non
 
 
 def _find_brain(average, first, affine, method, supplied):
-    """Return the brain and what lies inside the skull; a supplied mask replaces the brain."""
+    """Return brain mask and region inside the skull; a supplied mask replaces the brain."""
     size = grid.voxel_size_mm(affine)
-    given = None if supplied is None else overrides.place_mask(supplied, first, affine)
+    override = None if supplied is None else overrides.place_mask(supplied, first, affine)
     try:
         brain_mask, inside = brain.brain_masks(
             average, first, size, bone_hu=method.bone_hu, csf_hu=method.csf_hu
         )
     except PerfusionError:
-        if given is None:
+        if override is None:
             raise
-        return given, given
-    # the sinuses lie outside the brain: the skull is still worth finding
-    return (brain_mask, inside) if given is None else (given, inside | given)
+        return override, override
+    # the venous sinuses are outside the brain, so the region inside the skull is still needed
+    return (brain_mask, inside) if override is None else (override, inside | override)
 
 
 def _fill_air(volume, seen):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Automated quality control: figures and limits."""
+"""Automated quality control: measures and limits."""
 
 from dataclasses import dataclass, replace
 
@@ -9,30 +9,30 @@ from ctpprep.perfusion.symmetry import OTHER_SIDE, SIDES
 from ctpprep.perfusion.vessels import curve_features
 
 STATUS = ('pass', 'warn', 'fail')
-# volumes settle this many widths of the VOF after contrast arrives, by a linear model of 59 scans
-# (Kasasbeh et al., Stroke 2016;47:2966, doi:10.1161/STROKEAHA.116.014177); in half of them 33 s
-# of scan were enough, in nine of ten 53 s, in all 69 s, with arrival at about 10 s
+# lesion volumes stabilize this many VOF widths after arrival, by a linear model of 59 scans
+# (Kasasbeh et al., Stroke 2016;47:2966, doi:10.1161/STROKEAHA.116.014177); with arrival at about
+# 10 s, 33 s of scan were sufficient in half of them, 53 s in nine of ten, 69 s in all
 VOF_WIDTHS = 1.6
-# flow of an infarct, fresh or old; microangiopathy, which lowers the flow of white matter on both
-# sides, has next to no tissue below it (decision 0018)
+# relative flow of an infarct, acute or old; microangiopathy lowers the flow of white matter in both
+# hemispheres, but hardly any tissue falls below this (decision 0018)
 LOW_FLOW = 0.2
-# smaller cores differ by less than they are wrong, mL
+# differences between smaller cores are within their error, mL
 LEAST_CORE_ML = 10.0
-# the mirrored reference is air where the homologue lies outside the slab
+# the mirrored reference is air where the homologue is outside the slab
 OUTSIDE_HU = -500.0
-# checks whose doubt means that there is no healthy side to compare with
+# checks that, if not passed, mean that there is no healthy side for comparison
 BILATERAL = ('healthy_side_hypoperfusion', 'healthy_side_low_flow')
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: what is measured, in which unit, and where doubt and failure begin.
+    """One check: its measure, unit, and limits of warning and failure.
 
     Attributes
     ----------
     name, unit : str
     warn, fail : float
-        Limits; with `low_is_bad` the figure is compared the other way round.
+        Limits: upper ones, or lower ones with `low_is_bad`.
     low_is_bad : bool
     """
 
@@ -78,7 +78,7 @@ CHECKS = (
 
 
 def checks_of(mirror_least_similarity, mirror_most_folding):
-    """List the checks with the limits at which local maps are withheld as those of failure.
+    """List the checks; those of the mirror registration fail at the limits of withholding.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def judge(check, figure):
     ----------
     check : Check
     figure : float or None
-        None where it does not apply.
+        None if it does not apply.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def judge(check, figure):
 
 
 def worst(grades):
-    """Return the worst of some grades; those that do not apply are left out.
+    """Return the worst grade, ignoring checks that do not apply.
 
     Examples
     --------
@@ -137,7 +137,7 @@ def worst(grades):
 
 
 def healthy_side_share(diseased, tissue_mask, hemisphere, affected):
-    """Measure how much of the unaffected side is diseased.
+    """Compute the diseased fraction of the unaffected hemisphere.
 
     Parameters
     ----------
@@ -150,17 +150,17 @@ def healthy_side_share(diseased, tissue_mask, hemisphere, affected):
     Returns
     -------
     float
-        Share of the tissue of the other hemisphere; NaN if that has none.
+        Fraction of the tissue of the unaffected hemisphere; NaN if it contains no tissue.
     """
     tissue = tissue_mask & (hemisphere == SIDES[OTHER_SIDE[affected]])
     return float(diseased[tissue].mean()) if tissue.any() else float('nan')
 
 
 def asymmetry(tissue_mask, hemisphere, mirrored):
-    """Compare what the slab holds of both hemispheres.
+    """Compare the tissue of both hemispheres within the slab.
 
-    A tilted head lies deeper in the slab on one side than on the other. So the brain is compared only
-    where its homologue is in the slab too; what is not is a figure of its own.
+    The slab covers the two sides of a tilted head differently. Tissue is therefore compared only
+    where its homologue is also in the slab; the rest is measured separately.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def asymmetry(tissue_mask, hemisphere, mirrored):
     hemisphere : (X, Y, Z) array
         1 left, 2 right.
     mirrored : (X, Y, Z) array of bool
-        Voxels whose homologue lies in the slab.
+        Voxels whose homologue is in the slab.
 
     Returns
     -------
@@ -177,17 +177,17 @@ def asymmetry(tissue_mask, hemisphere, mirrored):
 
     Examples
     --------
-    Three voxels left, two right; the homologue of one on the left is outside of the slab:
+    Three voxels left, two right; the homologue of one on the left is outside the slab:
 
-    >>> found = asymmetry(np.ones(5, bool), np.array([1, 1, 1, 2, 2]), np.arange(5) > 0)
-    >>> found['brain_asymmetry'], round(found['coverage_asymmetry'], 2)
+    >>> figures = asymmetry(np.ones(5, bool), np.array([1, 1, 1, 2, 2]), np.arange(5) > 0)
+    >>> figures['brain_asymmetry'], round(figures['coverage_asymmetry'], 2)
     (0.0, 0.33)
     """
     both = [tissue_mask & (hemisphere == label) for label in SIDES.values()]
-    shared = [float(np.count_nonzero(each & mirrored)) for each in both]
+    shared = [float(np.count_nonzero(side & mirrored)) for side in both]
     if not all(shared):
         return dict.fromkeys(('brain_asymmetry', 'coverage_asymmetry'), float('nan'))
-    outside = [1 - part / np.count_nonzero(each) for part, each in zip(shared, both, strict=True)]
+    outside = [1 - part / np.count_nonzero(side) for part, side in zip(shared, both, strict=True)]
     return {
         'brain_asymmetry': abs(shared[0] - shared[1]) / (sum(shared) / 2),
         'coverage_asymmetry': float(max(outside)),
@@ -195,18 +195,18 @@ def asymmetry(tissue_mask, hemisphere, mirrored):
 
 
 def core_figures(core_global_ml, core_local_ml):
-    """Compare the core of both normalizations.
+    """Compare the cores of both normalizations.
 
     Parameters
     ----------
     core_global_ml, core_local_ml : float
-        mL; NaN where there is none.
+        mL; NaN if there is none.
 
     Returns
     -------
     dict
-        ``core_disagreement``, mL, and ``core_disagreement_share`` of the larger core; the share
-        is None where neither core has 10 mL.
+        ``core_disagreement``, mL, and ``core_disagreement_share``, the same as a fraction of the
+        larger core; None if neither core reaches 10 mL.
 
     Examples
     --------
@@ -219,22 +219,22 @@ def core_figures(core_global_ml, core_local_ml):
 
 
 def curve_figures(times, aif, vof, tissue, noise_denoised, arrival, duration):
-    """Measure the vessels' curves and whether the scan held the whole bolus.
+    """Measure AIF and VOF, and whether the scan covers the whole bolus.
 
     Parameters
     ----------
     times, aif, vof, tissue : (T,) arrays
-        s and HU; a VOF of NaN is none.
+        s and HU; the VOF is NaN if there is none.
     noise_denoised : float or None
         Noise of the denoised tissue curves, HU.
     arrival, duration : float or None
-        Arrival of contrast and end of the scan after its start, s.
+        Arrival of contrast and end of the scan, from the start of the scan, s.
 
     Returns
     -------
     dict
-        Figures named as in `CHECKS`; those that need a VOF are absent without one, and so is a
-        reserve that a VOF cut above half of its peak would seem to leave.
+        Measures by their names in `CHECKS`; those that need a VOF are absent without one. A positive
+        ``scan_reserve`` is also absent if the VOF is truncated above half of its peak.
     """
     times = np.asarray(times, dtype=float)
     artery = curve_features(np.asarray(aif)[None], times)
@@ -254,7 +254,7 @@ def curve_figures(times, aif, vof, tissue, noise_denoised, arrival, duration):
         }
         if arrival is not None:
             reserve = float(duration - arrival - VOF_WIDTHS * width)
-            # a VOF still above half of its peak is wider than was seen: no reserve can be promised
+            # a VOF that ends above half of its peak is wider than measured: a reserve is uncertain
             if reserve < 0 or vof[-1] < 0.5 * np.max(vof):
                 figures['scan_reserve'] = reserve
     return figures
@@ -266,9 +266,9 @@ def motion_figures(displacement, weights):
     Parameters
     ----------
     displacement : (T,) array
-        mm against the reference frame.
+        Displacement relative to the reference frame, mm.
     weights : (T,) array
-        0 for rejected frames, whose displacement means nothing.
+        0 for rejected frames, whose displacement is meaningless.
 
     Returns
     -------
@@ -276,7 +276,7 @@ def motion_figures(displacement, weights):
         ``displacement_max`` and ``frames_rejected``.
     """
     rejected = np.asarray(weights) == 0
-    # the greatest of those that are known
+    # maximum over known values
     usable = np.asarray(displacement, dtype=float)[~rejected]
     known = usable[np.isfinite(usable)]
     return {
@@ -289,7 +289,7 @@ def map_figures(
     tmax, rcbf_global, tissue_mask, hemispheres, voxel_size_mm, normalization, mirror, settings,
     homologue_reference=None, unassessable=None,
 ):  # fmt: skip
-    """Measure maps, coverage, side and homologues.
+    """Measure maps, coverage, affected side and homologues.
 
     Parameters
     ----------
@@ -302,11 +302,11 @@ def map_figures(
     normalization, mirror : dict
         ``measured`` of `GlobalNormalization` and of `MirrorRegistration`.
     settings : MethodSettings
-        Branch ``lesion``.
+        Uses the branch ``lesion``.
     homologue_reference : (X, Y, Z) array, optional
-        The mirrored reference, brought home, HU.
+        The mirrored reference, registered to the reference, HU.
     unassessable : (X, Y, Z) array of bool, optional
-        Absent if local maps were withheld.
+        None if local maps are withheld.
 
     Returns
     -------

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Core, hypoperfusion and mismatch by threshold, opening, closing and removal of what is no lesion.
+"""Core, hypoperfusion and mismatch by threshold, opening, closing and removal of artefacts.
 
-Source: Rau et al., AJNR 2024;45:277, doi:10.3174/ajnr.A8111. A core of 30 % is not validated for
-locally normalized maps.
+Source: Rau et al., AJNR 2024;45:277, doi:10.3174/ajnr.A8111. The core threshold of 30 % is not
+validated for locally normalized maps.
 """
 
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ from ctpprep.perfusion.brain import TISSUE_HU, close_in_plane, distance_in_plane
 from ctpprep.perfusion.denoising import smooth_within
 from ctpprep.perfusion.symmetry import SIDES
 
-# voxels that share a face, an edge or a corner belong together
+# voxels that share a face, an edge or a corner are connected
 CONNECTED = np.ones((3, 3, 3), bool)
-# sulci narrower than twice this lie within the surface of the brain, mm
+# sulci narrower than twice this distance are inside the surface of the brain, mm
 SULCUS_MM = 5.0
-# where the end slices make more than this share of the slab, they are the slab and no ends
+# largest fraction of the slab that its end slices may be
 MOST_ENDS = 1 / 3
 
 
 @dataclass(frozen=True)
 class Border:
-    """Where lesions are often artefacts of partial volume, bone and motion.
+    """Regions in which lesions are often artefacts of partial volume, bone or motion.
 
     Attributes
     ----------
     surface : (X, Y, Z) array of bool
         Near the outer surface of the brain.
     ends : (X, Y, Z) array of bool
-        Near the first or the last slice with tissue.
+        Near the first or the last slice that contains tissue.
     """
 
     surface: np.ndarray
@@ -40,16 +40,16 @@ class Border:
 
 @dataclass(frozen=True)
 class Lesion:
-    """A segmented lesion, and what was found besides and is no part of it.
+    """A segmented lesion, and the artefacts removed from it.
 
     Attributes
     ----------
     mask : (X, Y, Z) array of bool
         The lesion.
     specks, rims : (X, Y, Z) arrays of bool
-        What was removed.
+        Artefacts that were removed.
     unrestricted : (X, Y, Z) array of bool
-        The lesion before it was restricted to another one.
+        The lesion before it was restricted to hypoperfusion.
     """
 
     mask: np.ndarray
@@ -59,7 +59,7 @@ class Lesion:
 
 
 def ellipsoid(radius_mm, voxel_size_mm):
-    """Make the structuring element of a ball on an anisotropic grid.
+    """Return the structuring element of a ball on an anisotropic grid.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def ellipsoid(radius_mm, voxel_size_mm):
     Returns
     -------
     (A, B, C) array of bool
-        Voxels whose centre lies within the radius; a single voxel when it is below the spacing.
+        Voxels whose centre is within the radius; a single voxel if the radius is below the spacing.
 
     Examples
     --------
@@ -86,18 +86,18 @@ def ellipsoid(radius_mm, voxel_size_mm):
 
 
 def open_close(mask, within, voxel_size_mm, *, opening_mm, closing_mm, fill=False):
-    """Remove specks by opening, then fill gaps by closing.
+    """Open a mask to remove specks, then close it to fill gaps.
 
     Parameters
     ----------
     mask : (X, Y, Z) array of bool
     within : (X, Y, Z) array of bool
-        Voxels that closing may fill: tissue of the side.
+        Voxels that the result may include: tissue of the side.
     voxel_size_mm : (3,) sequence of float
     opening_mm, closing_mm : float
         Radii, mm.
     fill : bool
-        Whether what the result encloses in a slice belongs to it.
+        Whether to fill holes within each slice.
 
     Returns
     -------
@@ -105,16 +105,16 @@ def open_close(mask, within, voxel_size_mm, *, opening_mm, closing_mm, fill=Fals
     """
     opened = _open(mask, ellipsoid(opening_mm, voxel_size_mm))
     reach = ellipsoid(closing_mm, voxel_size_mm)
-    # closing erodes from the array's edge: a margin keeps it from eating the first and last slice
+    # a margin keeps the erosion of the closing from removing the first and last slice
     margin = [(n, n) for n in reach.shape]
     closed = ndimage.binary_closing(np.pad(opened, margin), reach)
     inner = tuple(slice(n, -n) for n in reach.shape)
-    found = closed[inner]
-    return (fill_in_plane(found) if fill else found) & within
+    result = closed[inner]
+    return (fill_in_plane(result) if fill else result) & within
 
 
 def _open(mask, element):
-    """Open a mask that goes on beyond the slab as it is in its first and last slice."""
+    """Open a mask as if its first and last slice continued beyond the slab."""
     margin = [(n // 2, n // 2) for n in element.shape]
     opened = ndimage.binary_opening(np.pad(mask, margin, mode='edge'), element)
     return opened[
@@ -149,7 +149,7 @@ def find_border(tissue_mask, voxel_size_mm, rim_mm):
     Parameters
     ----------
     tissue_mask : (X, Y, Z) array of bool
-        Of both hemispheres; its holes and sulci are no surface.
+        Tissue of both hemispheres; its holes and sulci are not part of the surface.
     voxel_size_mm : (3,) sequence of float
     rim_mm : float
         Depth of the border, mm; 0 for none.
@@ -157,8 +157,8 @@ def find_border(tissue_mask, voxel_size_mm, rim_mm):
     Returns
     -------
     Border
-        Voxels whose centre is nearer than `rim_mm` to the face of the nearest voxel outside, in the
-        slice or along the slices. Slices of twice that thickness are too thick to be a rim.
+        Voxels whose centre is nearer than `rim_mm` to the face of the nearest voxel outside, in plane
+        or through plane. Slices thicker than twice `rim_mm` have no end slices.
 
     Examples
     --------
@@ -174,7 +174,7 @@ def find_border(tissue_mask, voxel_size_mm, rim_mm):
     brain = fill_in_plane(close_in_plane(tissue_mask[..., slab], voxel_size_mm, SULCUS_MM))
     depth = distance_in_plane(brain, voxel_size_mm) - min(voxel_size_mm[:2]) / 2
     count = int(np.ceil(rim_mm / voxel_size_mm[2] - 0.5 - 1e-6))
-    # the slab goes on beyond its ends: only what lies above or below within it is a surface
+    # the brain continues beyond the slab: only surfaces above or below within the slab are real
     covered = ndimage.binary_erosion(brain, np.ones((1, 1, 2 * count + 1), bool), border_value=1)
     surface[..., slab] = brain & ((depth < rim_mm) | ~covered)
     if count and 2 * count <= MOST_ENDS * brain.shape[2]:
@@ -195,9 +195,10 @@ def find_artefacts(
 ):
     """Find the specks and rims of a mask, by connected component.
 
-    A speck is smaller than a lesion has to be. A rim lies along the border: what lies deeper is a
-    small share of it and no lesion by itself, and less than `slab_end_ml` lies in the end slices off
-    the surface. What meets hypoperfusion is no rim: an infarct of the cortex within slow tissue stays.
+    A speck is smaller than the smallest lesion. A rim is a component along the border: its deeper
+    part is a small fraction of it and too small for a lesion, and its part in the end slices away
+    from the surface is smaller than `slab_end_ml`. A component that overlaps hypoperfusion is never
+    removed as a rim, so that a cortical infarct within hypoperfusion is retained.
 
     Parameters
     ----------
@@ -205,11 +206,11 @@ def find_artefacts(
     border : Border
     voxel_size_mm : (3,) sequence of float
     least_lesion_ml : float
-        Smallest lesion, mL; 0 keeps all specks.
+        Volume of the smallest lesion, mL; 0 keeps all specks.
     rim_deep_share : float
-        Share of a component below the border from which it is no rim.
+        Fraction of a component deeper than the border from which it is not a rim.
     slab_end_ml : float
-        Smallest lesion that is believed if it lies in the end slices alone, mL.
+        Volume in the end slices from which a component is not a rim, mL.
     hypoperfusion : (X, Y, Z) array of bool, optional
 
     Returns
@@ -239,14 +240,15 @@ def segment(
     candidate, within, voxel_size_mm, border, *, opening_mm, closing_mm, least_lesion_ml,
     rim_deep_share, slab_end_ml, fill=False, hypoperfusion=None, restrict=False,
 ):  # fmt: skip
-    """Make a lesion of thresholded tissue: open, close, remove specks and rims, restrict.
+    """Segment a lesion from thresholded tissue: open, close, remove specks and rims, restrict.
 
-    Some milliseconds on a box around a hemisphere: crop all arrays alike, after `find_border`.
+    Takes a few milliseconds for a box around a hemisphere: for repeated calls, crop all arrays to the
+    same box after `find_border`.
 
     Parameters
     ----------
     candidate : (X, Y, Z) array of bool
-        What passes the threshold.
+        Voxels that pass the threshold.
     within : (X, Y, Z) array of bool
         Assessable tissue of the affected side.
     voxel_size_mm : (3,) sequence of float
@@ -256,25 +258,25 @@ def segment(
     least_lesion_ml, rim_deep_share, slab_end_ml : float
         As in `find_artefacts`.
     fill : bool
-        Whether what the lesion encloses in a slice belongs to it.
+        Whether to fill holes within each slice.
     hypoperfusion : (X, Y, Z) array of bool, optional
-        What meets it is no rim.
+        Components that overlap it are not removed as rims.
     restrict : bool
-        Whether the lesion ends where hypoperfusion ends; what that leaves is not cleaned again.
+        Whether to restrict the lesion to hypoperfusion; the result is not cleaned again.
 
     Returns
     -------
     Lesion
     """
-    found = open_close(
+    cleaned = open_close(
         candidate & within, within, voxel_size_mm, opening_mm=opening_mm, closing_mm=closing_mm,
         fill=fill,
     )  # fmt: skip
     specks, rims = find_artefacts(
-        found, border, voxel_size_mm, least_lesion_ml=least_lesion_ml,
+        cleaned, border, voxel_size_mm, least_lesion_ml=least_lesion_ml,
         rim_deep_share=rim_deep_share, slab_end_ml=slab_end_ml, hypoperfusion=hypoperfusion,
     )  # fmt: skip
-    lesion = found & ~specks & ~rims
+    lesion = cleaned & ~specks & ~rims
     return Lesion(lesion & hypoperfusion if restrict else lesion, specks, rims, lesion)
 
 
@@ -296,7 +298,7 @@ def segment_core(
         Threshold, fraction.
     hypoperfusion : (X, Y, Z) array of bool
     core_within_hypoperfusion : bool
-        Whether core is restricted to hypoperfusion; not so in the paper.
+        Whether to restrict core to hypoperfusion, unlike the paper.
     **cleaning
         ``opening_mm``, ``closing_mm``, ``least_lesion_ml``, ``rim_deep_share`` and
         ``slab_end_ml`` of `segment`.
@@ -312,10 +314,10 @@ def segment_core(
 
 
 def segment_hypoperfusion(tmax, within, voxel_size_mm, border, *, hypoperfusion_tmax, **cleaning):
-    """Segment hypoperfusion: Tmax above a number of seconds.
+    """Segment hypoperfusion: Tmax above a threshold.
 
-    Tissue that hypoperfusion encloses in its slice belongs to it: where hardly any contrast arrives,
-    the residue function is noise and its maximum may lie anywhere.
+    Holes within each slice are filled: where hardly any contrast arrives, the residue function is
+    noise and the time of its maximum is arbitrary.
 
     Parameters
     ----------
@@ -358,20 +360,20 @@ def find_hypodense(
 ):  # fmt: skip
     """Find tissue that is far less dense than its homologue: an old infarct, not an early one.
 
-    Densities are smoothed over tissue within the slice. A homologue counts as no lighter and no denser
-    than tissue is (26 to 33 HU); where there is none, the middle of that range stands in.
+    Densities are smoothed in plane within tissue. The density of the homologue is limited to that of
+    tissue (26 to 33 HU); without a homologue, the middle of that range is used.
 
     Parameters
     ----------
     reference : (X, Y, Z) array
         Reference image without contrast, HU.
     tissue_mask : (X, Y, Z) array of bool
-        Without CSF: the cavity of an old infarct is not in it.
+        Tissue without CSF, so that the cavity of an old infarct is excluded.
     voxel_size_mm : (3,) sequence of float
     homologue_reference, homologue_tissue : (X, Y, Z) arrays, optional
-        The reference image at each voxel's homologue, HU, and the share of tissue there.
+        The reference image at the homologue of each voxel, HU, and the tissue fraction there.
     hypodense_hu : float
-        Least difference, HU. Fresh core is 2 to 5 HU lighter, old infarcts are near CSF.
+        Least difference, HU. Acute core is 2 to 5 HU less dense, old infarcts are close to CSF.
     hypodense_sigma_mm : float
         Sigma of the smoothing, mm.
 
@@ -383,8 +385,8 @@ def find_hypodense(
     --------
     >>> reference = np.full((9, 9, 2), 31.0); reference[:4] = 18.0
     >>> mask = np.ones(reference.shape, bool)
-    >>> found = find_hypodense(reference, mask, (2, 2, 5), hypodense_hu=8, hypodense_sigma_mm=0)
-    >>> np.flatnonzero(found.any(axis=(1, 2)))
+    >>> hypodense = find_hypodense(reference, mask, (2, 2, 5), hypodense_hu=8, hypodense_sigma_mm=0)
+    >>> np.flatnonzero(hypodense.any(axis=(1, 2)))
     array([0, 1, 2, 3])
     """
     sigma = [hypodense_sigma_mm / size for size in voxel_size_mm[:2]] + [0.0]

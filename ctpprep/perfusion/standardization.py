@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Precomputed maps brought to standard units, with the masks and the image to mirror they lack."""
+"""Precomputed maps in standard units, with the masks and the image to mirror."""
 
 from dataclasses import dataclass, field
 
@@ -31,7 +31,7 @@ class Image:
 
 @dataclass
 class StandardMaps:
-    """Precomputed maps in standard units over tissue, and what goes with them.
+    """Precomputed maps in standard units over tissue, with masks and reference image.
 
     Attributes
     ----------
@@ -39,18 +39,18 @@ class StandardMaps:
         ``cbf`` (mL/100 g/min, or a fraction if it is relative), ``cbv`` (mL/100 g), ``mtt``,
         ``tmax``, ``ttp`` (s); 0 outside tissue.
     reference : (X, Y, Z) array
-        Image to mirror: densities (HU), or a map scaled like them.
+        Image to mirror: a CT (HU), or a perfusion map scaled to its window.
     masks : dict of str to (X, Y, Z) array of bool
         ``brain_mask``, ``tissue_mask`` and, unless the tissue was supplied, ``vessel_mask`` and
         ``csf_mask``.
     measured : dict
-        Units, medians, and where masks and reference come from.
+        Units, medians, and the sources of masks and reference.
     notes : list of str
         The same as sentences.
     density_used, brain_from_density : bool
-        Whether the image of densities was used, and whether the brain was found in it.
+        Whether the CT was used, and whether the brain was found in it.
     by_density : bool
-        Whether the reference is an image of densities.
+        Whether the reference is a CT.
     """
 
     maps: dict
@@ -66,22 +66,22 @@ class StandardMaps:
 def standardize_maps(
     maps, affine, units, settings, density=None, density_kind='', brain_mask=None, tissue_mask=None
 ):
-    """Bring precomputed maps to standard units, over tissue, and find the masks they lack.
+    """Convert precomputed maps to standard units and find masks and reference image.
 
     Parameters
     ----------
     maps : dict of str to (X, Y, Z) array
-        ``tmax``, ``cbf`` or ``rcbf``, and perhaps ``cbv``, ``mtt``, ``ttp``, on one grid.
+        ``tmax``, ``cbf`` or ``rcbf``, and optionally ``cbv``, ``mtt``, ``ttp``, on one grid.
     affine : (4, 4) array
     units : dict of str to str
         Stated unit of each map; '' if it is not stated.
     settings : MethodSettings
-        Branches ``masks``, ``kinetics`` and ``symmetry``.
+        Uses the branches ``masks``, ``kinetics`` and ``symmetry``.
     density : Image, optional
-        Baseline CT or reference image of the same space, HU.
+        Baseline CT or reference image in the same space, HU.
     density_kind : {'', 'ctpref', 'ncct'}
     brain_mask, tissue_mask : overrides.SuppliedMask, optional
-        Replace the masks that would be found.
+        Replace the automatic masks.
 
     Returns
     -------
@@ -90,14 +90,14 @@ def standardize_maps(
     Raises
     ------
     PerfusionError
-        If a unit is not plausible, a mask lies elsewhere, or there is no tissue.
+        If a unit is not plausible, a mask is in another space, or there is no tissue.
     """
     work = _Standardization(maps, affine, units, settings)
     return work.run(density, density_kind, brain_mask, tissue_mask)
 
 
 class _Standardization:
-    """The maps of one scan, and what is noted about them."""
+    """The maps of one scan, and the notes about them."""
 
     def __init__(self, maps, affine, units, settings):
         self.maps = {
@@ -116,7 +116,9 @@ class _Standardization:
         masks = {'brain_mask': self._find_brain(density, supplied_brain)}
         if supplied_tissue is not None:
             tissue = self._place_mask(supplied_tissue) & known
-            if supplied_brain is not None:  # perhaps narrowed since the tissue was found
+            if (
+                supplied_brain is not None
+            ):  # the user may have reduced it after making the tissue mask
                 tissue &= masks['brain_mask']
             masks['brain_mask'] |= tissue
             self._note('tissue mask', 'supplied')
@@ -125,7 +127,10 @@ class _Standardization:
             tissue = masks['brain_mask'] & known & self.values
             tissue &= ~masks['vessel_mask'] & ~masks['csf_mask']
         if not tissue.any():
-            raise PerfusionError('masks: no tissue is left where the maps have values')
+            raise PerfusionError(
+                'masks: the tissue mask contains no voxel with values in the maps, need at least one; '
+                'check the space of the supplied masks'
+            )
         standard = self._convert(tissue)
         reference = self._choose_reference(density, kind, tissue)
         return StandardMaps(
@@ -138,7 +143,7 @@ class _Standardization:
         self.notes.append(f'{what}: {sentence or source}')
 
     def _place_mask(self, supplied):
-        """Bring a supplied mask to the grid of the maps."""
+        """Resample a supplied mask to the grid of the maps."""
         mask = overrides.mask_on_grid(
             supplied.voxels, supplied.affine, self.values.shape, self.affine
         )
@@ -146,7 +151,7 @@ class _Standardization:
         return mask
 
     def _place_density(self, density, kind):
-        """Bring the image of densities to the grid of the maps, unless it lies elsewhere."""
+        """Resample the CT to the grid of the maps; None if it is in another space."""
         if density is None:
             return None
         on_grid = precomputed.on_grid(
@@ -162,7 +167,7 @@ class _Standardization:
             f'{precomputed.LEAST_INSIDE:.0%} are needed'
         )
         if kind == 'ctpref':
-            raise PerfusionError(f'{lies}; is it in HU and in the space of the maps?')
+            raise PerfusionError(f'{lies}; check that it is in HU and in the space of the maps')
         self.notes.append(f'baseline CT not used: {lies}')
         return None
 
@@ -224,7 +229,7 @@ class _Standardization:
         return standard
 
     def _choose_reference(self, density, kind, tissue):
-        """Return the image that is mirrored: densities, or a map in their place."""
+        """Return the image to mirror: the CT, or a perfusion map."""
         if density is not None:
             self._note('reference image', kind, MIRRORED[kind])
             return density

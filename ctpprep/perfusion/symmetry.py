@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Left and right: mirroring, hemispheres from homologues, and the affected side."""
+"""Left and right: mirroring, hemispheres by homologues, and the affected side."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -11,26 +11,26 @@ from ctpprep.perfusion import grid
 from ctpprep.perfusion.denoising import smooth_within
 
 LEFT, RIGHT = 1, 2
-# how the reason begins for which there are no local maps
+# start of the reason why there are no local maps
 WITHHELD = 'withheld: '
 # densities of brain and CSF
 SOFT_TISSUE_HU = (0.0, 60.0)
-# fewer voxels of brain in both images, or less of the brain, are no overlap
+# least overlap of brain and mirrored brain: voxels, fraction of the brain
 LEAST_OVERLAP, LEAST_OVERLAP_SHARE = 100, 0.3
-# no pair of hemispheres differs by more than this factor in local volume
+# largest plausible factor of local volume between the hemispheres
 MOST_VOLUME_CHANGE = 5.0
-# what is compared by similarity: density smoothed by the first, less that smoothed by the second
+# similarity compares density smoothed by the first minus density smoothed by the second
 SIMILARITY_SIGMAS_MM = (2.0, 15.0)
-# the plane of symmetry: grid and smoothing on which it is looked for, in plane, and how far: yaw and
-# roll in degrees, shift in mm
+# search for the plane of symmetry: in-plane grid and smoothing; range of yaw and roll in degrees, and
+# of shift in mm
 PLANE_BLOCK_MM, PLANE_SIGMA_MM, LOCAL_MEAN_MM = 5.0, 4.0, 8.0
 PLANE_REACH = (25.0, 25.0, 12.0)
 SIDES = {'left': LEFT, 'right': RIGHT}
 OTHER_SIDE = {'left': 'right', 'right': 'left'}
-# medians that differ by less tell nothing: so much lies between healthy hemispheres, s
+# smaller differences of median Tmax also occur between healthy hemispheres, s
 CLEAR_S = 0.5
-# hypoperfusion that covers this share of the tissue of a hemisphere, and is so many times as large
-# as on the other side, names the side
+# hypoperfusion determines the side if it covers this fraction of the tissue of a hemisphere, and is
+# this many times as large as on the other side
 LEAST_SLOW_SHARE, TIMES_LARGER = 0.01, 2.0
 
 
@@ -79,16 +79,16 @@ def world_coordinates(shape, affine):
 
 
 def hemispheres(coordinates, homologues, brain_mask):
-    """Tell each voxel's hemisphere from where its homologue lies.
+    """Find the hemisphere of each voxel from the position of its homologue.
 
-    The border is where a voxel is its own homologue, so it follows a tilted or bent midline.
+    The border runs where voxels are their own homologues, so it follows a tilted or bent midline.
 
     Parameters
     ----------
     coordinates : (X, Y, Z, 3) array
         Patient coordinates of the voxels, mm RAS.
     homologues : (X, Y, Z, 3) array
-        Patient coordinates of their homologues, mm RAS; NaN where they are unknown.
+        Patient coordinates of their homologues, mm RAS; NaN where unknown.
     brain_mask : (X, Y, Z) array of bool
 
     Returns
@@ -99,7 +99,7 @@ def hemispheres(coordinates, homologues, brain_mask):
     known = np.isfinite(homologues).all(axis=-1)
     right = coordinates[..., 0] >= homologues[..., 0]
     if known.any() and not known.all():
-        # a homologue beyond the slab: the side of the nearest voxel that has one
+        # where the homologue is outside the slab, use the side of the nearest voxel that has one
         nearest = ndimage.distance_transform_edt(
             ~known, return_distances=False, return_indices=True
         )
@@ -110,11 +110,11 @@ def hemispheres(coordinates, homologues, brain_mask):
 def find_symmetry_plane(image, affine, brain_mask):
     """Find the plane across which the brain is most like its own reflection.
 
-    A plane has three numbers where a rigid map has six and an affine one twelve, so a lesion or
-    the bend of a midline can turn it less. What is compared is density above its local mean (8 mm):
-    sulci and ventricles, and not that one side is darker. All planes within 20 degrees and 10 mm of
-    the middle of the brain are tried in steps of 5 degrees and 5 mm, on blocks of about 5 mm; the
-    best one is refined by a simplex.
+    A plane has three parameters, a rigid transform six and an affine one twelve, so a lesion or a
+    bent midline distorts a plane least. Density above its local mean (8 mm) is compared, so that
+    sulci and ventricles matter, but not a difference in density between the sides. All planes
+    within 20 degrees and 10 mm of the centre of the brain are tried in steps of 5 degrees and 5 mm,
+    on blocks of about 5 mm; the best is refined by the simplex method.
 
     Parameters
     ----------
@@ -126,12 +126,12 @@ def find_symmetry_plane(image, affine, brain_mask):
     Returns
     -------
     point, normal : (3,) arrays
-        A point of the plane, mm RAS, and its unit normal, to the right.
+        A point of the plane, mm RAS, and its unit normal, which points to the right.
 
     Notes
     -----
-    Takes half a second. A mask of which hardly anything is left on coarse blocks is divided
-    through its middle.
+    Takes half a second. If hardly any of the mask remains on the coarse blocks, the plane is the
+    sagittal plane through its centre.
     """
     from scipy.optimize import minimize
 
@@ -140,7 +140,7 @@ def find_symmetry_plane(image, affine, brain_mask):
     coarse_affine = grid.block_affine(affine, blocks)
     to_voxels = np.linalg.inv(coarse_affine)
     shown = np.where(brain_mask, np.clip(np.nan_to_num(image), *SOFT_TISSUE_HU), 0.0)
-    density, share = (grid.average_blocks(each, blocks) for each in (shown, brain_mask * 1.0))
+    density, share = (grid.average_blocks(volume, blocks) for volume in (shown, brain_mask * 1.0))
     brain = share > 0.5
     if brain.sum() < LEAST_OVERLAP:
         where = world_coordinates(brain_mask.shape, affine)[brain_mask]
@@ -153,7 +153,7 @@ def find_symmetry_plane(image, affine, brain_mask):
     local_mean = smooth(density, LOCAL_MEAN_MM) / np.maximum(smooth(share, LOCAL_MEAN_MM), 1e-3)
     contrast = smooth(density - local_mean * share, PLANE_SIGMA_MM)
     points = world_coordinates(brain.shape, coarse_affine)[brain].astype(float)
-    middle, here, top = points.mean(axis=0), contrast[brain], brain.shape[2] - 1
+    middle, values, top = points.mean(axis=0), contrast[brain], brain.shape[2] - 1
 
     def plane(yaw, roll, shift):
         slopes = np.array([1.0, np.tan(np.radians(yaw)), np.tan(np.radians(roll))])
@@ -165,23 +165,23 @@ def find_symmetry_plane(image, affine, brain_mask):
             return 1.0
         point, normal = plane(*parameters)
         x, y, z = (reflect(points, point, normal) @ to_voxels[:3, :3].T + to_voxels[:3, 3]).T
-        seen = (z >= -0.5) & (z <= top + 0.5)  # beyond the slab nothing can be compared
+        seen = (z >= -0.5) & (z <= top + 0.5)  # outside the slab nothing can be compared
         if seen.sum() < LEAST_OVERLAP:
             return 1.0
         at = np.stack([x, y, np.clip(z, 0, top)])[:, seen]
-        there = ndimage.map_coordinates(contrast, at, order=1, mode='constant')
-        if not (np.ptp(there) and np.ptp(here[seen])):
+        reflected = ndimage.map_coordinates(contrast, at, order=1, mode='constant')
+        if not (np.ptp(reflected) and np.ptp(values[seen])):
             return 1.0
-        return -np.corrcoef(here[seen], there)[0, 1]
+        return -np.corrcoef(values[seen], reflected)[0, 1]
 
     angles, shifts = np.arange(-20.0, 21, 5), np.arange(-10.0, 11, 5)
     start = np.array(min(product(angles, angles, shifts), key=unlikeness))
     simplex = start + np.vstack([np.zeros(3), 3 * np.eye(3)])
-    found = minimize(
+    optimum = minimize(
         unlikeness, start, method='Nelder-Mead',
         options={'initial_simplex': simplex, 'xatol': 0.05, 'fatol': 1e-5, 'maxiter': 200},
     )  # fmt: skip
-    return plane(*found.x)
+    return plane(*optimum.x)
 
 
 def reflect(points, point, normal):
@@ -192,7 +192,7 @@ def reflect(points, point, normal):
     points : (..., 3) array
         mm.
     point, normal : (3,) arrays
-        Of the plane; the normal has unit length.
+        A point of the plane and its unit normal.
 
     Returns
     -------
@@ -207,14 +207,14 @@ def reflect(points, point, normal):
 
 
 def hemispheres_by_plane(coordinates, point, normal, brain_mask):
-    """Divide the brain by a plane, where homologues cannot be trusted.
+    """Divide the brain by a plane; for brains whose mirror registration failed.
 
     Parameters
     ----------
     coordinates : (X, Y, Z, 3) array
         Patient coordinates of the voxels, mm RAS.
     point, normal : (3,) sequences of float
-        Of the plane; the normal shows to the right.
+        A point of the plane and its normal, which points to the right.
     brain_mask : (X, Y, Z) array of bool
 
     Returns
@@ -227,7 +227,7 @@ def hemispheres_by_plane(coordinates, point, normal, brain_mask):
 
 
 def swaps_sides(coordinates, homologues, brain_mask):
-    """Tell whether homologues lie left and right of one another, and not above or in front.
+    """Return whether voxels and homologues are mainly left and right of one another.
 
     Parameters
     ----------
@@ -238,7 +238,7 @@ def swaps_sides(coordinates, homologues, brain_mask):
     Returns
     -------
     bool
-        False also if no homologue is known.
+        False if they are mainly apart along another axis, or if no homologue is known.
     """
     apart = (coordinates - homologues)[brain_mask & np.isfinite(homologues).all(axis=-1)]
     across, *others = (apart.astype(float) ** 2).sum(axis=0)
@@ -246,26 +246,26 @@ def swaps_sides(coordinates, homologues, brain_mask):
 
 
 def mirror_similarity(reference, homologue_reference, brain_mask, homologue_brain, voxel_size_mm):
-    """Correlate the brain with its mirrored self.
+    """Correlate the brain with the mirrored brain.
 
-    Noise would lower the figure and the outline of the brain raise it: both images are smoothed
-    over brain by 2 mm in plane, at the densities of soft tissue. A lesion lowers it though the
-    homologues are right: what counts is density above its local mean (15 mm in plane), which sulci
-    and ventricles shape.
+    Both images are clipped to the densities of soft tissue and smoothed within the brain by 2 mm in
+    plane, since noise would lower the correlation and the outline of the brain would raise it. Since
+    a lesion lowers it even where the homologues are correct, density above its local mean (15 mm in
+    plane) is compared, which reflects mainly sulci and ventricles.
 
     Parameters
     ----------
     reference, homologue_reference : (X, Y, Z) arrays
-        Reference image, and the mirrored one brought home, HU.
+        Reference image, and the mirrored one registered to it, HU.
     brain_mask, homologue_brain : (X, Y, Z) arrays of bool
-        Brain in either.
+        Brain in each of them.
     voxel_size_mm : (3,) sequence of float
 
     Returns
     -------
     float
-        Pearson correlation; 0 if less than 30 % of the brain, or less than 100 voxels, meet brain, or if
-        either has no contrast.
+        Pearson correlation; 0 if less than 30 % of the brain or fewer than 100 voxels overlap, or if
+        either image has no contrast.
     """
     both = brain_mask & homologue_brain
     if both.sum() < max(LEAST_OVERLAP, LEAST_OVERLAP_SHARE * brain_mask.sum()):
@@ -279,26 +279,26 @@ def mirror_similarity(reference, homologue_reference, brain_mask, homologue_brai
         contrasts.append(
             (smooth_within(density, both, fine) - smooth_within(density, both, wide))[both]
         )
-    # below rounding there is nothing to compare
+    # a contrast at the level of rounding errors cannot be compared
     if min(np.std(contrasts, axis=1)) < 1e-3:
         return 0.0
     return float(np.corrcoef(contrasts)[0, 1])
 
 
 def volume_change(homologues, affine):
-    """Compute by how much the mirror registration stretches each voxel: the Jacobian determinant.
+    """Compute the volume change of each voxel by the mirror registration (Jacobian determinant).
 
     Parameters
     ----------
     homologues : (X, Y, Z, 3) array
-        Patient coordinates of each voxel's homologue, mm RAS; NaN where they are unknown.
+        Patient coordinates of each voxel's homologue, mm RAS; NaN where unknown.
     affine : (4, 4) array
 
     Returns
     -------
     (X, Y, Z) array
         Volume at the homologue over volume of the voxel, by central differences; 1 for a rigid
-        mirror, 0 or less where the map folds over itself, NaN where a neighbour is unknown.
+        mirror, 0 or less where the transform folds, NaN where a neighbour is unknown.
 
     Examples
     --------
@@ -309,32 +309,32 @@ def volume_change(homologues, affine):
     columns = [
         np.gradient(homologues, axis=axis)
         if homologues.shape[axis] > 1
-        else np.broadcast_to(affine[:3, axis], homologues.shape)  # one voxel has no slope
+        else np.broadcast_to(affine[:3, axis], homologues.shape)  # a single voxel has no gradient
         for axis in range(3)
     ]
     jacobian = np.stack(columns, axis=-1).astype(np.float64)
     volume = np.linalg.det(np.asarray(affine, dtype=float)[:3, :3])
     with np.errstate(invalid='ignore'):  # where a neighbour is unknown
-        # a mirror turns right hands into left ones: its determinant is negative
+        # the determinant of a reflection is negative
         return -np.linalg.det(jacobian) / volume
 
 
 def folding(homologues, affine, mask):
-    """Measure the share of a mask in which the mirror registration is no map of a brain.
+    """Measure the fraction of a mask in which the mirror registration is not plausible.
 
-    That is where it folds over itself, or changes volume by more than a factor of 5.
+    That is where it folds, or changes volume by more than a factor of 5.
 
     Parameters
     ----------
     homologues : (X, Y, Z, 3) array
-        Patient coordinates of each voxel's homologue, mm RAS; NaN where they are unknown.
+        Patient coordinates of each voxel's homologue, mm RAS; NaN where unknown.
     affine : (4, 4) array
     mask : (X, Y, Z) array of bool
 
     Returns
     -------
     float
-        Share of the voxels whose homologue is known; 1 if there is none.
+        Fraction of the voxels whose homologue is known; 1 if there are none.
     """
     change = volume_change(homologues, affine)[mask]
     change = change[np.isfinite(change)]
@@ -344,21 +344,21 @@ def folding(homologues, affine, mask):
 
 
 def withheld_reason(similarity, folded, *, least_similarity, most_folding):
-    """Judge a mirror registration.
+    """Assess a mirror registration.
 
     Parameters
     ----------
     similarity : float or None
-        Of brain and mirrored brain, correlation; None if there is no registration.
+        Correlation of brain and mirrored brain; None if the registration failed.
     folded : float or None
-        Share of the brain that `folding` finds.
+        Result of `folding`, fraction of the brain.
     least_similarity, most_folding : float
         Limits.
 
     Returns
     -------
     str
-        Why the local maps are withheld; empty if the registration is trusted.
+        Why the local maps are withheld; empty if they are not.
 
     Examples
     --------
@@ -384,7 +384,7 @@ def withheld_reason(similarity, folded, *, least_similarity, most_folding):
 
 @dataclass(frozen=True)
 class AffectedSide:
-    """Which hemisphere is affected, by which rule, and how sure that is.
+    """The affected hemisphere, the rule that determined it, and the confidence in it.
 
     Attributes
     ----------
@@ -393,8 +393,8 @@ class AffectedSide:
     tmax_left, tmax_right : float
         Median Tmax of each hemisphere, s.
     confidence : float or None
-        None for a side that the user named; else 0 to 1. By the medians: how often a random voxel of
-        the affected side has the longer Tmax of a random pair, scaled so that chance is 0. By
+        None for a side chosen by the user; else 0 to 1. By the medians: how often, in random pairs,
+        the voxel of the affected side has the longer Tmax, scaled so that chance is 0. By
         hypoperfusion: the difference of its volumes over their sum.
     rule : {'median', 'hypoperfusion', 'asked for'}
     """
@@ -409,10 +409,10 @@ class AffectedSide:
 def affected_side(tmax, hemisphere, tissue_mask, *, hypoperfusion_tmax):
     """Find the affected hemisphere: the one with the greater median Tmax (Rau et al. 2024).
 
-    A lesion in less than half of a hemisphere hardly moves its median. So where the medians differ
-    by less than 0.5 s, the hemisphere with at least twice the hypoperfused tissue of the other is the
-    affected one, if that tissue is 1 % of the hemisphere or more; without it the medians decide all the
-    same.
+    A lesion in less than half of a hemisphere hardly changes its median. If the medians differ by
+    less than 0.5 s, the affected hemisphere is therefore the one with at least twice the hypoperfused
+    tissue of the other, provided that this is at least 1 % of its tissue; otherwise the medians
+    decide.
 
     Parameters
     ----------
@@ -427,7 +427,7 @@ def affected_side(tmax, hemisphere, tissue_mask, *, hypoperfusion_tmax):
     Returns
     -------
     AffectedSide
-        With confidence 0 if the medians decide against the hypoperfusion.
+        With confidence 0 if the medians decide, but hypoperfusion is on the other side.
 
     Examples
     --------
@@ -436,23 +436,25 @@ def affected_side(tmax, hemisphere, tissue_mask, *, hypoperfusion_tmax):
     AffectedSide(side='left', tmax_left=7.0, tmax_right=2.0, confidence=1.0, rule='median')
     """
     both = {name: tmax[tissue_mask & (hemisphere == label)] for name, label in SIDES.items()}
-    medians = {name: float(np.median(each)) if each.size else 0.0 for name, each in both.items()}
+    medians = {
+        name: float(np.median(values)) if values.size else 0.0 for name, values in both.items()
+    }
     side = 'left' if medians['left'] > medians['right'] else 'right'
-    found = (medians['left'], medians['right'])
-    if not all(each.size for each in both.values()):
-        return AffectedSide(side, *found, 0.0)
-    slow = {name: np.count_nonzero(each > hypoperfusion_tmax) for name, each in both.items()}
+    left_right = (medians['left'], medians['right'])
+    if not all(values.size for values in both.values()):
+        return AffectedSide(side, *left_right, 0.0)
+    slow = {name: np.count_nonzero(values > hypoperfusion_tmax) for name, values in both.items()}
     more, less = sorted(slow, key=slow.__getitem__, reverse=True)
-    telling = (
+    clear = (
         slow[more] >= LEAST_SLOW_SHARE * both[more].size
         and slow[more] >= TIMES_LARGER * slow[less]
     )
-    if telling and abs(medians['left'] - medians['right']) < CLEAR_S:
+    if clear and abs(medians['left'] - medians['right']) < CLEAR_S:
         sure = (slow[more] - slow[less]) / (slow[more] + slow[less])
-        return AffectedSide(more, *found, round(float(sure), 4), 'hypoperfusion')
-    if telling and more != side:
-        return AffectedSide(side, *found, 0.0)
-    # takes half a second to import, which start-up need not pay
+        return AffectedSide(more, *left_right, round(float(sure), 4), 'hypoperfusion')
+    if clear and more != side:
+        return AffectedSide(side, *left_right, 0.0)
+    # takes half a second to import, so not at start-up
     from scipy.stats import rankdata
 
     ranks = rankdata(np.concatenate([both['left'], both['right']]))
@@ -460,4 +462,4 @@ def affected_side(tmax, hemisphere, tissue_mask, *, hypoperfusion_tmax):
     pairs = ranks[: sizes[0]].sum() - sizes[0] * (sizes[0] + 1) / 2
     left_longer = 2 * pairs / (sizes[0] * sizes[1]) - 1
     sure = left_longer if side == 'left' else -left_longer
-    return AffectedSide(side, *found, round(float(np.clip(sure, 0, 1)), 4))
+    return AffectedSide(side, *left_right, round(float(np.clip(sure, 0, 1)), 4))

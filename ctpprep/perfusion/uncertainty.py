@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How sure the core is: from the noise of the curves to a probability and an interval.
+"""Uncertainty of the core: from the noise of the curves to a probability and an interval.
 
-CBF is a linear function of the curve once it is known where the residue function is greatest. So
-the noise that denoising leaves in the curves is carried on to CBF, to relative CBF and to the core
-without deconvolving again. What is told is the effect of noise alone: not of the threshold, of the
-AIF, of regularization, of smoothing or of the registration.
+For a fixed time of the maximum of the residue function, CBF is a linear function of the curve. The
+noise that denoising leaves in the curves can therefore be propagated to CBF, relative CBF and core
+without another deconvolution. Only the effect of noise is estimated, not that of the threshold, the
+AIF, regularization, smoothing or registration.
 """
 
 import numpy as np
@@ -14,29 +14,29 @@ from ctpprep.perfusion.deconvolution import residue_peak
 from ctpprep.perfusion.denoising import smooth_within
 from ctpprep.perfusion.maps import CHUNK
 
-# sigma of the smoothing of the noise map: it rests on a few samples in each voxel
+# sigma of the smoothing of the noise map, which is estimated from a few samples per voxel
 NOISE_SIGMA_MM = 4.0
 COVERAGE = 0.95
-# draws of noise, with both signs, from which its effect on a maximum is estimated
+# pairs of noise draws of opposite sign, from which the bias of a maximum is estimated
 EXCESS_PAIRS = 8
 
 
 def residue_noise(times, operator, samples, weights, n_baseline, components=None):
-    """Carry the noise of curves on to the maxima of their residue functions.
+    """Propagate the noise of curves to the maxima of their residue functions.
 
     Parameters
     ----------
     times : (V,) array
-        Where the maximum of each residue function lies, s.
+        Time of the maximum of each residue function, s.
     operator : Operator
     samples : (V, K) array
-        Independent samples of the noise of each curve in one direction among frames, HU.
+        Independent samples of the noise of each curve in one temporal direction, HU.
     weights : (T,) array
         0 for rejected frames.
     n_baseline : int
-        Frames before contrast, whose mean was subtracted from each curve.
+        Number of frames before contrast, whose mean was subtracted from each curve.
     components : (T', rank) array, optional
-        Temporal components, among the usable frames, that denoising has kept; all by default.
+        Temporal components, over the usable frames, that denoising kept; all by default.
 
     Returns
     -------
@@ -46,17 +46,17 @@ def residue_noise(times, operator, samples, weights, n_baseline, components=None
     Notes
     -----
     White noise of covariance ``I`` becomes ``M M^T`` when the mean of the baseline is subtracted, and
-    ``C = Q Q^T M M^T Q Q^T`` when the components ``Q`` are kept. A maximum is a row ``p`` of the
-    operator times the curve, so its variance is ``p^T C p``. Two voxels whose maxima lie at different times
-    see different parts of the noise; here they share it, which makes sums over voxels noisier than
-    they are, by some percent.
+    ``C = Q Q^T M M^T Q Q^T`` when only the components ``Q`` are kept. A maximum is a row ``p`` of the
+    operator times the curve, so its variance is ``p^T C p``. Voxels whose maxima are at different
+    times depend on different parts of the noise. The samples treat it as shared, which overestimates
+    the noise of sums over voxels by a few percent.
     """
     gain = np.linalg.norm(_loading(operator, weights, n_baseline, components), axis=1)
     return (samples * np.interp(times, operator.tau, gain)[:, None]).astype(np.float32)
 
 
 def _loading(operator, weights, n_baseline, components):
-    """Return the (N, T') matrix that turns white noise of the usable frames into that of `k`."""
+    """Return the (N, T') matrix from white noise of the usable frames to the noise of `k`."""
     good = np.flatnonzero(np.asarray(weights) > 0)
     before = good < n_baseline
     noise = np.eye(len(good))
@@ -69,34 +69,34 @@ def _loading(operator, weights, n_baseline, components):
 
 
 def peak_excess(curves, noise, operator, weights, n_baseline, components=None):
-    """Estimate by how much noise raises the maxima of residue functions.
+    """Estimate the positive bias of the maxima of residue functions by noise.
 
     Parameters
     ----------
     curves : (V, T) array
         Denoised curves, HU.
     noise : (V,) array
-        Standard deviation of their noise in one direction among frames, HU.
+        Standard deviation of their noise in one temporal direction, HU.
     operator : Operator
     weights : (T,) array
         0 for rejected frames.
     n_baseline : int
-        Frames before contrast, whose mean was subtracted from each curve.
+        Number of frames before contrast, whose mean was subtracted from each curve.
     components : (T', rank) array, optional
-        Temporal components, among the usable frames, that denoising has kept; all by default.
+        Temporal components, over the usable frames, that denoising kept; all by default.
 
     Returns
     -------
     (V,) array of float32
-        1/s. To be subtracted from the maxima.
+        Bias to subtract from the maxima, 1/s.
 
     Notes
     -----
-    Parametric bootstrap of a bias (Efron 1979, doi:10.1214/aos/1176344552): by as much as
-    the maximum grows, on the mean, when the noise is added once more, by so much it has grown already. Noise
-    is drawn in pairs of opposite sign, the same for all voxels, from a fixed seed. What it does is
-    larger the flatter `k` is: slow, low flow reads too high. Too small where noise has made a flat
-    `k` peaked already.
+    Parametric bootstrap of a bias (Efron 1979, doi:10.1214/aos/1176344552): the mean increase of the
+    maximum when the noise is added once more estimates the increase that the noise has already
+    caused. Noise is drawn in pairs of opposite sign, the same for all voxels, from a fixed seed. The
+    bias grows with the flatness of `k`, so low flow with a long transit time is overestimated most.
+    The estimate is too small where noise has already turned a flat `k` into a peaked one.
     """
     loading = _loading(operator, weights, n_baseline, components)
     half = np.random.default_rng(0).standard_normal((EXCESS_PAIRS, loading.shape[1])) @ loading.T
@@ -107,13 +107,13 @@ def peak_excess(curves, noise, operator, weights, n_baseline, components=None):
         part = slice(start, start + CHUNK)
         residue = np.asarray(curves[part], dtype=np.float32) @ matrix
         spread = np.asarray(noise[part], dtype=np.float32)[:, None]
-        raised = sum(residue_peak(residue + spread * each, operator.tau)[0] for each in draws)
+        raised = sum(residue_peak(residue + spread * draw, operator.tau)[0] for draw in draws)
         excess[part] = raised / len(draws) - residue_peak(residue, operator.tau)[0]
     return excess
 
 
 def noise_map(fields, tissue_mask, voxel_size_mm):
-    """Estimate the noise of each voxel from samples of it.
+    """Estimate the noise of each voxel from samples.
 
     Parameters
     ----------
@@ -125,15 +125,15 @@ def noise_map(fields, tissue_mask, voxel_size_mm):
     Returns
     -------
     (X, Y, Z) array of float32
-        Standard deviation: root of the mean square over the samples and, smoothed, over tissue near
-        by (sigma 4 mm); 0 outside tissue.
+        Standard deviation: root mean square over the samples and over nearby tissue (Gaussian of
+        sigma 4 mm); 0 outside tissue.
     """
     sigma = NOISE_SIGMA_MM / np.asarray(voxel_size_mm, dtype=float)
     return np.sqrt(smooth_within(np.square(fields).mean(axis=-1), tissue_mask, sigma))
 
 
 def probability_below(threshold, values, noise):
-    """Tell how probable it is that a voxel, without its noise, lies below a threshold.
+    """Compute the probability that a voxel without noise would be below a threshold.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def probability_below(threshold, values, noise):
     Returns
     -------
     array of float32
-        Normal noise, no prior: 0.5 at the threshold; 0 or 1 without noise.
+        For normal noise and a flat prior: 0.5 at the threshold; 0 or 1 without noise.
 
     Examples
     --------
@@ -158,47 +158,47 @@ def probability_below(threshold, values, noise):
 
 
 def noisy_volumes(measure, values, fields, n_draws, seed):
-    """Measure a volume again and again with more noise of the same kind.
+    """Measure a volume repeatedly with added noise of the same kind.
 
     Parameters
     ----------
     measure : callable
-        Takes a map, returns a volume.
+        Maps an array to a volume.
     values : (X, Y, Z) array
     fields : (X, Y, Z, K) array
-        Samples of its noise, in its units.
+        Samples of its noise, in the units of `values`.
     n_draws : int
     seed : int
 
     Returns
     -------
     (n_draws,) array
-        Each of the map plus a random mixture of the samples, whose weights have the sum of squares 1:
-        it has their size and their smoothness.
+        Volume of the map plus a random linear combination of the samples. The squares of its weights
+        sum to 1, so it has the size and smoothness of the samples.
     """
     weights = np.random.default_rng(seed).standard_normal((n_draws, fields.shape[-1]))
     weights /= np.linalg.norm(weights, axis=1, keepdims=True)
-    return np.array([measure(values + fields @ each) for each in weights.astype(np.float32)])
+    return np.array([measure(values + fields @ draw) for draw in weights.astype(np.float32)])
 
 
 def interval(volume, draws, widening):
-    """Give the 95 % interval of a volume.
+    """Compute the 95 % interval of a volume.
 
     Parameters
     ----------
     volume : float
         As segmented, mL.
     draws : (N,) array
-        Volumes of `noisy_volumes`, mL.
+        Volumes from `noisy_volumes`, mL.
     widening : float
-        Factor on the spread of the draws, which alone is too sure.
+        Factor on the spread of the draws, which alone is too narrow.
 
     Returns
     -------
     list of float
-        Both limits, mL, not below 0: the distance of the 2.5th and the 97.5th percentile of the draws
-        from their mean, widened and laid around the volume; stretched to hold these percentiles, and
-        with them a core that more noise makes appear or vanish.
+        Both limits, mL, not below 0: the distances of the 2.5th and the 97.5th percentile of the
+        draws from their mean, widened and added to the volume. The interval is extended to include
+        the percentiles themselves, for cores that appear or vanish when noise is added.
 
     Examples
     --------
@@ -216,7 +216,7 @@ def interval(volume, draws, widening):
 
 
 def scale_noise(noise, relative_global, relative):
-    """Divide the noise of a globally normalized map as the map itself was divided.
+    """Scale the noise of the global map to the noise of the global or local map.
 
     Parameters
     ----------
@@ -228,8 +228,8 @@ def scale_noise(noise, relative_global, relative):
     Returns
     -------
     (X, Y, Z, K) array
-        The divisor is smooth, so its own noise is left out, and where the maps are 0 it is that of the
-        nearest voxel.
+        Noise of `relative`, fraction. The noise of the smooth divisor is neglected; where the maps
+        are 0, the divisor of the nearest voxel is used.
     """
     known = (relative_global > 0) & (relative > 0)
     if not known.any():
@@ -240,7 +240,7 @@ def scale_noise(noise, relative_global, relative):
 
 
 def reach(threshold, values, noise, within):
-    """Find the box that holds every voxel that noise may bring below a threshold.
+    """Find the box around all voxels that noise may bring below a threshold.
 
     Parameters
     ----------
@@ -248,18 +248,18 @@ def reach(threshold, values, noise, within):
     values, noise : (X, Y, Z) arrays
         A map and its standard deviation.
     within : (X, Y, Z) array of bool
-        Voxels that count.
+        Voxels to include.
 
     Returns
     -------
     tuple of slice
-        Voxels within five standard deviations, and a margin of five voxels for opening and closing;
-        a single voxel if there is none.
+        Box around voxels within five standard deviations of the threshold, with a margin of five
+        voxels for opening and closing; a single voxel if there are none.
     """
     near = within & (values < threshold + 5 * noise)
-    found = ndimage.find_objects(near.astype(np.uint8))
-    box = found[0] if found else (slice(0, 1),) * values.ndim
+    boxes = ndimage.find_objects(near.astype(np.uint8))
+    box = boxes[0] if boxes else (slice(0, 1),) * values.ndim
     return tuple(
-        slice(max(0, each.start - 5), min(size, each.stop + 5))
-        for each, size in zip(box, values.shape, strict=True)
+        slice(max(0, extent.start - 5), min(size, extent.stop + 5))
+        for extent, size in zip(box, values.shape, strict=True)
     )

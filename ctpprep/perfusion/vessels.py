@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arterial input function (AIF) and the venous output function (VOF), found automatically.
 
-An artery's curve is high, early, narrow and smooth; a sinus fills seconds later, and its area is
-nearly free of partial volume.
+The curve of an artery is high, early, narrow and smooth. A sinus fills seconds later, and its area is
+hardly affected by partial volume.
 """
 
 from dataclasses import dataclass, replace
@@ -11,29 +11,29 @@ import numpy as np
 
 from ctpprep.exceptions import VesselError
 
-# arterial candidates peak within this many seconds of the earliest
+# arterial candidates arrive within this time of the earliest, s
 EARLY_S = 3.0
-# no bolus passes faster than this
+# least width of a bolus, s
 LEAST_WIDTH_S = 2.5
-# height after the bolus, relative to the peak, by which arteries differ
+# spread of arteries in height after the bolus, relative to the peak
 TAIL_SPREAD = 0.05
-# correlation of a curve with the shape of a vessel that lends it its height
+# least correlation with the shape of a vessel for a curve to determine its height
 LEAST_ALIKE = 0.95
-# an artery-like curve: peak over noise, peak over tissue
+# artery-like curve: least peak relative to noise and relative to tissue
 LEAST_SNR = 6.0
 LEAST_OVER_TISSUE = 4.0
 
 
 @dataclass(frozen=True)
 class Features:
-    """Shape of enhancement curves, one value a curve.
+    """Shape of enhancement curves, one value per curve.
 
     Attributes
     ----------
     peak : (V,) array
         HU.
     peak_time, arrival, width : (V,) arrays
-        s; arrival at a fifth and width at half of the peak.
+        s; arrival at a fifth of the peak, width at half of it.
     area : (V,) array
         HU s.
     roughness : (V,) array
@@ -67,8 +67,8 @@ def curve_features(curves, times):
 
     Examples
     --------
-    >>> found = curve_features(np.array([[0.0, 0, 10, 20, 10, 0]]), np.arange(6) * 2.0)
-    >>> [round(float(each[0]), 1) for each in (found.peak_time, found.width, found.arrival)]
+    >>> shape = curve_features(np.array([[0.0, 0, 10, 20, 10, 0]]), np.arange(6) * 2.0)
+    >>> [round(float(time[0]), 1) for time in (shape.peak_time, shape.width, shape.arrival)]
     [6.0, 4.0, 2.8]
     """
     curves = np.asarray(curves, dtype=float)
@@ -91,7 +91,7 @@ def curve_features(curves, times):
 
 
 def _crossings(curves, times, top, share):
-    """Return when each curve last rises through and first falls below a share of its peak."""
+    """Return when each curve last rises above and first falls below a fraction of its peak."""
     rows, frames = np.arange(len(curves)), np.arange(curves.shape[1])
     level = share * curves[rows, top]
     below = curves < level[:, None]
@@ -111,7 +111,7 @@ def _crossings(curves, times, top, share):
 
 @dataclass(frozen=True)
 class Vessel:
-    """A vessel's curve and where it was taken.
+    """The curve of a vessel, with its times and voxels.
 
     Attributes
     ----------
@@ -129,9 +129,9 @@ class Vessel:
 
 
 def step_like(curves):
-    """Tell curves that jump and stay up: the head moved and bone came in.
+    """Find curves that jump and remain high because the head moved and bone entered the voxel.
 
-    A vessel fills over several frames, or comes down again.
+    A vessel fills over several frames, or its curve falls again.
 
     Parameters
     ----------
@@ -176,11 +176,11 @@ def find_aif(curves, smooth, times, pattern, tissue_peak, noise, *, aif_voxels):
     Parameters
     ----------
     curves : (V, T) array
-        Enhancement of the candidates: voxels inside the skull, usable frames, HU.
+        Enhancement of the candidates (voxels inside the skull) in usable frames, HU.
     smooth : (V, T) array
-        The same, smoothed through plane as well: by these the voxels are chosen. A vessel that lies
-        across thick slices keeps its height there when the head moves; one that runs along a slice
-        does not, and would be chosen for standing high before the movement.
+        The same, also smoothed through plane: the voxels are selected by these curves. When the head
+        moves, a vessel that crosses thick slices keeps its height. A vessel within a slice does not,
+        and without this smoothing could be selected for its height before the motion.
     times : (G, T) array
         Sampling patterns, s.
     pattern : (V,) array of int
@@ -188,7 +188,7 @@ def find_aif(curves, smooth, times, pattern, tissue_peak, noise, *, aif_voxels):
     tissue_peak : float
         Median peak enhancement of tissue, HU.
     noise : float
-        Noise of a single smooth curve, HU.
+        Noise of a single smoothed curve, HU.
     aif_voxels : int
         Number of voxels averaged.
 
@@ -199,28 +199,29 @@ def find_aif(curves, smooth, times, pattern, tissue_peak, noise, *, aif_voxels):
     Raises
     ------
     VesselError
-        If no curve is artery-like: a tissue curve is never taken instead.
+        If no curve is artery-like; a tissue curve is never used instead.
     """
     features = curve_features(smooth_in_time(smooth), times[pattern])
     least = max(LEAST_SNR * noise, LEAST_OVER_TISSUE * tissue_peak)
     scan_end = times[pattern][:, -1]
     first = times[pattern][:, 0]
     falls = (features.width < 14.0) & (features.peak_time < scan_end - 3)
-    # what is bright from the first frame, or in one frame only, is no passing bolus
+    # a curve that is high from the first frame, or in a single frame, is not a bolus
     falls &= (features.arrival > first) & (features.width > LEAST_WIDTH_S)
     like = (features.peak > least) & falls & ~step_like(smooth)
     if like.sum() < 3:
         raise VesselError(
-            f'no artery-like curve: {like.sum()} voxels rise by more than {least:.0f} HU and fall '
-            'again within the scan, at least 3 are needed'
+            f'no artery-like curve for the AIF: {like.sum()} voxels rise by more than {least:.0f} HU and '
+            'fall again within the scan, need at least 3; check the bolus, or supply an AIF '
+            '(--aif-file)'
         )
     strong = like & (features.peak >= np.quantile(features.peak[like], 0.5))
     earliest = np.quantile(features.arrival[strong], 0.05)
     late = np.maximum(features.arrival - earliest, 0)
     early = like & (late < EARLY_S)
-    # a head that moves lifts or lowers a curve from then on: after the bolus arteries are alike
+    # motion shifts all later samples of a curve; after the bolus, arteries have similar heights
     odd = (features.tail - np.median(features.tail[early])) / TAIL_SPREAD
-    # in a short scan what is left of the bolus would tell arrival, not motion
+    # in a short scan, the remainder of the bolus reflects the time of arrival, not motion
     passed = np.median(features.peak_time[early]) + 1.5 * np.median(features.width[early])
     n_tail = max(1, times.shape[1] // 5)
     odd = odd if times[:, -n_tail].min() > passed else np.zeros_like(odd)
@@ -259,13 +260,14 @@ def find_vof(curves, smooth, times, pattern, aif, *, aif_voxels):
     features = curve_features(smooth_in_time(smooth), times[pattern])
     artery = curve_features(smooth_in_time(aif.curve[None]), aif.times)
     after = features.arrival > artery.arrival[0] + 1.5
-    # the vein drains what the artery brought: less than a third of its area is tissue
+    # a vein drains the arterial bolus, so a curve with less than a third of its area is tissue
     large = (features.area > artery.area[0] / 3) & (features.peak > artery.peak[0] / 5)
     like = after & large & ~step_like(smooth)
     if like.sum() < 3:
         raise VesselError(
-            f'no vein-like curve: {like.sum()} voxels fill after the artery with a third of its '
-            'area, at least 3 are needed'
+            f'no vein-like curve for the VOF: {like.sum()} voxels fill after the artery with at least a '
+            'third of its area, need at least 3; check that the scan covers the bolus, or supply an '
+            'AIF (--aif-file)'
         )
     area = np.where(like, features.area, 0.0)
     return _average_best(curves, smooth, times, pattern, area, aif_voxels)
@@ -277,7 +279,7 @@ def _average_best(curves, smooth, times, pattern, score, n_voxels):
     group = int(np.argmax(best))
     ranked = np.argsort(np.where(pattern == group, score, 0.0), kind='stable')[::-1]
     pool = ranked[: 3 * n_voxels]
-    # never fewer than three, but none that is not a candidate at all
+    # at least three, but only candidates
     worthy = score[pool] > 0.5 * score[ranked[0]]
     worthy[:3] = score[pool[:3]] > 0
     pool = pool[worthy]
@@ -288,24 +290,24 @@ def _average_best(curves, smooth, times, pattern, score, n_voxels):
 
 
 def restore_height(vessel, curves):
-    """Give a vessel's curve the height that vessels of its shape have without smoothing.
+    """Scale a vessel curve to the height of unsmoothed curves of the same shape.
 
-    Smoothing takes noise from the shape, and spreads the vessel over its neighbours; and the voxels
-    with the truest shape are not those with the least partial volume. A low AIF makes flow and
-    volume read too high.
+    Smoothing reduces the noise of the shape but also the height of the curve, and the voxels with
+    the most typical shape are not those with the least partial volume. If the AIF is too low, CBF and
+    CBV are overestimated.
 
     Parameters
     ----------
     vessel : Vessel
-        With the curve of smoothed candidates.
+        Mean curve of smoothed candidates.
     curves : (V, T) array
-        Candidates of the same sampling pattern that are not smoothed, HU.
+        Unsmoothed curves of all candidates of the same sampling pattern, HU.
 
     Returns
     -------
     Vessel
-        The same shape, as high as the mean of as many voxels as it has: those which the shape fits
-        (r >= 0.95) with the greatest height. Without so many its own height stays.
+        The same shape, scaled to the mean height of the highest curves that fit it (r >= 0.95), as
+        many as the vessel has voxels. Unchanged if there are fewer.
 
     Examples
     --------
@@ -326,7 +328,7 @@ def restore_height(vessel, curves):
 
 
 def scale_to_vof(aif, aif_area, vof_area):
-    """Scale the AIF to the area of the VOF, against partial volume.
+    """Scale the AIF to the area of the VOF to correct partial volume.
 
     Parameters
     ----------
@@ -338,11 +340,11 @@ def scale_to_vof(aif, aif_area, vof_area):
     Returns
     -------
     (T,) array
-        HU; never smaller than before: a larger artery has no partial volume to correct.
+        HU; unchanged if the area of the AIF is larger: there is no partial volume to correct.
 
     Notes
     -----
-    Disputed: in most patients the carotid's area is larger than the sinus's.
+    Disputed: in most patients the carotid has a larger area than the sinus.
 
     Examples
     --------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Volumes in mL and the figures that users of commercial software expect, as one tidy table.
+"""Volumes in mL and the measures known from commercial software, as one tidy table.
 
 Sources: Rau et al. 2024, doi:10.3174/ajnr.A8111 (volumes); Olivot et al., Stroke 2014;45:1018,
 doi:10.1161/STROKEAHA.113.003857 (hypoperfusion intensity ratio); Albers et al., NEJM 2018;378:708,
@@ -17,7 +17,7 @@ CORE = (
     'hypodense',
 )  # fmt: skip
 IN_ML = (*CORE, 'volume uncalibrated', 'difference')
-# of the hypoperfusion intensity ratio: above and below the line, s
+# hypoperfusion intensity ratio: Tmax thresholds of numerator and denominator, s
 INTENSITY_TMAX = (10.0, 6.0)
 DEFUSE3 = {'core_ml': 70.0, 'mismatch_ml': 15.0, 'ratio': 1.8}
 
@@ -44,7 +44,7 @@ def volume_ml(mask, voxel_size_mm):
 
 
 def cleaning_ml(lesion, hypoperfusion, voxel_size_mm):
-    """Measure what was removed from a lesion, and where it lies.
+    """Measure the volumes that cleaning and restriction removed from a lesion.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def cleaning_ml(lesion, hypoperfusion, voxel_size_mm):
 
 
 def mismatch_figures(core_ml, hypoperfusion_ml):
-    """Compute mismatch as trials do: by subtraction of volumes.
+    """Compute mismatch volume and ratio as in trials, from the volumes.
 
     Parameters
     ----------
@@ -79,9 +79,9 @@ def mismatch_figures(core_ml, hypoperfusion_ml):
     volume : float
         mL; may be negative.
     ratio : float
-        Hypoperfusion to core; NaN without core.
+        Hypoperfusion over core; NaN without core.
     defuse3 : bool
-        Whether the perfusion criteria of DEFUSE 3 hold.
+        Whether the perfusion criteria of DEFUSE 3 are met.
 
     Examples
     --------
@@ -92,24 +92,24 @@ def mismatch_figures(core_ml, hypoperfusion_ml):
     """
     volume = hypoperfusion_ml - core_ml
     ratio = hypoperfusion_ml / core_ml if core_ml > 0 else float('nan')
-    # without core any mismatch has an infinite ratio
+    # without core, the ratio of any mismatch is infinite
     enough = hypoperfusion_ml > 0 if core_ml == 0 else ratio >= DEFUSE3['ratio']
     profile = core_ml < DEFUSE3['core_ml'] and volume >= DEFUSE3['mismatch_ml'] and enough
     return volume, ratio, bool(profile)
 
 
 def uncalibrated_tmax(tmax, offset_by_slice):
-    """Give calibrated Tmax back the offset that was subtracted from it.
+    """Undo the calibration of Tmax: add the offset that was subtracted.
 
-    Calibrated Tmax is cut at 0, so a voxel of 0 may have had any value up to the offset: only
-    thresholds from the offset on see the map as it was before calibration.
+    Calibrated Tmax is clipped at 0, so a voxel with 0 may have had any value up to the offset: the
+    result is exact only for thresholds of at least the offset.
 
     Parameters
     ----------
     tmax : (X, Y, Z) array
         Calibrated, s.
     offset_by_slice : (Z,) sequence of float or None
-        What was subtracted in each slice, s; None in slices without tissue.
+        Offset of each slice, s; None for slices without tissue.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def volume_table(
     *, core_rcbf, hypoperfusion_tmax, tmax_thresholds, rcbf_thresholds, segment, tmax_offsets=None,
     withheld='', hypodense=None, intervals=None,
 ):  # fmt: skip
-    """Tabulate every volume of a series.
+    """Tabulate all volumes of a series.
 
     Parameters
     ----------
@@ -141,11 +141,11 @@ def volume_table(
     tmax : (X, Y, Z) array
         s.
     rcbf : dict of (X, Y, Z) arrays
-        ``global`` and ``local``, fractions; a local map that was withheld is absent, with its masks.
+        ``global`` and ``local``, fractions; a withheld local map and its masks are absent.
     rcbv_global : (X, Y, Z) array or None
         Fraction, for the CBV index.
     within : dict of (X, Y, Z) arrays of bool
-        ``global`` and ``local``: tissue that thresholds look at.
+        ``global`` and ``local``: tissue to which the thresholds are applied.
     voxel_size_mm : (3,) sequence of float
     side : AffectedSide
     hemisphere_name : {'left', 'right', 'both'}
@@ -153,24 +153,24 @@ def volume_table(
     core_rcbf, hypoperfusion_tmax : float
         Thresholds of the masks.
     tmax_thresholds, rcbf_thresholds : sequence of float
-        Thresholds whose volumes are tabulated besides (s, fractions).
+        Further thresholds whose volumes are tabulated (s, fractions).
     segment : callable
-        ``segment(candidate, within, of_flow)`` makes a `Lesion` of what passes a threshold of flow or,
-        filled, of Tmax.
+        ``segment(candidate, within, of_flow)`` returns the `Lesion` of the voxels that pass a
+        threshold of flow or, with holes filled, of Tmax.
     tmax_offsets : (Z,) sequence of float or None, optional
-        What calibration subtracted from Tmax in each slice, s; absent for uncalibrated Tmax.
+        Offset that calibration subtracted from Tmax in each slice, s; None for uncalibrated Tmax.
     withheld : str, optional
         Why there is no local map.
     hypodense : (X, Y, Z) array of bool, optional
-        Hypodense tissue of either core; absent without an image of densities.
+        Hypodense tissue of either core; None if the reference image is a perfusion map.
     intervals : dict of (2,) sequences of float, optional
-        Limits of the core volume, mL, by normalization; ``reason`` tells why there are none.
+        Limits of the core volume, mL, by normalization; ``reason`` states why there are none.
 
     Returns
     -------
     list of dict
-        Rows with the keys of `COLUMNS`; what does not apply is None. Empty regions are rows of 0
-        with the reason. Without a local map its rows are there, without figures and with the reason.
+        Rows with the keys of `COLUMNS`; values that do not apply are None. An empty region has the
+        volume 0 and a reason. The rows of a withheld local map have no values, only the reason.
     """
     table = _Table(masks, cleaning, within, voxel_size_mm, side, hemisphere_name, segment)
     slow = f'with Tmax > {hypoperfusion_tmax:g} s'
@@ -200,7 +200,7 @@ def volume_table(
 
 
 class _Table:
-    """The rows of a series, and what all of them look at."""
+    """The rows of a series, and the data they are computed from."""
 
     def __init__(self, masks, cleaning, within, voxel_size_mm, side, hemisphere_name, segment):
         self.masks, self.cleaning, self.within = masks, cleaning, within
@@ -212,7 +212,7 @@ class _Table:
         return volume_ml(mask, self.size_mm)
 
     def add(self, region, normalization, measure, threshold, figure, reason=None):
-        # figures without a unit stand in a column of their own
+        # values without a unit have their own column
         column = 'volume_ml' if measure in IN_ML else 'value'
         self.rows.append(
             dict.fromkeys(COLUMNS)
@@ -324,7 +324,7 @@ class _Table:
 
 
 def _why_empty(what, removed):
-    """Tell why nothing is left of a lesion."""
+    """Return the reason why a lesion is empty."""
     if removed.get('unrestricted'):
         return f'no tissue {what} lies within hypoperfusion'
     taken = [
