@@ -193,7 +193,7 @@ def rewrite_reports(all_series: Sequence[Any], method: MethodSettings, run: RunS
     for label, of_participant in _group_by_participant(all_series):
         with log_and_continue(f'the page sub-{label}.html could not be written', failures, label):
             used = read_settings_used(run.output_dir / f'sub-{label}')
-            method_used = dataclasses.replace(method, **used)
+            method_used = method.change(**used)
             write_reports(of_participant, results, method_used, run, failures)
     results = review_results(all_series, results, failures, run.output_dir)
     logger.info('\n%s\noutputs: %s', format_results(results), run.output_dir)

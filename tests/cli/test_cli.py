@@ -22,12 +22,12 @@ from ctpprep import cli
 from ctpprep.cli.config import format_config
 from ctpprep.cli.folders import default_work_dir
 from ctpprep.cli.machine import available_cores
-from ctpprep.cli.parser import described
+from ctpprep.cli.options import spellings
 from ctpprep.cli.status import status_path
 from ctpprep.engine import run as engine_run
 from ctpprep.engine.run import SeriesResult
 from ctpprep.exceptions import BolusError, UsageError
-from ctpprep.settings import MethodSettings, RunSettings, describe
+from ctpprep.settings import MethodSettings, RunSettings, declared
 
 
 @pytest.fixture
@@ -277,8 +277,8 @@ def parse(*options):
 def test_every_method_setting_has_an_option_with_unit_default_and_source(capsys):
     assert cli.main(['--help']) == 0
     output = ' '.join(capsys.readouterr().out.split())
-    for name in MethodSettings().as_dict():
-        assert f'--{name.replace("_", "-")}' in output
+    for setting in declared(MethodSettings).values():
+        assert spellings(setting)[-1] in output
     assert '(default: 0.3 fraction; Rau et al. 2024, doi:10.3174/ajnr.A8111)' in output
 
 
@@ -357,10 +357,9 @@ def test_option_names_of_other_apps_are_accepted(tmp_path):
 
 
 def test_every_run_setting_is_documented():
-    for field in described(RunSettings):
-        about = describe(RunSettings, field.name)
-        assert about.stage
-        assert about.meaning
+    for setting in declared(RunSettings).values():
+        assert setting.about.stage
+        assert setting.about.meaning
 
 
 # -- config file
@@ -381,7 +380,7 @@ def test_options_override_the_config_file_which_overrides_defaults(config):
     file = config('core_rcbf = 0.2\ndenoise-rank = 4\nmem = "3G"\nskip_bids_validation = true\n')
     method, run = parse(*file, '--core-rcbf', '0.25', '--no-skip-bids-validation')
     assert (method.lesion.core_rcbf, method.denoising.denoise_rank) == (0.25, 4)
-    assert method.normalization.local_clip == MethodSettings().local_clip
+    assert method.normalization.local_clip == MethodSettings().normalization.local_clip
     assert (run.mem_gb, run.skip_bids_validation) == (3.0, False)
 
 
@@ -454,7 +453,7 @@ def test_participant_folders_without_sub_are_logged(dataset, graph, capsys):
     (dataset / 'empty').mkdir()
     (dataset / '.bidsignore').write_text('old/\n')
     call(dataset)
-    output = 'not BIDS: Patient03, Patient04: passed over; a folder of a participant is named sub-'
+    output = 'not BIDS: Patient03, Patient04: skipped; the folder of a participant'
     assert output in capsys.readouterr().out
     call(dataset, '--participant-label', '01')
     assert 'not BIDS: Patient03' not in capsys.readouterr().out

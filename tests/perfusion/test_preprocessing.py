@@ -247,7 +247,7 @@ def test_voxel_that_left_the_field_of_view_is_not_tissue(toy_head):
 
 
 def test_series_without_contrast_is_refused(toy_head):
-    with pytest.raises(BolusError, match='no bolus is seen'):
+    with pytest.raises(BolusError, match='no contrast bolus'):
         make_masks(toy_head, ctp=toy_head[0][..., [0, 1, 2] * 4].astype(np.float32))
 
 
@@ -286,5 +286,5 @@ def test_supplied_brain_mask_is_enough_where_no_brain_is_found(toy_head, monkeyp
 def test_error_of_a_mask_of_another_space_names_the_file(toy_head):
     away = toy_head[1].copy()
     away[0, 3] += 500
-    with pytest.raises(PerfusionError, match=r'mask.nii.gz: 0% of its voxels lie on the head'):
+    with pytest.raises(PerfusionError, match=r'mask.nii.gz: 0% of its voxels are on the head'):
         make_masks(toy_head, supply(np.ones(toy_head[0].shape[:3], bool), away))

@@ -2,7 +2,6 @@
 """CITATION.md and CITATION.bib: methods, equations and references of a run."""
 
 import re
-from dataclasses import replace
 
 import pytest
 
@@ -45,7 +44,7 @@ def test_different_texts_name_their_series(tmp_path):
 
 
 def test_equations_contain_the_values_of_the_run():
-    text = write_equations(replace(METHOD, core_rcbf=0.25, tissue_density=1.05))
+    text = write_equations(METHOD.change(core_rcbf=0.25, tissue_density=1.05))
     assert 'rCBF < 0.25' in text
     assert 'rho = 1.05 g/mL' in text
     assert '12 x 12 x 4 mm' in text
