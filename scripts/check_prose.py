@@ -31,13 +31,8 @@ NOT_YET_CLEAN = (
     'ctpprep/exceptions.py',
     'ctpprep/group/',
     'ctpprep/inputs/',
-    'ctpprep/interfaces/',
     'ctpprep/io/',
-    'ctpprep/perfusion/',
-    'ctpprep/provenance/',
     'ctpprep/reports/',
-    'ctpprep/settings.py',
-    'ctpprep/workflows/',
     'scripts/ctpprep_cluster.py',
 )
 
