@@ -2,7 +2,7 @@
 """Registration of arrays with ANTs (antspyx).
 
 The only module that imports antspyx. Every registration runs with a fixed seed on one thread, so
-that the same input gives the same voxels whatever runs beside it.
+that its result depends only on its input.
 """
 
 import tempfile
@@ -29,7 +29,7 @@ class MirrorSyN:
     Parameters
     ----------
     folder : path-like
-        Where the transforms are written.
+        Folder in which transforms are written.
     seed : int
 
     Notes
@@ -41,11 +41,11 @@ class MirrorSyN:
         self.folder, self.seed = Path(folder).absolute(), seed
 
     def apply_matrix(self, array, affine, matrix, outside):
-        """Resample an image through a matrix: points of the result to points of the image, RAS."""
+        """Resample an image by a matrix from points of the result to points of the image, RAS."""
         return apply_transform(array, affine, self._write_plane(matrix), outside)
 
     def register(self, fixed, moving, start, matrix):
-        """Register two images; None where ITK finds nothing."""
+        """Register two images; None if ITK fails."""
         options = {'type_of_transform': 'SyNOnly' if start == 'plane' else 'SyN'}
         if start != 'centres of mass':
             options['initial_transform'] = [str(self._write_plane(matrix))]
@@ -53,7 +53,7 @@ class MirrorSyN:
         folder.mkdir(exist_ok=True)
         try:
             result = _register(fixed, moving, self.seed, folder, **SYN, **options)
-        except RuntimeError:  # of ITK: no overlap, a singular matrix
+        except RuntimeError:  # from ITK: no overlap, or a singular matrix
             return None
         return {
             name: str(Path(result[key]).rename(folder / f'{name}.h5'))
@@ -64,7 +64,7 @@ class MirrorSyN:
         }
 
     def apply(self, array, affine, transform, outside=0.0):
-        """Resample an image through a transform onto its own grid."""
+        """Resample an image by a transform on its own grid."""
         return apply_transform(array, affine, transform, outside)
 
     def _write_plane(self, matrix):
@@ -81,9 +81,9 @@ def register_rigid(fixed, moving, seed, folder, path):
     fixed, moving : tuple of (X, Y, Z) array and (4, 4) array
     seed : int
     folder : path-like
-        For temporary files.
+        Folder of temporary files.
     path : path-like
-        ``.txt``.
+        Transform to write, ``.txt``.
     """
     import ants
 
@@ -92,7 +92,7 @@ def register_rigid(fixed, moving, seed, folder, path):
 
 
 def apply_transform(array, affine, transform, outside=0.0):
-    """Resample an image through a transform onto its own grid.
+    """Resample an image by a transform on its own grid.
 
     Parameters
     ----------
@@ -118,14 +118,14 @@ def apply_transform(array, affine, transform, outside=0.0):
 
 
 def write_affine(matrix, path):
-    """Write an affine map as ANTs reads it.
+    """Write an affine transform in the format of ANTs.
 
     Parameters
     ----------
     matrix : (4, 4) array
-        Points of the fixed to points of the moving image, mm RAS.
+        From points of the fixed to points of the moving image, mm RAS.
     path : path-like
-        ``.mat``.
+        Transform to write, ``.mat``.
     """
     import ants
 
@@ -137,7 +137,7 @@ def write_affine(matrix, path):
 
 
 def to_ants(array, affine):
-    """Make an ANTs image of a canonical array.
+    """Convert a canonical array to an ANTs image.
 
     Parameters
     ----------
@@ -164,8 +164,8 @@ def to_ants(array, affine):
 def _register(fixed, moving, seed, folder, **options):
     import ants
 
-    # antspyx takes the seed only from here (an argument is silently dropped), and switches to one
-    # thread with it, which makes sums independent of the machine
+    # antspyx accepts the seed only by this call (an argument is silently ignored), which also sets it
+    # to one thread, so that sums do not depend on the machine
     ants.config.set_ants_deterministic(True, seed)
     prefix = Path(folder) / 'ants_'
     return ants.registration(
@@ -174,7 +174,7 @@ def _register(fixed, moving, seed, folder, **options):
 
 
 class TemporarySyN(MirrorSyN):
-    """`MirrorSyN` in a temporary folder, which lasts as long as the object."""
+    """`MirrorSyN` in a temporary folder, which exists as long as the object."""
 
     def __init__(self, seed):
         self._temporary = tempfile.TemporaryDirectory(prefix='ctpprep-')

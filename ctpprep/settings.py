@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every default of ctpprep, declared once.
 
-`MethodSettings` is a tree with one branch per stage. It contains what changes a number in an
-output, and is recorded in the methods text, the sidecars and the node hashes. Each stage takes its
-own branch. `RunSettings` contains the rest: paths, processes, and what a user supplies instead of
-the times of the dataset or instead of a step. Each field carries its unit, meaning, source and
-range; the options of the command line and the keys of the config file are made from them.
+`MethodSettings` is a tree with one branch per stage. It contains every setting that changes a number
+in an output, and is recorded in the methods text, the sidecars and the node hashes. Each stage uses
+its own branch. `RunSettings` contains the rest: paths, processes, and user overrides of acquisition
+times or steps. Each field has a unit, a meaning, a source and a range, from which the command-line
+options and the keys of the config file are generated.
 
 Examples
 --------
@@ -38,9 +38,9 @@ WACK = 'Wack et al. 2014, doi:10.1186/1471-2342-14-28'
 MENDRIK = 'Mendrik et al., Phys Med Biol 2011;56:3857'
 EFRON = 'Efron 1979, doi:10.1214/aos/1176344552'
 GOLUB = 'Golub et al. 1979, doi:10.1080/00401706.1979.10489751'
-# the 2.5th percentile is defined from this many
+# least number of draws for which the 2.5th percentile is defined
 LEAST_DRAWS = 40
-# a function of the user, as MODULE:FUNCTION
+# a user function, as MODULE:FUNCTION
 FUNCTION = re.compile(r'[A-Za-z_][\w.]*:[A-Za-z_]\w*')
 
 
@@ -56,15 +56,15 @@ class About:
     choices : tuple of str, optional
         All allowed values.
     function : bool
-        Whether a function of the user, ``MODULE:FUNCTION``, is allowed beside the choices.
+        Whether a user function, ``MODULE:FUNCTION``, is allowed in addition to the choices.
     low, high : float, optional
-        Range, ends included.
+        Range, including both ends.
     options : tuple of str
-        Spellings on the command line; by default that of the name.
+        Command-line options; by default derived from the name.
     value : str
         Placeholder of the value in ``--help``.
     by_default : str
-        The default in words, where it is determined only when the command runs.
+        Description of the default, if it is determined only at run time.
     """
 
     unit: str
@@ -92,7 +92,7 @@ class Setting:
     ----------
     name : str
     kind : type
-        Type of the value; of an optional value, that of the value.
+        Type of the value; for an optional value, without None.
     default : object
     about : About
     """
@@ -116,7 +116,7 @@ def declared(settings: Any) -> dict[str, Setting]:
     Returns
     -------
     dict of str to Setting
-        By the name of the setting, branch after branch. Fields without a description are left out.
+        By name, in the order of the branches. Fields without a description are excluded.
     """
     if settings in _DECLARED:
         return _DECLARED[settings]
@@ -136,7 +136,7 @@ def declared(settings: Any) -> dict[str, Setting]:
 
 
 def check_all(settings: Any) -> None:
-    """Check every declared value of a settings object; raise `UsageError` for the first bad one."""
+    """Check every declared value of a settings object; raise `UsageError` for the first invalid one."""
     for name, setting in declared(type(settings)).items():
         check_setting(name, getattr(settings, name), setting.about)
 
@@ -149,14 +149,14 @@ def check_setting(name: str, value: Any, about: About) -> None:
     name : str
         Name of the setting.
     value : object
-        Its value; tuples are checked element by element.
+        Value of the setting; tuples are checked element by element.
     about : About
-        What the setting allows.
+        Declaration of the setting, with its allowed values.
 
     Raises
     ------
     UsageError
-        With the value found and the values allowed.
+        If the value is not allowed.
 
     Examples
     --------
@@ -184,7 +184,7 @@ class StageSettings:
     """The settings of one stage: a branch of `MethodSettings`."""
 
     def __post_init__(self) -> None:
-        """Refuse values outside the range or the choices of their setting."""
+        """Check that all values are within the range or the choices of their setting."""
         check_all(self)
 
 
@@ -433,7 +433,7 @@ class UncertaintySettings(StageSettings):
         'narrow', low=0.1, high=10.0)
 
     def __post_init__(self) -> None:
-        """Refuse too few draws for an interval."""
+        """Check that there are enough draws for an interval."""
         super().__post_init__()
         if 0 < self.noise_draws < LEAST_DRAWS:
             raise UsageError(
@@ -463,7 +463,7 @@ class RandomSettings(StageSettings):
 
 @dataclass(frozen=True)
 class MethodSettings:
-    """What changes a number in an output: one branch per stage.
+    """Settings that change a number in an output: one branch per stage.
 
     Examples
     --------
@@ -490,19 +490,19 @@ class MethodSettings:
 
     @classmethod
     def of(cls, **values: Any) -> Self:
-        """Make settings that differ from the defaults.
+        """Create settings that differ from the defaults.
 
         Parameters
         ----------
         **values
-            Settings by their own names, whatever their branch.
+            Settings by name, without their branch.
 
         Raises
         ------
         UsageError
             If a value is outside the range or the choices of its setting.
         TypeError
-            If there is no setting of a name.
+            If a name is not a setting.
 
         Examples
         --------
@@ -512,7 +512,7 @@ class MethodSettings:
         return cls().change(**values)
 
     def change(self, **values: Any) -> Self:
-        """Return a copy in which some settings, given by their own names, differ."""
+        """Return a copy with some settings changed, by name without their branch."""
         known = declared(type(self))
         branches: dict[str, dict[str, Any]] = {}
         for name, value in values.items():
@@ -545,17 +545,17 @@ class MethodSettings:
 
     @classmethod
     def from_dict(cls, branches: dict[str, dict[str, Any]]) -> Self:
-        """Make settings from the result of `as_dict`; branches that it lacks keep their defaults."""
+        """Create settings from the result of `as_dict`; missing branches have their defaults."""
         values = {name: value for branch in branches.values() for name, value in branch.items()}
         return cls.of(**values)
 
     def flat(self) -> dict[str, Any]:
-        """Return every setting by its own name."""
+        """Return all settings by name, without their branches."""
         return {k: v for branch in self.as_dict().values() for k, v in branch.items()}
 
 
 def flatten(recorded: dict[str, Any]) -> dict[str, Any]:
-    """Return recorded settings by their own names.
+    """Return recorded settings by name, without their branches.
 
     Parameters
     ----------
@@ -580,9 +580,9 @@ def flatten(recorded: dict[str, Any]) -> dict[str, Any]:
 # memory of a process that has imported the graph and processes small maps (benchmarks/memory.py)
 LEAST_GB = 0.3
 
-# what is processed: series where a session has one and maps elsewhere, or only one of both
+# input to process: series and, in sessions without one, precomputed maps; or only one of the two
 ENTRIES = ('auto', 'series', 'maps')
-# at most one of each group can be given
+# options that exclude each other, by group
 EXCLUSIVE = (
     ('frame_interval', 'frame_times'),
     ('reports_only', 'boilerplate_only', 'dry_run'),
@@ -597,7 +597,7 @@ _message = functools.partial(_setting, stage='messages')
 # fmt: off
 @dataclass(frozen=True)
 class RunSettings:
-    """Where and how to run, and what a user supplies instead of the dataset's times or of a step."""
+    """Paths, processes, and user overrides of acquisition times or steps."""
 
     bids_dir: Path
     output_dir: Path
@@ -626,19 +626,19 @@ class RunSettings:
         'what to process: CT perfusion series, precomputed maps, or maps where a session has '
         'no series', choices=ENTRIES)
     frame_interval: float | None = _input(None, 's',
-        'time between frames, instead of what the dataset says', by_default='by the dataset')
+        'time between frames, instead of the times in the dataset', by_default='by the dataset')
     frame_times: Path | None = _input(None, 's',
-        'text file with the time of each frame, instead of what the dataset says',
+        'text file with the time of each frame, instead of the times in the dataset',
         value='FILE', by_default='by the dataset')
     derivatives: tuple[tuple[str, Path], ...] = _input((), '',
         'dataset with brain masks, motion-corrected series or AIFs that replace steps; may be '
         'repeated, the first that has a file is used',
         options=('-d', '--derivatives'), value='NAME=PATH')
     brain_mask: Path | None = _input(None, '',
-        'brain mask (NIfTI) that replaces ours; for one series', value='FILE')
+        'brain mask (NIfTI) that replaces the automatic one; for one series', value='FILE')
     aif_file: Path | None = _input(None, '',
-        'AIF that replaces ours, as a table (tsv: time in s, aif and perhaps vof in HU above '
-        'baseline) or as a mask of its voxels (NIfTI); for one series', value='FILE')
+        'AIF that replaces the automatic one, as a table (tsv: time in s, aif and optionally vof '
+        'in HU above baseline) or as a mask of its voxels (NIfTI); for one series', value='FILE')
     group_column: str | None = _group(None, '',
         'column of participants.tsv whose values are the groups to compare',
         value='COLUMN', by_default='microangiopathy if there is one, else one group')
@@ -686,10 +686,10 @@ class RunSettings:
     # fmt: on
 
     def __post_init__(self) -> None:
-        """Refuse values outside the choices of their setting, and options that exclude others."""
+        """Check that values are allowed and that no options exclude each other."""
         check_all(self)
         for names in EXCLUSIVE:
-            given = [name for name in names if getattr(self, name) not in (None, False)]
-            if len(given) > 1:
-                one, two = ('--' + name.replace('_', '-') for name in given[:2])
-                raise UsageError(f'{one} and {two} exclude each other')
+            chosen = [name for name in names if getattr(self, name) not in (None, False)]
+            if len(chosen) > 1:
+                one, two = ('--' + name.replace('_', '-') for name in chosen[:2])
+                raise UsageError(f'{one} and {two} exclude each other; remove one of them')

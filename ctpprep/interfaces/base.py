@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the interfaces share: settings by stage, reading, and writing of results."""
+"""Base classes and functions of the interfaces: settings, reading of inputs, writing of results."""
 
 import functools
 import hashlib
@@ -15,19 +15,19 @@ from ctpprep.perfusion.overrides import SuppliedMask
 from ctpprep.perfusion.precomputed import MIRRORED
 from ctpprep.settings import MethodSettings
 
-# what computes: results of other code are never reused
+# modules that compute results; if any of them changes, no result is reused
 COMPUTING = ('exceptions', 'settings', 'registration', 'io', 'perfusion', 'figures', 'interfaces')
 
 
 class StageInputSpec(BaseInterfaceInputSpec):
-    """Settings of a stage, and the code that applies them: both are part of the node hash."""
+    """Settings of a stage and digest of the code, both of which are part of the node hash."""
 
     settings = traits.Dict(traits.Str, traits.Dict, desc='settings by stage')
     code = traits.Str(desc='digest of the source files of the package')
 
 
 class StageInterface(SimpleInterface):
-    """An interface that reads, calls one function and writes."""
+    """Base class of interfaces that read files, call one function and write its results."""
 
     def __init__(self, **inputs):
         super().__init__(**inputs)
@@ -35,7 +35,7 @@ class StageInterface(SimpleInterface):
 
     @property
     def method(self):
-        """Settings of the stages of this interface; others have their defaults."""
+        """Settings of the stages of this interface; other stages have their defaults."""
         return MethodSettings.from_dict(self.inputs.settings or {})
 
     def load(self, name):
@@ -59,7 +59,7 @@ class StageInterface(SimpleInterface):
         return pd.read_csv(path, sep='\t') if isdefined(path) and path else pd.DataFrame()
 
     def save_images(self, runtime, affine, like, **images):
-        """Write output images in the voxel order of another one; those that are None are left out."""
+        """Write output images in the voxel order of another image, except those that are None."""
         for name, array in images.items():
             if array is not None:
                 path = Path(runtime.cwd) / f'{name}.nii'
@@ -81,7 +81,7 @@ class StageInterface(SimpleInterface):
 
 @functools.cache
 def package_digest():
-    """Return the SHA-256 of the source files that compute results.
+    """Return the SHA-256 of the source files in `COMPUTING`.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def package_digest():
 
 
 def load_supplied(path):
-    """Read a mask that a user supplies, with its grid; None without a file."""
+    """Read a supplied mask with its affine; None without a file."""
     if not (isdefined(path) and path):
         return None
     voxels, affine = nifti.load(path, dtype=None)
@@ -104,7 +104,7 @@ def load_supplied(path):
 
 
 def is_density(entry):
-    """Return whether the reference image is one of densities, and not a perfusion map in its place.
+    """Return whether the reference image is in HU, rather than a perfusion map.
 
     Parameters
     ----------

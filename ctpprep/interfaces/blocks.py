@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a raw series: averaged over blocks of voxels, a few slices at a time."""
+"""Reading of raw series, averaged over blocks of voxels, a few slices at a time."""
 
 import nibabel as nb
 import numpy as np
@@ -8,7 +8,7 @@ from ctpprep.io import nifti
 from ctpprep.perfusion import grid
 from ctpprep.perfusion.preprocessing import AIR_HU
 
-# voxels of the raw series that are read at once: 16 MB as float32
+# voxels of the raw series read at once: 16 MB as float32
 SLAB_VOXELS = 2**22
 
 
@@ -23,14 +23,14 @@ class RawSeries:
     Attributes
     ----------
     affine : (4, 4) array
-        Of the canonical array, mm RAS.
+        Affine of the canonical array, mm RAS.
     voxel_size_mm : (3,) tuple of float
     upwards : bool
         Whether the slices of the file run from feet to head.
     """
 
     def __init__(self, path):
-        # an open handle lets a compressed file be read on instead of from its start
+        # with an open handle, a compressed file is read on instead of again from its start
         self._image = nb.load(path, keep_file_open=True)
         self._orientation = nb.io_orientation(self._image.affine)
         self.affine = self._image.affine @ nb.orientations.inv_ornt_aff(
@@ -50,35 +50,35 @@ class RawSeries:
         Returns
         -------
         (X, Y, Z, T) array of float32
-            Canonical, HU, not below `AIR_HU`; stored frame after frame.
+            Canonical, HU, at least `AIR_HU`; stored frame by frame.
         """
         return read_blocks(self._image, self._orientation, factors)
 
 
 def read_blocks(image, orientation, factors):
-    """Read a series in the order of its file and average blocks of voxels.
+    """Read a series in file order and average blocks of voxels.
 
-    Some slices at a time: neither the series nor a frame of it is ever whole in memory.
+    A few slices are read at a time; neither the whole series nor a whole frame is in memory.
 
     Parameters
     ----------
     image : nibabel image
         Raw 4D series, HU.
     orientation : (3, 2) array
-        nibabel's orientation of the stored axes.
+        Orientation of the stored axes, from nibabel.
     factors : (3,) sequence of int
         Block size along the canonical axes, voxels.
 
     Returns
     -------
     (X, Y, Z, T) array of float32
-        Canonical, HU, not below `AIR_HU`; stored frame after frame.
+        Canonical, HU, at least `AIR_HU`; stored frame by frame.
     """
     shape = [0, 0, 0]
     for stored, (axis, _) in enumerate(orientation.astype(int)):
         shape[axis] = image.shape[stored] // factors[axis]
     working = np.empty((*shape, image.shape[3]), dtype=np.float32, order='F')
-    # the stored slices of a block; of a flipped axis the last canonical block is stored first
+    # slices are read in stored order; on a flipped axis the last canonical block is stored first
     axis, flipped = int(orientation[2, 0]), orientation[2, 1] < 0
     through, n_slices = factors[axis], image.shape[2]
     step = max(1, SLAB_VOXELS // (image.shape[0] * image.shape[1] * through))
@@ -90,7 +90,7 @@ def read_blocks(image, orientation, factors):
             if flipped:
                 first, last = n_slices - last, n_slices - first
             slab = np.asarray(image.dataobj[:, :, first:last, frame], dtype=np.float32)
-            # fmax leaves no NaN
+            # fmax replaces NaN
             slab = np.fmax(slab, np.float32(AIR_HU), out=slab if slab.flags.writeable else None)
             slab = nb.apply_orientation(slab, orientation)
             place = (slice(None),) * axis + (slice(start, end),)
@@ -104,16 +104,16 @@ def timing_fields(sample_times, upwards=True):
     Parameters
     ----------
     sample_times : (Z, T) array
-        s; slices from feet to head.
+        s; slices run from feet to head.
     upwards : bool
         Whether the slices of the file run from feet to head.
 
     Returns
     -------
     dict
-        ``VolumeTiming`` where all slices of a frame share their time, else
-        ``SliceAcquisitionTimes`` (frames x slices, in the order of the file); s on the clock of the
-        series, as the curves of the vessels: the two can be supplied together.
+        ``VolumeTiming`` if all slices of a frame share their time, else ``SliceAcquisitionTimes``
+        (frames x slices, in file order); s on the clock of the series, as in the table of the curves,
+        so that both can be supplied together to another run.
     """
     times = np.round(sample_times if upwards else sample_times[::-1], 4)
     if np.ptp(times, axis=0).max() == 0:

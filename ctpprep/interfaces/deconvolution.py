@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the corrected series to the AIF, the VOF and the perfusion maps."""
+"""AIF, VOF and perfusion maps from the corrected series."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,9 +23,9 @@ class _FindVesselsInputSpec(StageInputSpec):
     sample_times = File(exists=True, mandatory=True, desc='(slices, frames), s, npy')
     confounds = File(exists=True, mandatory=True, desc='contains the weight of each frame, tsv')
     bolus = File(exists=True, mandatory=True, desc='arrival and baseline frames, json')
-    intracranial_mask = File(exists=True, mandatory=True, desc='where vessels are sought')
+    intracranial_mask = File(exists=True, mandatory=True, desc='search region of AIF and VOF')
     tissue_mask = File(exists=True, mandatory=True)
-    supplied_curves = File(exists=True, desc='time (s), aif and perhaps vof (HU), tsv')
+    supplied_curves = File(exists=True, desc='time (s), aif and optionally vof (HU), tsv')
     supplied_aif_mask = File(exists=True, desc='voxels of the AIF, on any grid of the same space')
 
 
@@ -38,9 +38,9 @@ class _FindVesselsOutputSpec(TraitedSpec):
 
 
 class FindVessels(StageInterface):
-    """Find the AIF and the VOF, or take those that a user supplies.
+    """Find the AIF and the VOF, or use those supplied by the user.
 
-    A supplied AIF needs no VOF: then its column is n/a.
+    A supplied AIF needs no VOF; without one, the column ``vof`` is n/a.
     """
 
     input_spec = _FindVesselsInputSpec
@@ -53,22 +53,23 @@ class FindVessels(StageInterface):
             intracranial=self.load_mask('intracranial_mask'), tissue=self.load_mask('tissue_mask'),
             n_baseline=bolus['n_baseline'], arrival_s=bolus['arrival_s'],
         )  # fmt: skip
-        found = find_vessels(
+        vessels = find_vessels(
             ctp, np.load(inputs.sample_times), affine, masks, self.method,
             frame_weights(inputs.confounds),
             _load_curves(inputs.supplied_curves) or load_supplied(inputs.supplied_aif_mask),
         )  # fmt: skip
-        columns = {'time': found.times, 'aif': found.aif, 'vof': found.vof}
-        columns |= {'tissue': found.tissue, 'weight': found.weights}
+        columns = {'time': vessels.times, 'aif': vessels.aif, 'vof': vessels.vof}
+        columns |= {'tissue': vessels.tissue, 'weight': vessels.weights}
         self.save_table(runtime, 'curves', pd.DataFrame(columns), float_format='%.6g')
         self.save_images(
-            runtime, affine, inputs.ctp_corrected, aif_mask=found.aif_mask, vof_mask=found.vof_mask
-        )
+            runtime, affine, inputs.ctp_corrected, aif_mask=vessels.aif_mask,
+            vof_mask=vessels.vof_mask,
+        )  # fmt: skip
         return runtime
 
 
 def _load_curves(path):
-    """Read a supplied AIF, and the VOF beside it if there is one; None without a file."""
+    """Read a supplied AIF, and the VOF in the same table if there is one; None without a file."""
     if not path:
         return None
     curves = {name: np.array(values) for name, values in read_curves(Path(path)).items()}
@@ -84,7 +85,7 @@ class _DeconvolveInputSpec(StageInputSpec):
     pure_mask = File(exists=True, mandatory=True, desc='source of the denoising')
     curves = File(exists=True, mandatory=True, desc='time (s), aif (HU above baseline), tsv')
     functions = traits.Dict(
-        traits.Str, traits.Str, desc='digests of the functions of the user, by MODULE:FUNCTION'
+        traits.Str, traits.Str, desc='digests of the user functions, by MODULE:FUNCTION'
     )
     num_threads = traits.Int(1, usedefault=True, nohash=True)
 
@@ -98,9 +99,9 @@ class _DeconvolveOutputSpec(TraitedSpec):
     noise = File(exists=True, desc='noise of the denoised curves, HU')
     cbf_noise = File(
         exists=True,
-        desc='samples of its noise, mL/100 g/min, 4D; not of a short or undenoised series',
+        desc='samples of its noise, mL/100 g/min, 4D; absent for short or undenoised series',
     )
-    tissue_share = File(exists=True, desc='share of tissue in each voxel, fraction')
+    tissue_share = File(exists=True, desc='tissue fraction of each voxel')
     tissue_curves = File(
         exists=True, desc='denoised curves as scores of temporal components, HU and s, npz'
     )
@@ -108,9 +109,9 @@ class _DeconvolveOutputSpec(TraitedSpec):
 
 
 class Deconvolve(StageInterface):
-    """Denoise the tissue curves and deconvolve them on their true sample times.
+    """Denoise the tissue curves and deconvolve them at their true sample times.
 
-    Denoising, deconvolution and maps share one node, so that no 4D file lies between them.
+    One node does denoising, deconvolution and maps, so that no intermediate 4D file is written.
     """
 
     input_spec = _DeconvolveInputSpec

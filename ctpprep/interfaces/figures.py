@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of one series for the report."""
+"""Figures of one series for the report."""
 
 from pathlib import Path
 
@@ -26,18 +26,18 @@ MASKS = (
 PLACES = ('aif_mask', 'vof_mask')
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global', 'rcbf_local')
 PROBABILITIES = ('probability_global', 'probability_local')
-# voxels finer than this in plane are left out of pictures
+# finer images are subsampled in plane for figures
 FINEST_MM = 0.9
 OTHERS = ('reference', 'reference_reflected', 'homologue_reference', 'hemispheres')
 
 
 class SeriesInputSpec(StageInputSpec):
-    """What is shown of a series; what is not there is left out."""
+    """Images and tables of a series to show; missing ones are skipped."""
 
-    prefix = traits.Str(mandatory=True, desc='start of the file names, as sub-01_ses-1')
+    prefix = traits.Str(mandatory=True, desc='prefix of the file names, such as sub-01_ses-1')
     reference = File(exists=True, desc='mean of the pre-bolus frames, HU')
     brain_mask = File(exists=True)
-    tissue_mask = File(exists=True, desc='where maps have values')
+    tissue_mask = File(exists=True, desc='voxels of the maps')
     unassessable_mask = File(exists=True, desc='tissue without a local value')
     cbf = File(exists=True, desc='mL/100 g/min')
     cbv = File(exists=True, desc='mL/100 g')
@@ -49,27 +49,27 @@ class SeriesInputSpec(StageInputSpec):
     core_local = File(exists=True)
     hypoperfusion = File(exists=True)
     hemispheres = File(exists=True, desc='1 left, 2 right')
-    reference_reflected = File(exists=True, desc='the reference reflected at the plane, HU')
-    homologue_reference = File(exists=True, desc='the mirrored reference warped home, HU')
+    reference_reflected = File(exists=True, desc='the reference reflected across the plane, HU')
+    homologue_reference = File(exists=True, desc='the mirrored reference, registered, HU')
     aif_mask = File(exists=True)
     vof_mask = File(exists=True)
     curves = File(exists=True, desc='table with a column time (s) and curves in HU')
-    entry = File(exists=True, desc='of maps made elsewhere: which image was mirrored, json')
+    entry = File(exists=True, desc='for precomputed maps: which image was mirrored, json')
 
 
 class _PlotSeriesInputSpec(SeriesInputSpec):
-    probability_global = File(exists=True, desc='of core, fraction')
-    probability_local = File(exists=True, desc='of core, fraction')
-    confounds = File(exists=True, desc='table of motion, one row a frame')
-    volumes = File(exists=True, desc='table of volumes; names the affected side')
+    probability_global = File(exists=True, desc='probability of core, fraction')
+    probability_local = File(exists=True, desc='probability of core, fraction')
+    confounds = File(exists=True, desc='table of motion, one row per frame')
+    volumes = File(exists=True, desc='table of volumes, with the affected side')
 
 
 class _PlotSeriesOutputSpec(TraitedSpec):
-    figures = traits.List(File(exists=True), desc='one SVG a figure')
+    figures = traits.List(File(exists=True), desc='one SVG per figure')
 
 
 class PlotSeries(StageInterface):
-    """Draw every figure whose inputs are there."""
+    """Draw every figure whose inputs exist."""
 
     input_spec = _PlotSeriesInputSpec
     output_spec = _PlotSeriesOutputSpec
@@ -94,7 +94,7 @@ class PlotSeries(StageInterface):
         return runtime
 
     def _read_images(self):
-        """Read the images that are given, masks as bool, and the voxel size."""
+        """Read the connected images, with masks as bool, and the voxel size."""
         images, size_mm = {}, (1.0, 1.0, 1.0)
         for name in (*MASKS, *PLACES, *MAPS, *PROBABILITIES, *OTHERS):
             path = getattr(self.inputs, name)
@@ -103,20 +103,20 @@ class PlotSeries(StageInterface):
                 size_mm = voxel_size_mm(affine)
                 if name in MASKS + PLACES:
                     images[name] = images[name] > 0
-        # maps on the grid of an NCCT would make a page of 30 MB
+        # maps on the grid of an NCCT would result in a page of 30 MB
         step = [max(1, round(FINEST_MM / size)) for size in size_mm[:2]]
         images = {name: image[:: step[0], :: step[1]] for name, image in images.items()}
         return images, (size_mm[0] * step[0], size_mm[1] * step[1], size_mm[2])
 
     def _draw_charts(self, images, size_mm):
-        """Draw what has axes: curves, motion, the histogram of Tmax."""
+        """Draw the charts: curves, motion, and the histogram of Tmax."""
         drawn = {}
         curves = read_columns(self.inputs.curves)
         if 'time' in curves:
             masks = {name[:3]: images[name] for name in PLACES if name in images}
             places = (masks, images.get('reference'), images.get('brain_mask'), size_mm)
-            curves.pop('weight', None)  # no curve
-            # a supplied AIF may do without a VOF
+            curves.pop('weight', None)  # not a curve
+            # a supplied AIF may have no VOF
             curves = {name: curve for name, curve in curves.items() if np.isfinite(curve).any()}
             drawn['curves'] = figures.plot_curves(curves.pop('time'), curves, *places)
         confounds = read_columns(self.inputs.confounds)
@@ -135,12 +135,12 @@ class PlotSeries(StageInterface):
 
 
 def with_gaps(images, name):
-    """Return a map with NaN where there is no value, so that none is drawn as zero.
+    """Return a map with NaN where there is no value, so that it is not drawn as 0.
 
     Parameters
     ----------
     images : dict of str to (X, Y, Z) array
-        Named as the inputs of `PlotSeries`.
+        By the names of the inputs of `PlotSeries`.
     name : str
 
     Returns
@@ -158,16 +158,16 @@ def with_gaps(images, name):
 
 
 def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU'):
-    """Draw the figures made of slices that `images` suffices for.
+    """Draw the mosaics of slices for which `images` contains the inputs.
 
     Parameters
     ----------
     images : dict of str to (X, Y, Z) array
-        Named as the inputs of `PlotSeries`.
+        By the names of the inputs of `PlotSeries`.
     size_mm : tuple of float
     core_rcbf, hypoperfusion_tmax : float
     grey_unit : str
-        Unit of the reference image; '' for a perfusion map in its stead.
+        Unit of the reference image; '' if it is a perfusion map.
 
     Returns
     -------
@@ -221,7 +221,7 @@ def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU')
 
 
 def read_columns(path):
-    """Read a table of numbers by column; what is no number (n/a) becomes NaN.
+    """Read a table of numbers by column; other values (n/a) become NaN.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def read_columns(path):
     Returns
     -------
     dict of str to (T,) array
-        Empty without a table.
+        Empty if there is no table.
     """
     import pandas as pd
 
@@ -244,7 +244,7 @@ def read_columns(path):
 
 
 def read_side(path):
-    """Read the affected side from a table of volumes; '' where it is not told."""
+    """Read the affected side from a table of volumes; '' if it is missing."""
     import pandas as pd
 
     if not (isinstance(path, str) and path):

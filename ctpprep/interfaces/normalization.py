@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mirroring, and the global and contralateral normalization of CBF and CBV."""
+"""Mirroring, and global and contralateral normalization of CBF and CBV."""
 
 from nipype.interfaces.base import File, TraitedSpec
 
@@ -13,7 +13,7 @@ class _MirrorImageInputSpec(StageInputSpec):
 
 
 class _MirrorImageOutputSpec(TraitedSpec):
-    reference_mirror = File(exists=True, desc='the same, flipped left-right on its own grid')
+    reference_mirror = File(exists=True, desc='reference image flipped left-right on its own grid')
 
 
 class MirrorImage(StageInterface):
@@ -44,7 +44,7 @@ class _NormalizeGlobalOutputSpec(TraitedSpec):
     normalization = File(exists=True, desc='affected side and reference values, json')
     reference_fields = File(exists=True, desc='sidecar fields that name the reference, json')
     global_reference_fields = File(
-        exists=True, desc='the same for files downstream, whose own reference may differ, json'
+        exists=True, desc='the same for downstream files, whose own reference may differ, json'
     )
 
 
@@ -74,21 +74,21 @@ class NormalizeGlobal(StageInterface):
 
 class _NormalizeContralateralInputSpec(StageInputSpec):
     relative = File(exists=True, mandatory=True, desc='globally normalized map, fraction')
-    mirrored = File(exists=True, desc='the same at the homologues, fraction; none if withheld')
-    homologue_tissue = File(exists=True, desc='share of tissue there')
+    mirrored = File(exists=True, desc='the map at the homologues, fraction; absent if withheld')
+    homologue_tissue = File(exists=True, desc='tissue fraction at the homologues')
     tissue_mask = File(exists=True, mandatory=True)
 
 
 class _NormalizeContralateralOutputSpec(TraitedSpec):
     local = File(exists=True, desc='fraction of the smoothed homologue')
-    homologue_map = File(exists=True, desc='map at the homologues, 0 where they are not tissue')
-    unassessable_mask = File(exists=True, desc='tissue without a homologue to divide by')
+    homologue_map = File(exists=True, desc='map at the homologues; 0 where they are not tissue')
+    unassessable_mask = File(exists=True, desc='tissue without a usable homologue')
 
 
 class NormalizeContralateral(StageInterface):
-    """Clip, smooth, divide: each voxel relative to its contralateral homologue.
+    """Divide a map by its clipped and smoothed contralateral homologue.
 
-    There is no output without a map at the homologues.
+    Without a map at the homologues there is no output.
     """
 
     input_spec = _NormalizeContralateralInputSpec

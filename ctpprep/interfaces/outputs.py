@@ -24,13 +24,13 @@ from ctpprep.perfusion.preprocessing import AIR_HU
 
 
 def _write_image(source, path):
-    """Store an image as it travels: compressed, without NaN, a series as scaled integers."""
+    """Write a compressed image without NaN; a series is stored as scaled integers."""
     image = nb.load(source)
     voxels = np.asanyarray(image.dataobj)
     if voxels.ndim == 4 and voxels.shape[3] > 3:
         filled = np.nan_to_num(voxels, nan=AIR_HU)
         stored = nb.Nifti1Image(filled, image.affine, image.header)
-        # a sixteenth of a HU is finer than any noise and halves the file
+        # a step of 1/16 HU is far below the noise and halves the file size
         stored.set_data_dtype(np.int16)
     else:
         kind = np.uint8 if voxels.dtype.kind in 'bui' else np.float32
@@ -40,7 +40,7 @@ def _write_image(source, path):
 
 
 class _WriteDerivativesInputSpec(DynamicTraitedSpec, BaseInterfaceInputSpec):
-    rows = traits.List(traits.Dict, mandatory=True, desc='one a file, of `derivative_rows`')
+    rows = traits.List(traits.Dict, mandatory=True, desc='one per file, from `derivative_rows`')
     output_dir = traits.Str(mandatory=True)
 
 
@@ -54,9 +54,9 @@ class WriteDerivatives(SimpleInterface):
     Parameters
     ----------
     names : sequence of str
-        Input ports: the file of each row, those it was made from, and the JSON files whose facts
-        go into sidecars. A row whose port has no file is not written, and what an earlier run
-        wrote of it is removed.
+        Input ports: the file of each row, the files it was made from, and the JSON files whose
+        values are added to sidecars. A row whose port has no file is not written, and its files from
+        an earlier run are removed.
     """
 
     input_spec = _WriteDerivativesInputSpec
@@ -95,7 +95,7 @@ class WriteDerivatives(SimpleInterface):
         return runtime
 
     def _sidecar(self, row):
-        """Complete a sidecar with what was measured while running."""
+        """Add the values measured during the run to a sidecar."""
         sidecar = dict(row['sidecar'])
         absent = {
             uri
@@ -116,8 +116,8 @@ class WriteDerivatives(SimpleInterface):
 
 class _WriteFiguresInputSpec(BaseInterfaceInputSpec):
     figures = traits.List(File(exists=True), mandatory=True)
-    viewer = File(exists=True, desc='what the viewer of the report shows')
-    prefix = traits.Str(mandatory=True, desc='of the series, as sub-01_ses-1')
+    viewer = File(exists=True, desc='data of the viewer in the report')
+    prefix = traits.Str(mandatory=True, desc='prefix of the series, such as sub-01_ses-1')
     folder = traits.Str(mandatory=True)
 
 
@@ -126,7 +126,7 @@ class _WriteFiguresOutputSpec(TraitedSpec):
 
 
 class WriteFigures(SimpleInterface):
-    """Copy the figures of a series to the participant's folder, in place of earlier ones."""
+    """Copy the figures of a series to the folder of the participant and remove earlier ones."""
 
     input_spec = _WriteFiguresInputSpec
     output_spec = _WriteFiguresOutputSpec
@@ -139,7 +139,7 @@ class WriteFigures(SimpleInterface):
             write_atomically(lambda partial, figure=figure: shutil.copyfile(figure, partial), path)
             written.append(str(path))
         for path in Path(self.inputs.folder).glob(f'{self.inputs.prefix}_desc-*_ctp.*'):
-            if str(path) not in written:  # of an earlier run
+            if str(path) not in written:  # from an earlier run
                 path.unlink()
         self._results['written'] = written
         return runtime

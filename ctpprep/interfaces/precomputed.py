@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Precomputed perfusion maps: what would come out of preprocessing and deconvolution."""
+"""Precomputed perfusion maps, which replace preprocessing and deconvolution."""
 
 from pathlib import Path
 
@@ -14,17 +14,19 @@ MAPS = ('cbf', 'rcbf', 'cbv', 'mtt', 'tmax', 'ttp')
 
 
 class _StandardizeMapsInputSpec(StageInputSpec):
-    tmax = File(exists=True, mandatory=True, desc='Tmax; its grid is that of all others')
+    tmax = File(exists=True, mandatory=True, desc='Tmax; the grid of all maps')
     cbf = File(exists=True, desc='CBF')
     rcbf = File(exists=True, desc='relative CBF, if there is no CBF')
     cbv = File(exists=True, desc='CBV')
     mtt = File(exists=True, desc='MTT')
     ttp = File(exists=True, desc='TTP')
-    units = traits.Dict(traits.Str, traits.Str, mandatory=True, desc="by map; '' if not stated")
+    units = traits.Dict(
+        traits.Str, traits.Str, mandatory=True, desc="by map; '' if not stated in the sidecar"
+    )
     density = File(exists=True, desc='baseline CT or reference image in the same space, HU')
     density_kind = traits.Enum('', *MIRRORED, usedefault=True)
-    brain_mask = File(exists=True, desc='replaces ours, on any grid of the same space')
-    tissue_mask = File(exists=True, desc='replaces ours, on any grid of the same space')
+    brain_mask = File(exists=True, desc='replaces the automatic mask, on any grid in this space')
+    tissue_mask = File(exists=True, desc='replaces the automatic mask, on any grid in this space')
 
 
 class _StandardizeMapsOutputSpec(TraitedSpec):
@@ -33,21 +35,21 @@ class _StandardizeMapsOutputSpec(TraitedSpec):
     mtt = File(exists=True, desc='s')
     tmax = File(exists=True, desc='s')
     ttp = File(exists=True, desc='s')
-    reference = File(exists=True, desc='image to mirror: densities, or a map scaled like them')
+    reference = File(exists=True, desc='image to mirror: HU, or a map scaled to their window')
     brain_mask = File(exists=True)
     tissue_mask = File(exists=True)
     vessel_mask = File(exists=True, desc='only if the tissue was not supplied')
     csf_mask = File(exists=True, desc='only if the tissue was not supplied')
-    brain_ct = File(exists=True, desc='the image of densities, if the brain was found in it')
-    baseline_ct = File(exists=True, desc='the same, if it was used: it is mirrored, and shows CSF')
-    stand_in = File(exists=True, desc='the map that is mirrored in its place')
-    entry = File(exists=True, desc='units, and where masks and reference come from, json')
-    entry_fields = File(exists=True, desc='sidecar field with the same in sentences, json')
+    brain_ct = File(exists=True, desc='the density image, if the brain was found in it')
+    baseline_ct = File(exists=True, desc='the density image, if it is mirrored and used for CSF')
+    stand_in = File(exists=True, desc='the map that is mirrored if there is no density image')
+    entry = File(exists=True, desc='units, and sources of masks and reference, json')
+    entry_fields = File(exists=True, desc='sidecar field with the same as sentences, json')
     baseline_fields = File(exists=True, desc='unit of the reference as a sidecar field, json')
 
 
 class StandardizeMaps(StageInterface):
-    """Bring precomputed maps to standard units, over tissue; find the masks they lack."""
+    """Convert precomputed maps to standard units and find masks and reference image."""
 
     input_spec = _StandardizeMapsInputSpec
     output_spec = _StandardizeMapsOutputSpec
@@ -79,7 +81,7 @@ class StandardizeMaps(StageInterface):
         return Image(values, affine, Path(self.inputs.density).name)
 
     def _name_sources(self, standard):
-        """Pass on which of the input images were used."""
+        """Set the outputs that name the input images that were used."""
         inputs = self.inputs
         if standard.density_used:
             self._results['baseline_ct'] = inputs.density

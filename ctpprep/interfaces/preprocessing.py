@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the raw series to the working grid, the corrected series and the masks."""
+"""Working grid, motion correction and masks of the raw series."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class _PrepareSeriesOutputSpec(TraitedSpec):
 
 
 class PrepareSeries(StageInterface):
-    """Bring a series to the working grid, frame by frame from disk."""
+    """Average a series to the working grid while reading it from disk."""
 
     input_spec = _PrepareSeriesInputSpec
     output_spec = _PrepareSeriesOutputSpec
@@ -56,17 +56,17 @@ class PrepareSeries(StageInterface):
 
 class _EstimateMotionInputSpec(StageInputSpec):
     ctp_working = File(exists=True, mandatory=True, desc='series on the working grid, HU')
-    # nipype reserves as many processes; the result does not depend on it
+    # nipype reserves as many processes; the result is the same for any number
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc='frames in parallel')
 
 
 class _EstimateMotionOutputSpec(TraitedSpec):
     transforms = File(exists=True, desc='(frames, 4, 4) RAS: reference frame to each frame, npy')
-    reference_frame = traits.Int(desc='the frame whose pose the others are brought to')
+    reference_frame = traits.Int(desc='the frame to whose pose the others are resampled')
 
 
 class EstimateMotion(StageInterface):
-    """Register every frame rigidly to the first usable one."""
+    """Register every frame rigidly to the first usable frame."""
 
     input_spec = _EstimateMotionInputSpec
     output_spec = _EstimateMotionOutputSpec
@@ -88,9 +88,9 @@ class _CorrectMotionInputSpec(StageInputSpec):
     sample_times = File(exists=True, mandatory=True, desc='(slices, frames), s, npy')
     transforms = File(
         exists=True,
-        desc='(frames, 4, 4) RAS: reference frame to each frame, npy; none: no motion',
+        desc='(frames, 4, 4) RAS: reference frame to each frame, npy; absent: no motion',
     )
-    reference_frame = traits.Int(0, usedefault=True, desc='frame whose pose the others get')
+    reference_frame = traits.Int(0, usedefault=True, desc='frame of the common pose')
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc='frames in parallel')
 
 
@@ -99,12 +99,12 @@ class _CorrectedOutputSpec(TraitedSpec):
         exists=True, desc='series in the pose of the reference frame, HU; NaN where missing'
     )
     frame_transforms = File(exists=True, desc='ITK text file, one transform per frame')
-    confounds = File(exists=True, desc='motion and weight of each frame, tsv; n/a if not known')
+    confounds = File(exists=True, desc='motion and weight of each frame, tsv; n/a if unknown')
     motion = File(exists=True, desc='reference frame, and whether frames were resampled, json')
 
 
 class CorrectMotion(StageInterface):
-    """Bring every frame to the pose of the reference frame, if any has moved, and weight it."""
+    """Resample all frames to the pose of the reference frame, if any moved, and weight them."""
 
     input_spec = _CorrectMotionInputSpec
     output_spec = _CorrectedOutputSpec
@@ -126,7 +126,7 @@ class _LoadCorrectedInputSpec(StageInputSpec):
 
 
 class LoadCorrected(StageInterface):
-    """Accept a series that was motion-corrected by other software, and weight its frames."""
+    """Weight the frames of a precomputed motion-corrected series."""
 
     input_spec = _LoadCorrectedInputSpec
     output_spec = _CorrectedOutputSpec
@@ -164,24 +164,26 @@ class _MakeMasksInputSpec(StageInputSpec):
     )
     sample_times = File(exists=True, mandatory=True, desc='(slices, frames), s, npy')
     confounds = File(exists=True, mandatory=True, desc='contains the weight of each frame, tsv')
-    supplied_brain_mask = File(exists=True, desc='replaces ours, on any grid of the same space')
+    supplied_brain_mask = File(
+        exists=True, desc='replaces the automatic mask, on any grid in this space'
+    )
 
 
 class _MakeMasksOutputSpec(TraitedSpec):
     reference = File(exists=True, desc='mean of the corrected pre-bolus frames, HU')
-    brain_mask = File(exists=True, desc='brain with sulci and ventricles')
+    brain_mask = File(exists=True, desc='brain, including sulci and ventricles')
     intracranial_mask = File(
-        exists=True, desc='inside the skull, off the bone, seen in every frame'
+        exists=True, desc='inside the skull, away from bone, in every field of view'
     )
     vessel_mask = File(exists=True)
     csf_mask = File(exists=True)
-    tissue_mask = File(exists=True, desc='brain without vessels and CSF, seen in every frame')
-    pure_mask = File(exists=True, desc='tissue off vessels and bone')
+    tissue_mask = File(exists=True, desc='brain without vessels and CSF, in every field of view')
+    pure_mask = File(exists=True, desc='tissue away from vessels and bone')
     bolus = File(exists=True, desc='arrival and baseline frames, json')
 
 
 class MakeMasks(StageInterface):
-    """Find brain, vessels, CSF and tissue, the bolus, and the reference image before it."""
+    """Find brain, vessels, CSF and tissue, the arrival of the bolus, and the reference image."""
 
     input_spec = _MakeMasksInputSpec
     output_spec = _MakeMasksOutputSpec
@@ -210,7 +212,7 @@ def frame_weights(confounds):
     Parameters
     ----------
     confounds : path-like
-        Table of `CorrectMotion`.
+        Table written by `CorrectMotion`.
 
     Returns
     -------

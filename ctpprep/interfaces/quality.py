@@ -21,20 +21,20 @@ class _AssessQualityInputSpec(StageInputSpec):
     tmax = File(exists=True, mandatory=True, desc='s')
     tissue_mask = File(exists=True, mandatory=True)
     rcbf_global = File(exists=True, mandatory=True, desc='fraction')
-    unassessable_mask = File(exists=True, desc='none if local maps were withheld')
-    homologue_reference = File(exists=True, desc='mirrored reference image, brought home, HU')
+    unassessable_mask = File(exists=True, desc='absent if local maps are withheld')
+    homologue_reference = File(exists=True, desc='mirrored reference image, registered, HU')
     hemispheres = File(exists=True, mandatory=True)
     volumes = File(exists=True, mandatory=True, desc='tsv')
-    entry = File(exists=True, desc='of precomputed maps: which image was mirrored, json')
+    entry = File(exists=True, desc='for precomputed maps: which image was mirrored, json')
 
 
 class _AssessQualityOutputSpec(TraitedSpec):
-    quality = File(exists=True, desc='one row: figures, grades and sentences, tsv')
-    limits = File(exists=True, desc='the checks as they describe its columns in a sidecar, json')
+    quality = File(exists=True, desc='one row of measures, grades and sentences, tsv')
+    limits = File(exists=True, desc='description of its columns for the sidecar, json')
 
 
 class AssessQuality(StageInterface):
-    """Measure and grade the quality of a series; figures without an input are n/a."""
+    """Measure and grade the quality of a series; measures without input are n/a."""
 
     input_spec = _AssessQualityInputSpec
     output_spec = _AssessQualityOutputSpec

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registration: the mirrored image to itself, the reference to the NCCT."""
+"""Registration of the mirrored image to the original, and of the reference image to the NCCT."""
 
 from pathlib import Path
 
@@ -14,25 +14,27 @@ from ctpprep.registration import MirrorSyN, register_rigid
 class _RegisterMirrorInputSpec(StageInputSpec):
     reference = File(exists=True, mandatory=True, desc='reference image, HU')
     brain_mask = File(exists=True, mandatory=True)
-    entry = File(exists=True, desc='of precomputed maps: which image was mirrored, json')
+    entry = File(exists=True, desc='for precomputed maps: which image was mirrored, json')
 
 
 class _RegisterMirrorOutputSpec(TraitedSpec):
-    mirror_to_reference = File(exists=True, desc='composite transform, h5; only if it is trusted')
-    reference_to_mirror = File(exists=True, desc='its inverse, h5; only if it is trusted')
-    homologues = File(exists=True, desc='patient coordinates of each homologue, mm RAS, 4D')
-    homologue_reference = File(exists=True, desc='mirrored reference image, brought home')
-    reference_reflected = File(
-        exists=True, desc='reference reflected at the plane, before the warp'
+    mirror_to_reference = File(
+        exists=True, desc='composite transform, h5; absent if maps are withheld'
     )
-    symmetry = File(exists=True, desc='similarity, folding, and why maps are withheld, json')
+    reference_to_mirror = File(exists=True, desc='its inverse, h5; absent if maps are withheld')
+    homologues = File(exists=True, desc='patient coordinates of each homologue, mm RAS, 4D')
+    homologue_reference = File(exists=True, desc='mirrored reference image, registered')
+    reference_reflected = File(
+        exists=True, desc='reference reflected across the plane, before the warp'
+    )
+    symmetry = File(exists=True, desc='similarity, folding, and reason of withholding, json')
 
 
 class RegisterMirror(StageInterface):
-    """Bring the mirrored reference image home by symmetric normalization (SyN), and judge it.
+    """Register the mirrored reference image by symmetric normalization (SyN) and assess the result.
 
-    Without a registration that can be trusted there are no transforms, and so no local maps
-    downstream; homologues and mirrored image still show the result.
+    If the registration fails, there are no transforms and therefore no local maps downstream;
+    homologues and mirrored image still show the result.
     """
 
     input_spec = _RegisterMirrorInputSpec
@@ -58,7 +60,7 @@ class RegisterMirror(StageInterface):
 
 class _ApplyMirrorInputSpec(StageInputSpec):
     relative = File(exists=True, mandatory=True, desc='globally normalized map, fraction')
-    transform = File(exists=True, desc='mirror to reference, h5; none if it was withheld')
+    transform = File(exists=True, desc='mirror to reference, h5; absent if maps are withheld')
 
 
 class _ApplyMirrorOutputSpec(TraitedSpec):
@@ -66,9 +68,9 @@ class _ApplyMirrorOutputSpec(TraitedSpec):
 
 
 class ApplyMirror(StageInterface):
-    """Flip a map left-right and bring it home: every voxel meets its homologue.
+    """Flip a map left-right and resample it, to get the value at the homologue of each voxel.
 
-    There is no output without a transform.
+    Without a transform there is no output.
     """
 
     input_spec = _ApplyMirrorInputSpec
@@ -89,19 +91,19 @@ class _FindHomologuesInputSpec(StageInputSpec):
     brain_mask = File(exists=True, mandatory=True)
     tissue_mask = File(exists=True, mandatory=True)
     homologues = File(exists=True, desc='patient coordinates, mm RAS, 4D')
-    transform = File(exists=True, desc='mirror to reference, h5; none if it was withheld')
-    symmetry = File(exists=True, mandatory=True, desc='contains the plane to use then, json')
+    transform = File(exists=True, desc='mirror to reference, h5; absent if maps are withheld')
+    symmetry = File(exists=True, mandatory=True, desc='contains the plane to use instead, json')
 
 
 class _FindHomologuesOutputSpec(TraitedSpec):
     hemispheres = File(exists=True, desc='1 left, 2 right')
-    homologue_tissue = File(exists=True, desc='share of tissue at the homologue, fraction')
+    homologue_tissue = File(exists=True, desc='tissue fraction at the homologue')
 
 
 class FindHomologues(StageInterface):
-    """Find each voxel's hemisphere from the place of its homologue, and whether that is tissue.
+    """Find the hemisphere of each voxel and the tissue fraction at its homologue.
 
-    Without a transform that can be trusted, a plane divides the hemispheres.
+    Without a transform, a plane divides the hemispheres.
     """
 
     input_spec = _FindHomologuesInputSpec
@@ -111,14 +113,14 @@ class FindHomologues(StageInterface):
         inputs = self.inputs
         plane = self.load_json('symmetry').get('hemisphere_plane')
         _, affine = nifti.load(inputs.tissue_mask)
-        found = homologues.find_homologues(
+        sides = homologues.find_homologues(
             self.load_mask('brain_mask'), self.load_mask('tissue_mask'), affine,
             MirrorSyN(runtime.cwd, None), self.load('homologues'), inputs.transform or None,
             plane and (plane['point_mm'], plane['normal']),
         )  # fmt: skip
         self.save_images(
-            runtime, affine, inputs.tissue_mask, hemispheres=found.hemispheres,
-            homologue_tissue=found.tissue_share,
+            runtime, affine, inputs.tissue_mask, hemispheres=sides.hemispheres,
+            homologue_tissue=sides.tissue_share,
         )  # fmt: skip
         return runtime
 

@@ -16,15 +16,15 @@ MASKS = (*CORES, 'hypoperfusion', 'mismatch_global', 'mismatch_local')
 class _LesionInputSpec(StageInputSpec):
     tmax = File(exists=True, mandatory=True, desc='s')
     rcbf_global = File(exists=True, mandatory=True, desc='fraction')
-    rcbf_local = File(exists=True, desc='fraction; none if it was withheld')
+    rcbf_local = File(exists=True, desc='fraction; absent if it is withheld')
     tissue_mask = File(exists=True, mandatory=True)
-    unassessable_mask = File(exists=True, desc='no homologue to divide by')
+    unassessable_mask = File(exists=True, desc='tissue without a usable homologue')
     hemispheres = File(exists=True, mandatory=True, desc='1 left, 2 right')
     normalization = File(exists=True, mandatory=True, desc='contains the affected side, json')
 
 
 def _load_maps(interface):
-    """Read what lesions are segmented from."""
+    """Read the maps and masks from which lesions are segmented."""
     tmax, affine = nifti.load(interface.inputs.tmax)
     rcbf = {which: interface.load(f'rcbf_{which}') for which in NORMALIZATIONS}
     return lesions.RelativeMaps(
@@ -42,13 +42,13 @@ class _SegmentLesionsOutputSpec(TraitedSpec):
     mismatch_global = File(exists=True)
     mismatch_local = File(exists=True)
     lesions = File(exists=True, desc='labels of `perfusion.lesions.LESIONS`')
-    cleaning = File(exists=True, desc='what was removed from each lesion, json')
+    cleaning = File(exists=True, desc='volumes removed from each lesion, json')
 
 
 class SegmentLesions(StageInterface):
-    """Threshold, open, close, clean: core by both normalizations, hypoperfusion, mismatch.
+    """Segment hypoperfusion, and core and mismatch by both normalizations.
 
-    Without a local map there are no local masks; the labels are then those of the global core.
+    Without a local map there are no local masks, and the labels show the global core.
     """
 
     input_spec = _LesionInputSpec
@@ -56,17 +56,21 @@ class SegmentLesions(StageInterface):
 
     def _run_interface(self, runtime):
         maps, affine = _load_maps(self)
-        found = lesions.segment_lesions(maps, self.method)
-        self.save_images(runtime, affine, self.inputs.tmax, **found.masks, lesions=found.labels)
-        self.save_json(runtime, cleaning=found.cleaning)
+        segmented = lesions.segment_lesions(maps, self.method)
+        self.save_images(
+            runtime, affine, self.inputs.tmax, **segmented.masks, lesions=segmented.labels
+        )
+        self.save_json(runtime, cleaning=segmented.cleaning)
         return runtime
 
 
 class _FindHypodenseInputSpec(StageInputSpec):
     reference = File(exists=True, desc='HU')
-    entry = File(exists=True, desc='of precomputed maps: what the reference image is, json')
-    homologue_reference = File(exists=True, desc='the mirrored reference warped home, HU')
-    homologue_tissue = File(exists=True, desc='share of tissue there; none if withheld')
+    entry = File(exists=True, desc='for precomputed maps: kind of the reference image, json')
+    homologue_reference = File(exists=True, desc='the mirrored reference, registered, HU')
+    homologue_tissue = File(
+        exists=True, desc='tissue fraction at the homologues; absent if withheld'
+    )
     tissue_mask = File(exists=True, mandatory=True)
     core_global = File(exists=True, mandatory=True)
     core_local = File(exists=True)
@@ -77,7 +81,7 @@ class _FindHypodenseOutputSpec(TraitedSpec):
 
 
 class FindHypodense(StageInterface):
-    """Flag what is markedly hypodense in the core; no output without an image of densities."""
+    """Find markedly hypodense tissue in the core; no output if the reference is not in HU."""
 
     input_spec = _FindHypodenseInputSpec
     output_spec = _FindHypodenseOutputSpec
@@ -102,15 +106,21 @@ class _EstimateUncertaintyInputSpec(_LesionInputSpec):
 
 
 class _EstimateUncertaintyOutputSpec(TraitedSpec):
-    probability_global = File(exists=True, desc='that global rCBF is below the threshold')
-    probability_local = File(exists=True, desc='that local rCBF is below the threshold')
-    intervals = File(exists=True, desc='limits of each core volume in mL, or why none, json')
+    probability_global = File(
+        exists=True, desc='probability that global rCBF is below the threshold'
+    )
+    probability_local = File(
+        exists=True, desc='probability that local rCBF is below the threshold'
+    )
+    intervals = File(
+        exists=True, desc='limits of each core volume in mL, or why there are none, json'
+    )
 
 
 class EstimateUncertainty(StageInterface):
-    """Carry the noise of CBF on to the probability of core and to an interval of its volume.
+    """Propagate the noise of CBF to the probability of core and the interval of its volume.
 
-    Without samples of the noise (precomputed maps, a short or undenoised series) there is neither.
+    Without samples of the noise (precomputed maps, short or undenoised series) there is neither.
     """
 
     input_spec = _EstimateUncertaintyInputSpec
@@ -118,12 +128,14 @@ class EstimateUncertainty(StageInterface):
 
     def _run_interface(self, runtime):
         maps, affine = _load_maps(self)
-        found = lesions.estimate_uncertainty(
+        estimated = lesions.estimate_uncertainty(
             maps, self.load_mask('hypoperfusion'), self.method, self.load('cbf_noise')
         )
-        images = {f'probability_{which}': values for which, values in found.probability.items()}
+        images = {
+            f'probability_{which}': values for which, values in estimated.probability.items()
+        }
         self.save_images(runtime, affine, self.inputs.rcbf_global, **images)
-        self.save_json(runtime, intervals=found.intervals)
+        self.save_json(runtime, intervals=estimated.intervals)
         return runtime
 
 
@@ -133,7 +145,7 @@ class _MeasureVolumesInputSpec(_LesionInputSpec):
     hypoperfusion = File(exists=True, mandatory=True)
     mismatch_global = File(exists=True, mandatory=True)
     mismatch_local = File(exists=True)
-    cleaning = File(exists=True, mandatory=True, desc='what was removed from each lesion, json')
+    cleaning = File(exists=True, mandatory=True, desc='volumes removed from each lesion, json')
     hypodense_mask = File(exists=True, desc='hypodense tissue of either core')
     symmetry = File(exists=True, desc='contains why local maps were withheld, json')
     intervals = File(exists=True, desc='limits of each core volume, mL, json')

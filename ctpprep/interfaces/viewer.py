@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the viewer of the report shows, as one file."""
+"""The data of the viewer in the report, as one file."""
 
 import json
 from pathlib import Path
@@ -19,16 +19,18 @@ HEMISPHERES = {'left': LEFT, 'right': RIGHT}
 
 class _PackViewerInputSpec(SeriesInputSpec):
     homologues = File(exists=True, desc='patient coordinates of each homologue, mm RAS, 4D')
-    symmetry = File(exists=True, desc='tells whether the homologues can be trusted, json')
+    symmetry = File(exists=True, desc='shows whether the registration failed, json')
     tissue_curves = File(exists=True, desc='denoised curves as temporal components, npz')
 
 
 class _PackViewerOutputSpec(TraitedSpec):
-    viewer = File(exists=True, desc='maps, masks, homologues and curves, json; none without brain')
+    viewer = File(
+        exists=True, desc='maps, masks, homologues and curves, json; absent without brain'
+    )
 
 
 class PackViewer(StageInterface):
-    """Pack what is there of a series into the one file that the viewer reads."""
+    """Pack the existing images and curves of a series into the file that the viewer reads."""
 
     input_spec = _PackViewerInputSpec
     output_spec = _PackViewerOutputSpec
@@ -71,8 +73,8 @@ class PackViewer(StageInterface):
     def _read_curves(self):
         if not self.inputs.tissue_curves:
             return None
-        with np.load(self.inputs.tissue_curves) as held:
-            return dict(held)
+        with np.load(self.inputs.tissue_curves) as arrays:
+            return dict(arrays)
 
     def _read_vessels(self):
         table = read_columns(self.inputs.curves)
@@ -80,6 +82,6 @@ class PackViewer(StageInterface):
 
 
 def _file_axes(path):
-    """Tell for each axis of a file the canonical axis, and whether it runs against it."""
+    """Return, for each axis of a file, the canonical axis and whether it is reversed."""
     order = nb.orientations.io_orientation(nb.load(path).affine)
     return tuple((int(axis), bool(way < 0)) for axis, way in order)

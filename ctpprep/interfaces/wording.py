@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words of the quality checks, as tables, sidecars and pages show them."""
+"""The wording of the quality checks in tables, sidecars and reports."""
 
 from typing import NamedTuple
 
@@ -7,15 +7,15 @@ from ctpprep.perfusion.quality import BILATERAL, judge, worst
 
 
 class Wording(NamedTuple):
-    """How a check is worded.
+    """The wording of a check.
 
     Attributes
     ----------
     title : str
     meaning : str
-        What is measured.
+        The measure.
     advice : str
-        What a reader should do when the check does not pass.
+        Consequence or recommended action if the check is not passed.
     """
 
     title: str
@@ -189,7 +189,7 @@ WORDING = {
 
 
 def with_unit(figure, unit):
-    """Write a figure for a reader: fractions in percent.
+    """Format a measure with its unit; fractions in percent.
 
     Parameters
     ----------
@@ -211,14 +211,14 @@ def with_unit(figure, unit):
 
 
 def describe(check, figure, status):
-    """Write one check as a sentence.
+    """Describe the result of one check in a sentence.
 
     Parameters
     ----------
     check : Check
     figure : float or None
     status : str
-        Of `judge`.
+        From `judge`.
 
     Returns
     -------
@@ -235,20 +235,20 @@ def describe(check, figure, status):
 
 
 def tabulate_checks(figures, checks):
-    """Grade all figures as one row.
+    """Grade all measures and tabulate them as one row.
 
     Parameters
     ----------
     figures : dict
-        Figure by the name of its check; checks without one are 'n/a'.
+        Measures by the names of their checks; checks without a measure are 'n/a'.
     checks : sequence of Check
 
     Returns
     -------
     dict
-        ``<check>``, ``<check>_status``, ``<check>_sentence`` for every check, and ``status``, the
-        worst of them; ``caution``, a sentence where no healthy side is left for local
-        normalization, else None.
+        ``<check>``, ``<check>_status`` and ``<check>_sentence`` for every check; ``status``, the worst
+        grade; ``caution``, a sentence if there is no healthy side for local normalization, else
+        None.
     """
     row, grades, bilateral = {}, [], []
     for check in checks:

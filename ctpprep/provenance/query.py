@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ``ctpprep-provenance`` command: how one output came to be, as a tree.
+"""The ``ctpprep-provenance`` command: how an output was computed, as a tree.
 
-It reads the graphs in ``prov/`` of a dataset that ctpprep wrote, and compares each file with the
-SHA-256 that was recorded. The standard library is enough.
+It reads the records in ``prov/`` of a dataset that ctpprep wrote and compares each file with its
+recorded SHA-256. It needs only the standard library.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from ctpprep.io.files import absolute, digest, read_object
 WRITERS = ('WriteDerivatives', 'WriteFigures')
 WIDTH = 100
 CHANGED = 'changed since'
-GONE = 'not there any more'
+GONE = 'missing'
 
 Record = dict[str, Any]
 
@@ -37,14 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 if all files are as they were recorded, 1 if not, 2 if nothing is known of the file.
+        0 if all files match their records, 1 if not, 2 if there is no record of the file.
     """
     parser = argparse.ArgumentParser(
         prog='ctpprep-provenance',
-        description='Show how an output of ctpprep came to be: steps, parameters and files, down to '
-        'the raw series. Each file is compared with the SHA-256 that was recorded.',
-        epilog='Exit code: 0 if all files are as recorded, 1 if one has changed or is gone, 2 if '
-        'nothing is known of FILE.',
+        description='Show how an output of ctpprep was computed: steps, parameters and files, back '
+        'to the raw series. Each file is compared with its recorded SHA-256.',
+        epilog='Exit code: 0 if all files match their records, 1 if one has changed or is missing, '
+        '2 if there is no record of FILE.',
     )
     parser.add_argument('file', metavar='FILE', type=Path, help='a file that ctpprep wrote')
     file = absolute(parser.parse_args(argv).file)
@@ -57,41 +57,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         sys.stdout.write(tree)
         sys.stdout.flush()
-    except BrokenPipeError:  # `... | head`; Python would complain once more at its end
+    except BrokenPipeError:  # `... | head`; without this, Python reports the error again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1 if chain.altered else 0
 
 
 def find_root(file: Path) -> Path:
-    """Find the dataset that holds a file.
+    """Find the dataset that contains a file.
 
     Raises
     ------
     UsageError
-        When no folder above it has a dataset_description.json.
+        If no parent folder contains a dataset_description.json.
     """
     for folder in file.parents:
         if (folder / 'dataset_description.json').is_file():
             return folder
-    raise UsageError(f'{file} is in no dataset: no folder above it has a dataset_description.json')
+    raise UsageError(
+        f'{file} is not in a dataset: no parent folder contains dataset_description.json; give a file '
+        'in an output folder of ctpprep'
+    )
 
 
 class Chain:
-    """What is known of one file.
+    """The provenance of one file.
 
     Parameters
     ----------
     root : Path
-        The dataset.
+        Folder of the dataset.
     uri : str
-        BIDS URI of the file in it.
+        BIDS URI of the file in the dataset.
     records : dict of str to dict
-        Those of the run that made the file, by their ids.
+        Records of the run that wrote the file, by their ids.
 
     Attributes
     ----------
     altered : list of str
-        Files that were found changed or gone while the tree was drawn.
+        Files that are changed or missing, filled while the tree is drawn.
     """
 
     def __init__(self, root: Path, uri: str, records: dict[str, Record]) -> None:
@@ -103,53 +106,55 @@ class Chain:
         }
         self.altered: list[str] = []
         self._states: dict[str, str] = {}
-        self._told: set[str] = set()
+        self._drawn: set[str] = set()
 
     @classmethod
     def of(cls, file: Path) -> 'Chain':
-        """Find the run that made a file: the last one whose digest fits, else the last one.
+        """Find the run that wrote a file: the last one whose digest matches, else the last one.
 
         Raises
         ------
         UsageError
-            When no run tells of the file.
+            If no run has a record of the file.
         """
         root = find_root(file)
         uri = bids_uri('', file.relative_to(root))
         graphs = sorted((root / 'prov').glob('*.jsonld'))
         if not graphs:
-            raise UsageError(f'{root} has no records of runs (prov/*.jsonld)')
-        known = []
+            raise UsageError(
+                f'{root} contains no provenance records (prov/*.jsonld); give a file that ctpprep wrote'
+            )
+        runs = []
         for path in graphs:
             listed = read_object(path, UsageError).get('@graph', [])
-            records = {each['Id']: each for each in listed if 'Id' in each}
+            records = {record['Id']: record for record in listed if 'Id' in record}
             if uri in records:
                 began = records.get('run:ctpprep', {}).get('StartedAtTime', '')
-                known.append((began, path.name, records))
-        if not known:
+                runs.append((began, path.name, records))
+        if not runs:
             raise UsageError(
-                f'no run in {root / "prov"} tells of {file.relative_to(root)}; give an image, table, '
-                'transform, sidecar or figure that ctpprep wrote'
+                f'no provenance record for {file.relative_to(root)} in {root / "prov"}; give an image, '
+                'table, transform, sidecar or figure that ctpprep wrote'
             )
-        known.sort(key=lambda each: each[:2])
+        runs.sort(key=lambda run: run[:2])
         now = digest(file) if file.is_file() else None
-        fitting = [each for each in known if each[2][uri].get('SHA256') == now]
-        return cls(root, uri, (fitting or known)[-1][2])
+        matching = [run for run in runs if run[2][uri].get('SHA256') == now]
+        return cls(root, uri, (matching or runs)[-1][2])
 
     def lines(self) -> Iterator[str]:
         """Draw the tree."""
         yield from self._draw(self.uri, '', '')
 
     def _draw(self, identity: str, head: str, indent: str) -> Iterator[str]:
-        """Draw a file, the step that made it, and what the step was given."""
+        """Draw a file, the step that computed it, and the inputs of the step."""
         step = self._step(identity)
         if step is None:
             yield f'{head}{self._name(identity)}'
             return
-        if step['Id'] in self._told:
+        if step['Id'] in self._drawn:
             yield f'{head}{self._name(identity)} <- {step["Label"]}, above'
             return
-        self._told.add(step['Id'])
+        self._drawn.add(step['Id'])
         yield f'{head}{self._name(identity)}'
         text = f'{step["Label"]}({_listed(step, "parameter:")})'
         if measured := _listed(step, 'measured:'):
@@ -168,18 +173,18 @@ class Chain:
             )  # fmt: skip
 
     def _step(self, identity: str) -> Record | None:
-        """Find the step that computed a file, behind the one that copied it to the dataset."""
+        """Find the step that computed a file, not the one that copied it to the dataset."""
         record = self.records.get(identity, {})
         step = self.records.get(record.get('GeneratedBy', ''))
         if step is None or step['Command'].rpartition('.')[2] not in WRITERS:
             return step
         source = record.get('AlternateOf')
-        if source is None:  # a sidecar: told by the step that wrote it
+        if source is None:  # a sidecar, which is described by the step that wrote it
             return step
         return self._step(source)
 
     def _name(self, identity: str) -> str:
-        """Name a file as users know it, with the start of its digest and whether it has changed."""
+        """Name a file as in the dataset, with the start of its digest and whether it has changed."""
         record = self.published.get(identity) or self.records.get(identity, {'Id': identity})
         if record['Id'].startswith('run:'):
             quantity = record.get('Quantity') or record.get('Label', '')
@@ -191,18 +196,18 @@ class Chain:
 
     def _state(self, record: Record) -> str:
         """Compare a file with its record."""
-        told = record.get('SHA256', '')
+        recorded = record.get('SHA256', '')
         try:
             path = resolve_uri(record['Id'], self.root, self.links)
             now = digest(path) if path.is_file() else None
         except (UsageError, OSError):
             now = None
-        if now == told:
-            return f'sha256 {told[:12]}'
+        if now == recorded:
+            return f'sha256 {recorded[:12]}'
         self.altered.append(record['Id'])
         if now is None:
-            return f'{GONE}; sha256 was {told[:12]}'
-        return f'{CHANGED}: sha256 was {told[:12]}, is {now[:12]}'
+            return f'{GONE}; sha256 was {recorded[:12]}'
+        return f'{CHANGED}: sha256 was {recorded[:12]}, is {now[:12]}'
 
 
 def _many(value: Any) -> list[str]:
@@ -212,7 +217,7 @@ def _many(value: Any) -> list[str]:
 
 
 def _listed(step: Record, start: str) -> str:
-    """List parameters or what was measured."""
+    """List the parameters or the measured values of a step."""
     values = {
         key.removeprefix(start): value
         for key, value in step.items()
@@ -222,14 +227,14 @@ def _listed(step: Record, start: str) -> str:
 
 
 def _short(value: Any) -> str:
-    """Write a value as people do; long lists by their ends."""
+    """Format a value; long lists are abbreviated."""
     if isinstance(value, float):
         return f'{value:.6g}'
     if isinstance(value, str) and value.startswith('['):
         items = json.loads(value)
         if len(items) > 4:
             items = [*items[:2], '...', items[-1]]
-        return f'[{", ".join(_short(each) for each in items)}]'
+        return f'[{", ".join(_short(item) for item in items)}]'
     return str(value)
 
 

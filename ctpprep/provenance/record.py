@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run did, as one PROV graph in JSON-LD: files, steps, parameters, software.
+"""Files, steps, parameters and software of a run, as a PROV graph in JSON-LD.
 
-The graph is read from the results that nipype leaves in the work folder, so it tells what steps were
-given and gave, not what the workflow meant to do. Names of keys follow the draft of BIDS
-provenance (BEP028); the document is flat and holds its own context: nothing is looked up.
+The graph is read from the results that nipype leaves in the work folder, so it contains the actual
+inputs and outputs of the steps. Names of keys follow the draft of BIDS provenance (BEP028). The
+document is flat and contains its own context, so that nothing must be looked up.
 """
 
 import hashlib
@@ -28,17 +28,17 @@ from ctpprep.io.files import write_json
 from ctpprep.settings import MethodSettings, RunSettings, flatten
 
 FOLDER = 'prov'
-LONGEST = 1000  # characters of a parameter; longer ones are told by their SHA-256
+LONGEST = 1000  # characters of a parameter; longer ones are replaced by their SHA-256
 ANTS_MODULE = 'ctpprep.interfaces.registration'
 
 
 def context(run_uuid: str) -> dict[str, Any]:
-    """Give the JSON-LD context of a run's graph.
+    """Return the JSON-LD context of the graph of a run.
 
     Parameters
     ----------
     run_uuid : str
-        Distinguishes the steps and intermediate files of runs whose graphs are joined.
+        Distinguishes steps and intermediate files of different runs if their graphs are merged.
     """
 
     def link(name: str) -> dict[str, str]:
@@ -91,12 +91,12 @@ class RanStep:
     Attributes
     ----------
     name : str
-        Names of the workflows around it and its own, such as 'sub_01_wf/.../deconvolve'.
+        Names of the enclosing workflows and of the step, such as 'sub_01_wf/.../deconvolve'.
     command : str
-        Its interface.
+        Interface of the step.
     began, ended : datetime
     inputs, outputs : dict
-        By port; empty outputs where it failed.
+        By port; outputs are empty if the step failed.
     failed : bool
     """
 
@@ -110,20 +110,20 @@ class RanStep:
 
     @property
     def writes(self) -> bool:
-        """Whether it copies files to the output folder."""
+        """Whether the step copies files to the output folder."""
         return 'written' in self.outputs
 
 
 def read_steps(workflow: Workflow, began: float) -> list[RanStep]:
-    """List the steps whose results this run made or took from the work folder.
+    """List the steps whose results this run computed or reused from the work folder.
 
-    A result counts if it was made since the run began, or if a step that counts was given one of its
-    files. What else an earlier run left in the work folder does not.
+    A result is included if it was computed since the run began, or if an included step used one of
+    its files. Other results of earlier runs in the work folder are ignored.
 
     Parameters
     ----------
     workflow : Workflow
-        That has run.
+        A workflow that has run.
     began : float
         Start of the run, s since the epoch.
 
@@ -132,48 +132,48 @@ def read_steps(workflow: Workflow, began: float) -> list[RanStep]:
     list of RanStep
         In the order of their start.
     """
-    found = {}
+    steps = {}
     for full_name in workflow.list_node_names():
         parts = full_name.split('.')
         home = _base(workflow).joinpath(*parts)
         result = home / f'result_{parts[-1]}.pklz'
         if result.is_file() and (step := _read_step(result, '/'.join(parts))):
-            found[home] = replace(step, inputs=step.inputs | _given_now(workflow, full_name, step))
-    counted: dict[Path, RanStep] = {}
-    waiting = [home for home, step in found.items() if step.began.timestamp() >= began]
+            steps[home] = replace(step, inputs=step.inputs | _given_now(workflow, full_name, step))
+    included: dict[Path, RanStep] = {}
+    waiting = [home for home, step in steps.items() if step.began.timestamp() >= began]
     while waiting:
         home = waiting.pop()
-        if home not in counted:
-            counted[home] = found[home]
-            makers = {Path(path).parent for _, path in _paths(found[home].inputs)}
-            waiting += [maker for maker in makers if maker in found]
-    return sorted(counted.values(), key=lambda step: (step.began, step.name))
+        if home not in included:
+            included[home] = steps[home]
+            makers = {Path(path).parent for _, path in _paths(steps[home].inputs)}
+            waiting += [maker for maker in makers if maker in steps]
+    return sorted(included.values(), key=lambda step: (step.began, step.name))
 
 
 def _base(workflow: Workflow) -> Path:
-    """Folder of the nodes, as nipype writes it in their results: without links and '..'."""
+    """Return the folder of the nodes as in nipype's results: without links and '..'."""
     return Path(workflow.base_dir, workflow.name).resolve()
 
 
 def _given_now(workflow: Workflow, name: str, step: RanStep) -> dict[str, Any]:
-    """Give the inputs from outside of the graph as this run names them.
+    """Return the inputs from outside the graph with their paths in this run.
 
-    A reused step recorded the paths of its own run: the same content, perhaps by another name or
-    from a folder that is gone.
+    A reused step recorded the paths of its own run, where the same file may have had another name or
+    been in a folder that no longer exists.
     """
-    given = workflow.get_node(name).inputs.get_traitsfree()
-    return {port: value for port, value in given.items() if port in step.inputs}
+    inputs = workflow.get_node(name).inputs.get_traitsfree()
+    return {port: value for port, value in inputs.items() if port in step.inputs}
 
 
 def _read_step(path: Path, name: str) -> RanStep | None:
-    """Read a result of nipype; None if it cannot be read, as after a crash while writing."""
+    """Read a result of nipype; None if it cannot be read, for example after a crash."""
     try:
         result = load_resultfile(str(path))
         runtime = result.runtime
-        times = [datetime.fromisoformat(each) for each in (runtime.startTime, runtime.endTime)]
-    except Exception:  # whatever unpickling may raise
+        times = [datetime.fromisoformat(text) for text in (runtime.startTime, runtime.endTime)]
+    except Exception:  # unpickling may raise anything
         return None
-    began, ended = (each if each.tzinfo else each.replace(tzinfo=UTC) for each in times)
+    began, ended = (time if time.tzinfo else time.replace(tzinfo=UTC) for time in times)
     outputs = result.outputs.get_traitsfree() if result.outputs is not None else {}
     interface = result.interface
     return RanStep(
@@ -183,7 +183,7 @@ def _read_step(path: Path, name: str) -> RanStep | None:
 
 
 def _paths(value: Any, port: str = '') -> Iterator[tuple[str, str]]:
-    """List the absolute paths in a value with the port, or the key, that holds each."""
+    """List the absolute paths in a value, each with its port or key."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _paths(inner, str(key))
@@ -195,7 +195,7 @@ def _paths(value: Any, port: str = '') -> Iterator[tuple[str, str]]:
 
 
 def _parameter(value: Any) -> Any:
-    """Write a parameter as one literal; lists as JSON, since RDF knows no order."""
+    """Return a parameter as one literal; lists as JSON, since RDF does not preserve order."""
     if isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -218,15 +218,15 @@ class _Graph:
     ) -> None:
         self.records: dict[str, dict[str, Any]] = {}
         self.run, self.base, self.began = run, base, began
-        self.given = {
+        self.input_files = {
             str(file.path): (file.uri, name)
-            for each in series
-            for name, file in each.files.items()
+            for item in series
+            for name, file in item.files.items()
         }
-        self.ids: dict[str, str] = {}  # of files, by their paths
+        self.ids: dict[str, str] = {}  # ids of files by path
 
     def file(self, path: str, quantity: str = '', **links: Any) -> str | None:
-        """Add a file, or add to what is known of it; return its id, None if it is not there."""
+        """Add a file, or add links to its record; return its id, None if the file is missing."""
         if (known := self.ids.get(path)) is not None:
             self.records[known] |= links
             return known
@@ -234,13 +234,13 @@ class _Graph:
         if not where.is_file():
             return None
         label = where.name
-        if path in self.given:
-            identity, quantity = self.given[path]
+        if path in self.input_files:
+            identity, quantity = self.input_files[path]
         elif where.is_relative_to(self.run.output_dir):
             identity = bids_uri('', where.relative_to(self.run.output_dir))
         elif where.is_relative_to(self.base):
             identity = f'run:{where.relative_to(self.base).as_posix()}'
-        else:  # its folder is nobody's business
+        else:  # the folder is not recorded, for privacy
             identity = f'run:elsewhere/{str(hash_file(where))[:12]}/{where.name}'
         record = {'Id': identity, 'Type': 'Entity', 'Label': label}
         if identity.startswith('bids:'):
@@ -253,7 +253,7 @@ class _Graph:
         return identity
 
     def step(self, step: RanStep, agents: list[str]) -> None:
-        """Add a step with the files it was given and those it made."""
+        """Add a step with its input and output files."""
         identity = f'run:{step.name}'
         used: dict[str, str] = {}
         parameters: dict[str, Any] = {}
@@ -265,7 +265,7 @@ class _Graph:
                 continue
             inside = list(_paths(value, port))
             for name, path in inside:
-                # one port may bring several files, such as figures
+                # a port may contain several files, such as figures
                 if (entity := self.file(path)) is not None:
                     used.setdefault(entity, name)
             if not inside and value is not None:
@@ -285,11 +285,11 @@ class _Graph:
             return
         for port, path in _paths(step.outputs):
             self.file(path, port, GeneratedBy=identity, DerivedFrom=sorted(used))
-            if path.endswith('.json') and port != 'viewer':  # it holds images
+            if path.endswith('.json') and port != 'viewer':  # the viewer file contains images
                 self.records[identity] |= _measured(Path(path))
 
     def _written(self, step: RanStep, identity: str) -> None:
-        """Add the files of the output folder: each comes from one file of the work folder."""
+        """Add the files in the output folder, each copied from one file in the work folder."""
         written = {str(path) for path in step.outputs['written']}
         for row in step.inputs.get('rows', ()):
             path = str(Path(self.run.output_dir, row['path']))
@@ -298,12 +298,14 @@ class _Graph:
             source = self.ids.get(str(step.inputs[row['name']]))
             made_by = {'GeneratedBy': identity}
             self.file(path, row['name'], **made_by, DerivedFrom=source, AlternateOf=source)
-            told = [step.inputs.get(port) for port in (*row['facts'], *row['fields'])]
-            facts = sorted({self.ids[str(each)] for each in told if str(each) in self.ids})
+            files = [step.inputs.get(port) for port in (*row['facts'], *row['fields'])]
+            facts = sorted({self.ids[str(file)] for file in files if str(file) in self.ids})
             for beside in with_sidecars(Path(path))[1:]:
                 self.file(str(beside), **made_by, DerivedFrom=facts or source)
         drawn = [step.inputs.get(port) for port in ('figures', 'viewer')]
-        by_name = {Path(path).name: path for _, path in _paths([each for each in drawn if each])}
+        by_name = {
+            Path(path).name: path for _, path in _paths([files for files in drawn if files])
+        }
         for path in written:
             if source := self.ids.get(by_name.get(Path(path).name, '')):
                 self.file(
@@ -312,7 +314,7 @@ class _Graph:
 
 
 def _measured(path: Path) -> dict[str, Any]:
-    """Read what a step measured: single values and short lists of its JSON file."""
+    """Read the measured values of a step: single values and short lists in its JSON file."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -337,20 +339,20 @@ def write_provenance(
 ) -> Path:
     """Write the graph of a run to ``prov/``.
 
-    Files of the dataset, of the input and of the work folder are hashed once each. Neither
-    folders, users nor hosts are told: files are named by BIDS URIs or relative to the work folder.
+    Files of the output, the input and the work folder are hashed once each. Folders, users and hosts
+    are not recorded: files are named by BIDS URIs or relative to the work folder.
 
     Parameters
     ----------
     workflow : Workflow
-        That has run.
+        A workflow that has run.
     series : sequence of CTPSeries and PrecomputedMaps
     method : MethodSettings
     run : RunSettings
     began : float
         Start of the run, s since the epoch.
     software : mapping of str to str
-        Versions by name; ``ctpprep`` and ``antspyx`` among them.
+        Versions by name, including ``ctpprep`` and ``antspyx``.
     failed : sequence of str
         Prefixes of the series that failed.
 
@@ -379,7 +381,7 @@ def write_provenance(
         names = ['ctpprep', *(['antspyx'] if step.command.startswith(ANTS_MODULE) else [])]
         graph.step(step, [agents[name] for name in names if name in agents])
     path = run.output_dir / FOLDER / f'run-{run.run_uuid}_prov.jsonld'
-    # empty links would be noise
+    # omit empty links
     records = [
         {key: value for key, value in record.items() if value not in (None, [])}
         for record in graph.records.values()

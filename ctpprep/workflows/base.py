@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole graph: every series through every stage."""
+"""The whole graph: every stage of every series."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from ctpprep.workflows.quality import init_quality_wf
 from ctpprep.workflows.segmentation import init_segmentation_wf
 from ctpprep.workflows.symmetry import init_symmetry_wf
 
-# most that a node was seen to need above that: 1.2 GB for maps of 5.2 million voxels
+# largest additional memory measured for a node: 1.2 GB for maps of 5.2 million voxels
 GB_A_VOXEL = 2.2e-7
 
 
@@ -38,15 +38,15 @@ def init_ctpprep_wf(
     Returns
     -------
     LiterateWorkflow
-        One workflow a participant, in it one a series, in it one a stage.
+        One workflow per participant, which contains one per series and, in these, one per stage.
     """
     workflow = LiterateWorkflow(name='ctpprep_wf')
-    # with as many series as processes each has enough to do without threads
+    # with at least as many series as processes, threads would not speed up the run
     threads = max(1, run.nprocs // max(1, len(series)))
-    for label in dict.fromkeys(each.participant for each in series):
+    for label in dict.fromkeys(item.participant for item in series):
         participant = LiterateWorkflow(name=workflow_name(f'sub-{label}'))
-        mine = [each for each in series if each.participant == label]
-        participant.add_nodes([init_series_wf(each, method, run, threads) for each in mine])
+        own = [item for item in series if item.participant == label]
+        participant.add_nodes([init_series_wf(item, method, run, threads) for item in own])
         workflow.add_nodes([participant])
     return workflow
 
@@ -54,10 +54,10 @@ def init_ctpprep_wf(
 def init_series_wf(
     series: Series, method: MethodSettings, run: RunSettings, threads: int = 1
 ) -> LiterateWorkflow:
-    """Build the graph of one series: its stages share ports of the same names.
+    """Build the graph of one series, whose stages are connected by the names of their ports.
 
-    A raw series and maps made elsewhere enter at different stages and end in the same ports: nothing
-    further on knows which it was.
+    A raw series and precomputed maps enter at different stages, but provide the same ports, so that
+    the later stages are the same for both.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def init_series_wf(
     method : MethodSettings
     run : RunSettings
     threads : int
-        Threads of the stages that can use them; changes no result.
+        Threads of the stages that can use them; the result is the same for any number.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def init_series_wf(
     mem_gb = 0.0
     if not series.has_frames:
         stages = {'precomputed': init_precomputed_wf(series, method)}
-        # the software that computed Tmax is not known: there is no uncalibrated Tmax
+        # the offset of precomputed Tmax is unknown, so there is no uncalibrated Tmax
         method = method.change(tmax_calibration=False)
     else:
         mem_gb = working_gb(series, method)
@@ -91,7 +91,7 @@ def init_series_wf(
     }
     if series.ncct is not None:
         stages['coregistration'] = init_coregistration_wf(series, method)
-    # a port is fed by the stage that puts out a quantity of its name; without one it stays empty
+    # a port is connected to the stage that outputs the quantity of its name, if there is one
     graph = Graph(stages)
     makers = {port: stages[name] for port, name in graph.makers.items()}
     for stage in stages.values():
@@ -101,13 +101,15 @@ def init_series_wf(
             if port in makers:
                 workflow.connect(makers[port], f'outputnode.{port}', stage, f'inputnode.{port}')
     for name in stages:
-        held = 4 * mem_gb if name == 'preprocessing' else 0.0  # it alone writes a series
-        writer = init_writer(series, method, run, name, graph, LEAST_GB + held)
+        extra_gb = (
+            4 * mem_gb if name == 'preprocessing' else 0.0
+        )  # only this stage writes a series
+        writer = init_writer(series, method, run, name, graph, LEAST_GB + extra_gb)
         for port in writer.interface.names:
             if port in makers:
                 workflow.connect(makers[port], f'outputnode.{port}', writer, port)
     least = LEAST_GB
-    if not series.has_frames:  # the grid of an NCCT has a hundred times the usual voxels
+    if not series.has_frames:  # the grid of an NCCT has a hundred times as many voxels as usual
         least += GB_A_VOXEL * series.n_voxels
     for node_name in workflow.list_node_names():
         node = workflow.get_node(node_name)
@@ -126,7 +128,7 @@ def working_gb(series: CTPSeries, method: MethodSettings) -> float:
     Returns
     -------
     float
-        GB of float32.
+        Size as float32, GB.
     """
     factors = block_factors(
         series.voxel_size_mm,

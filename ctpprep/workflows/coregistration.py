@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the reference image to the non-contrast CT (NCCT) of its session."""
+"""Registration of the reference image to the non-contrast CT (NCCT) of its session."""
 
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe

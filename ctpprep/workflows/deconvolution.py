@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the corrected series to the perfusion maps."""
+"""Perfusion maps from the corrected series."""
 
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
@@ -33,7 +33,7 @@ def init_deconvolution_wf(
     mem_gb : float
         Size of the working series, GB.
     threads : int
-        Threads of the denoising; they change no voxel.
+        Threads of the denoising; the result is the same for any number.
     name : str
 
     Returns

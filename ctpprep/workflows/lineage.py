@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each quantity of a graph is made from: the truth behind `Sources` and `Settings`.
+"""The sources and settings of each quantity of a graph, for `Sources` and `Settings` in sidecars.
 
-Read from the connections and the inputs of the nodes that will run, so that no sidecar can claim
-anything else.
+They are read from the connections and the inputs of the nodes that will run, so that a sidecar cannot
+state anything else.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -17,14 +17,14 @@ Stages = Mapping[str, Workflow]
 
 @dataclass
 class Lineage:
-    """The nearest written ancestors of a quantity, and the settings of all its ancestors.
+    """The nearest ancestors of a quantity that are written, and the settings of all ancestors.
 
     Attributes
     ----------
     ports : dict of str to None
-        Quantities that are written themselves, in the order in which they are met.
+        Ancestors that are written, in the order in which they are found.
     files : dict of str to (str, str)
-        Files from outside the graph: the node and its port, by path.
+        Files from outside the graph: node and port, by path.
     settings : dict of str to dict
         By stage.
     """
@@ -40,12 +40,12 @@ class Graph:
     Parameters
     ----------
     stages : mapping of str to Workflow
-        Each with an ``outputnode`` and perhaps an ``inputnode``.
+        Each has an ``outputnode`` and optionally an ``inputnode``.
 
     Attributes
     ----------
     makers : dict of str to str
-        Stage that makes each quantity.
+        Stage that outputs each quantity.
     """
 
     def __init__(self, stages: Stages) -> None:
@@ -62,13 +62,13 @@ class Graph:
                 self._exposed[name, source.name, port] = target
 
     def trace(self, port: str, written: Collection[str]) -> Lineage:
-        """Follow a quantity back to what it is made from.
+        """Trace a quantity back to its sources.
 
         Parameters
         ----------
         port : str
         written : collection of str
-            Quantities at which `Lineage.ports` ends.
+            Quantities that are written, at which `Lineage.ports` ends.
 
         Returns
         -------
@@ -81,7 +81,7 @@ class Graph:
         return lineage
 
     def _maker(self, port: str) -> tuple[str, Node] | None:
-        """Return stage and node that make a quantity."""
+        """Return the stage and the node that output a quantity."""
         if (name := self.makers.get(port)) is None:
             return None
         stage = self.stages[name]
@@ -94,7 +94,7 @@ class Graph:
         self, name: str, node: Node, lineage: Lineage, written: set[str], near: bool,
         met: set[tuple[str, str, bool]],
     ) -> None:  # fmt: skip
-        """Add what a node is given; beyond a written quantity, only its settings."""
+        """Add the inputs of a node; beyond a written quantity, only its settings."""
         if (name, node.name, near) in met:
             return
         met.add((name, node.name, near))
@@ -117,7 +117,7 @@ class Graph:
 
 
 def given_files(node: Node) -> Iterator[tuple[str, str]]:
-    """List the files that are set on a node: port and path.
+    """List the files that are set as inputs of a node, with their ports.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def given_files(node: Node) -> Iterator[tuple[str, str]]:
 
 
 def _incoming(stage: Workflow, node: Node) -> Iterator[tuple[Node, str, str]]:
-    """List the connections that end at a node of a stage: source, its port, port of the node."""
+    """List the connections to a node of a stage: source node, source port, port of the node."""
     for source, _, data in stage._graph.in_edges(node, data=True):
         for port, target in data['connect']:
             yield source, port, target

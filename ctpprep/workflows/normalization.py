@@ -22,21 +22,21 @@ def init_normalization_wf(
     quantities: tuple[str, ...] = QUANTITIES,
     name: str = 'normalization_wf',
 ) -> LiterateWorkflow:
-    """Normalize CBF and CBV by both references.
+    """Normalize CBF and CBV globally and locally.
 
     Parameters
     ----------
     method : MethodSettings
     quantities : tuple of str
-        ``rcbf`` alone where there is no CBV.
+        Only ``rcbf`` if there is no CBV.
     name : str
 
     Returns
     -------
     LiterateWorkflow
         Inputs: those of `INPUTS`. Outputs: ``r*_global``, ``r*_mirrored``, ``r*_local`` for CBF
-        and CBV, ``unassessable_mask``, and those of `FACTS`. Without a
-        transform there are global maps alone.
+        and CBV, ``unassessable_mask``, and those of `FACTS`. Without a transform
+        there are only global maps.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(IdentityInterface(list(INPUTS)), name='inputnode')

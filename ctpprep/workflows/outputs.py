@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written: one row per file, with the port that brings it, its unit and its description.
+"""The table of outputs: one row per file, with its port, unit and description.
 
-`Sources` and `Settings` of a sidecar are not declared here: they follow from the graph
+`Sources` and `Settings` of a sidecar are not declared in the table; they follow from the graph
 (`ctpprep.workflows.lineage`).
 """
 
@@ -25,11 +25,11 @@ ROI = {'Type': 'ROI'}
 LESION = {'Type': 'Lesion'}
 HU = {'Units': 'HU'}
 UNITLESS = {'Units': '1'}
-BASELINE = 'desc-baseline_ctpref.nii.gz'  # what is mirrored without a series
+BASELINE = 'desc-baseline_ctpref.nii.gz'  # mirrored image of precomputed maps
 
 
 def _columns(**descriptions: tuple[str, str]) -> dict[str, Any]:
-    """Describe the columns of a table: unit (or none) and meaning."""
+    """Describe the columns of a table by unit (empty for none) and meaning."""
     return {
         name: {'Description': meaning} | ({'Units': unit} if unit else {})
         for name, (unit, meaning) in descriptions.items()
@@ -90,23 +90,23 @@ QUALITY = {
 
 @dataclass(frozen=True)
 class Derivative:
-    """One file of the output.
+    """One output file.
 
     Attributes
     ----------
     stage : str
-        Stage whose node writes it.
+        Stage whose node writes the file.
     name : str
-        Port that brings it.
+        Port of the file.
     ending : str
         File name after the prefix of the series.
     description : str
     metadata : dict
-        Further sidecar fields.
+        Additional sidecar fields.
     facts : tuple of str
         Ports of JSON files with measured values.
     fields : tuple of str
-        Ports of JSON files whose fields the sidecar takes unchanged.
+        Ports of JSON files whose fields are copied to the sidecar.
     labels : dict
         Meaning of the values of a segmentation.
     """
@@ -121,9 +121,9 @@ class Derivative:
     labels: dict[int, str] = field(default_factory=dict)
 
 
-# names the global reference in the sidecars of what was made with it
+# fields that describe the global reference, for sidecars of files derived with it
 _GLOBAL = ('global_reference_fields',)
-# input ports whose use is decided when they are read, and the port that has a file if they were used
+# inputs that may turn out to be unusable, and the port that has a file only if they were used
 EVIDENCE = {'density': 'baseline_ct'}
 
 
@@ -175,7 +175,7 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
     Parameters
     ----------
     global_reference : str
-        The reference that was asked for; the one that was used overwrites it in the sidecars.
+        The requested reference; the sidecars contain the one that was used instead.
     """
     return (
         Derivative(
@@ -345,7 +345,7 @@ def precomputed_derivatives(
             row
             for row in table.values()
             if row.stage not in absent
-            # the noise of these maps is not known
+            # the noise of precomputed maps is unknown
             and not row.name.startswith('probability')
             and ('cbv' in series.maps or not row.name.startswith('rcbv'))
         ),
@@ -373,7 +373,7 @@ def outputs_of(series: Series, method: MethodSettings) -> tuple[Derivative, ...]
 def derivative_rows(
     series: Series, method: MethodSettings, stage: str, graph: Graph
 ) -> list[dict[str, Any]]:
-    """Make the rows of one stage for one series: paths and sidecars.
+    """Build the rows of one stage for one series, with paths and sidecars.
 
     Parameters
     ----------
@@ -386,7 +386,7 @@ def derivative_rows(
     Returns
     -------
     list of dict
-        ``name``, ``path`` below the output folder, ``sidecar``, ``made_from`` (URI of each source
+        ``name``, ``path`` relative to the output folder, ``sidecar``, ``made_from`` (URIs of sources
         that may be missing, by port), ``facts``, ``fields`` and ``labels``.
     """
     table = [row for row in outputs_of(series, method) if row.name in graph.makers]
@@ -427,7 +427,7 @@ def derivative_rows(
 def written_paths(
     series: Series | FailedSeries, method: MethodSettings, output_dir: Path
 ) -> list[Path]:
-    """List everything that runs of a series may write, by either entry: files, sidecars, figures.
+    """List all files, sidecars and figures that any run of a series may write.
 
     Parameters
     ----------
@@ -446,7 +446,9 @@ def written_paths(
 
 
 def foreign_paths(series: Series, method: MethodSettings, output_dir: Path) -> list[Path]:
-    """List what only other runs of a series write, such as those by the other entry.
+    """List the files that this run of a series does not write but other runs may have written.
+
+    An example are the files of a raw series if precomputed maps are now processed.
 
     Parameters
     ----------
@@ -457,7 +459,7 @@ def foreign_paths(series: Series, method: MethodSettings, output_dir: Path) -> l
     Returns
     -------
     list of Path
-        Files and sidecars, whether they are there or not.
+        Files and sidecars, whether they exist or not.
     """
     skipped = () if getattr(series, 'ncct', None) else ('coregistration',)
     own = {row.ending for row in outputs_of(series, method) if row.stage not in skipped}
@@ -466,12 +468,12 @@ def foreign_paths(series: Series, method: MethodSettings, output_dir: Path) -> l
 
 
 def _endings(method: MethodSettings) -> list[str]:
-    """List the ends of the names of all files that either entry writes."""
+    """List the endings of all files, from raw series and from precomputed maps."""
     return [*(row.ending for row in derivatives(method.normalization.global_reference)), BASELINE]
 
 
 def _paths(series: Series | FailedSeries, output_dir: Path, endings: Iterable[str]) -> list[Path]:
-    stems = (output_dir / f'{series.out_subdir}/{series.prefix}_{each}' for each in endings)
+    stems = (output_dir / f'{series.out_subdir}/{series.prefix}_{ending}' for ending in endings)
     return [path for stem in stems for path in with_sidecars(stem)]
 
 
@@ -483,10 +485,10 @@ def init_writer(
     graph: Graph,
     mem_gb: float = 0.3,
 ) -> pe.Node:
-    """Make the node that writes the files of a stage.
+    """Build the node that writes the files of a stage.
 
-    Its input ports are the names of the rows, of what they were made from, and of the facts that
-    their sidecars take.
+    Its input ports are the names of the rows, of their sources, and of the JSON files for their
+    sidecars.
     """
     rows = derivative_rows(series, method, stage, graph)
     names = [row['name'] for row in rows]
@@ -495,5 +497,5 @@ def init_writer(
     writer = WriteDerivatives(
         names=list(dict.fromkeys(names)), rows=rows, output_dir=str(run.output_dir)
     )
-    # a kept work folder must not make up for outputs that somebody removed
+    # always run, so that outputs which the user removed are written again from the work folder
     return pe.Node(writer, name=f'write_{stage}', mem_gb=mem_gb, overwrite=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The entry with perfusion maps made elsewhere, in place of preprocessing and deconvolution."""
+"""Precomputed perfusion maps, which replace preprocessing and deconvolution."""
 
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
@@ -19,7 +19,7 @@ NO_FLOW = 'voxels of hardly any flow'
 def init_precomputed_wf(
     series: PrecomputedMaps, method: MethodSettings, name: str = 'precomputed_wf'
 ) -> LiterateWorkflow:
-    """Take maps, and find the masks and the image to mirror that go with them.
+    """Convert precomputed maps to standard units and find masks and reference image.
 
     Parameters
     ----------
@@ -30,12 +30,12 @@ def init_precomputed_wf(
     Returns
     -------
     LiterateWorkflow
-        Outputs, as far as there are such maps: ``cbf`` (a fraction if CBF is relative) ``cbv``
+        Outputs: the supplied maps among ``cbf`` (a fraction if CBF is relative) ``cbv``
         ``mtt`` ``tmax`` ``ttp``; ``reference`` ``brain_mask`` ``tissue_mask``; ``vessel_mask`` and
         ``csf_mask`` unless the tissue was supplied; those of `FACTS`.
     """
     workflow = LiterateWorkflow(name=name)
-    files = {each: str(file.path) for each, file in (series.maps | series.masks).items()}
+    files = {port: str(file.path) for port, file in (series.maps | series.masks).items()}
     if series.reference is not None:
         files |= {'density': str(series.reference.path), 'density_kind': series.reference_kind}
     standardize_maps = pe.Node(
@@ -47,18 +47,18 @@ def init_precomputed_wf(
         name='standardize_maps',
         mem_gb=0.5,
     )
-    maps = ['cbf' if each == 'rcbf' else each for each in series.maps]
+    maps = ['cbf' if quantity == 'rcbf' else quantity for quantity in series.maps]
     made = () if 'tissue_mask' in series.masks else MADE
     fields = [*maps, 'reference', 'brain_mask', 'tissue_mask', *made, *FACTS]
     outputnode = pe.Node(IdentityInterface(fields), name='outputnode')
-    workflow.connect([(standardize_maps, outputnode, [(each, each) for each in fields])])
+    workflow.connect([(standardize_maps, outputnode, [(port, port) for port in fields])])
     workflow.__desc__ = _describe(series, method)
     return workflow
 
 
 def _describe(series: PrecomputedMaps, method: MethodSettings) -> str:
     words = {'cbf': 'CBF', 'rcbf': 'relative CBF', 'tmax': 'Tmax'}
-    maps = ', '.join(words.get(each, each.upper()) for each in series.maps)
+    maps = ', '.join(words.get(quantity, quantity.upper()) for quantity in series.maps)
     blood = 'CBV' if 'cbv' in series.maps else 'CBF'
     in_its_stead = f'the map of {blood}, scaled to the window of the registration'
     mirrored = {
@@ -80,7 +80,7 @@ def _describe(series: PrecomputedMaps, method: MethodSettings) -> str:
         else f'brain without vessels (more than {method.masks.vessel_ratio:g} times the median of '
         f'{blood}) and without CSF ({csf})'
     )
-    # whether a CT shows the brain and lies on the maps is known when it is read
+    # whether a CT shows the brain and matches the maps is determined only when the node runs
     otherwise = ''
     if series.reference and 'brain_mask' not in series.masks:
         otherwise = f' If the CT shows no brain, the brain is {BY_VALUES}.'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the raw series to the corrected series and the masks."""
+"""Motion correction and masks of the raw series."""
 
 from typing import Any
 
@@ -18,9 +18,9 @@ from ctpprep.interfaces.preprocessing import (
 )
 from ctpprep.settings import MethodSettings
 
-# a series has some tens of frames: more threads would gain little
+# a series has a few tens of frames, so that more threads would gain little
 MOST_THREADS = 8
-# what a node takes without a series, GB; with benchmarks/memory.py
+# memory of a node without a series, GB (benchmarks/memory.py)
 OWN_GB = 0.3
 
 
@@ -31,7 +31,7 @@ def init_preprocessing_wf(
     threads: int = 1,
     name: str = 'preprocessing_wf',
 ) -> LiterateWorkflow:
-    """Bring a series to the working grid, correct motion and find the masks.
+    """Average a series to the working grid, correct motion and find the masks.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def init_preprocessing_wf(
     mem_gb : float
         Size of the working series, GB.
     threads : int
-        Frames that are registered and resampled side by side; changes no result.
+        Number of frames registered and resampled in parallel; the result is the same for any number.
     name : str
 
     Returns

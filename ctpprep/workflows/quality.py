@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quality control and the figures of the report."""
+"""Quality control and figures of the report."""
 
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
@@ -34,7 +34,7 @@ VIEWED = (
 def init_quality_wf(
     series: Series, method: MethodSettings, run: RunSettings, name: str = 'quality_wf'
 ) -> LiterateWorkflow:
-    """Grade a series and draw it.
+    """Assess the quality of a series and draw its figures.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def init_quality_wf(
         Inputs: those of `CHECKED`, `DRAWN` and `VIEWED`. Outputs: ``quality`` ``limits``.
     """
     workflow = LiterateWorkflow(name=name)
-    # relative flow is no CBF to draw
+    # relative CBF is not drawn as CBF
     relative = series.is_relative
     drawn, viewed = (
         [port for port in ports if not (relative and port == 'cbf')] for ports in (DRAWN, VIEWED)

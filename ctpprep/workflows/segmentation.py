@@ -19,7 +19,7 @@ MAPS = (
     'normalization',
 )  # fmt: skip
 DENSITIES = ('reference', 'entry', 'homologue_reference', 'homologue_tissue')
-MEASURED = ('rcbv_global', 'deconvolution', 'symmetry')  # read by the volumes alone
+MEASURED = ('rcbv_global', 'deconvolution', 'symmetry')  # read only by MeasureVolumes
 SURE = ('probability_global', 'probability_local')
 MASKS = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
 
@@ -27,22 +27,21 @@ MASKS = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'misma
 def init_segmentation_wf(
     method: MethodSettings, noise: bool = True, name: str = 'segmentation_wf'
 ) -> LiterateWorkflow:
-    """Segment by both normalizations and measure.
+    """Segment lesions by both normalizations and measure their volumes.
 
     Parameters
     ----------
     method : MethodSettings
     noise : bool
-        Whether the noise of CBF is known.
+        Whether there may be samples of the noise of CBF.
     name : str
 
     Returns
     -------
     LiterateWorkflow
         Inputs: those of `MAPS`, `DENSITIES` and `MEASURED`, and ``cbf_noise``. Outputs: those of
-        `MASKS` and `SURE`, ``lesions``, ``hypodense_mask`` and ``volumes``; what is local only with a
-        local map, the hypodense mask only with an image of densities, and what is in `SURE` only with
-        the noise of CBF.
+        `MASKS` and `SURE`, ``lesions``, ``hypodense_mask`` and ``volumes``. Local outputs require a
+        local map, the hypodense mask a reference image in HU, and those of `SURE` the noise of CBF.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the reference image to the homologue of every voxel."""
+"""Contralateral homologues from the reference image."""
 
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
@@ -14,21 +14,22 @@ from ctpprep.settings import MethodSettings
 def init_symmetry_wf(
     method: MethodSettings, series: Series | None = None, name: str = 'symmetry_wf'
 ) -> LiterateWorkflow:
-    """Mirror the reference image, bring it home and find homologues and hemispheres.
+    """Mirror the reference image, register it, and find homologues and hemispheres.
 
     Parameters
     ----------
     method : MethodSettings
     series : CTPSeries or PrecomputedMaps, optional
-        Of maps made elsewhere it tells whether a CT is known that can be mirrored.
+        For precomputed maps, determines whether there is a CT to mirror.
     name : str
 
     Returns
     -------
     LiterateWorkflow
         Inputs: ``reference`` ``brain_mask`` ``tissue_mask`` ``entry``. Outputs: ``reference_mirror``
-        ``reference_reflected`` ``homologues`` ``homologue_reference`` ``symmetry`` ``hemispheres``, and where
-        the registration can be trusted ``mirror_to_reference`` ``reference_to_mirror`` ``homologue_tissue``.
+        ``reference_reflected`` ``homologues`` ``homologue_reference`` ``symmetry`` ``hemispheres``
+        and, unless the registration failed, ``mirror_to_reference`` ``reference_to_mirror``
+        ``homologue_tissue``.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(
@@ -45,9 +46,9 @@ def init_symmetry_wf(
         'mirror_to_reference', 'reference_to_mirror', 'reference_reflected', 'homologues',
         'homologue_reference', 'symmetry',
     ]  # fmt: skip
-    found = ['hemispheres', 'homologue_tissue']
+    sides = ['hemispheres', 'homologue_tissue']
     outputnode = pe.Node(
-        IdentityInterface(['reference_mirror', *registered, *found]), name='outputnode'
+        IdentityInterface(['reference_mirror', *registered, *sides]), name='outputnode'
     )
     workflow.connect([
         (inputnode, mirror_image, [('reference', 'reference')]),
@@ -60,7 +61,7 @@ def init_symmetry_wf(
                                             ('symmetry', 'symmetry')]),
         (mirror_image, outputnode, [('reference_mirror', 'reference_mirror')]),
         (register_mirror, outputnode, [(port, port) for port in registered]),
-        (find_homologues, outputnode, [(port, port) for port in found]),
+        (find_homologues, outputnode, [(port, port) for port in sides]),
     ])  # fmt: skip
     low, high = method.symmetry.mirror_window_hu
     workflow.__desc__ = f"""
@@ -80,7 +81,7 @@ homologue. A registration failed if brain and mirrored brain correlated by less 
 
 
 def _limit(method: MethodSettings, series: Series | None) -> str:
-    """Say how alike brain and mirrored brain must be; whether a CT fits maps is known when it is read."""
+    """Return the limit of similarity; both limits if the CT may turn out not to match the maps."""
     symmetry = method.symmetry
     if series is None or series.reference_kind == 'ctpref':
         return f'{symmetry.mirror_least_similarity:g}'

@@ -82,14 +82,14 @@ def test_an_input_that_was_replaced_or_removed_is_told(root, capsys):
     assert draw(capsys, root / MASK)[0] == 1
     series.unlink()
     code, tree = draw(capsys, root / MASK)
-    assert f'series.nii.gz (not there any more; sha256 was {sha256("series")[:12]})' in tree
+    assert f'series.nii.gz (missing; sha256 was {sha256("series")[:12]})' in tree
     assert code == 1
 
 
 def test_an_output_that_is_gone_is_explained_all_the_same(root, capsys):
     (root / MASK).unlink()
     code, tree = draw(capsys, root / MASK)
-    assert 'not there any more' in tree
+    assert 'missing' in tree
     assert '<- threshold(' in tree
     assert code == 1
 
@@ -122,9 +122,9 @@ def test_dots_in_the_path_lead_to_the_file(root, capsys):
 @pytest.mark.parametrize(
     ('path', 'sentence'),
     [
-        ('out/sub-1.html', 'no run in'),
-        ('raw/series.nii.gz', 'is in no dataset'),
-        ('out/prov/../sub-1/ct/x', 'no run in'),
+        ('out/sub-1.html', 'no provenance record for'),
+        ('raw/series.nii.gz', 'is not in a dataset'),
+        ('out/prov/../sub-1/ct/x', 'no provenance record for'),
     ],
 )
 def test_what_is_not_known_is_one_sentence(root, capsys, path, sentence):
@@ -148,4 +148,4 @@ def test_a_dataset_without_records_is_one_sentence(root, capsys):
     (root / 'prov' / 'run-1_prov.jsonld').unlink()
     code, said = draw(capsys, root / MASK)
     assert code == 2
-    assert 'has no records of runs' in said
+    assert 'contains no provenance records' in said
