@@ -48,7 +48,7 @@ def init_segmentation_wf(
         IdentityInterface([*MAPS, *DENSITIES, *MEASURED, 'cbf_noise']), name='inputnode'
     )
     lesion = ('lesion', 'segmentation')
-    # maps made elsewhere have no uncalibrated Tmax to tabulate
+    # precomputed maps have no uncalibrated Tmax to tabulate
     calibration = ('deconvolution',) if noise else ()
     segment_lesions = pe.Node(
         SegmentLesions(settings=method.as_dict(*lesion)), name='segment_lesions'
