@@ -184,12 +184,12 @@ def read_method(options):
 def compute_case(case, bids_dir, extra):
     """Compute and score one head from arrays; return figures, failures and seconds."""
     from ctpprep import compute_maps
-    from ctpprep.inputs.timing import read_times_of
+    from ctpprep.inputs.timing import read_series_timing
 
     path = bids_dir / f'sub-{case.label}' / 'ct' / f'sub-{case.label}_ctp.nii.gz'
     image = nb.as_closest_canonical(nb.load(path))
     sidecar = json.loads(path.with_name(path.name.replace('.nii.gz', '.json')).read_text())
-    _, sample_times, _ = read_times_of(path, sidecar, None)
+    _, sample_times, _ = read_series_timing(path, sidecar, None)
     method = read_method([*case.options, *extra])
     began = time.monotonic()
     result = compute_maps(

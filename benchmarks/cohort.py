@@ -32,13 +32,8 @@ from accuracy import (
 from scipy import stats
 from scores import Comparison, ScoringError, dice, read_truth, read_tsv
 
-from ctpprep.group.statistics import (
-    bland_altman,
-    compare_paired,
-    compare_samples,
-    describe,
-    regress,
-)
+from ctpprep.group.comparisons import bland_altman, compare_paired, compare_samples, describe
+from ctpprep.group.regression import regress
 from ctpprep.phantom import PhantomSettings
 
 # one head of each group: lesion, residue, timing, noise (HU)
@@ -99,7 +94,7 @@ def agreement(planted, core_global, core_local) -> dict:
     Returns
     -------
     dict of dict
-        Rows of `ctpprep.group.statistics` by name: ``slope``, ...; ``planted``, ``global``
+        Rows of `ctpprep.group.rows` by name: ``slope``, ...; ``planted``, ``global``
         and ``local`` are means, with the SD as ``sd``.
     """
     x, y = np.asarray(core_global, float), np.asarray(core_local, float)

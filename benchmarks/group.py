@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ctpprep.group import TABLES
-from ctpprep.group.tables import SIDECARS
+from ctpprep.group.series import SIDECARS
 
 PAPER = 3165  # scans of Rau et al., AJNR 2024;45:277
 LIMITS = {'seconds': 20.0, 'megabytes': 500.0}

@@ -112,7 +112,7 @@ def time_first_node(dataset: Path, nprocs: int, label: str | None) -> float:
         said = []
         for line in process.stdout:
             said.append(line)
-            if line.rstrip().endswith('begins'):
+            if line.rstrip().endswith('started'):
                 break
         else:
             raise RuntimeError(''.join(said))

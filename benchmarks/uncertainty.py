@@ -24,7 +24,7 @@ import numpy as np
 from accuracy import SCAN, default_data_dir, make_heads
 
 from ctpprep import MethodSettings, compute_maps
-from ctpprep.inputs.timing import read_times_of
+from ctpprep.inputs.timing import read_series_timing
 from ctpprep.perfusion import estimate_maps, normalize, segment
 from ctpprep.perfusion.lesions import RelativeMaps, estimate_uncertainty
 from ctpprep.perfusion.volumes import volume_ml
@@ -49,7 +49,7 @@ class Head:
     def __init__(self, path: Path) -> None:
         image = nb.as_closest_canonical(nb.load(path))
         sidecar = json.loads(path.with_name(path.name.replace('.nii.gz', '.json')).read_text())
-        _, self.times, _ = read_times_of(path, sidecar, None)
+        _, self.times, _ = read_series_timing(path, sidecar, None)
         self.size = nb.affines.voxel_sizes(image.affine)
         self.still = compute_maps(
             np.asarray(image.dataobj), self.times, self.size, SETTINGS, image.affine

@@ -70,7 +70,7 @@ def list_participants(bids_dir):
     list of str
         Labels without 'sub-'.
     """
-    folders = sorted(each.name[4:] for each in bids_dir.glob('sub-*') if each.is_dir())
+    folders = sorted(folder.name[4:] for folder in bids_dir.glob('sub-*') if folder.is_dir())
     table = bids_dir / 'participants.tsv'
     if not table.exists():
         return folders
@@ -111,23 +111,23 @@ def read_submissions(out_dir):
 
 
 def read_queue():
-    """Ask SLURM for our tasks; one that is ending counts as running.
+    """Ask SLURM for our tasks; one that is ending is listed as running.
 
     Returns
     -------
     dict of (str, int) to str, or None
-        'running' or 'waiting' by submission and index; None where SLURM does not tell.
+        'running' or 'waiting' by submission and index; None where SLURM does not answer.
     """
     if not shutil.which('squeue'):
         return None
     command = ['squeue', '--noheader', '--array', '--user', getpass.getuser(), '--format=%j|%K|%T']
     queue = {}
     try:
-        told = call(command)
+        reply = call(command)
     except Failed as failed:
         print(f'the queue is not known: {failed}', file=sys.stderr)
         return None
-    for line in told.splitlines():
+    for line in reply.splitlines():
         name, index, state = line.strip().rsplit('|', 2)
         if name.startswith(JOB) and index.isdigit():
             waits = state in ('PENDING', 'REQUEUED', 'REQUEUE_HOLD', 'SPECIAL_EXIT')
@@ -139,20 +139,20 @@ def read_status(out_dir, label):
     """Read what ctpprep wrote of a participant: state, cause, and log; None if it wrote nothing."""
     path = out_dir / 'logs' / f'sub-{label}_status.json'
     try:
-        told = json.loads(path.read_text())
+        status = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
     causes = [
-        '{}: {}'.format(each['Series'], each['Cause'])
-        for each in told['Series']
-        if each.get('Cause')
+        '{}: {}'.format(entry['Series'], entry['Cause'])
+        for entry in status['Series']
+        if entry.get('Cause')
     ]
-    log = out_dir / 'logs' / 'run-{}.log'.format(told['Run'])
-    return told['State'], '; '.join(causes), log if log.exists() else ''
+    log = out_dir / 'logs' / 'run-{}.log'.format(status['Run'])
+    return status['State'], '; '.join(causes), log if log.exists() else ''
 
 
 def why_stopped(log):
-    """Tell why a task ended before ctpprep did, by the end of its log."""
+    """Describe why a task ended before ctpprep did, by the end of its log."""
     if not log.exists():
         return 'its task never began: cancelled?'
     lines = [line.strip() for line in log.read_text(errors='replace').splitlines() if line.strip()]
@@ -164,7 +164,7 @@ def why_stopped(log):
 
 
 def look(bids_dir, out_dir):
-    """Tell what became of each participant.
+    """Describe the state of each participant.
 
     Parameters
     ----------
@@ -176,17 +176,17 @@ def look(bids_dir, out_dir):
     """
     queue, tasks, rows = read_queue(), read_submissions(out_dir), []
     for label in list_participants(bids_dir):
-        task, told = tasks.get(label), read_status(out_dir, label)
+        task, status = tasks.get(label), read_status(out_dir, label)
         log = task.log if task else ''
         state, cause = 'not submitted', ''
         if task and queue and (task.name, task.index) in queue:
             state = queue[task.name, task.index]
-        elif told and told[0] != 'running':
-            state, cause, log = *told[:2], told[2] or log
+        elif status and status[0] != 'running':
+            state, cause, log = *status[:2], status[2] or log
         elif task:
             state, cause = 'stopped', why_stopped(task.log)
-        elif told:  # started by other means, of whose queue nothing is known here
-            state, cause, log = 'stopped', 'ended before its end, unless it still runs', told[2]
+        elif status:  # started by other means, in a queue that is unknown here
+            state, cause, log = 'stopped', 'ended before its end, unless it still runs', status[2]
         rows.append(Row('sub-' + label, state, cause, str(log)))
     return rows
 
@@ -209,15 +209,15 @@ def status(args):
         if row.log and row.state != 'waiting':
             print('{:{}}  {}'.format('', widths[0], row.log))
     counts = collections.Counter(row.state for row in rows)
-    told = [f'{counts[state]} {state}' for state in STATES if counts[state]]
-    print('{} participants: {}'.format(len(rows), ', '.join(told)))
+    parts = [f'{counts[state]} {state}' for state in STATES if counts[state]]
+    print('{} participants: {}'.format(len(rows), ', '.join(parts)))
     if counts['failed'] or counts['stopped']:
         print('run these again: submit --rerun')
     return 0 if all(row.state in SETTLED for row in rows) else 1
 
 
 def choose(args):
-    """List the labels to submit: new ones; with --rerun those that failed or were stopped, too."""
+    """List the labels to submit: new ones; with --rerun also those that failed or were stopped."""
     wanted = {'not submitted', 'failed', 'stopped'} if args.rerun else {'not submitted'}
     rows = look(args.bids_dir, args.out_dir)
     if args.participant_label:
@@ -290,7 +290,7 @@ def array_command(args, folder, n_tasks, before):
     if args.throttle and before:  # SLURM counts in each array by itself
         command.append(f'--dependency=afterany:{before[-1]}')
     files = [folder / 'participants.txt', args.bids_dir, args.out_dir]
-    own = [str(each) for each in (TASK, *files)]
+    own = [str(path) for path in (TASK, *files)]
     return command + shlex.split(args.sbatch_args) + own + args.options
 
 
@@ -312,13 +312,13 @@ def sum_up(args, jobs):
 
 
 def max_array_size():
-    """Ask SLURM below which index arrays must stay; its default if it does not tell."""
+    """Ask SLURM below which index arrays must stay; its default if SLURM does not answer."""
     try:
-        told = call(['scontrol', 'show', 'config'])
+        reply = call(['scontrol', 'show', 'config'])
     except Failed as failed:
         print(f'the largest array is taken to be 1001: {failed}', file=sys.stderr)
         return 1001
-    for line in told.splitlines():
+    for line in reply.splitlines():
         if line.startswith('MaxArraySize'):
             return max(2, int(line.split('=')[1]))
     return 1001

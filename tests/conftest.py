@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 # Set before anything imports the libraries that read them, and inherited by worker processes.
 _templateflow = Path(tempfile.mkdtemp(prefix='ctpprep-templateflow-'))
@@ -66,3 +67,36 @@ def _toy_head() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def toy_head() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Canonical (X, Y, Z, T) series in HU, its affine, and its frame times in s."""
     return _toy_head()
+
+
+class SymmetricHead:
+    """A head with the same texture left and right, which can be drawn in any pose."""
+
+    shape = (60, 70, 12)
+    affine = np.diag([3.0, 3.0, 6.0, 1.0])
+    affine[:3, 3] = -(np.array(shape) - 1) / 2 * (3.0, 3.0, 6.0)
+
+    def __init__(self) -> None:
+        noise = np.random.default_rng(0).normal(size=(181, 211, 81))  # on a grid of 1 mm
+        field = ndimage.gaussian_filter(noise + noise[::-1], (6, 6, 6))
+        self._texture = field / field.std()
+
+    def draw(self, pose=None, affine=None) -> tuple[np.ndarray, np.ndarray]:
+        """Return densities in HU and the brain; point p of the head is at pose(p), mm RAS."""
+        to_head = np.eye(4) if pose is None else np.linalg.inv(pose)
+        to_head = to_head @ (self.affine if affine is None else affine)
+        index = np.stack(np.meshgrid(*map(np.arange, self.shape), indexing='ij'), axis=-1)
+        x, y, z = np.moveaxis(index @ to_head[:3, :3].T + to_head[:3, 3], -1, 0)
+        radius = np.sqrt((x / 65) ** 2 + (y / 80) ** 2 + (z / 90) ** 2)
+        at = np.stack([x + 90, y + 105, z + 40])
+        soft = 33 + 5 * ndimage.map_coordinates(self._texture, at, order=1, mode='nearest')
+        soft = np.where((np.abs(x) < 22) & (np.abs(x) > 5) & (np.abs(y + 8) < 24), 8, soft)
+        outside = np.select([radius < 1.08, radius < 1.15], [900.0, 40.0], -1000.0)
+        head = np.where(radius < 1, soft, outside)
+        return ndimage.gaussian_filter(head, (0.4, 0.4, 0)).astype(np.float32), radius < 0.98
+
+
+@pytest.fixture(scope='session')
+def symmetric_head() -> SymmetricHead:
+    """Head on a grid of 3 x 3 x 6 mm."""
+    return SymmetricHead()

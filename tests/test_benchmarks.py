@@ -12,7 +12,7 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from ctpprep.interfaces.preprocessing import write_frame_transforms
+from ctpprep.io.transforms import write_rigid_transforms
 from ctpprep.perfusion import grid
 from ctpprep.phantom import Phantom, PhantomSettings, frame_affine, make_phantom, write_bids
 
@@ -103,7 +103,7 @@ def outputs(tmp_path):
     rows = [f'{t}\t{a}' for t, a in zip(HEAD.frame_times, aif, strict=True)]
     write_table(tmp_path, 'desc-vascular_timeseries', 'time\taif', *rows)
     write_table(tmp_path, 'seg-perfusion_morph', 'region\taffected_side', 'core\tleft')
-    write_frame_transforms(
+    write_rigid_transforms(
         HEAD.frame_affines, tmp_path / f'{PREFIX}_from-orig_to-ctpref_mode-image_desc-hmc_xfm.txt'
     )
     write_mirror_transform(tmp_path)
@@ -185,7 +185,7 @@ def test_core_in_microangiopathy_is_false_core(outputs):
 def test_shifted_homologues_and_uncorrected_motion_are_measured(outputs):
     write_mirror_transform(outputs, shift_mm=3.0)
     still = np.tile(np.eye(4), (6, 1, 1))
-    write_frame_transforms(
+    write_rigid_transforms(
         still, outputs / f'{PREFIX}_from-orig_to-ctpref_mode-image_desc-hmc_xfm.txt'
     )
     figures, _ = score(outputs)

@@ -235,4 +235,4 @@ def test_a_node_whose_job_is_cancelled_fails_and_the_same_command_takes_up(slurm
 def test_a_plugin_that_does_not_wait_is_refused_with_the_reason(site, plugin):
     told = site.ctpprep('participant', *plugin('SLURMGraph'), code=2)
     assert told.count('\n') == 1
-    assert 'returns at once' in told
+    assert 'returns immediately' in told

@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 
 from ctpprep import cli, group
-from ctpprep.engine.progress import STEPS
+from ctpprep.cli.options import spellings
+from ctpprep.engine.tracker import STEPS
 from ctpprep.figures.mosaic import WINDOWS
-from ctpprep.group import statistics
-from ctpprep.group.cohort import read_participants
+from ctpprep.group import statistics, tables
+from ctpprep.group.participants import read_participants
 from ctpprep.inputs.series import PrecomputedMaps
 from ctpprep.interfaces.wording import WORDING
 from ctpprep.perfusion import segmentation, volumes
 from ctpprep.perfusion.quality import CHECKS
 from ctpprep.perfusion.symmetry import AffectedSide
-from ctpprep.reports.page import FIGURES
-from ctpprep.settings import MethodSettings, RunSettings
+from ctpprep.reports.sections import FIGURES
+from ctpprep.settings import MethodSettings, RunSettings, declared
 from ctpprep.workflows.outputs import derivatives, precomputed_derivatives
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,17 +89,17 @@ def test_named_options_exist(page):
 
 def test_defaults_in_the_pipeline_are_those_of_the_settings():
     text = read(ROOT / 'docs' / 'pipeline.md')
-    told = dict(re.findall(r'`--([a-z-]+)` \(([^)]+)\)', text))
-    settings = MethodSettings().flat()
-    shown = {}
-    for name, value in settings.items():
-        values = value if isinstance(value, tuple) else (value,)
-        words = {True: 'yes', False: 'no'}
-        shown[name.replace('_', '-')] = ' '.join(
-            words[each] if isinstance(each, bool)
-            else str(each) if isinstance(each, str | int) else f'{each:g}' for each in values
+    documented = dict(re.findall(r'`(--[a-z-]+)` \(([^)]+)\)', text))
+    words = {True: 'yes', False: 'no'}
+    defaults = {}
+    for setting in declared(MethodSettings).values():
+        value = setting.default
+        parts = value if isinstance(value, tuple) else (value,)
+        defaults[spellings(setting)[-1]] = ' '.join(
+            words[part] if isinstance(part, bool)
+            else str(part) if isinstance(part, str | int) else f'{part:g}' for part in parts
         )  # fmt: skip
-    assert told == shown
+    assert documented == defaults
 
 
 def test_every_written_file_is_described_with_its_unit():
@@ -119,7 +120,7 @@ def test_named_files_are_written(page):
 def test_every_group_table_is_described():
     text = read(OUTPUTS)
     assert all(f'`{name}`' in text for name in (*group.TABLES, group.STATISTICS, 'group.html'))
-    assert all(f'`{name}`' in text for name in (*group.tables.IDS, *statistics.COLUMNS))
+    assert all(f'`{name}`' in text for name in (*tables.IDS, *statistics.COLUMNS))
 
 
 def test_limits_of_quality_are_those_of_the_code():
@@ -184,7 +185,11 @@ def test_every_module_is_in_the_reference():
     )
     files = {path.relative_to(ROOT).with_suffix('') for path in ROOT.glob('ctpprep/**/*.py')}
     modules = {'.'.join(file.parts) for file in files if not file.name.startswith('_')}
-    packages = {'ctpprep.group', 'ctpprep.phantom'}  # the others only name what is in them
+    packages = {
+        'ctpprep.group',
+        'ctpprep.perfusion',
+        'ctpprep.phantom',
+    }  # the others only name what is in them
     assert listed - packages == modules
 
 

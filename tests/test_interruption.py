@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command is killed, stopped, and called twice at a time: nothing is lost, mixed or left over.
+"""Killed, stopped and simultaneous commands: nothing is lost, mixed or left over.
 
-A small head is run once undisturbed; what disturbed runs write is compared with that.
+The outputs of disturbed runs of a small head are compared with those of an undisturbed run.
 """
 
 import json
@@ -27,74 +27,74 @@ HEAD = PhantomSettings(
 PATIENCE = 300  # s, on a busy machine
 
 
-def hear_ctrl_c():
-    """Take Ctrl-C as in a terminal: what a shell runs in the background ignores it."""
+def accept_ctrl_c():
+    """Receive Ctrl-C as in a terminal; a shell makes background processes ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def start(folder, out, *options, work='work', participant='01'):
-    """Start the command in a session of its own, so that all its processes can be told."""
+    """Start the command in a session of its own, by which its processes are found."""
     command = [sys.executable, '-m', 'ctpprep', folder / 'raw', folder / out, 'participant']
     command += ['-w', folder / work, '--participant-label', participant, *options]
     return subprocess.Popen(
         [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True, preexec_fn=hear_ctrl_c,
+        text=True, start_new_session=True, preexec_fn=accept_ctrl_c,
         env={k: v for k, v in os.environ.items() if k != 'TEMPLATEFLOW_HOME'},
     )  # fmt: skip
 
 
 def finish(process):
-    said, complained = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, said + complained
-    return said
+    output, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, output + errors
 
 
 def session(process):
     """List the living processes of a session."""
-    found = []
-    for each in psutil.process_iter(['status']):
+    living = []
+    for other in psutil.process_iter(['status']):
         try:
-            if os.getsid(each.pid) == process.pid and each.info['status'] != psutil.STATUS_ZOMBIE:
-                found.append(each.pid)
+            in_session = os.getsid(other.pid) == process.pid
         except ProcessLookupError:
             continue
-    return found
+        if in_session and other.info['status'] != psutil.STATUS_ZOMBIE:
+            living.append(other.pid)
+    return living
 
 
 def wait_until(condition):
     end = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < end, 'waited in vain'
+        assert time.monotonic() < end, 'the condition was never met'
         time.sleep(0.02)
 
 
 def finished_nodes(work):
-    """List the nodes that have ended, by their folders, with the time of their results."""
+    """Return the times of the results of all nodes that have ended, by folder."""
     return {
         path.parent.relative_to(work): path.stat().st_mtime_ns
         for path in work.rglob('result_*.pklz')
-        if any(not each.stem.endswith('_unfinished') for each in path.parent.glob('_0x*.json'))
+        if any(not mark.stem.endswith('_unfinished') for mark in path.parent.glob('_0x*.json'))
     }
 
 
 def contents(out, participant='01'):
-    """Read what is to be the same: voxels, grids, tables, sidecars, figures."""
-    found = {}
+    """Read what must be identical: voxels, grids, tables, sidecars, figures."""
+    files = {}
     for path in sorted((out / f'sub-{participant}').rglob('*')):
         name = path.relative_to(out).as_posix()
-        if path.suffix == '.h5' or path.is_dir():  # a transform holds the date
-            found[name] = None
+        if path.suffix == '.h5' or path.is_dir():  # a transform contains the date
+            files[name] = None
         elif path.name.endswith('.nii.gz'):
             image = nb.load(path)
-            found[name] = (np.asarray(image.dataobj).tobytes(), image.affine.tobytes())
+            files[name] = (np.asarray(image.dataobj).tobytes(), image.affine.tobytes())
         else:
-            found[name] = path.read_bytes()
-    return found
+            files[name] = path.read_bytes()
+    return files
 
 
 @pytest.fixture(scope='module')
 def site(tmp_path_factory):
-    """Give the folder of the dataset and the undisturbed run."""
+    """Return the folder of the dataset and the outputs of the undisturbed run."""
     folder = tmp_path_factory.mktemp('interruption')
     head = make_phantom(HEAD)
     for participant in ('01', '02'):
@@ -112,8 +112,8 @@ def site(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.resume
 @pytest.mark.parametrize('moment', range(5))
-def test_a_killed_run_is_taken_up_where_it_was(site, moment):
-    """The moment is a random one of a fifth of the run."""
+def test_a_killed_run_continues_where_it_was(site, moment):
+    """It is killed at a random moment of each fifth of the run."""
     rng = random.Random(moment)
     n_finished = int((site.n_nodes - 3) * (moment + rng.random()) / 5)  # the last are too short
     out, work = f'killed{moment}', f'killed{moment}_work'
@@ -121,7 +121,7 @@ def test_a_killed_run_is_taken_up_where_it_was(site, moment):
     wait_until(lambda: len(finished_nodes(site.folder / work)) >= n_finished)
     time.sleep(rng.uniform(0, 0.3))
     os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, 'the run was over before it was killed'
+    assert process.wait() == -signal.SIGKILL, 'the run ended before it was killed'
     process.communicate()
     wait_until(lambda: not session(process))
     before = finished_nodes(site.folder / work)
@@ -130,9 +130,9 @@ def test_a_killed_run_is_taken_up_where_it_was(site, moment):
     assert len(after) == site.n_nodes
     repeated = [str(node) for node in before if after[node] != before[node]]
     assert all(node.rpartition('/')[2].startswith('write_') for node in repeated)
-    found = contents(site.folder / out)
-    assert found.keys() == site.contents.keys()
-    assert [name for name in found if found[name] != site.contents[name]] == []
+    files = contents(site.folder / out)
+    assert files.keys() == site.contents.keys()
+    assert [name for name in files if files[name] != site.contents[name]] == []
     assert not [path for path in (site.folder / out).rglob('.*') if path.name != '.bidsignore']
 
 
@@ -141,29 +141,27 @@ def test_a_killed_run_is_taken_up_where_it_was(site, moment):
 
 @pytest.mark.parametrize('nprocs', [1, 2])
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_ends_at_once_and_leaves_no_process(site, nprocs, number):
+def test_a_stopped_run_leaves_no_process(site, nprocs, number):
     name = f'stopped{nprocs}{number}'
     process = start(site.folder, name, '--nprocs', str(nprocs), work=f'{name}_work')
     logs = site.folder / name / 'logs'
-    wait_until(
-        lambda: any('register_mirror' in each.read_text() for each in logs.glob('run-*.log'))
-    )
+    wait_until(lambda: any('register_mirror' in log.read_text() for log in logs.glob('run-*.log')))
     if number == signal.SIGINT:  # as a terminal does
         os.killpg(process.pid, number)
     else:
         os.kill(process.pid, number)
-    complained = process.communicate(timeout=PATIENCE)[1]
+    errors = process.communicate(timeout=PATIENCE)[1]
     word = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}[number]
-    assert complained == f'ctpprep: error: {word}; the same command takes up the work again\n'
+    assert errors == f'ctpprep: error: {word}; repeat the same command to continue\n'
     assert process.returncode == 128 + number
     wait_until(lambda: not session(process))
     assert not list((site.folder / name).rglob('crash-*'))
 
 
-# -- two at a time
+# -- two calls at a time
 
 
-def test_two_calls_on_the_same_folders_do_not_disturb_one_another(site):
+def test_simultaneous_calls_on_the_same_folders_do_not_disturb_each_other(site):
     calls = [start(site.folder, 'both', '--nprocs', '1', participant=p) for p in ('01', '02')]
     for call in calls:
         finish(call)

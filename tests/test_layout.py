@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rooms of the package and the direction of imports between them.
+"""The rooms of the package, the direction of imports between them, and the size of their pieces.
 
     cli -> group -> reports -> provenance, engine -> workflows -> inputs, interfaces -> io, perfusion
 
@@ -25,10 +25,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     'settings': {'exceptions'},
     'io': {'exceptions', 'settings'},
     'inputs': FILES,
-    'perfusion': {'exceptions', 'settings'},
+    'registration': set(),
+    'perfusion': {'exceptions', 'settings', 'registration'},
     'figures': {'exceptions', 'settings', 'perfusion'},
     'phantom': {'exceptions'},
-    'interfaces': FILES | {'perfusion', 'figures'},
+    'interfaces': FILES | {'perfusion', 'figures', 'registration'},
     'workflows': FILES | {'perfusion', 'interfaces', 'inputs'},
     'engine': FILES | {'inputs', 'workflows', 'interfaces'},
     'provenance': FILES | {'inputs', 'workflows', 'engine'},
@@ -49,12 +50,26 @@ MAY_IMPORT: dict[str, set[str]] = {
     '__init__': set(),
     '__main__': {'cli'},
 }
-SCIENCE = {*sys.stdlib_module_names, 'numpy', 'scipy'}
-ANTS_HOME = 'interfaces/registration.py'
+ANTS_HOME = 'registration.py'
+# room: what it may import beyond the standard library and ctpprep
+THIRD_PARTY = {'perfusion': {'numpy', 'scipy'}, 'registration': {'numpy', 'ants'}}
 # Each takes 0.2 to 10 s to import; `ctpprep --help` must not wait for any.
 HEAVY = {'ants', 'bids', 'matplotlib', 'nibabel', 'nilearn', 'nipype', 'nireports', 'niworkflows'}
 HEAVY |= {'pandas', 'scipy', 'skimage', 'sklearn', 'templateflow'}
 QUICK = ('__init__.py', '__main__.py', 'cli/__init__.py')
+# an interface reads, calls one function and writes
+MOST_LINES_TO_RUN = 25
+# interfaces that compute nothing may go through what they copy
+COPYING = {'interfaces/outputs.py', 'interfaces/viewer.py'}
+MOST_LINES = 400
+LONG_FILES = {
+    'perfusion/denoising.py': 'three methods that share smoothing within a mask',
+    'perfusion/estimation.py': 'one estimation, whose steps share their intermediate results',
+    'perfusion/precomputed.py': 'a table of units beside the rules of masks',
+    'perfusion/symmetry.py': 'small functions on left and right',
+    'settings.py': 'a table: every default once',
+    'workflows/outputs.py': 'a table: every output once',
+}
 
 
 class Import(NamedTuple):
@@ -124,13 +139,25 @@ def find_upward_imports(package: Path) -> list[str]:
 
 
 def find_foreign_science(package: Path) -> list[str]:
-    """List what perfusion/ imports beyond the standard library, numpy and scipy."""
+    """List what the science imports beyond the standard library, numpy and scipy or antspyx."""
     return [
-        f'{file}:{line}: perfusion must not import {module}'
+        f'{file}:{line}: {room(file)} must not import {module}'
         for file in sources(package)
-        if room(file) == 'perfusion'
+        if (allowed := THIRD_PARTY.get(room(file)))
         for module, line, _ in find_imports(package, file)
-        if module.split('.')[0] not in {*SCIENCE, package.name} or module == package.name
+        if module.split('.')[0] not in {*sys.stdlib_module_names, *allowed, package.name}
+        or module == package.name
+    ]
+
+
+def find_early_registration(package: Path) -> list[str]:
+    """List the imports of the registration that importing perfusion/, or it, runs."""
+    return [
+        f'{file}:{line}: {module} belongs inside the function that registers'
+        for file in sources(package)
+        if room(file) in ('perfusion', 'registration')
+        for module, line, at_once in find_imports(package, file)
+        if at_once and module.split('.')[:2] in ([package.name, 'registration'], ['ants'])
     ]
 
 
@@ -145,25 +172,54 @@ def find_stray_ants(package: Path) -> list[str]:
     ]
 
 
+def files_of(package: Path, module: str) -> set[str]:
+    """List the files that importing a module of the package runs, its parents first of all."""
+    top, *inside = module.split('.')
+    if top != package.name:
+        return set()
+    stems = ['/'.join(inside[: depth + 1]) for depth in range(len(inside))]
+    names = {f'{stem}.py' for stem in stems} | {f'{stem}/__init__.py' for stem in stems}
+    return {name for name in names if (package / name).is_file()}
+
+
 def find_slow_starts(package: Path) -> list[str]:
     """List the heavy imports that starting the command runs, directly or through ctpprep."""
-    files = sources(package)
-    queue = [file for file in QUICK if file in files]
+    queue = [file for file in QUICK if (package / file).is_file()]
     seen = set(queue)
     wrong = []
     for file in queue:  # grows while it is read
         for module, line, at_once in find_imports(package, file):
             if not at_once:
                 continue
-            top, *inside = module.split('.')
-            if top in HEAVY:
+            if module.split('.')[0] in HEAVY:
                 wrong.append(f'{file}:{line}: {module} is imported when the command starts')
-            if top == package.name:
-                stems = ['/'.join(inside[: depth + 1]) for depth in range(len(inside))]
-                run = {f'{stem}.py' for stem in stems} | {f'{stem}/__init__.py' for stem in stems}
-                queue += [each for each in files if each in run - seen]
-                seen |= run
+            run = files_of(package, module) - seen
+            queue += sorted(run)
+            seen |= run
     return wrong
+
+
+def find_circles(package: Path) -> list[str]:
+    """List the modules that import one another, also inside of functions."""
+    # a module is run by the import of what is inside its folder, but does not depend on that
+    direct = {
+        file: {
+            target
+            for module, *_ in find_imports(package, file)
+            for target in files_of(package, module)
+            if target.removesuffix('.py').removesuffix('/__init__').replace('/', '.')
+            == module.partition('.')[2]
+        }
+        for file in sources(package)
+    }
+
+    def reach(file: str) -> set[str]:
+        queue = [*direct[file]]
+        for target in queue:  # grows while it is read
+            queue += direct[target] - {*queue}
+        return {*queue}
+
+    return [f'{file}: imports itself through others' for file in direct if file in reach(file)]
 
 
 def find_unlicensed(package: Path) -> list[str]:
@@ -175,12 +231,72 @@ def find_unlicensed(package: Path) -> list[str]:
     ]
 
 
+def find_runs(package: Path) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """List what the interfaces run, without docstrings."""
+    for file in sources(package):
+        if room(file) != 'interfaces':
+            continue
+        for node in ast.walk(ast.parse((package / file).read_text(encoding='utf-8'))):
+            if isinstance(node, ast.FunctionDef) and node.name == '_run_interface':
+                if ast.get_docstring(node) is not None:
+                    del node.body[0]
+                yield file, node
+
+
+def find_long_runs(package: Path) -> list[str]:
+    """List the interfaces that do more than read, call one function and write."""
+    return [
+        f'{file}:{run.lineno}: _run_interface has {length} lines'
+        for file, run in find_runs(package)
+        if (length := run.body[-1].end_lineno - run.body[0].lineno + 1) > MOST_LINES_TO_RUN
+    ]
+
+
+def find_numbers_in_runs(package: Path) -> list[str]:
+    """List the numbers in interfaces but 0, 1 and -1: they belong to the settings or the science."""
+    return [
+        f'{file}:{node.lineno}: {node.value} in _run_interface'
+        for file, run in find_runs(package)
+        for node in ast.walk(run)
+        if isinstance(node, ast.Constant)
+        and type(node.value) in (int, float, complex)
+        and node.value not in (0, 1)
+    ]
+
+
+def find_loops_in_runs(package: Path) -> list[str]:
+    """List the interfaces that go through groups of voxels or slices themselves."""
+    return [
+        f'{file}:{node.lineno}: a loop in _run_interface'
+        for file, run in find_runs(package)
+        if file not in COPYING
+        for node in ast.walk(run)
+        if isinstance(node, ast.For | ast.While)
+    ]
+
+
+def find_long_files(package: Path) -> list[str]:
+    """List the long modules that have no reason to be."""
+    return [
+        f'{file}: {length} lines; split it, or give it a reason in LONG_FILES'
+        for file in sources(package)
+        if file not in LONG_FILES
+        and (length := len((package / file).read_text(encoding='utf-8').splitlines())) > MOST_LINES
+    ]
+
+
 CHECKS = [
     find_upward_imports,
     find_foreign_science,
+    find_early_registration,
     find_stray_ants,
     find_slow_starts,
+    find_circles,
     find_unlicensed,
+    find_long_runs,
+    find_numbers_in_runs,
+    find_loops_in_runs,
+    find_long_files,
 ]
 
 
@@ -192,6 +308,12 @@ def test_package_keeps_its_layout(check):
 
 def test_package_is_found():
     assert {'__init__.py', 'perfusion/__init__.py', 'workflows/__init__.py'} <= {*sources(PACKAGE)}
+    assert len([*find_runs(PACKAGE)]) > 15
+
+
+@pytest.mark.parametrize('file', LONG_FILES)
+def test_a_file_with_a_reason_to_be_long_is_long(file):
+    assert len((PACKAGE / file).read_text(encoding='utf-8').splitlines()) > MOST_LINES
 
 
 @pytest.fixture
@@ -215,7 +337,10 @@ def planted(tmp_path):
             'interfaces/__init__.py': '',
             'interfaces/maps.py': 'from nipype.interfaces.ants import Registration\n'
             'from ctpprep.perfusion import maps',
-            'interfaces/registration.py': 'def register():\n    import ants',
+            'perfusion/chain.py': 'def f():\n    from ctpprep.registration import register',
+            'registration.py': 'import numpy as np\ndef register():\n    import ants',
+            'interfaces/registration.py': 'from ctpprep.registration import register\n'
+            'def _run_interface(self, runtime):\n    return x[0] + x[-1]',
             'workflows/__init__.py': '',
             'workflows/base.py': 'import nipype\nfrom ..interfaces.maps import Maps',
         }
@@ -234,6 +359,11 @@ def planted(tmp_path):
 @pytest.mark.parametrize('check', CHECKS)
 def test_sound_package_passes(check, planted):
     assert check(planted()) == []
+
+
+def run_of(text: str) -> str:
+    """Write an interface that runs the text."""
+    return f'class Maps:\n  def _run_interface(self, runtime):\n    {text}'
 
 
 @pytest.mark.parametrize(
@@ -259,18 +389,42 @@ def test_sound_package_passes(check, planted):
         (find_foreign_science, 'perfusion__maps', 'def f():\n    from skimage import measure'),
         (find_foreign_science, 'perfusion__deep__er', 'if TYPE_CHECKING:\n    import pandas'),
         (find_foreign_science, 'perfusion__maps', 'from ctpprep import __version__'),
+        (find_foreign_science, 'registration', 'def f():\n    import nibabel'),
+        (find_early_registration, 'perfusion__maps', 'from ctpprep.registration import register'),
+        (find_early_registration, 'perfusion__maps', 'from .. import registration'),
+        (find_early_registration, 'registration', 'import ants'),
+        (find_upward_imports, 'registration', 'from ctpprep.perfusion import grid'),
         (find_stray_ants, 'workflows__base', 'def f():\n    import ants.core'),
         (find_stray_ants, 'perfusion__registration', 'from ants import registration'),
+        (find_stray_ants, 'interfaces__registration', 'def f():\n    import ants'),
         (find_slow_starts, 'cli', 'import nipype.pipeline.engine as pe'),
         (find_slow_starts, 'cli', 'from .inputs.series import Series'),
         (find_slow_starts, 'cli', 'try:\n    import nibabel\nexcept ImportError:\n    pass'),
+        (find_long_runs, 'interfaces__maps', run_of('pass\n    ' * 25 + 'pass')),
+        (find_long_runs, 'interfaces__maps', run_of('call(\n' + '\n' * 23 + '    )\n    pass')),
+        (find_numbers_in_runs, 'interfaces__maps', run_of('return x > 0.5')),
+        (find_numbers_in_runs, 'interfaces__maps', run_of('return x[-2]')),
+        (find_loops_in_runs, 'interfaces__maps', run_of('for slices in groups:\n        f()')),
+        (find_loops_in_runs, 'interfaces__maps', run_of('while groups:\n        f()')),
+        (find_long_files, 'perfusion__maps', '\n' * 400),
     ],
 )
 def test_violation_is_caught(check, file, text, planted):
     assert len(check(planted(**{file: text}))) == 1
 
 
+def test_modules_that_import_one_another_are_caught(planted):
+    package = planted(perfusion__grid='def f():\n    from ctpprep.perfusion.maps import g')
+    names = [line.partition(':')[0] for line in find_circles(package)]
+    assert names == ['perfusion/grid.py', 'perfusion/maps.py']
+
+
+def test_a_docstring_does_not_make_a_run_long(planted):
+    docstring = '"""Run.' + '\n' * 40 + '"""'
+    assert find_long_runs(planted(interfaces__maps=run_of(f'{docstring}\n    pass'))) == []
+
+
 def test_missing_spdx_line_is_caught(planted):
     package = planted()
     (package / 'perfusion' / 'grid.py').write_text('"""No licence."""\n')
-    assert [each.split(':')[0] for each in find_unlicensed(package)] == ['perfusion/grid.py']
+    assert [line.split(':')[0] for line in find_unlicensed(package)] == ['perfusion/grid.py']

@@ -2,26 +2,24 @@
 """Defaults are those of the paper, and nothing outside the range passes."""
 
 from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
 
 import pytest
 
 from ctpprep.exceptions import UsageError
-from ctpprep.settings import MethodSettings, describe
+from ctpprep.settings import MethodSettings, RunSettings, declared, flatten
 
-FIELDS = fields(MethodSettings)
-NUMBERS = [each for each in FIELDS if each.metadata['about'].low is not None]
-CHOICES = [each for each in FIELDS if each.metadata['about'].choices]
-
-
-def name(each):
-    return each.name
+SETTINGS = declared(MethodSettings)
+NUMBERS = [name for name, setting in SETTINGS.items() if setting.about.low is not None]
+CHOICES = [name for name, setting in SETTINGS.items() if setting.about.choices]
 
 
-def with_value(each, value):
+def with_value(name, value):
     """Put a value into every element of a setting."""
-    if isinstance(each.default, tuple):
-        value = (value,) * len(each.default)
-    return MethodSettings.of(**{each.name: value})
+    default = SETTINGS[name].default
+    return MethodSettings.of(
+        **{name: (value,) * len(default) if isinstance(default, tuple) else value}
+    )
 
 
 def test_what_the_paper_fixes():
@@ -40,37 +38,59 @@ def test_constants_of_the_tracer():
     assert settings.kinetics.tissue_density == 1.04
 
 
-@pytest.mark.parametrize('each', FIELDS, ids=name)
-def test_every_setting_says_what_it_is(each):
-    about = describe(MethodSettings, each.name)
-    assert about.stage
-    assert about.meaning
-    if not about.choices and not isinstance(each.default, bool):
-        assert about.low is not None
-        assert about.high is not None
+# -- what is declared
 
 
-@pytest.mark.parametrize('each', NUMBERS, ids=name)
-def test_numbers_outside_their_range_are_refused(each):
-    about = each.metadata['about']
+@pytest.mark.parametrize('name', SETTINGS)
+def test_every_setting_says_what_it_is(name):
+    setting = SETTINGS[name]
+    assert setting.about.stage
+    assert setting.about.meaning
+    if not setting.about.choices and not isinstance(setting.default, bool):
+        assert setting.about.low is not None
+        assert setting.about.high is not None
+
+
+@pytest.mark.parametrize('name', SETTINGS)
+def test_a_setting_is_declared_for_its_branch_with_its_default(name):
+    branch = getattr(MethodSettings(), SETTINGS[name].about.stage)
+    assert getattr(branch, name) == SETTINGS[name].default
+    assert declared(type(branch))[name].kind == SETTINGS[name].kind
+
+
+def test_the_type_of_an_optional_value_is_that_of_the_value():
+    of_run = declared(RunSettings)
+    assert (of_run['aif_file'].kind, of_run['frame_interval'].kind) == (Path, float)
+
+
+def test_folders_without_a_description_are_no_options():
+    assert not {'bids_dir', 'output_dir', 'run_uuid'} & declared(RunSettings).keys()
+
+
+# -- what is allowed
+
+
+@pytest.mark.parametrize('name', NUMBERS)
+def test_numbers_outside_their_range_are_refused(name):
+    about = SETTINGS[name].about
     for value in (about.low - 1e-3, about.high + 1e-3, float('nan')):
-        with pytest.raises(UsageError, match=each.name):
-            with_value(each, value)
+        with pytest.raises(UsageError, match=name):
+            with_value(name, value)
 
 
-@pytest.mark.parametrize('each', NUMBERS, ids=name)
-def test_the_ends_of_the_range_are_allowed(each):
-    about = each.metadata['about']
-    with_value(each, about.low)
-    with_value(each, about.high)
+@pytest.mark.parametrize('name', NUMBERS)
+def test_the_ends_of_the_range_are_allowed(name):
+    about = SETTINGS[name].about
+    with_value(name, about.low)
+    with_value(name, about.high)
 
 
-@pytest.mark.parametrize('each', CHOICES, ids=name)
-def test_unknown_choices_are_refused_and_the_known_told(each):
+@pytest.mark.parametrize('name', CHOICES)
+def test_unknown_choices_are_refused_and_the_known_listed(name):
     with pytest.raises(
-        UsageError, match=f'{each.name} is one of {each.metadata["about"].choices[0]}'
+        UsageError, match=f'{name} must be one of {SETTINGS[name].about.choices[0]}'
     ):
-        with_value(each, 'nonsense')
+        with_value(name, 'nonsense')
 
 
 def test_a_percentage_is_recognized():
@@ -83,19 +103,67 @@ def test_one_wrong_element_of_many_is_refused():
         MethodSettings.of(local_sigma_mm=(12.0, 99.0, 4.0))
 
 
-def test_settings_cannot_change_after_they_were_checked():
-    with pytest.raises(FrozenInstanceError):
-        MethodSettings().core_rcbf = 0.5
-
-
-def test_stages_share_no_setting_and_leave_none_out():
-    settings = MethodSettings()
-    stages = {each.metadata['about'].stage for each in FIELDS}
-    found = [key for stage in stages for key in settings.stage(stage)]
-    assert sorted(found) == sorted(each.name for each in FIELDS)
-    assert settings.stage(*stages) == settings.as_dict()
+def test_a_change_is_checked_like_a_new_value():
+    with pytest.raises(UsageError, match='core_rcbf'):
+        MethodSettings().change(core_rcbf=30)
 
 
 def test_too_few_draws_tell_no_interval():
     with pytest.raises(UsageError, match='0 or at least 40, got 10'):
         MethodSettings.of(noise_draws=10)
+
+
+# -- the tree
+
+
+@pytest.mark.parametrize('branch', [fields(MethodSettings)[0].name, 'lesion'])
+def test_settings_cannot_change_after_they_were_checked(branch):
+    settings = MethodSettings()
+    with pytest.raises(FrozenInstanceError):
+        setattr(settings, branch, None)
+    with pytest.raises(FrozenInstanceError):
+        getattr(settings, branch).core_rcbf = 0.5
+
+
+def test_stages_share_no_setting_and_leave_none_out():
+    settings = MethodSettings()
+    names = [name for branch in settings.as_dict().values() for name in branch]
+    assert len(names) == len(set(names))
+    assert set(names) == set(SETTINGS) == set(settings.flat())
+
+
+def test_a_change_leaves_the_original_and_all_else_as_it_was():
+    before = MethodSettings.of(lambda_rel=0.1)
+    after = before.change(core_rcbf=0.25)
+    assert before == MethodSettings.of(lambda_rel=0.1)
+    assert after.flat() == before.flat() | {'core_rcbf': 0.25}
+
+
+def test_a_name_that_is_no_setting_is_refused():
+    with pytest.raises(TypeError, match='there is no setting core_rbcf'):
+        MethodSettings.of(core_rbcf=0.25)
+
+
+def test_plain_values_are_those_of_the_stages_asked_for():
+    settings = MethodSettings.of(random_seed=5)
+    assert settings.as_dict('random', 'hypodensity').keys() == {'random', 'hypodensity'}
+    assert settings.as_dict('random') == {'random': {'random_seed': 5}}
+    assert [*settings.as_dict()] == [field.name for field in fields(MethodSettings)]
+
+
+def test_plain_values_make_the_same_settings_again():
+    settings = MethodSettings.of(core_rcbf=0.25, local_sigma_mm=(1.0, 2.0, 3.0))
+    assert MethodSettings.from_dict(settings.as_dict()) == settings
+
+
+def test_stages_that_plain_values_lack_keep_their_defaults():
+    settings = MethodSettings.of(core_rcbf=0.25, random_seed=5)
+    assert MethodSettings.from_dict(settings.as_dict('lesion')) == MethodSettings.of(
+        core_rcbf=0.25
+    )
+
+
+def test_recorded_settings_are_read_by_stage_and_as_earlier_versions_wrote_them():
+    assert flatten({'lesion': {'core_rcbf': 0.2}, 'random_seed': 5}) == {
+        'core_rcbf': 0.2, 'random_seed': 5,
+    }  # fmt: skip

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The config file: options as TOML, one key each, read and written.
 
-What a run writes repeats it on another machine: folders stand in it by their role alone, and what
-belongs to the machine is left out.
+The file that a run writes repeats it on another computer: folders are named by their role, and
+settings of the computer are left out.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def read_config(path: Path, folders: dict[str, Path]) -> dict[str, Any]:
     path : Path
         TOML file. Its keys are options without the dashes in front, with '_' or '-' within.
     folders : dict of str to Path
-        What the roles ``bids_dir`` and ``output_dir`` stand for at the start of a path.
+        What the roles ``bids_dir`` and ``output_dir`` represent at the start of a path.
 
     Returns
     -------
@@ -101,22 +101,22 @@ def _convert_one(setting: Setting, kind: Any, value: Any, folders: dict[str, Pat
     return reader(setting)(text)
 
 
-def override(read: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Let options of the command go before those of a config file, also where they exclude these.
+def override(read: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Give options of the command priority over those of a config file, also over excluded ones.
 
     Examples
     --------
     >>> override({'frame_interval': 1.0, 'denoise_rank': 5}, {'frame_times': 'x', 'denoise_rank': 4})
     {'denoise_rank': 4, 'frame_times': 'x'}
     """
-    beaten = {
+    excluded = {
         name
         for names in EXCLUSIVE
-        if any(given.get(each) for each in names)
+        if any(options.get(name) for name in names)
         for name in names
-        if name not in given
+        if name not in options
     }
-    return {name: value for name, value in read.items() if name not in beaten} | given
+    return {name: value for name, value in read.items() if name not in excluded} | options
 
 
 def format_config(method: MethodSettings, run: RunSettings) -> str:
@@ -132,15 +132,15 @@ def format_config(method: MethodSettings, run: RunSettings) -> str:
     Returns
     -------
     str
-        TOML. A path that is neither in the folders of the call nor beside them is left out and said
-        to be missing.
+        TOML. A path that is neither in the folders of the call nor beside them is left out, with a
+        comment.
     """
     folders = {'bids_dir': run.bids_dir, 'output_dir': run.output_dir}
     lines = [
         f'# ctpprep {__version__}. This file repeats a run:',
         '#     ctpprep BIDS_DIR OUTPUT_DIR participant --config-file THIS_FILE',
         '# Paths begin with the role of a folder of that command, bids_dir or output_dir.',
-        '# Work folder, processes, memory and plugin belong to the machine and are not told.',
+        '# Work folder, processes, memory and plugin belong to the computer and are left out.',
     ]
     stage = ''
     values = method.as_dict()
@@ -180,12 +180,12 @@ def _format(value: Any, folders: dict[str, Path]) -> str | None:
             return None
         return f'{{{", ".join(f"{name} = {text}" for name, text in pairs)}}}'
     if isinstance(value, tuple):
-        return f'[{", ".join(str(_format(each, folders)) for each in value)}]'
+        return f'[{", ".join(str(_format(part, folders)) for part in value)}]'
     return repr(value)
 
 
 def _to_role(path: Path, folders: dict[str, Path]) -> str | None:
-    """Name a path by the folder that it is in or beside; further away it would tell of the machine.
+    """Name a path by the folder that it is in or beside; beyond that it would reveal the computer.
 
     Examples
     --------

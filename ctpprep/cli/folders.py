@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of a run: which are allowed, and whether they can be written to."""
+"""Folders of a run: defaults, and checks that they are valid and writable."""
 
 import re
 import tempfile
@@ -10,10 +10,10 @@ from ctpprep.settings import RunSettings
 
 
 def default_work_dir(bids_dir: Path, output_dir: Path) -> Path:
-    """Choose a work folder outside of the dataset, the same for the same folders.
+    """Choose the work folder, outside the dataset.
 
-    Where the output folder is inside of the dataset, the name of the dataset is in it: others
-    beside it may have an output folder of that name.
+    If the output folder is inside the dataset, the name of the work folder contains that of the dataset,
+    because other datasets in the same place may have an output folder of the same name.
 
     Examples
     --------
@@ -30,28 +30,34 @@ def default_work_dir(bids_dir: Path, output_dir: Path) -> Path:
 
 
 def check_folders(run: RunSettings) -> None:
-    """Refuse folders that would mix inputs, outputs and intermediate files."""
+    """Raise UsageError if folders would mix inputs, outputs and intermediate files."""
     bids, out, work = (path.resolve() for path in (run.bids_dir, run.output_dir, run.work_dir))
     if not bids.is_dir():
-        raise UsageError(f'the dataset {run.bids_dir} is not a folder')
-    if out == bids:
-        raise UsageError('output_dir is bids_dir; choose e.g. BIDS_DIR/derivatives/ctpprep')
-    inside = out.relative_to(bids).parts[:1] if out.is_relative_to(bids) else ()
-    # a folder `derivatives` may itself be the dataset: that of maps made elsewhere
-    beside = bids.name == 'derivatives' and not ''.join(inside).startswith('sub-')
-    if inside and inside != ('derivatives',) and not beside:
         raise UsageError(
-            f'output_dir {run.output_dir} is inside the dataset; only its folder derivatives/ may '
-            'take outputs'
+            f'bids_dir {run.bids_dir} is not a folder; give the root of a BIDS dataset'
+        )
+    if out == bids:
+        raise UsageError(
+            f'output_dir is bids_dir ({run.bids_dir}); choose e.g. BIDS_DIR/derivatives/ctpprep'
+        )
+    inside = out.relative_to(bids).parts[:1] if out.is_relative_to(bids) else ()
+    # a folder `derivatives` may itself be the dataset, of precomputed maps
+    is_derivative = bids.name == 'derivatives' and not ''.join(inside).startswith('sub-')
+    if inside and inside != ('derivatives',) and not is_derivative:
+        raise UsageError(
+            f'output_dir {run.output_dir} is inside bids_dir; there, only the folder derivatives/ may '
+            'contain outputs'
         )
     if work.is_relative_to(bids) or work.is_relative_to(out):
-        role = 'inside the dataset' if work.is_relative_to(bids) else 'inside output_dir'
+        role = 'inside bids_dir' if work.is_relative_to(bids) else 'inside output_dir'
         role = 'output_dir' if work == out else role
-        raise UsageError(f'the work folder {run.work_dir} is {role}; choose another with -w')
+        raise UsageError(
+            f'the work folder {run.work_dir} is {role}; choose another folder with -w'
+        )
 
 
 def name_by_role(text: str, run: RunSettings) -> str:
-    """Name the folders of a run in a text that travels by their role alone.
+    """Replace the folders of a run by their roles, in a text that may be shared.
 
     Examples
     --------
@@ -65,7 +71,9 @@ def name_by_role(text: str, run: RunSettings) -> str:
         run.bids_dir: 'bids_dir', run.output_dir: 'output_dir', run.work_dir: 'work_dir',
         **{path: name for name, path in run.derivatives}, Path.home(): '~',
     }  # fmt: skip
-    roles = {str(path): role for each, role in folders.items() for path in (each, each.resolve())}
+    roles = {
+        str(path): role for folder, role in folders.items() for path in (folder, folder.resolve())
+    }
     for path in sorted(roles, key=len, reverse=True):  # the innermost first
         if path != '/':
             text = re.sub(rf'(?<![\w./-]){re.escape(path)}(?![\w.-])', roles[path], text)
@@ -73,10 +81,10 @@ def name_by_role(text: str, run: RunSettings) -> str:
 
 
 def make_folder(folder: Path, option: str) -> None:
-    """Make a folder and try to write to it; the error names the option to change."""
+    """Make a folder, and raise UsageError with the option to change if it is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # without a name: it cannot be left behind
+        with tempfile.TemporaryFile(dir=folder):  # has no name, so it cannot remain
             pass
     except OSError as error:
         raise UsageError(

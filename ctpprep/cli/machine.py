@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cores, memory and environment of this process."""
+"""Cores, memory and environment variables of this process."""
 
 import atexit
 import contextlib
@@ -16,17 +16,17 @@ CORE_FILES = (('cpu.max',), ('cpu.cfs_quota_us', 'cpu.cfs_period_us'))
 
 
 def available_cores(root: Path = Path('/')) -> int:
-    """Count the cores this process may use, by its affinity, its control group and SLURM's grant.
+    """Return how many cores this process may use, by affinity, control group and SLURM.
 
     Parameters
     ----------
     root : Path
-        Root of the file system, for tests.
+        Root of the file system; tests use another one.
 
     Returns
     -------
     int
-        At least 1; parts of a core do not count.
+        At least 1; rounded down.
     """
     has_affinity = hasattr(os, 'sched_getaffinity')  # Linux
     cores = float(len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1)
@@ -39,12 +39,12 @@ def available_cores(root: Path = Path('/')) -> int:
 
 
 def default_processes(root: Path = Path('/')) -> int:
-    """Choose the number of processes: all cores, or those of a task of SLURM.
+    """Return the default number of processes: all cores, or those of the SLURM task.
 
     Parameters
     ----------
     root : Path
-        Root of the file system, for tests.
+        Root of the file system; tests use another one.
 
     Returns
     -------
@@ -55,12 +55,12 @@ def default_processes(root: Path = Path('/')) -> int:
 
 
 def available_memory_gb(root: Path = Path('/')) -> float:
-    """Tell the memory this process may use: the least of machine, control group and SLURM's grant.
+    """Return the memory this process may use: the minimum of machine, control group and SLURM.
 
     Parameters
     ----------
     root : Path
-        Root of the file system, for tests.
+        Root of the file system; tests use another one.
 
     Returns
     -------
@@ -70,20 +70,20 @@ def available_memory_gb(root: Path = Path('/')) -> float:
     limits = [os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9]
     for folder in _cgroup_folders('memory', root):
         limits += [value / 1e9 for name in MEMORY_FILES for value in _read_numbers(folder, [name])]
-    granted = [_slurm('MEM_PER_NODE')]  # MB; 0 stands for all
+    granted = [_slurm('MEM_PER_NODE')]  # MB; 0 means all
     cores = _slurm('CPUS_PER_TASK') or _slurm('CPUS_ON_NODE') or 1
     granted.append(_slurm('MEM_PER_CPU') * cores)
-    return min([*limits, *(each / 1e3 for each in granted if each)])
+    return min([*limits, *(megabytes / 1e3 for megabytes in granted if megabytes)])
 
 
 def set_environment(run: RunSettings, level: str = 'participant') -> None:
-    """Set what libraries read when they are imported; workers inherit it.
+    """Set the environment variables that libraries read at import; workers inherit them.
 
-    Caches go to the work folder since a home may be read-only, or to a temporary one where no step
-    runs; nothing asks the network.
+    Caches are stored in the work folder, as a home may be read-only, or in a temporary folder if no step
+    runs. Nothing uses the network.
     """
-    with_threads = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
-    for name in (*with_threads, 'ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS'):
+    thread_variables = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
+    for name in (*thread_variables, 'ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS'):
         os.environ[name] = str(run.omp_nthreads)
     caches = run.work_dir
     if level == 'group' or run.dry_run or run.boilerplate_only or run.reports_only:
@@ -97,46 +97,47 @@ def set_environment(run: RunSettings, level: str = 'participant') -> None:
         'NO_ET': '1',
         'TEMPLATEFLOW_AUTOUPDATE': '0',
     }
-    # whatever a user has: a folder that is not described gets templates at import
+    # not the user's own: templateflow fills a folder without a description at import
     os.environ['TEMPLATEFLOW_HOME'] = str(caches / 'templateflow')
     if run.verbosity == 0:
         defaults['PYTHONWARNINGS'] = 'ignore'
     try:
-        defaults['LOGNAME'] = pwd.getpwuid(os.getuid()).pw_name  # nipype names jobs by it
-    except KeyError:  # a container run as any user: getpass.getuser() would fail
+        defaults['LOGNAME'] = pwd.getpwuid(os.getuid()).pw_name  # nipype uses it in names of jobs
+    except KeyError:  # a container that runs as an unknown user: getpass.getuser() would fail
         defaults['LOGNAME'] = 'ctpprep'
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
 
 
 def _slurm(name: str) -> float:
-    """Read a number that SLURM gives; 0 if there is none."""
+    """Read a number that SLURM sets; 0 if it is not set."""
     text = os.environ.get(f'SLURM_{name}', '')
     return float(text) if text.isdigit() else 0.0
 
 
 def _cgroup_folders(controller: str, root: Path) -> list[Path]:
-    """List the folders of this process' control group and those above it, whichever version.
+    """List the folders of the control group of this process and of its parents, for both versions.
 
-    A limit holds for all groups below it. Inside of a container the path may be that of the host:
-    then its root alone is there.
+    A limit applies to all groups below. In a container, the path may be that of the host, of which
+    only the root exists.
     """
     groups = root / 'sys' / 'fs' / 'cgroup'
-    found = [groups, groups / controller]
+    folders = [groups, groups / controller]
     with contextlib.suppress(OSError):
         for line in (root / 'proc' / 'self' / 'cgroup').read_text().splitlines():
             _, names, path = line.split(':', 2)
-            tops = [groups, groups / 'unified'] if not names else []
+            roots = [groups, groups / 'unified'] if not names else []
             if controller in names.split(','):
-                tops = [groups / controller, groups / names]
-            for top in tops:
-                own = top / path.lstrip('/')
-                found += [top, own, *(up for up in own.parents if up.is_relative_to(top))]
-    return list(dict.fromkeys(found))
+                roots = [groups / controller, groups / names]
+            for root_ in roots:
+                group = root_ / path.lstrip('/')
+                parents = [parent for parent in group.parents if parent.is_relative_to(root_)]
+                folders += [root_, group, *parents]
+    return list(dict.fromkeys(folders))
 
 
 def _read_numbers(folder: Path, names: tuple[str, ...] | list[str]) -> list[float]:
-    """Read the whole numbers of some files; 'max' and -1 stand for no limit and are left out."""
+    """Read the integers in some files, without 'max' and -1, which mean that there is no limit."""
     words: list[str] = []
     with contextlib.suppress(OSError):
         for name in names:

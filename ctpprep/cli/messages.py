@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the command says, and where: terminal and log file."""
+"""Messages of the command: terminal, log file, and errors that do not stop it."""
 
 import contextlib
 import logging
@@ -15,27 +15,27 @@ from ctpprep.settings import RunSettings
 logger = logging.getLogger('ctpprep')
 
 
-def complain(message: object, code: int) -> int:
-    """Print one line; return the exit code."""
+def print_error(message: object, code: int) -> int:
+    """Print an error in one line; return the exit code."""
     print(f'ctpprep: error: {message}', file=sys.stderr)
     return code
 
 
 class _StandardOutput(logging.StreamHandler):
-    """Write to what standard output is at the moment: a display may stand before it."""
+    """Write to the current standard output, which a display may have replaced."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
     @property
     def stream(self) -> TextIO:
-        """The file."""
+        """Current standard output."""
         return sys.stdout
 
 
 @contextlib.contextmanager
-def console(verbosity: int) -> Iterator[None]:
-    """Send messages to the terminal as plain lines; those of single steps only if more is to be said."""
+def log_to_terminal(verbosity: int) -> Iterator[None]:
+    """Print log messages as plain lines; those about single steps only with -v."""
     handler = _StandardOutput()
     handler.addFilter(lambda record: bool(verbosity) or record.name != 'ctpprep.details')
     handler.setFormatter(logging.Formatter('%(message)s'))
@@ -54,36 +54,36 @@ def console(verbosity: int) -> Iterator[None]:
 def log_and_continue(
     what: str, failures: dict[str, str], *participants: str, run: RunSettings | None = None
 ) -> Iterator[None]:
-    """Let the others go on where something cannot be written when all computing is done.
+    """Log an error and continue, so that what is written for other participants is not lost.
 
     Parameters
     ----------
     what : str
-        Such as 'the page sub-01.html could not be written'.
+        What failed, such as 'the page sub-01.html could not be written'.
     failures : dict of str to str
-        Gets a sentence for each of the participants.
+        By participant label; the error is added for each of the participants.
     *participants : str
-        Labels of those that it concerns.
+        Labels of the participants concerned.
     run : RunSettings, optional
-        Folders that may be full, where something is written.
+        Given if something is written: a full disk is explained with its folders.
     """
     try:
         yield
-    except Exception as error:  # of libraries, of files that somebody edited
+    except Exception as error:  # also of libraries, or of files that a user edited
         logger.debug('%s', what, exc_info=True)
         sentence = f'{what} ({type(error).__name__}: {error})'
-        said = False
+        is_repeated = False
         if run is not None and is_full_disk(error):
             sentence = explain_full_disk(str(error), run)
-            said = sentence in failures.values()  # by what was to be written before
+            is_repeated = sentence in failures.values()
         failures.update(dict.fromkeys(participants, sentence))
-        if not said:
-            complain(sentence, 1)
+        if not is_repeated:
+            print_error(sentence, 1)
 
 
 @contextlib.contextmanager
 def log_file(path: Path) -> Iterator[None]:
-    """Write messages to the run's log file, too."""
+    """Also write log messages to the log file of the run."""
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s'))
     logger.addHandler(handler)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feed the report: its methods text, and what it tells of the run."""
+"""Write the report pages and the methods text of a run."""
 
 import dataclasses
 import importlib.metadata
@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ctpprep import __version__
+from ctpprep.cli.drawings import draw_graphs, read_all_steps
 from ctpprep.cli.folders import name_by_role
-from ctpprep.cli.graphs import draw_graphs, graphs_of
 from ctpprep.cli.messages import log_and_continue
-from ctpprep.cli.progress import show_pages
-from ctpprep.cli.results import log_doubts, tabulate, with_failures
+from ctpprep.cli.results import format_results, review_results
 from ctpprep.inputs.selection import VOLUMES
 from ctpprep.settings import MethodSettings, RunSettings
 
@@ -24,31 +23,47 @@ if typing.TYPE_CHECKING:
 
 logger = logging.getLogger('ctpprep')
 
-# stages that maps made elsewhere do not go through
+# stages that precomputed maps skip
 SERIES_STAGES = ('grid', 'motion', 'vessels', 'denoising', 'deconvolution', 'coregistration')
+PACKAGES = ('nipype', 'niworkflows', 'antspyx', 'nibabel', 'numpy', 'scipy', 'pybids')
 
 
 def write_reports(
-    found: Sequence[Any],
+    all_series: Sequence[Any],
     results: Sequence['SeriesResult'],
     method: MethodSettings,
     run: RunSettings,
     failures: dict[str, str],
 ) -> None:
-    """Write the page of every participant, also of one whose series failed.
+    """Write the page of every participant, including those whose series failed.
 
-    `failures` gets a sentence by the label of each participant whose page could not be written.
+    Parameters
+    ----------
+    all_series : sequence of CTPSeries, PrecomputedMaps and FailedSeries
+    results : sequence of SeriesResult
+    method : MethodSettings
+    run : RunSettings
+    failures : dict of str to str
+        Errors by participant label; pages that could not be written are added.
     """
-    for label in show_pages(list(dict.fromkeys(each.participant for each in found)), run):
-        mine = [each for each in found if each.participant == label]
+    from ctpprep.cli.display import show_pages
+
+    for label, of_participant in show_pages(_group_by_participant(all_series), run):
         what = f'the page sub-{label}.html could not be written'
         with log_and_continue(what, failures, label, run=run):
-            _write_page(label, mine, results, method, run)
+            _write_page(label, of_participant, results, method, run)
+
+
+def _group_by_participant(all_series: Sequence[Any]) -> list[tuple[str, list[Any]]]:
+    groups: dict[str, list[Any]] = {}
+    for series in all_series:
+        groups.setdefault(series.participant, []).append(series)
+    return list(groups.items())
 
 
 def _write_page(
     label: str,
-    mine: Sequence[Any],
+    all_series: Sequence[Any],
     results: Sequence['SeriesResult'],
     method: MethodSettings,
     run: RunSettings,
@@ -56,137 +71,168 @@ def _write_page(
     """Write the page of one participant."""
     from ctpprep.reports import build_report
 
-    failed = {each.prefix: each for each in results if not each.succeeded}
-    usable = usable_of(mine)
+    failed = {result.prefix: result for result in results if not result.succeeded}
+    usable = select_usable(all_series)
     maps_only = bool(usable) and all(map(is_precomputed, usable))
     info = describe_run(method, SERIES_STAGES if maps_only else ()) | {
-        'Timing': {each.prefix: each.timing_source for each in usable},
+        'Timing': {series.prefix: series.timing_source for series in usable},
         'Supplied': {
-            each.prefix: ', '.join(file.uri for file in each.overrides.values()) or 'nothing'
-            for each in usable
+            series.prefix: ', '.join(file.uri for file in series.overrides.values()) or 'nothing'
+            for series in usable
         },
         'failed': [
-            _describe_failure(failed[each.prefix], run) for each in mine if each.prefix in failed
+            _describe_failure(failed[series.prefix], run)
+            for series in all_series
+            if series.prefix in failed
         ],
     }
-    methods = methods_text(usable, method, run)
-    drawings = draw_graphs(graphs_of(usable, method, run))
+    methods = join_methods(usable, method, run)
+    drawings = draw_graphs(read_all_steps(usable, method, run))
     page = build_report(run.output_dir, label, methods, info, drawings)
     logger.info('report: %s', page)
 
 
 def _describe_failure(result: 'SeriesResult', run: RunSettings) -> dict[str, str]:
-    """Tell what failed; of the crash file its folder, since its name holds that of the user."""
-    told = {'prefix': result.prefix, 'reason': name_by_role(result.cause, run)}
+    """Describe a failure; with the folder of the crash file, as its name contains that of the user."""
+    failure = {'prefix': result.prefix, 'reason': name_by_role(result.cause, run)}
     if result.crash_file is not None:
-        told['records'] = result.crash_file.parent.relative_to(run.output_dir).as_posix()
-    return told
+        failure['records'] = result.crash_file.parent.relative_to(run.output_dir).as_posix()
+    return failure
 
 
-def usable_of(found: Sequence[Any]) -> list[Any]:
-    """List what can be processed."""
-    return [each for each in found if each.can_run]
+def select_usable(all_series: Sequence[Any]) -> list[Any]:
+    """Return the series that can be processed."""
+    return [series for series in all_series if series.can_run]
 
 
 def is_precomputed(series: Any) -> bool:
-    """Tell maps made elsewhere from a series."""
+    """Return whether a series consists of precomputed maps."""
     return not series.has_frames
 
 
-def methods_of(series: Sequence[Any], method: MethodSettings, run: RunSettings) -> dict[str, str]:
-    """Write the methods text of each series, by its prefix."""
+def read_methods(
+    series: Sequence[Any], method: MethodSettings, run: RunSettings
+) -> dict[str, str]:
+    """Return the methods text of each series, by its prefix."""
     from ctpprep.workflows.base import init_series_wf
 
-    return {each.prefix: init_series_wf(each, method, run).visit_desc() for each in series}
+    return {one.prefix: init_series_wf(one, method, run).visit_desc() for one in series}
 
 
-def methods_text(series: Sequence[Any], method: MethodSettings, run: RunSettings) -> str:
-    """Join the methods texts of some series; one text where they do not differ."""
-    texts = methods_of(series, method, run)
-    if len(set(texts.values())) > 1:  # what was supplied differs from series to series
+def join_methods(series: Sequence[Any], method: MethodSettings, run: RunSettings) -> str:
+    """Join the methods texts of some series; return a single text if they do not differ."""
+    texts = read_methods(series, method, run)
+    if len(set(texts.values())) > 1:  # user overrides differ between series
         return '\n'.join(f'## {prefix}\n{text}' for prefix, text in texts.items())
     return next(iter(texts.values()), '')
 
 
 def write_methods(
-    found: Sequence[Any], method: MethodSettings, run: RunSettings, start: str = ''
+    all_series: Sequence[Any], method: MethodSettings, run: RunSettings, start: str = ''
 ) -> list[Path]:
-    """Write methods text, equations and references of all series to ``logs/``, as of the last call.
+    """Write methods text, equations and references of all series to ``logs/``.
 
-    With `start`, they are kept under names that begin so, too: another call may have other methods.
+    Parameters
+    ----------
+    all_series : sequence of CTPSeries, PrecomputedMaps and FailedSeries
+    method : MethodSettings
+    run : RunSettings
+    start : str
+        If given, the files are also written with names that start with it: the next call, which may use
+        other methods, overwrites the others.
+
+    Returns
+    -------
+    list of Path
+        The files without `start`.
     """
     from ctpprep.reports import write_citation
 
-    series = usable_of(found)
-    maps_alone = bool(series) and all(map(is_precomputed, series))
-    texts = methods_of(series, method, run)
-    starts = dict.fromkeys(['', start])
+    series = select_usable(all_series)
+    maps_only = bool(series) and all(map(is_precomputed, series))
+    texts = read_methods(series, method, run)
     folder = run.output_dir / 'logs'
-    written = [write_citation(folder, texts, method, maps_alone, each) for each in starts]
+    written = [
+        write_citation(folder, texts, method, maps_only, prefix)
+        for prefix in dict.fromkeys(['', start])
+    ]
     return written[0]
 
 
-def write_boilerplate(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
-    """Write the methods text alone; return the exit code."""
-    written = write_methods(found, method, run)
+def write_boilerplate(all_series: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
+    """Write only the methods text; return the exit code."""
+    written = write_methods(all_series, method, run)
     logger.info('written: %s', ', '.join(str(path) for path in written))
     return 0
 
 
-def rewrite_reports(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
+def rewrite_reports(all_series: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
     """Write the reports from the files of an earlier run; return the exit code.
 
-    The methods text tells the settings that the sidecars of each participant hold, not those of
-    this call. What has no table of volumes has failed; the series itself need not be there any more.
+    The methods text describes the settings in the sidecars of each participant, not those of this call.
+    A series without a table of volumes has failed. The raw series may have been deleted.
     """
-    from ctpprep.engine.crashes import last_failure
+    from ctpprep.engine.crashes import find_last_failure
     from ctpprep.engine.run import SeriesResult
     from ctpprep.exceptions import UsageError
-    from ctpprep.reports.page import read_settings_used
+    from ctpprep.reports.sidecars import read_settings_used
 
-    found = [one for each in found for one in _of_outputs(each, run)]
+    all_series = [one for series in all_series for one in _find_processed(series, run)]
     results = []
-    for each in found:
-        tables = (run.output_dir / f'sub-{each.participant}').rglob(f'{each.prefix}{VOLUMES}')
-        written = next(tables, None) is not None
-        why = ('', None) if written else last_failure(each, run.output_dir)
-        results.append(SeriesResult(each.prefix, written, *why))
+    for series in all_series:
+        tables = (run.output_dir / f'sub-{series.participant}').rglob(f'{series.prefix}{VOLUMES}')
+        succeeded = next(tables, None) is not None
+        failure = ('', None) if succeeded else find_last_failure(series, run.output_dir)
+        results.append(SeriesResult(series.prefix, succeeded, *failure))
     if not any(result.succeeded for result in results):
         raise UsageError(
-            f'--reports-only: {run.output_dir} holds no outputs of the selected series; run them first'
+            f'--reports-only: {run.output_dir} contains no outputs of the selected series; '
+            'process them first'
         )
     failures: dict[str, str] = {}
-    for label in show_pages(list(dict.fromkeys(each.participant for each in found)), run):
-        mine = [each for each in found if each.participant == label]
+    for label, of_participant in _group_by_participant(all_series):
         with log_and_continue(f'the page sub-{label}.html could not be written', failures, label):
             used = read_settings_used(run.output_dir / f'sub-{label}')
-            again = dataclasses.replace(method, **used)
-            write_reports(mine, results, again, run, failures)
-    results = with_failures(log_doubts(found, results, failures, run.output_dir), failures)
-    logger.info('\n%s\noutputs: %s', tabulate(results), run.output_dir)
+            method_used = method.change(**used)
+            write_reports(of_participant, results, method_used, run, failures)
+    results = review_results(all_series, results, failures, run.output_dir)
+    logger.info('\n%s\noutputs: %s', format_results(results), run.output_dir)
     return 0 if all(result.succeeded for result in results) else 1
 
 
-def _of_outputs(each: Any, run: RunSettings) -> list[Any]:
-    """Name the series of a participant whose raw files are gone by their tables of volumes.
+def _find_processed(series: Any, run: RunSettings) -> list[Any]:
+    """Name the series of a participant whose raw files are missing after its tables of volumes.
 
-    One without tables stays only if it was asked for.
+    A participant without tables is kept only if it was requested.
     """
-    if not each.absent:
-        return [each]
-    tables = sorted((run.output_dir / f'sub-{each.participant}').rglob(f'*{VOLUMES}'))
-    told = [dataclasses.replace(each, prefix=path.name.removesuffix(VOLUMES)) for path in tables]
-    return told or ([each] if run.participant_label else [])
+    if not (series.absent):
+        return [series]
+    tables = sorted((run.output_dir / f'sub-{series.participant}').rglob(f'*{VOLUMES}'))
+    processed = [
+        dataclasses.replace(series, prefix=path.name.removesuffix(VOLUMES)) for path in tables
+    ]
+    return processed or ([series] if run.participant_label else [])
 
 
-def describe_run(method: MethodSettings, not_run: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Tell software and settings; nothing of the machine, since the record travels."""
-    stages = [stage for stage in method.as_dict() if stage not in not_run]
-    packages = ('nipype', 'niworkflows', 'antspyx', 'nibabel', 'numpy', 'scipy', 'pybids')
+def describe_run(method: MethodSettings, skipped: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Describe software and settings, but not the computer, as the description is shared.
+
+    Parameters
+    ----------
+    method : MethodSettings
+    skipped : tuple of str
+        Stages to omit.
+
+    Returns
+    -------
+    dict
+    """
     return {
         'version': __version__,
         'Software': {'ctpprep': __version__}
         | {'Python': '.'.join(map(str, sys.version_info[:3]))}
-        | {name: importlib.metadata.version(name) for name in packages},
-        'Settings': method.as_dict(*stages),
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        'Settings': {
+            stage: values for stage, values in method.as_dict().items() if stage not in skipped
+        },
     }

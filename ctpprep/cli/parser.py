@@ -122,8 +122,10 @@ class _Parser(argparse.ArgumentParser):
             if (dashed := option.replace('_', '-')) in known and dashed != option:
                 option, word = dashed, f'{dashed}{equals}{value}'  # as the first BIDS apps have it
             if re.match(r'--?[A-Za-z]', option) and option not in known:
-                said = [each for each, action in known.items() if action.help != argparse.SUPPRESS]
-                hint = nearest(word.partition('=')[0], said, 'see ctpprep --help')
+                visible = [
+                    name for name, action in known.items() if action.help != argparse.SUPPRESS
+                ]
+                hint = nearest(word.partition('=')[0], visible, 'see ctpprep --help')
                 self.error(f'there is no option {word.partition("=")[0]}; {hint}')
             words.append(word)
         return super().parse_args(words, namespace)

@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dry run: the tree of nodes, with what each would read and write."""
+"""The dry run: a tree of the nodes, with the files that each would read and write."""
 
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ctpprep.cli.graphs import graphs_of
+from ctpprep.cli.drawings import read_all_steps
 from ctpprep.settings import MethodSettings, RunSettings
 
 if TYPE_CHECKING:
-    from ctpprep.engine.graph import Step
+    from ctpprep.engine.steps import Step
 
 logger = logging.getLogger('ctpprep')
 
 
-def show_plan(found: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
-    """Print what a run would do, and do nothing.
+def log_plan(all_series: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
+    """Log what a run would do, without doing it.
 
     Parameters
     ----------
-    found : sequence of CTPSeries, PrecomputedMaps and FailedSeries
+    all_series : sequence of CTPSeries, PrecomputedMaps and FailedSeries
     method : MethodSettings
     run : RunSettings
 
@@ -28,54 +28,55 @@ def show_plan(found: Sequence[Any], method: MethodSettings, run: RunSettings) ->
     int
         Exit code: 1 if a series cannot be processed.
     """
-    usable = [each for each in found if each.can_run]
-    graphs = graphs_of(usable, method, run)
-    for each in found:
-        if not each.can_run:
-            logger.info('%s  cannot be processed', each.prefix)
+    usable = [series for series in all_series if series.can_run]
+    steps_of = read_all_steps(usable, method, run)
+    for series in all_series:
+        if not series.can_run:
+            logger.info('%s  cannot be processed', series.prefix)
         else:
-            logger.info('\n'.join([each.prefix, *format_tree(graphs[each.prefix])]))
+            logger.info('\n'.join([series.prefix, *format_tree(steps_of[series.prefix])]))
     logger.info(
-        'Nothing was run or written. Files would go to %s, what nodes pass on to %s.',
+        'Dry run: nothing was run or written. Outputs would be written to %s, intermediate files to %s.',
         run.output_dir, run.work_dir,
     )  # fmt: skip
-    return 0 if len(usable) == len(found) else 1
+    return 0 if len(usable) == len(all_series) else 1
 
 
 def format_tree(steps: dict[str, 'Step']) -> list[str]:
-    """Lay out stages, their nodes, and what these read and write.
+    """Format stages, their nodes, and what each node reads and writes.
 
     Parameters
     ----------
     steps : dict of str to Step
-        As `read_graph` returns them.
+        From `read_steps`.
 
     Returns
     -------
     list of str
-        Lines. What a node passes on stands by its name, a written file by its path below the output
-        folder.
+        Lines. An intermediate result is given by its name, a written file by its path in the output folder.
     """
-    stages: dict[str, list[Any]] = {}
+    stages: dict[str, list[Step]] = {}
     for step in steps.values():
         stages.setdefault(step.stage, []).append(step)
     lines = []
-    for stage, nodes in stages.items():
-        last_stage = stage == list(stages)[-1]
-        lines.append(f'{"└── " if last_stage else "├── "}{stage}')
-        bar = '    ' if last_stage else '│   '
-        for node in nodes:
-            last = node is nodes[-1]
-            name = node.name.partition('.')[2]
-            lines.append(f'{bar}{"└── " if last else "├── "}{name} ({node.interface})')
-            under = bar + ('    ' if last else '│   ') + '  '
-            lines += [f'{under}reads   {port}: {uri}' for port, uri in node.files.items()]
+    for stage, members in stages.items():
+        is_last_stage = stage == list(stages)[-1]
+        lines.append(f'{"└── " if is_last_stage else "├── "}{stage}')
+        bar = '    ' if is_last_stage else '│   '
+        for step in members:
+            is_last = step is members[-1]
+            lines.append(f'{bar}{"└── " if is_last else "├── "}{step.node} ({step.interface})')
+            indent = bar + ('    ' if is_last else '│   ') + '  '
+            lines += [f'{indent}reads   {port}: {uri}' for port, uri in step.files.items()]
             makers: dict[str, list[str]] = {}
-            for port, (maker, _) in node.inputs.items():
+            for port, (maker, _) in step.inputs.items():
                 makers.setdefault(maker, []).append(port)
-            lines += [f'{under}reads   {", ".join(ports)} from {m}' for m, ports in makers.items()]
-            if node.written:
-                lines += [f'{under}writes  {path}' for path in node.written]
+            lines += [
+                f'{indent}reads   {", ".join(ports)} from {maker}'
+                for maker, ports in makers.items()
+            ]
+            if step.written:
+                lines += [f'{indent}writes  {path}' for path in step.written]
             else:
-                lines.append(f'{under}passes on {", ".join(node.outputs)}')
+                lines.append(f'{indent}passes on {", ".join(step.outputs)}')
     return lines

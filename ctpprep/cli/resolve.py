@@ -20,10 +20,10 @@ from ctpprep.settings import FUNCTION, MethodSettings, RunSettings, declared
 # settings whose value may be a function of the user
 REPLACEABLE = ('denoise', 'deconvolution_method')
 
-# what the group level knows: all of these stages, and of the input what chooses among series or does no harm
+# options of the group level: all of these stages, and input options that select series or are harmless
 OF_GROUP = 'group level'
-KNOWN_TO_GROUP = (OF_GROUP, 'resources', 'messages')
-CHOOSES = (
+GROUP_STAGES = (OF_GROUP, 'resources', 'messages')
+SELECTING = (
     'participant_label', 'session_label', 'run_label', 'skip_bids_validation', 'bids_database_dir'
 )  # fmt: skip
 
@@ -34,7 +34,7 @@ def read_settings(args: argparse.Namespace) -> tuple[MethodSettings, RunSettings
     Parameters
     ----------
     args : argparse.Namespace
-        Holds what was given alone, as `make_parser` makes it.
+        Only the options that were given, as `make_parser` returns them.
 
     Returns
     -------
@@ -46,26 +46,26 @@ def read_settings(args: argparse.Namespace) -> tuple[MethodSettings, RunSettings
     UsageError
         When a value is out of its range, or options exclude each other or are of the other level.
     """
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in vars(args).items()
     }
-    level = given.pop('level')
-    folders = {name: given[name] for name in ('bids_dir', 'output_dir')}
-    if (file := given.pop('config_file', None)) is not None:
+    level = options.pop('level')
+    folders = {name: options[name] for name in ('bids_dir', 'output_dir')}
+    if (file := options.pop('config_file', None)) is not None:
         read = read_config(file, folders)
         refuse_other_level(read, level, file)
-        given = override(read, given)
-    refuse_other_level(given, level)
-    given.setdefault('work_dir', default_work_dir(*folders.values()))
+        options = override(read, options)
+    refuse_other_level(options, level)
+    options.setdefault('work_dir', default_work_dir(*folders.values()))
     of_method = declared(MethodSettings)
-    method = MethodSettings.of(**{name: v for name, v in given.items() if name in of_method})
-    if any(FUNCTION.fullmatch(str(given.get(name))) for name in REPLACEABLE):
+    method = MethodSettings.of(**{name: v for name, v in options.items() if name in of_method})
+    if any(FUNCTION.fullmatch(str(options.get(name))) for name in REPLACEABLE):
         _check_functions(method)
     cores = available_cores()
-    of_run = {name: v for name, v in given.items() if name not in of_method} | {
-        'nprocs': min(given.get('nprocs') or default_processes(), cores),
-        'omp_nthreads': min(given.get('omp_nthreads', 1), cores),
-        'mem_gb': given.get('mem_gb') or 0.9 * available_memory_gb(),
+    of_run = {name: v for name, v in options.items() if name not in of_method} | {
+        'nprocs': min(options.get('nprocs') or default_processes(), cores),
+        'omp_nthreads': min(options.get('omp_nthreads', 1), cores),
+        'mem_gb': options.get('mem_gb') or 0.9 * available_memory_gb(),
         'run_uuid': f'{time.strftime("%Y%m%d-%H%M%S")}_{uuid.uuid4()}',
     }
     if of_run.get('debug'):
@@ -84,12 +84,12 @@ def _check_functions(method: MethodSettings) -> None:
     check_functions(method)
 
 
-def refuse_other_level(given: dict[str, Any], level: str, file: Path | None = None) -> None:
-    """Refuse options that the level does not know, also at their defaults; a switch that is off asks nothing.
+def refuse_other_level(options: dict[str, Any], level: str, file: Path | None = None) -> None:
+    """Refuse options of the other level, even at their defaults; a switch that is off is accepted.
 
     Parameters
     ----------
-    given : dict
+    options : dict
         Values by the name of the setting.
     level : str
     file : Path, optional
@@ -102,18 +102,18 @@ def refuse_other_level(given: dict[str, Any], level: str, file: Path | None = No
     for settings in (RunSettings, MethodSettings):
         for name, setting in declared(settings).items():
             stage = setting.about.stage
-            of_group = stage in KNOWN_TO_GROUP or name in CHOOSES
+            of_group = stage in GROUP_STAGES or name in SELECTING
             known = of_group if level == 'group' else stage != OF_GROUP
-            off = settings is RunSettings and given.get(name) is False
-            if name in given and not known and not off:
+            off = settings is RunSettings and options.get(name) is False
+            if name in options and not known and not off:
                 other = next(one for one in LEVELS if one != level)
                 option = spellings(setting)[-1]
                 if file is not None:
                     option = (
                         f'--config-file {file.name}: {option.removeprefix("--").replace("-", "_")}'
                     )
-                elif given[name] is False:
+                elif options[name] is False:
                     option = option.replace('--', '--no-', 1)
                 raise UsageError(
-                    f'{option} is of the level {other}; the {level} level knows no such'
+                    f'{option} is a {other}-level option; remove it from this {level}-level call'
                 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tell what became of each series."""
+"""Results of the series, with the warnings of quality control, as the table at the end of a run."""
 
 import csv
 import dataclasses
@@ -16,80 +16,90 @@ if typing.TYPE_CHECKING:
 logger = logging.getLogger('ctpprep')
 
 
-def log_entry_notes(
-    series: Sequence[typing.Any], results: Sequence['SeriesResult'], output_dir: Path
+def log_notes(
+    all_series: Sequence[typing.Any], results: Sequence['SeriesResult'], output_dir: Path
 ) -> None:
-    """Say of maps made elsewhere which units were read or assumed, and whence masks and CT are."""
-    from ctpprep.reports.page import read_notes
+    """Log which units of precomputed maps were read or assumed, and the sources of masks and CT."""
+    from ctpprep.reports.sidecars import read_notes
 
-    ok = {each.prefix for each in results if each.succeeded}
-    for each in series:
-        if each.can_run and not each.has_frames and each.prefix in ok:
-            sidecar = output_dir / each.out_subdir / f'{each.prefix}_tmax.json'
+    succeeded = {result.prefix for result in results if result.succeeded}
+    for series in all_series:
+        if series.can_run and not series.has_frames and series.prefix in succeeded:
+            sidecar = output_dir / series.out_subdir / f'{series.prefix}_tmax.json'
             for note in read_notes(sidecar):
-                logger.info('%s: %s', each.prefix, note)
+                logger.info('%s: %s', series.prefix, note)
 
 
-def with_quality(results: Sequence['SeriesResult'], output_dir: Path) -> list['SeriesResult']:
-    """Say of each finished series what quality control doubts: its maps may be there and wrong."""
+def add_quality(result: 'SeriesResult', output_dir: Path) -> 'SeriesResult':
+    """Add the warnings of quality control to a succeeded series: its maps may exist and be wrong."""
     from ctpprep.interfaces.wording import WORDING
 
-    titles, told = {name: wording.title for name, wording in WORDING.items()}, []
-    for result in results:
-        home = output_dir / result.prefix.partition('_')[0]
-        tables = sorted(home.rglob(f'{result.prefix}_desc-qualitycontrol_ctp.tsv'))
-        if result.succeeded and tables:
-            with tables[0].open(newline='') as file:
-                row = next(csv.DictReader(file, delimiter='\t'), {})
-            grades = {
-                name.removesuffix('_status'): grade
-                for name, grade in row.items()
-                if name.endswith('_status') and grade in ('warn', 'fail')
-            }
-            doubts = [f'{titles.get(name, name)} ({grade})' for name, grade in grades.items()]
-            cause = f'quality: {", ".join(doubts)}' if doubts else ''
-            if (caution := row.get('caution') or 'n/a') != 'n/a':
-                cause = f'CAUTION: {caution}; {cause}'
-            if cause:
-                result = dataclasses.replace(result, cause=cause)
-        told.append(result)
-    return told
+    folder = output_dir / result.prefix.partition('_')[0]
+    tables = sorted(folder.rglob(f'{result.prefix}_desc-qualitycontrol_ctp.tsv'))
+    if not result.succeeded or not tables:
+        return result
+    with tables[0].open(newline='') as file:
+        row = next(csv.DictReader(file, delimiter='\t'), {})
+    titles = {name: wording.title for name, wording in WORDING.items()}
+    grades = {
+        column.removesuffix('_status'): grade
+        for column, grade in row.items()
+        if column.endswith('_status') and grade in ('warn', 'fail')
+    }
+    warnings = [f'{titles.get(name, name)} ({grade})' for name, grade in grades.items()]
+    cause = f'quality: {", ".join(warnings)}' if warnings else ''
+    if (caution := row.get('caution') or 'n/a') != 'n/a':
+        cause = f'CAUTION: {caution}; {cause}'
+    return dataclasses.replace(result, cause=cause) if cause else result
 
 
-def log_doubts(
-    series: Sequence[typing.Any],
+def review_results(
+    all_series: Sequence[typing.Any],
     results: Sequence['SeriesResult'],
     failures: dict[str, str],
     output_dir: Path,
 ) -> list['SeriesResult']:
-    """Say what was assumed and what is doubtful; a file that cannot be read is a failure."""
-    for each in series:
-        what = f'the notes on {each.prefix} cannot be read'
-        with log_and_continue(what, failures, each.participant):
-            log_entry_notes([each], results, output_dir)
-    told = []
+    """Log assumptions, and add warnings of quality control and write errors to the results.
+
+    Parameters
+    ----------
+    all_series : sequence of CTPSeries, PrecomputedMaps and FailedSeries
+    results : sequence of SeriesResult
+    failures : dict of str to str
+        Errors by participant label; files that cannot be read are added.
+    output_dir : Path
+
+    Returns
+    -------
+    list of SeriesResult
+    """
+    for series in all_series:
+        what = f'the notes on {series.prefix} cannot be read'
+        with log_and_continue(what, failures, series.participant):
+            log_notes([series], results, output_dir)
+    reviewed = []
     for result in results:
         what = f'the quality of {result.prefix} cannot be read'
         with log_and_continue(what, failures, result.participant):
-            (result,) = with_quality([result], output_dir)
-        told.append(result)
-    return told
+            result = add_quality(result, output_dir)
+        reviewed.append(result)
+    return add_failures(reviewed, failures)
 
 
-def with_failures(
+def add_failures(
     results: Sequence['SeriesResult'], failures: dict[str, str]
 ) -> list['SeriesResult']:
-    """Let series count as failed of whose participant something could not be written."""
+    """Mark series as failed if a file of their participant, such as the report, could not be written."""
     return [
-        dataclasses.replace(each, succeeded=False, cause=failures[each.participant])
-        if each.succeeded and each.participant in failures
-        else each
-        for each in results
+        dataclasses.replace(result, succeeded=False, cause=failures[result.participant])
+        if result.succeeded and result.participant in failures
+        else result
+        for result in results
     ]
 
 
-def tabulate(results: Sequence['SeriesResult']) -> str:
-    """Lay out what became of each series: name, result, cause, crash file."""
+def format_results(results: Sequence['SeriesResult']) -> str:
+    """Format name, result, cause and crash file of each series as a table."""
     width = max(len(result.prefix) for result in results)
     lines = []
     for result in results:

@@ -1,53 +1,68 @@
 # SPDX-License-Identifier: Apache-2.0
-"""End at once when asked to, and leave no process behind."""
+"""End the process and its workers as soon as a signal arrives."""
 
 import contextlib
 import functools
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 WORDS = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}
 
+_cleanups: list[Callable[[], None]] = []
+
 
 @contextlib.contextmanager
-def ending_at_once(jobs: bool = False) -> Iterator[None]:
-    """End this process and all below it at Ctrl-C and SIGTERM.
+def end_on_signals(uses_scheduler: bool = False) -> Iterator[None]:
+    """End this process and all its child processes on Ctrl-C and SIGTERM.
 
-    An exception in place of it would be caught by nipype, which takes it for the failure of a
-    step and goes on. What lies in the work folder is whole at any moment, so nothing is tidied up.
-    A signal that is ignored (as by ``nohup``) stays so.
+    nipype would catch an exception, take it for the failure of a step, and continue. The work folder is
+    consistent at any time, so nothing needs to be cleaned up. A signal that is ignored, as with ``nohup``,
+    remains ignored.
 
     Parameters
     ----------
-    jobs : bool
-        Nodes may run as jobs of a cluster, which are not ended: that is said.
+    uses_scheduler : bool
+        Nodes run as jobs of a cluster, which are not ended; the message mentions it.
     """
-    if threading.current_thread() is not threading.main_thread():  # only that one may listen
+    if threading.current_thread() is not threading.main_thread():  # only that one can set handlers
         yield
         return
-    before = {number: signal.getsignal(number) for number in WORDS}
-    for number, handler in before.items():
+    handlers = {number: signal.getsignal(number) for number in WORDS}
+    for number, handler in handlers.items():
         if handler != signal.SIG_IGN:
-            signal.signal(number, functools.partial(_end, jobs))
+            signal.signal(number, functools.partial(_end, uses_scheduler))
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
-def _end(jobs: bool, number: int, frame: FrameType | None) -> None:
-    """Kill the workers, say one line, and exit as shells report the signal."""
+@contextlib.contextmanager
+def call_before_ending(cleanup: Callable[[], None]) -> Iterator[None]:
+    """Call a function before a signal ends the process."""
+    _cleanups.append(cleanup)
+    try:
+        yield
+    finally:
+        _cleanups.remove(cleanup)
+
+
+def _end(uses_scheduler: bool, number: int, frame: FrameType | None) -> None:
+    """Kill the workers, print one line, and exit with the code that shells use for the signal."""
     import psutil
 
-    text = f'ctpprep: error: {WORDS[signal.Signals(number)]}; the same command takes up the work again'
-    if jobs:
-        text += ', once jobs on the cluster have ended: cancel those there'
+    text = f'ctpprep: error: {WORDS[signal.Signals(number)]}; repeat the same command to continue'
+    if uses_scheduler:
+        text += ' after cancelling the remaining jobs on the cluster'
     try:
-        with contextlib.suppress(OSError):  # nobody may be listening, as `| tee` after Ctrl-C
+        for cleanup in _cleanups:
+            with contextlib.suppress(Exception):
+                cleanup()
+        with contextlib.suppress(OSError):  # the reader may be gone, as `| tee` after Ctrl-C
             os.write(2, f'{text}\n'.encode())
         workers = psutil.Process().children(recursive=True)
         for worker in workers:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What became of each participant, for programs: one small file, always the latest run's."""
+"""State of each participant for other programs: one small file, always of the latest run."""
 
 import time
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from ctpprep.engine.run import SeriesResult
 
 
-# of a participant counts the first that one of its series has; nothing: there is no series
+# the state of a participant is the first of these that one of its series has; nothing: no series
 STATES = ('running', 'failed', 'succeeded', 'nothing')
 
 
 def status_path(output_dir: Path, participant: str) -> Path:
-    """Name the file of one participant.
+    """Return the path of the status file of a participant.
 
     Examples
     --------
@@ -32,61 +32,65 @@ def status_path(output_dir: Path, participant: str) -> Path:
 
 
 def write_status(
-    found: Sequence[Any], run: RunSettings, results: Sequence['SeriesResult'] = ()
+    all_series: Sequence[Any], run: RunSettings, results: Sequence['SeriesResult'] = ()
 ) -> None:
-    """Write the status of each participant of a run: when it begins, and as its very last step.
+    """Write the status of each participant, at the start of a run and as its last step.
 
-    A run that is killed leaves 'running' behind: whoever knows that it has ended knows that it was killed.
+    After a killed run the state remains 'running': a program that has seen the run end can infer
+    that it was killed.
 
     Parameters
     ----------
-    found : sequence of CTPSeries, PrecomputedMaps and FailedSeries
+    all_series : sequence of CTPSeries, PrecomputedMaps and FailedSeries
         The series of the run.
     run : RunSettings
     results : sequence of SeriesResult
-        One for each series; none when the run begins: what cannot be processed has failed by then.
+        One per series; none at the start, when only series that cannot be processed have failed.
     """
     from ctpprep.io.files import write_json
 
-    by_prefix = {each.prefix: each for each in results}
-    for participant in sorted({each.participant for each in found}):
-        mine = [each for each in found if each.participant == participant]
-        series = [_tell(each, by_prefix.get(each.prefix), run) for each in mine]
-        states = {each['State'] for each in series}
+    by_prefix = {result.prefix: result for result in results}
+    for participant in sorted({series.participant for series in all_series}):
+        entries = [
+            _make_entry(series, by_prefix.get(series.prefix), run)
+            for series in all_series
+            if series.participant == participant
+        ]
+        states = {entry['State'] for entry in entries}
         content = {
             'Participant': f'sub-{participant}',
-            'State': next(each for each in STATES if each in states),
+            'State': next(state for state in STATES if state in states),
             'Run': run.run_uuid,
             'Version': __version__,
             'UpdatedAtTime': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
-            'Series': series,
+            'Series': entries,
         }
         write_json(content, status_path(run.output_dir, participant))
 
 
-def write_absence(found: Sequence[Any], run: RunSettings) -> None:
-    """Write the status of participants that a run of the whole dataset leaves out, if they have none."""
-    having = {each.participant for each in found}
+def write_status_without_series(all_series: Sequence[Any], run: RunSettings) -> None:
+    """Write the status of participants that have no series, unless they already have a status."""
+    participants = {series.participant for series in all_series}
     absent = [
         FailedSeries(f'sub-{label}', label, None, 'no CT perfusion series', absent=True)
         for label in select_participants(run.bids_dir, run.participant_label)
-        if label not in having and not status_path(run.output_dir, label).exists()
+        if label not in participants and not status_path(run.output_dir, label).exists()
     ]
     write_status(absent, run)
 
 
-def _tell(series: Any, result: 'SeriesResult | None', run: RunSettings) -> dict[str, str]:
-    """Write the entry of one series."""
-    told = {'Series': series.prefix, 'State': 'running'}
+def _make_entry(series: Any, result: 'SeriesResult | None', run: RunSettings) -> dict[str, str]:
+    """Make the entry of one series."""
+    entry = {'Series': series.prefix, 'State': 'running'}
     if series.absent:
-        return told | {'State': 'nothing', 'Cause': name_by_role(series.reason, run)}
+        return entry | {'State': 'nothing', 'Cause': name_by_role(series.reason, run)}
     if result is not None:
-        told |= {
+        entry |= {
             'State': 'succeeded' if result.succeeded else 'failed',
             'Cause': name_by_role(result.cause, run),
         }
         if result.crash_file is not None:
-            told['CrashFile'] = result.crash_file.relative_to(run.output_dir).as_posix()
+            entry['CrashFile'] = result.crash_file.relative_to(run.output_dir).as_posix()
     elif not series.can_run:
-        told |= {'State': 'failed', 'Cause': name_by_role(series.reason, run)}
-    return told
+        entry |= {'State': 'failed', 'Cause': name_by_role(series.reason, run)}
+    return entry

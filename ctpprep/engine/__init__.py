@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running the graph: processes, schedulers, hashes, progress."""
+"""Running the graph: processes, schedulers, hashes, progress, crash files."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hashes of files, each computed once a process: nipype's and those of the provenance."""
+"""Hashes of files, computed once per process for nipype and for the provenance."""
 
 import functools
 import os
@@ -11,10 +11,10 @@ from ctpprep.io.files import digest
 
 
 def cache_file_hashes() -> None:
-    """Have nipype hash a file once while its size and times stay the same.
+    """Make nipype hash a file only once while its size and times stay the same.
 
-    It does so for the inputs of each node anew, for the series ten times over, and by MD5, which takes
-    more than twice the time of SHA-256 on today's processors. Its results do not depend on which.
+    nipype hashes the inputs of every node again, the series ten times in all, and uses MD5, which takes
+    more than twice as long as SHA-256 on current processors. Results do not depend on the algorithm.
     """
     for module in (specs, support):
         module.hash_infile = hash_file
@@ -34,8 +34,8 @@ def hash_file(path: str | Path) -> str | None:
     """
     if not os.path.isfile(path):
         return None
-    found = os.stat(path)
-    state = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    stat = os.stat(path)
+    state = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
     return _hash(str(path), state)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the graph: processes, and what became of each series."""
+"""Run the graph of all series, and collect the result of each."""
 
 import logging
 import shutil
@@ -13,13 +13,11 @@ from nipype import logging as nipype_logging
 from nipype.pipeline.engine import Workflow
 
 from ctpprep import __version__
-from ctpprep.engine.batch import make_batch_plugin
-from ctpprep.engine.crashes import _read_failures, crash_dir, label_of
+from ctpprep.engine.crashes import crash_dir, participant_of, read_failures
 from ctpprep.engine.hashes import cache_file_hashes
-from ctpprep.engine.order import SeriesBySeriesPlugin
-from ctpprep.engine.plugins import LOCAL, read_plugin
-from ctpprep.engine.processes import SturdyMultiProcPlugin
-from ctpprep.engine.progress import Owners, Progress, Watcher
+from ctpprep.engine.schedulers import LOCAL, make_scheduler_plugin, read_plugin
+from ctpprep.engine.tracker import RunTracker, Watcher, find_nodes
+from ctpprep.engine.workers import SeriesPlugin
 from ctpprep.inputs.series import Series, workflow_name
 from ctpprep.io.disk import explain_full_disk
 from ctpprep.settings import RunSettings
@@ -29,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SeriesResult:
-    """What became of one series."""
+    """Success or failure of one series."""
 
     prefix: str
     succeeded: bool
@@ -39,94 +37,85 @@ class SeriesResult:
     @property
     def participant(self) -> str:
         """Label without 'sub-'."""
-        return label_of(self.prefix)
+        return participant_of(self.prefix)
 
 
 def run_workflow(
     workflow: Workflow,
     series: Sequence[Series],
     run: RunSettings,
-    watch: Watcher | None = None,
+    watcher: Watcher = lambda tracker, state, event: None,
 ) -> list[SeriesResult]:
-    """Run the graph of all series; the failure of one does not stop the others.
+    """Run the graph of all series; a failure of one does not stop the others.
 
     Parameters
     ----------
     workflow : Workflow
-        Made by `init_ctpprep_wf`; the series' workflows are named by their `workflow_name`.
+        From `init_ctpprep_wf`: one workflow per participant, in it one per series.
     series : sequence of CTPSeries and PrecomputedMaps
         The series of the graph.
     run : RunSettings
         Folders and processes.
-    watch : callable, optional
-        Called when a series begins and when it ends.
+    watcher : callable, optional
+        Called at each step of a series.
 
     Returns
     -------
     list of SeriesResult
-        One for each series, in their order.
+        One per series, in the same order.
     """
     configure(workflow, series, run)
 
-    def why(prefix: str) -> str:
-        mine = [each for each in series if each.participant == label_of(prefix)]
-        return _read_failures(mine, run).get(prefix, ('', None))[0]
+    def find_cause(prefix: str) -> str:
+        of_participant = [one for one in series if one.participant == participant_of(prefix)]
+        return read_failures(of_participant, run).get(prefix, ('', None))[0]
 
-    progress = Progress(workflow, series, watch, why)
+    tracker = RunTracker(workflow, series, watcher, find_cause)
     error = None
     plugin = _make_plugin(run)
-    plugin._status_callback = progress  # as an argument it would travel with every MapNode
+    plugin._status_callback = tracker
     try:
         workflow.run(plugin=plugin)
-    except Exception as raised:  # nipype raises one of the errors after all other nodes have run
-        error = raised
-    finally:
-        if isinstance(plugin, SturdyMultiProcPlugin):
-            plugin.close()
-    return _collect_results(series, run, progress, error)
+    except Exception as first_error:  # raised after all other nodes have run
+        error = first_error
+    return _collect_results(series, run, tracker, error)
 
 
 def configure(workflow: Workflow, series: Sequence[Series], run: RunSettings) -> None:
-    """Set nipype's options on a graph; crash files go to the folder of their participant."""
+    """Set nipype's options on a graph; each participant's crash files go to its own folder."""
     cache_file_hashes()
     level = ('CRITICAL', 'INFO', 'DEBUG')[min(run.verbosity, 2)]
-    on_cluster = run.use_plugin is not None and read_plugin(run.use_plugin)[0] not in LOCAL
     levels = dict.fromkeys(('workflow_level', 'interface_level', 'utils_level'), level)
     nipype_config.update_config({'logging': levels})
     nipype_logging.update_logging(nipype_config)
-    # another version may compute otherwise: it starts anew
     workflow.base_dir = str(work_folder(run))
     options = {
         'crashdump_dir': str(run.output_dir / 'logs' / run.run_uuid),
         'crashfile_format': 'txt',
-        'hash_method': 'content',  # by time, a copied work folder would start anew
-        # on top of the plugin's own waiting; a scheduler is not to be asked too often
-        'poll_sleep_duration': '2' if on_cluster else '0.01',
+        'hash_method': 'content',  # by time, a copied work folder would start from scratch
+        'poll_sleep_duration': '2',  # s between two queries of a scheduler
         'remove_unnecessary_outputs': 'false',
         'keep_inputs': str(run.debug).lower(),
         'stop_on_first_crash': str(run.stop_on_first_crash).lower(),
     }
     workflow.config['execution'] = workflow.config.get('execution', {}) | options
-    owners = Owners(series)
-    for name in workflow.list_node_names():
-        labels = {each.participant for each in owners(name.split('.'))}
-        if len(labels) == 1:
-            node = workflow.get_node(name)
-            merged = dict(node.config or {})
-            folder = crash_dir(run, labels.pop())
-            merged['execution'] = merged.get('execution', {}) | {'crashdump_dir': str(folder)}
-            node.config = merged
+    for one in series:
+        folder = {'crashdump_dir': str(crash_dir(run, one.participant))}
+        for _, node in find_nodes(workflow, one):
+            config = dict(node.config or {})
+            config['execution'] = config.get('execution', {}) | folder
+            node.config = config
 
 
 def work_folder(run: RunSettings) -> Path:
-    """Folder of the graph's intermediate files; another version may compute otherwise: its own."""
+    """Return the folder of intermediate files; each version, which may compute differently, has its own."""
     return run.work_dir / f'ctpprep-{__version__}'
 
 
 def clean_work(participants: Iterable[str], run: RunSettings) -> None:
-    """Remove the intermediate files of some participants, of whatever version.
+    """Remove the intermediate files of some participants, of all versions.
 
-    Those of others stay: another call may be at work on them.
+    Those of other participants are kept, as another call may be using them.
 
     Parameters
     ----------
@@ -141,41 +130,41 @@ def clean_work(participants: Iterable[str], run: RunSettings) -> None:
 
 
 def _collect_results(
-    series: Sequence[Series], run: RunSettings, progress: Progress, error: Exception | None
+    series: Sequence[Series], run: RunSettings, tracker: RunTracker, error: Exception | None
 ) -> list[SeriesResult]:
-    """Tell what became of each; what failed or has not ended without a crash file has failed, too."""
-    failures = _read_failures(series, run)
-    why = 'not finished'
+    """Make the result of each series; one that failed or did not end has failed even without a crash file."""
+    failures = read_failures(series, run)
+    reason = ''
     if error is not None:
         logger.debug('nipype stopped', exc_info=error)
-        said = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = [type(error).__name__, *said[-1:]]
-        why = f'not finished: {explain_full_disk(": ".join(said), run)}'
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[-1] if lines else type(error).__name__
+        reason = explain_full_disk(reason, run)
         if run.stop_on_first_crash and failures:
-            why = 'not finished: stopped on the first crash'
-    for each in series:
-        if step := progress.failed_at(each.prefix):
-            failures.setdefault(each.prefix, (f'{step} failed without a crash file; {why}', None))
-        elif progress.waits(each.prefix):
-            failures.setdefault(each.prefix, (why, None))
-    if error is not None and not failures:  # whatever it was, it was not success
-        failures = {each.prefix: (why.removeprefix('not finished: '), None) for each in series}
+            reason = 'stopped on the first crash'
+    unfinished = f'not finished: {reason}' if reason else 'not finished'
+    for state in tracker.states.values():
+        if state.failed_step:
+            cause = f'{state.failed_step} failed without a crash file; {unfinished}'
+            failures.setdefault(state.prefix, (cause, None))
+        elif state.waiting:
+            failures.setdefault(state.prefix, (unfinished, None))
+    if error is not None and not failures:  # whatever the error was, the run has not succeeded
+        failures = {one.prefix: (reason, None) for one in series}
     return [
-        SeriesResult(each.prefix, False, *failures[each.prefix])
-        if each.prefix in failures
-        else SeriesResult(each.prefix, True)
-        for each in series
+        SeriesResult(one.prefix, False, *failures[one.prefix])
+        if one.prefix in failures
+        else SeriesResult(one.prefix, True)
+        for one in series
     ]
 
 
 def _make_plugin(run: RunSettings) -> Any:
-    """Choose nipype's plugin: one process runs in the main one."""
-    resources = {'n_procs': run.nprocs, 'memory_gb': run.mem_gb, 'raise_insufficient': False}
-    name, args = 'MultiProc' if run.nprocs > 1 else 'Linear', dict[str, Any]()
+    """Make the user's nipype plugin, by default the one of ctpprep's own processes."""
+    name, arguments = ('MultiProc', dict[str, Any]())
     if run.use_plugin is not None:
-        name, args = read_plugin(run.use_plugin)
-    if name == 'Linear':
-        return SeriesBySeriesPlugin(args)
-    if name == 'MultiProc':
-        return SturdyMultiProcPlugin(resources | args)
-    return make_batch_plugin(name, args)
+        name, arguments = read_plugin(run.use_plugin)
+    if name not in LOCAL:
+        return make_scheduler_plugin(name, arguments)
+    n_procs = 1 if name == 'Linear' else arguments.get('n_procs', run.nprocs)
+    return SeriesPlugin(n_procs, arguments.get('memory_gb', run.mem_gb))

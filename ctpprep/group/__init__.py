@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The level group: tables of all series, statistics of the cohort, and a page."""
+"""The group level: tables of all series, statistics of the cohort, and a page.
+
+`series` finds the series, `tables` joins their tables, `participants` and `cohort` add the columns of
+`participants.tsv`, `statistics` computes, `page` writes the page.
+"""
 
 import contextlib
 import logging
@@ -8,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctpprep.exceptions import UsageError
-from ctpprep.group.tables import MISSING, TABLES, Table
+from ctpprep.group.series import TABLES
+from ctpprep.group.tsv import MISSING, Table, write_table
 from ctpprep.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -24,7 +29,7 @@ STATISTICS = 'group_statistics.tsv'
 def run_group_level(run: RunSettings) -> list[Path]:
     """Write the tables of all series, the statistics and the page.
 
-    A call beside another waits for it: tables, statistics and page are those of one call.
+    Concurrent calls take turns, so that tables, statistics and page are of one call.
 
     Parameters
     ----------
@@ -39,14 +44,14 @@ def run_group_level(run: RunSettings) -> list[Path]:
     Raises
     ------
     UsageError
-        When there is not one table, a participant is not known, a named column is not there or does not
-        say yes or no, or nothing can be written.
+        If no series has a table, a participant is unknown, a column is missing or has values other than
+        yes and no where these are needed, or the output folder is not writable.
     """
-    from ctpprep.group.cohort import read_participants
-    from ctpprep.group.tables import check_labels
+    from ctpprep.group.participants import read_participants
+    from ctpprep.group.series import check_participant_labels
     from ctpprep.io.files import file_lock
 
-    check_labels(run)  # before anything is written
+    check_participant_labels(run)  # before anything is written
     participants = read_participants(run)
     with contextlib.ExitStack() as stack:
         if run.output_dir.is_dir():
@@ -54,43 +59,43 @@ def run_group_level(run: RunSettings) -> list[Path]:
                 stack.enter_context(file_lock(run.output_dir, 'group'))
             except OSError as error:
                 raise UsageError(f'cannot write to {run.output_dir} ({error.strerror})') from error
-        return _write_all(run, participants)
+        return _write_outputs(run, participants)
 
 
-def _write_all(run: RunSettings, participants: 'pd.DataFrame | None') -> list[Path]:
+def _write_outputs(run: RunSettings, participants: 'pd.DataFrame | None') -> list[Path]:
     from ctpprep.group.cohort import make_cohort
     from ctpprep.group.page import build_page
-    from ctpprep.group.statistics import COLUMNS, analyse
-    from ctpprep.group.tables import collect_tables, write_table
+    from ctpprep.group.rows import COLUMNS
+    from ctpprep.group.statistics import analyze
+    from ctpprep.group.tables import collect_tables
     from ctpprep.io.files import write_json
 
-    found, tables = collect_tables(run)
-    for each in found:
-        if each.state != 'succeeded':
-            name = each.participant if each.series == MISSING else each.series
-            logger.warning('%s: %s', name, ': '.join(dict.fromkeys((each.state, each.reason))))
-    cohort = make_cohort(found, tables['group_volumes.tsv'], participants, run)
+    records, tables = collect_tables(run)
+    for record in records:
+        if record.state != 'succeeded':
+            name = record.participant if record.prefix == MISSING else record.prefix
+            # a participant who was not processed has the same word as state and reason
+            logger.warning('%s: %s', name, ': '.join(dict.fromkeys((record.state, record.reason))))
+    cohort = make_cohort(records, tables['group_volumes.tsv'], participants, run)
     for note in cohort.notes:
         logger.info('%s', note)
-    statistics = analyse(cohort.included, cohort.groups)
+    statistics = analyze(cohort.included, cohort.groups)
     path = run.output_dir / STATISTICS
-    write_table(as_text(statistics), path)
+    write_table(format_statistics(statistics), path)
     write_json(
-        {name: {'Description': words} for name, words in COLUMNS.items()},
-        path.with_suffix('.json'),
+        {name: {'Description': text} for name, text in COLUMNS.items()}, path.with_suffix('.json')
     )
     page = build_page(run.output_dir, cohort, statistics, tables['group_quality.tsv'])
     return [*(run.output_dir / name for name in TABLES), path, page]
 
 
-def as_text(rows: 'pd.DataFrame') -> Table:
-    """Write statistics as cells: six digits, n/a for what is missing."""
+def format_statistics(statistics: 'pd.DataFrame') -> Table:
+    """Format statistics as text: six significant digits, n/a for missing values."""
 
-    def write(cell: Any) -> str:
+    def format_cell(cell: Any) -> str:
         if isinstance(cell, float):
             return f'{cell:.6g}' if math.isfinite(cell) else MISSING
         return MISSING if cell is None or cell == '' else str(cell)
 
-    return Table(
-        list(rows), [[write(cell) for cell in cells] for cells in rows.to_numpy(object).tolist()]
-    )
+    rows = statistics.to_numpy(object).tolist()
+    return Table(list(statistics), [[format_cell(cell) for cell in cells] for cells in rows])

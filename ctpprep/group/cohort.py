@@ -1,34 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One row a series for the statistics: cores, and what `participants.tsv` knows of the participant."""
+"""The cohort: one row per series with its cores and the columns of `participants.tsv`, and notes."""
 
-import difflib
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 
 import pandas as pd
 
-from ctpprep.exceptions import SeriesError, UsageError
-from ctpprep.group.tables import MISSING, Found, Table, number, read_table
+from ctpprep.group.participants import GROUP, STROKE, read_flags, read_groups
+from ctpprep.group.series import SeriesRecord
+from ctpprep.group.tsv import MISSING, Table, parse_number
 from ctpprep.settings import RunSettings
 
-#: Columns that are looked for when no option names one.
-GROUP, STROKE = 'microangiopathy', 'stroke_evident'
-#: More groups are no groups: a column of ages was named.
-MOST_GROUPS = 12
-YES = ('yes', 'y', 'true', 't', '1', '1.0')
-NO = ('no', 'n', 'false', 'f', '0', '0.0')
-#: Words for what is not known, in all columns.
-UNKNOWN = ('', 'n/a', 'na', 'nan', 'none', 'unknown', 'not known', '?')
-#: Words whose case does not count beside other words: t and f may be something else there.
-FOLDED = ('yes', 'no', 'true', 'false')
-#: Of settings that differ between series, so many are named, with so many values each.
-MOST_SETTINGS, MOST_VALUES = 8, 4
-#: What is read of the volumes: column, region, normalization.
+#: Of the settings in which series differ, at most so many are named, with so many values each.
+MAX_SETTINGS, MAX_VALUES = 8, 4
+#: Volumes of a series: column of the cohort, region, normalization.
 VOLUMES = {
     'core_global': ('core', 'global'),
     'core_local': ('core', 'local'),
@@ -40,18 +28,18 @@ VOLUMES = {
 
 @dataclass
 class Cohort:
-    """The series of a group call.
+    """The series of a group-level call.
 
     Attributes
     ----------
     table : DataFrame
-        A row a series: `participant_id`, `series`, `state`, `reason`, the volumes of `VOLUMES` (mL, or NaN),
-        `group` ('' if not known), `stroke` (True, False, or NaN if not known), `excluded`, and `sex`
-        and `age` where there are such columns.
+        One row per series: `participant_id`, `series`, `state`, `reason`, the volumes of `VOLUMES` (mL, or
+        NaN), `group` ('' if unknown), `stroke` (True, False, or NaN if unknown), `excluded`, and `sex`
+        and `age` if `participants.tsv` has these columns.
     groups : list of str
-        In the order in which they are compared.
+        In the order of comparison.
     notes : list of str
-        Sentences about what was chosen and left out.
+        Sentences about what was selected and excluded.
     """
 
     table: pd.DataFrame
@@ -60,68 +48,25 @@ class Cohort:
 
     @property
     def included(self) -> pd.DataFrame:
-        """The series that count in statistics."""
+        """The series that enter the statistics."""
         return self.table[(self.table['state'] == 'succeeded') & ~self.table['excluded']]
 
 
-def read_participants(run: RunSettings) -> pd.DataFrame | None:
-    """Read `participants.tsv`, and see that the columns that options name are there.
-
-    Returns
-    -------
-    DataFrame or None
-        Text by participant (sub-...); None if there is no such file.
-
-    Raises
-    ------
-    UsageError
-        When an option names a column that is not there, or the file cannot be read.
-    """
-    path = run.bids_dir / 'participants.tsv'
-    asked = {
-        f'--{name.replace("_", "-")}': getattr(run, name)
-        for name in ('group_column', 'stroke_column', 'exclude_column')
-        if getattr(run, name)
-    }
-    if not path.is_file():
-        for option, column in asked.items():
-            raise UsageError(f'{option} {column} names a column of {path}, which is not there')
-        return None
-    try:
-        told = read_table(path, encoding='utf-8-sig')
-    except SeriesError as error:
-        raise UsageError(f'{path.parent}: {error}') from error
-    if twice := [name for name, count in Counter(told.header).items() if count > 1]:
-        raise UsageError(f'{path} has more than one column {twice[0]}')
-    table = pd.DataFrame(told.rows, columns=told.header, dtype=str)
-    if 'participant_id' not in table:
-        raise UsageError(f'{path} has no column participant_id')
-    table.index = pd.Index(
-        [f'sub-{each.strip().removeprefix("sub-")}' for each in table['participant_id']]
-    )
-    if twice := sorted(table.index[table.index.duplicated()]):
-        raise UsageError(f'{path} has more than one row of {twice[0]}')
-    for option, column in asked.items():
-        if column not in table:
-            near = difflib.get_close_matches(column, table.columns, n=1)
-            hint = f'; did you mean {near[0]}?' if near else ''
-            there = ', '.join(table.columns.drop('participant_id')) or 'none'
-            raise UsageError(f'{option}: {path} has no column {column}, it has {there}{hint}')
-    return table
-
-
 def make_cohort(
-    found: Sequence[Found], volumes: Table, participants: pd.DataFrame | None, run: RunSettings
+    records: Sequence[SeriesRecord],
+    volumes: Table,
+    participants: pd.DataFrame | None,
+    run: RunSettings,
 ) -> Cohort:
     """Join volumes and participants.
 
     Parameters
     ----------
-    found : sequence of Found
+    records : sequence of SeriesRecord
     volumes : Table
         `group_volumes.tsv`.
     participants : DataFrame or None
-        As `read_participants` gives it.
+        As returned by `read_participants`.
     run : RunSettings
         With the names of columns.
 
@@ -132,192 +77,165 @@ def make_cohort(
     Raises
     ------
     UsageError
-        When a column that should say yes or no says something else, or the groups are too many.
+        If a column of yes and no has other values, or if there are too many groups.
     """
-    of_series, notes = _read_volumes(volumes)
-    part = bool(run.participant_label or run.session_label or run.run_label)
-    if part:
+    volumes_by_series, notes = _read_volumes(volumes)
+    is_partial = bool(run.participant_label or run.session_label or run.run_label)
+    if is_partial:
         notes.append(
             'Only the participants, sessions and runs asked for are here, not the whole cohort'
         )
-    table = pd.DataFrame(
-        {
-            'participant_id': [each.participant for each in found],
-            'session_id': [each.session for each in found],
-            'series': [each.series for each in found],
-            'state': [each.state for each in found],
-            'reason': [each.reason for each in found],
-        }
-    )
-    for name in VOLUMES:
-        table[name] = [of_series.get(each.series, {}).get(name, math.nan) for each in found]
-    known = (
-        participants if participants is not None else pd.DataFrame(index=pd.Index([], dtype=str))
-    )
-    of_each = known.reindex(table['participant_id']).reset_index(drop=True).fillna(MISSING)
-
-    notes += _mismatch(table['participant_id'], participants, part)
-    succeeded = table['state'] == 'succeeded'
-    table['excluded'] = False
-    if run.exclude_column:
-        excluded = _read_flags(of_each[run.exclude_column], run.exclude_column)
-        table['excluded'] = excluded.eq(True)
-        notes.append(
-            f'{int((table["excluded"] & succeeded).sum())} of {len(table)} series were left out by the '
-            f'column {run.exclude_column}'
-        )
-        if unknown := int((excluded.isna() & succeeded).sum()):
-            notes[-1] += f'; it is not known of {unknown} series, which count'
-    if broken := int((~succeeded).sum()):
-        notes.append(f'{broken} of {len(table)} series or participants have no result')
-    complete = table[['core_global', 'core_local']].notna().all(axis=1)
-    if lacking := int((succeeded & ~table['excluded'] & ~complete).sum()):
-        notes.append(f'{lacking} of {len(table)} series lack a core, and do not count')
-    notes += _differing(found)
-    column = run.stroke_column or (STROKE if STROKE in of_each else None)
-    if column:
-        table['stroke'] = _read_flags(of_each[column], column)
-        notes.append(f'Evident stroke: the column {column}')
+    table = _tabulate(records, volumes_by_series)
+    if participants is None:
+        columns = pd.DataFrame(index=pd.Index([], dtype=str))
     else:
-        core = table['core_global']
-        table['stroke'] = (core > 0).astype(object).where(core.notna(), math.nan)
-        notes.append(
-            'Evident stroke: a global core above 0 mL, for want of a column; this favours series whose '
-            'global core is too large, and so a local core that seems to correct it'
-        )
-    if unknown := int((table['stroke'].isna() & succeeded).sum()):
-        notes[-1] += (
-            f'; it is not known of {unknown} series, which count neither as with nor as without'
-        )
-    table['group'], groups = _read_groups(of_each, run)
-    notes.append(
-        f'Groups: the column {run.group_column or GROUP}'
-        if (run.group_column or GROUP) in of_each
-        else f'Groups: one, for want of a column {GROUP} in participants.tsv'
-    )
-    if unknown := int((table['group'].eq('') & succeeded).sum()):
-        notes[-1] += f'; it is not known of {unknown} series, which count among all alone'
-    if 'sex' in of_each:
-        first = of_each['sex'].str.strip().str.upper().str[:1]
-        table['sex'] = first.where(first.isin(['F', 'M']), '')
-    if 'age' in of_each:
+        columns = participants
+        notes += _compare_participants(table['participant_id'], participants, is_partial)
+    columns = columns.reindex(table['participant_id']).reset_index(drop=True).fillna(MISSING)
+    notes += _add_excluded(table, columns, run)
+    notes += _describe_differing_settings(records)
+    notes.append(_add_stroke(table, columns, run))
+    table['group'], groups = read_groups(columns, run)
+    notes.append(_describe_groups(table, columns, run))
+    if 'sex' in columns:
+        initial = columns['sex'].str.strip().str.upper().str[:1]
+        table['sex'] = initial.where(initial.isin(['F', 'M']), '')
+    if 'age' in columns:
         # BIDS writes ages above 89 as 89+
-        table['age'] = of_each['age'].str.strip().str.removesuffix('+').map(number)
+        table['age'] = columns['age'].str.strip().str.removesuffix('+').map(parse_number)
     return Cohort(table, groups, notes)
 
 
+def _tabulate(
+    records: Sequence[SeriesRecord], volumes_by_series: dict[str, dict[str, float]]
+) -> pd.DataFrame:
+    """Make one row per series, with its volumes."""
+    table = pd.DataFrame(
+        {
+            'participant_id': [record.participant for record in records],
+            'session_id': [record.session for record in records],
+            'series': [record.prefix for record in records],
+            'state': [record.state for record in records],
+            'reason': [record.reason for record in records],
+        }
+    )
+    for name in VOLUMES:
+        table[name] = [
+            volumes_by_series.get(record.prefix, {}).get(name, math.nan) for record in records
+        ]
+    return table
+
+
 def _read_volumes(volumes: Table) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Find the volumes of each series."""
-    place = {column: i for i, column in enumerate(volumes.header)}
+    """Read the volumes of each series, mL; a note if the table has none."""
+    indices = volumes.column_indices()
     needed = ('series', 'region', 'normalization', 'measure', 'volume_ml')
-    if any(column not in place for column in needed):
+    if any(column not in indices for column in needed):
         return {}, ['The tables of the series have no volumes']
-    series, region, normalization, measure, ml = (place[column] for column in needed)
+    series, region, normalization, measure, volume_ml = (indices[column] for column in needed)
     names = {key: name for name, key in VOLUMES.items()}
-    found: dict[str, dict[str, float]] = {}
+    volumes_by_series: dict[str, dict[str, float]] = {}
     for cells in volumes.rows:
         name = names.get((cells[region], cells[normalization]))
         if name is not None and cells[measure] == 'volume':
-            found.setdefault(cells[series], {})[name] = number(cells[ml])
-    return found, []
+            of_series = volumes_by_series.setdefault(cells[series], {})
+            of_series[name] = parse_number(cells[volume_ml])
+    return volumes_by_series, []
 
 
-def _mismatch(found: pd.Series, participants: pd.DataFrame | None, part: bool) -> Iterator[str]:
-    """Tell what participants.tsv and the series do not have in common; of a part, who has no row."""
-    if participants is None:
-        return
-    here, told = set(found), set(participants.index)
-    if alone := sorted(here - told):
-        yield f'{len(alone)} of {len(here)} participants have no row in participants.tsv, such as {alone[0]}'
-    if not part and (alone := sorted(told - here)):
-        yield f'{len(alone)} of {len(told)} rows of participants.tsv have no series here, such as {alone[0]}'
+def _compare_participants(
+    processed: pd.Series, participants: pd.DataFrame, is_partial: bool
+) -> Iterator[str]:
+    """Describe participants without a row in participants.tsv, and rows without series.
+
+    The latter are expected if only part of the cohort was selected.
+    """
+    with_series, with_row = set(processed), set(participants.index)
+    if without_row := sorted(with_series - with_row):
+        yield (
+            f'{len(without_row)} of {len(with_series)} participants have no row in participants.tsv, '
+            f'such as {without_row[0]}'
+        )
+    if not is_partial and (without_series := sorted(with_row - with_series)):
+        yield (
+            f'{len(without_series)} of {len(with_row)} rows of participants.tsv have no series here, '
+            f'such as {without_series[0]}'
+        )
 
 
-def _differing(found: Sequence[Found]) -> Iterator[str]:
-    """Tell the settings in which the series with a result differ, with how many have which value."""
+def _add_excluded(table: pd.DataFrame, columns: pd.DataFrame, run: RunSettings) -> list[str]:
+    """Add the column `excluded`; describe excluded, failed and incomplete series."""
+    notes = []
+    succeeded = table['state'] == 'succeeded'
+    table['excluded'] = False
+    if run.exclude_column:
+        flags = read_flags(columns[run.exclude_column], run.exclude_column)
+        table['excluded'] = flags.eq(True)
+        note = (
+            f'{int((table["excluded"] & succeeded).sum())} of {len(table)} series were left out by the '
+            f'column {run.exclude_column}'
+        )
+        if n_unknown := int((flags.isna() & succeeded).sum()):
+            note += f'; it is not known of {n_unknown} series, which count'
+        notes.append(note)
+    if n_failed := int((~succeeded).sum()):
+        notes.append(f'{n_failed} of {len(table)} series or participants have no result')
+    has_cores = table[['core_global', 'core_local']].notna().all(axis=1)
+    if n_incomplete := int((succeeded & ~table['excluded'] & ~has_cores).sum()):
+        notes.append(f'{n_incomplete} of {len(table)} series lack a core, and do not count')
+    return notes
+
+
+def _describe_differing_settings(records: Sequence[SeriesRecord]) -> Iterator[str]:
+    """Name the settings in which successful series differ, with the number of series per value."""
     counts: dict[str, Counter[str]] = {}
-    for each in found:
-        if each.state != 'succeeded':
+    for record in records:
+        if record.state != 'succeeded':
             continue
-        if each.version:
-            counts.setdefault('version of ctpprep', Counter())[each.version] += 1
-        for name, value in each.settings.items():
-            counts.setdefault(name, Counter())[
-                value if isinstance(value, str) else json.dumps(value)
-            ] += 1
+        if record.version:
+            counts.setdefault('version of ctpprep', Counter())[record.version] += 1
+        for name, value in record.settings.items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            counts.setdefault(name, Counter())[text] += 1
     differing = {name: count for name, count in sorted(counts.items()) if len(count) > 1}
-    for name, count in list(differing.items())[:MOST_SETTINGS]:
-        values = [f'{value} ({n} series)' for value, n in count.most_common(MOST_VALUES)]
-        more = [f'{len(count) - MOST_VALUES} other values'] if len(count) > MOST_VALUES else []
-        yield f'Series differ in {name}: {", ".join(values + more)}'
-    if len(differing) > MOST_SETTINGS:
-        yield f'Series differ in {len(differing) - MOST_SETTINGS} more settings'
+    for name, count in list(differing.items())[:MAX_SETTINGS]:
+        values = [f'{value} ({n} series)' for value, n in count.most_common(MAX_VALUES)]
+        if len(count) > MAX_VALUES:
+            values.append(f'{len(count) - MAX_VALUES} other values')
+        yield f'Series differ in {name}: {", ".join(values)}'
+    if len(differing) > MAX_SETTINGS:
+        yield f'Series differ in {len(differing) - MAX_SETTINGS} more settings'
 
 
-def _words(values: pd.Series) -> pd.Series:
-    """Read the cells of a column as words: blanks are one, and what is not known is ''."""
-    words = values.map(lambda text: ' '.join(text.split()))
-    return words.where(~words.str.lower().isin(UNKNOWN), '')
-
-
-def _read_flags(values: pd.Series, column: str) -> pd.Series:
-    """Read yes and no, in the spellings that are in use; NaN where nothing is written."""
-    words = _words(values).str.lower()
-    known = {**dict.fromkeys(YES, True), **dict.fromkeys(NO, False)}
-    strange = sorted(set(values[~words.isin([*known, ''])]))
-    if strange:
-        raise UsageError(
-            f'the column {column} of participants.tsv holds {strange[0]!r}; yes or no is needed '
-            '(or true and false, 1 and 0, n/a)'
-        )
-    return words.map(known).astype(object)
-
-
-def _read_groups(of_each: pd.DataFrame, run: RunSettings) -> tuple[pd.Series, list[str]]:
-    """Name the group of each series; yes and no become the column's name and 'no' before it."""
-    column = run.group_column or (GROUP if GROUP in of_each else None)
-    if column is None:
-        return pd.Series('all', index=of_each.index), ['all']
-    values = _words(of_each[column])
-    words = values.str.lower()
-    if set(words) <= {*YES, *NO, ''}:
-        name = re.sub('[_-]+', ' ', column)
-        names = {**dict.fromkeys(YES, name), **dict.fromkeys(NO, f'no {name}'), '': ''}
-        values = words.map(names)
-        groups = [each for each in (name, f'no {name}') if each in set(values)]
+def _add_stroke(table: pd.DataFrame, columns: pd.DataFrame, run: RunSettings) -> str:
+    """Add the column `stroke`; describe how evident stroke was determined."""
+    column = run.stroke_column or (STROKE if STROKE in columns else None)
+    if column:
+        table['stroke'] = read_flags(columns[column], column)
+        note = f'Evident stroke: the column {column}'
     else:
-        values = values.map(_fold(set(values)))
-        groups = sorted(set(values) - {''}, key=_by_number)
-        # 'all' is the name of all together
-        if 'all' in groups:
-            groups[groups.index('all')] = f'{column} all'
-            values = values.replace('all', f'{column} all')
-    if len(groups) > MOST_GROUPS:
-        raise UsageError(
-            f'--group-column {column} has {len(groups)} values, such as {", ".join(groups[:3])}; '
-            f'at most {MOST_GROUPS} groups can be compared'
+        core = table['core_global']
+        table['stroke'] = (core > 0).astype(object).where(core.notna(), math.nan)
+        note = (
+            'Evident stroke: a global core above 0 mL, for want of a column; this favours series whose '
+            'global core is too large, and so a local core that seems to correct it'
         )
-    return values, groups
+    succeeded = table['state'] == 'succeeded'
+    if n_unknown := int((table['stroke'].isna() & succeeded).sum()):
+        note += (
+            f'; it is not known of {n_unknown} series, which count neither as with nor as without'
+        )
+    return note
 
 
-def _fold(words: set[str]) -> dict[str, str]:
-    """Name the group of each word: one for equal numbers, by the shortest, and for yes in any case."""
-
-    def same(word: str) -> Decimal | str:
-        try:
-            value = Decimal(word)
-        except InvalidOperation:
-            return word.lower() if word.lower() in FOLDED else word
-        return value if value.is_finite() else word
-
-    names: dict[Decimal | str, str] = {}
-    for word in sorted(words, key=lambda word: (len(word), word)):
-        key = same(word)
-        names.setdefault(key, key if isinstance(key, str) else word)
-    return {word: names[same(word)] for word in words}
-
-
-def _by_number(word: str) -> tuple[bool, float, str]:
-    """Order groups: numbers by size, then the others by name."""
-    value = number(word)
-    return math.isnan(value), 0.0 if math.isnan(value) else value, word
+def _describe_groups(table: pd.DataFrame, columns: pd.DataFrame, run: RunSettings) -> str:
+    """Describe which column made the groups."""
+    column = run.group_column or GROUP
+    if column in columns:
+        note = f'Groups: the column {column}'
+    else:
+        note = f'Groups: one, for want of a column {GROUP} in participants.tsv'
+    succeeded = table['state'] == 'succeeded'
+    if n_unknown := int((table['group'].eq('') & succeeded).sum()):
+        note += f'; it is not known of {n_unknown} series, which count among all alone'
+    return note

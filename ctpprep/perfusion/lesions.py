@@ -290,7 +290,9 @@ def measure_volumes(
             hypoperfusion=hypoperfusion, restrict=of_flow and restrict, **region.cleaning,
         )  # fmt: skip
 
-    calibrated = settings.deconvolution.tmax_calibration
+    # a deconvolution of the user subtracts no offset
+    known = any(offset is not None for offset in tmax_offsets or ())
+    calibrated = settings.deconvolution.tmax_calibration and known
     return volumes.volume_table(
         lesions.masks, lesions.cleaning, maps.tmax, maps.rcbf, rcbv_global, region.within,
         region.size, region.side, region.hemisphere, core_rcbf=settings.lesion.core_rcbf,

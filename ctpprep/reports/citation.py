@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What to cite and how it was computed, to be pasted into a paper: CITATION.md and CITATION.bib."""
+"""Methods and references of a run for a paper: CITATION.md and CITATION.bib."""
 
 import re
 from collections.abc import Mapping
@@ -8,23 +8,24 @@ from typing import Any
 
 from ctpprep import __version__
 from ctpprep.io.files import write_atomically
-from ctpprep.reports.methods import BIBLIOGRAPHY, references
+from ctpprep.reports.methods import BIBLIOGRAPHY, list_references
 from ctpprep.settings import MethodSettings
 
 EQUATIONS = Path(__file__).parents[1] / 'resources' / 'equations.md'
-MAPS_ALONE = '## From maps to lesions'
+#: Heading at which the equations of precomputed maps begin.
+MAPS_HEADING = '## From maps to lesions'
 
 
 def write_citation(
     folder: Path,
     methods: Mapping[str, str],
     method: MethodSettings,
-    maps_alone: bool = False,
-    start: str = '',
+    maps_only: bool = False,
+    file_prefix: str = '',
 ) -> list[Path]:
     """Write the methods of a run with equations, constants and references.
 
-    Each file is put in place whole: runs that share an output folder do not mix theirs.
+    Each file is written atomically: runs that share an output folder do not mix their texts.
 
     Parameters
     ----------
@@ -33,57 +34,63 @@ def write_citation(
     methods : mapping of str to str
         Methods text (Markdown, citations as [@key]) by the prefix of the series.
     method : MethodSettings
-        Whose values stand in the equations.
-    maps_alone : bool
-        All series are maps made elsewhere: the equations begin with these.
-    start : str
-        Of the names of the files.
+        Settings whose values fill the equations.
+    maps_only : bool
+        All series are precomputed maps: leave out the equations that lead from a series to maps.
+    file_prefix : str
+        Start of the names of the files.
 
     Returns
     -------
     list of Path
         CITATION.md and CITATION.bib.
     """
-    first: dict[str, str] = {}
-    for prefix, text in methods.items():
-        first.setdefault(text, prefix)
-    several = len(first) > 1  # what was supplied differs from series to series
-    parts = [
-        f'# {prefix} and those like it\n\n{text.strip()}' if several else text.strip()
-        for text, prefix in first.items()
+    body = '\n\n'.join(
+        [_join_methods(methods), f'# Equations\n\n{write_equations(method, maps_only).strip()}']
+    ).lstrip()
+    entries = _read_entries()
+    cited = [key for key in dict.fromkeys(re.findall(r'@(\w+)', body)) if key in entries]
+    references = [
+        f'* @{reference["key"]}: {reference["text"]} doi:{reference["doi"]}'.removesuffix(' doi:')
+        for reference in list_references(cited)
     ]
-    body = '\n\n'.join([*parts, f'# Equations\n\n{write_equations(method, maps_alone).strip()}'])
-    cited = list(dict.fromkeys(re.findall(r'@(\w+)', body)))
-    entries = _entries()
-    cited = [key for key in cited if key in entries]
-    listed = [
-        f'* @{each["key"]}: {each["text"]} doi:{each["doi"]}'.removesuffix(' doi:')
-        for each in references(cited)
-    ]
-    opening = (
-        f'Methods of a run of ctpprep {__version__}; the keys are those of {start}CITATION.bib.'
-    )
-    text = '\n\n'.join([opening, body, '# References', '\n'.join(listed)]) + '\n'
+    opening = f'Methods of a run of ctpprep {__version__}; the keys are those of {file_prefix}CITATION.bib.'
     contents = {
-        f'{start}CITATION.md': text,
-        f'{start}CITATION.bib': '\n\n'.join(entries[key] for key in cited) + '\n',
+        f'{file_prefix}CITATION.md': '\n\n'.join(
+            [opening, body, '# References', '\n'.join(references)]
+        ),
+        f'{file_prefix}CITATION.bib': '\n\n'.join(entries[key] for key in cited),
     }
-    for name, content in contents.items():
+    for name, text in contents.items():
         write_atomically(
-            lambda partial, content=content: partial.write_text(content, encoding='utf-8'),
+            lambda partial, text=text: partial.write_text(f'{text}\n', encoding='utf-8'),
             folder / name,
         )
     return [folder / name for name in contents]
 
 
-def write_equations(method: MethodSettings, maps_alone: bool = False) -> str:
+def _join_methods(methods: Mapping[str, str]) -> str:
+    """Join the different methods texts of the series; each under a series that has it, if several."""
+    prefixes: dict[str, str] = {}
+    for prefix, text in methods.items():
+        prefixes.setdefault(text, prefix)
+    if len(prefixes) > 1:  # user overrides differ between series
+        parts = [
+            f'# {prefix} and those like it\n\n{text.strip()}' for text, prefix in prefixes.items()
+        ]
+    else:
+        parts = [text.strip() for text in prefixes]
+    return '\n\n'.join(parts)
+
+
+def write_equations(method: MethodSettings, maps_only: bool = False) -> str:
     """Fill the equations with the values of a run.
 
     Parameters
     ----------
     method : MethodSettings
-    maps_alone : bool
-        Leave out what leads from a series to maps.
+    maps_only : bool
+        Leave out the equations that lead from a series to maps.
 
     Returns
     -------
@@ -96,19 +103,20 @@ def write_equations(method: MethodSettings, maps_alone: bool = False) -> str:
     True
     """
     text = EQUATIONS.read_text(encoding='utf-8')
-    if maps_alone:
-        text = text[text.index(MAPS_ALONE) :]
-    return text.format(**{name: _shown(value) for name, value in method.flat().items()})
+    if maps_only:
+        text = text[text.index(MAPS_HEADING) :]
+    values = {name: _format_value(value) for name, value in method.flat().items()}
+    return text.format(**values)
 
 
-def _shown(value: Any) -> Any:
+def _format_value(value: Any) -> Any:
     if isinstance(value, bool):
         return 'yes' if value else 'no'
-    return ' x '.join(f'{each:g}' for each in value) if isinstance(value, tuple) else value
+    return ' x '.join(f'{part:g}' for part in value) if isinstance(value, tuple) else value
 
 
-def _entries() -> dict[str, str]:
-    """Read the bibliography as it stands, by key."""
+def _read_entries() -> dict[str, str]:
+    """Read the entries of the bibliography as text, by key."""
     text = BIBLIOGRAPHY.read_text(encoding='utf-8')
-    found = re.findall(r'^(@\w+\{(\w+),\n.*?\n\})', text, flags=re.DOTALL | re.MULTILINE)
-    return {key: entry for entry, key in found}
+    entries = re.findall(r'^(@\w+\{(\w+),\n.*?\n\})', text, flags=re.DOTALL | re.MULTILINE)
+    return {key: entry for entry, key in entries}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scripts and data inside a page, and the policy under which only these run."""
+"""Scripts and data as elements of a page, and the security policy that allows only these scripts."""
 
 import base64
 import hashlib
@@ -18,45 +18,63 @@ from ctpprep.exceptions import CtpprepError
 
 @cache
 def plotly_script() -> str:
-    """Read plotly.js from the pip package of plotly, without importing it (4.8 MB of text)."""
-    found = find_spec('plotly')
-    path = Path((found and found.origin) or '').parent / 'package_data' / 'plotly.min.js'
+    """Read plotly.js (4.8 MB) from the plotly package, without importing it.
+
+    Raises
+    ------
+    CtpprepError
+        If the package has no such file.
+    """
+    spec = find_spec('plotly')
+    path = Path((spec and spec.origin) or '').parent / 'package_data' / 'plotly.min.js'
     if not path.is_file():
-        raise CtpprepError(f'plotly.min.js is not at {path}; install plotly again')
+        raise CtpprepError(f'no plotly.min.js at {path}; reinstall plotly')
     return path.read_text(encoding='utf-8')
 
 
-def script(text: str) -> Markup:
-    """Write a script as an element of the page.
+def script_element(text: str) -> Markup:
+    """Make the element of a script.
 
     Parameters
     ----------
     text : str
-        JavaScript of ours or of a library, never of a user.
+        JavaScript of ctpprep or of a library, never of a user.
 
     Returns
     -------
     Markup
-        Its content is the very text that `policy` was given.
+        Its content is exactly the text whose hash `security_policy` contains.
 
     Raises
     ------
     ValueError
-        When the text would end its element.
+        If the text would end its element.
     """
     if '</script' in text.lower():
-        raise ValueError('the script holds </script, which would end its element')
+        raise ValueError('the script contains </script, which would end its element')
     return Markup(f'<script>{text}</script>')
 
 
-def data(name: str, content: Any) -> Markup:
-    r"""Write data as an element with an id, for scripts: ``JSON.parse(element.textContent)``.
+def data_element(name: str, content: Any) -> Markup:
+    r"""Make an element with data for scripts, read by ``JSON.parse(element.textContent)``.
 
-    No text in it can end the element: ``<`` is written as an escape of JSON.
+    No text in it can end the element: ``<`` is written as a JSON escape.
+
+    Parameters
+    ----------
+    name : str
+        Id of the element.
+    content : object
+        Without NaN and infinity, which JSON cannot express.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite.
 
     Examples
     --------
-    >>> print(data('rows', {'sub': '</script>'}))
+    >>> print(data_element('rows', {'sub': '</script>'}))
     <script type="application/json" id="rows">{"sub":"\u003c/script>"}</script>
     """
     text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(',', ':'))
@@ -66,7 +84,7 @@ def data(name: str, content: Any) -> Markup:
 
 
 def deflate(text: str) -> str:
-    """Deflate a text and write it as base64, for a page that inflates it when it is needed.
+    """Compress a text and encode it as base64, for a page that inflates it on demand.
 
     Examples
     --------
@@ -76,22 +94,22 @@ def deflate(text: str) -> str:
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
-def policy(scripts: Sequence[str]) -> str:
-    """Write the content security policy: no request, and no script but these.
+def security_policy(scripts: Sequence[str]) -> str:
+    """Make the content security policy: no requests, and only the given scripts.
 
     Parameters
     ----------
     scripts : sequence of str
-        Each as `script` was given it.
+        The texts that `script_element` was called with.
 
     Returns
     -------
     str
     """
-    # the browser hashes what it reads, where line ends are all \n
-    digests = (hashlib.sha256(each.replace('\r\n', '\n').encode()).digest() for each in scripts)
+    # browsers normalize line ends to \n before they compute the hash
+    digests = (hashlib.sha256(text.replace('\r\n', '\n').encode()).digest() for text in scripts)
     allowed = (
-        ' '.join(f"'sha256-{base64.b64encode(each).decode()}'" for each in digests) or "'none'"
+        ' '.join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
     )
     return (
         f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {allowed}; "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The viewer of a page: what it shows of each series, and the scripts it needs."""
+"""The viewer of a page: its data of each series, and its scripts."""
 
 import json
 import logging
@@ -9,70 +9,80 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from ctpprep.reports.inline import data, deflate, plotly_script, policy, script
+from ctpprep.reports.inline import (
+    data_element,
+    deflate,
+    plotly_script,
+    script_element,
+    security_policy,
+)
+from ctpprep.reports.template import TEMPLATES
 
 logger = logging.getLogger('ctpprep')
 
-RESOURCES = Path(__file__).parents[1] / 'resources' / 'report'
 ENDING = '_desc-viewer_ctp.json'
 
 
 @dataclass(frozen=True)
 class Scripts:
-    """What stands in a page for the viewer.
+    """Scripts of a page.
 
     Attributes
     ----------
     viewer : str
         The script of the viewer, as an element.
     plotly : str
-        The script that draws curves, deflated: it is inflated when the first curve is drawn.
+        The script that draws curves, deflated: the page inflates it when it draws the first curve.
     policy : str
-        Content security policy under which these two run, and no others.
+        Content security policy that allows these two scripts and no others.
     """
 
     viewer: str = ''
     plotly: str = ''
-    policy: str = policy([])
+    policy: str = security_policy([])
 
 
 @cache  # deflating takes a second, and a call may write many pages
-def load_scripts(viewed: bool) -> Scripts:
-    """Bring the scripts of a page; none if nothing is viewed.
+def load_scripts(has_viewer: bool) -> Scripts:
+    """Load the scripts of a page; none if it has no viewer.
 
     Parameters
     ----------
-    viewed : bool
+    has_viewer : bool
 
     Returns
     -------
     Scripts
     """
-    if not viewed:
+    if not has_viewer:
         return Scripts()
-    own = (RESOURCES / 'viewer.js').read_text(encoding='utf-8')
-    return Scripts(script(own), deflate(plotly_script()), policy([own, plotly_script()]))
+    viewer = (TEMPLATES / 'viewer.js').read_text(encoding='utf-8')
+    plotly = plotly_script()
+    return Scripts(script_element(viewer), deflate(plotly), security_policy([viewer, plotly]))
 
 
 def find_viewers(folder: Path) -> list[tuple[str, Markup]]:
-    """Read what is viewed of each series of a participant.
+    """Read the viewer data of each series of a participant.
 
     Parameters
     ----------
     folder : Path
-        Of the figures.
+        Folder of the figures.
 
     Returns
     -------
     list of (str, Markup)
-        Prefix, and the element of the page that holds it. A file that cannot be read is left out.
+        Prefix, and the element with the data. Files that cannot be read are logged and skipped.
     """
-    found = []
+    viewers = []
     for path in sorted(folder.glob(f'*{ENDING}')):
         prefix = path.name.removesuffix(ENDING)
         try:
-            viewed = json.loads(path.read_text(encoding='utf-8'))
-            found.append((prefix, data(f'{prefix}-viewer-data', viewed)))
+            content = json.loads(path.read_text(encoding='utf-8'))
+            viewers.append((prefix, data_element(f'{prefix}-viewer-data', content)))
         except ValueError as error:
-            logger.warning('the page has no viewer of %s: %s is no JSON (%s)', prefix, path, error)
-    return found
+            logger.warning(
+                'no viewer for %s: %s is not valid JSON (%s); run the series again',
+                prefix, path, error,
+            )  # fmt: skip
+    return viewers

@@ -61,7 +61,8 @@ def init_preprocessing_wf(
         name='prepare_series',
         mem_gb=OWN_GB + 2 * mem_gb,
     )
-    ready = 'ctp_corrected' in series.overrides
+    if ready := 'ctp_corrected' in series.overrides:
+        method = method.change(motion_correction=False)
     corrector = LoadCorrected if ready else CorrectMotion
     correction: dict[str, Any] = {'settings': method.as_dict('motion')}
     if not ready:
@@ -94,7 +95,7 @@ def init_preprocessing_wf(
                                       ('confounds', 'confounds')]),
         *((node, outputnode, [(port, port) for port in ports]) for node, ports in outputs.items()),
     ])  # fmt: skip
-    if method.motion.motion_correction and not ready:
+    if method.motion.motion_correction:
         estimate_motion = pe.Node(
             EstimateMotion(settings=method.as_dict('motion'), num_threads=threads),
             name='estimate_motion',

@@ -48,6 +48,8 @@ def init_segmentation_wf(
         IdentityInterface([*MAPS, *DENSITIES, *MEASURED, 'cbf_noise']), name='inputnode'
     )
     lesion = ('lesion', 'segmentation')
+    # precomputed maps have no uncalibrated Tmax to tabulate
+    calibration = ('deconvolution',) if noise else ()
     segment_lesions = pe.Node(
         SegmentLesions(settings=method.as_dict(*lesion)), name='segment_lesions'
     )
@@ -60,7 +62,7 @@ def init_segmentation_wf(
         mem_gb=0.5,
     )
     measure_volumes = pe.Node(
-        MeasureVolumes(settings=method.as_dict(*lesion, 'volumes', 'deconvolution')),
+        MeasureVolumes(settings=method.as_dict(*lesion, 'volumes', *calibration)),
         name='measure_volumes',
     )
     outputnode = pe.Node(

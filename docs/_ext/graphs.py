@@ -39,19 +39,19 @@ def find_entry(entry: str):
 @cache
 def read_entry(entry: str):
     """Build the workflow of an entry, and read its steps."""
-    from ctpprep.engine.graph import read_graph
+    from ctpprep.engine.steps import read_steps
     from ctpprep.settings import MethodSettings
     from ctpprep.workflows.base import init_series_wf
 
     series, run = find_entry(entry)
     workflow = init_series_wf(series, MethodSettings(), run)
-    return workflow, read_graph(workflow, series)
+    return workflow, read_steps(workflow, series)
 
 
 @cache
 def draw_entry(entry: str, depth: str) -> str:
     """Draw the whole graph of an entry."""
-    from ctpprep.cli.graphs import draw_graphs
+    from ctpprep.cli.drawings import draw_graphs
 
     (drawing,) = draw_graphs({entry: read_entry(entry)[1]})
     # ids of the two entries must differ on one page
@@ -60,7 +60,7 @@ def draw_entry(entry: str, depth: str) -> str:
 
 def draw_stage(stage: str, entry: str) -> str:
     """Draw the nodes of a stage below the stages that feed it."""
-    from ctpprep.reports.graph import Box, draw_graph
+    from ctpprep.figures.graph import Box, draw_graph
 
     steps = read_entry(entry)[1]
     inside = [step for step in steps.values() if step.stage == stage]
@@ -171,10 +171,10 @@ class Cited(SphinxDirective):
     """What the methods texts of the page cite."""
 
     def run(self):
-        from ctpprep.reports.methods import references
+        from ctpprep.reports.methods import list_references
 
         lines = []
-        for each in references(methods()[1]):
+        for each in list_references(methods()[1]):
             doi = each['doi']
             link = f' <a href="https://doi.org/{doi}">doi:{doi}</a>' if doi else ''
             lines.append(f'<li id="ref-{each["key"]}">{each["text"]}{link}</li>')

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pages in a real Chromium: headless, without network, driven over a pipe (Chrome DevTools protocol).
 
-Debian's `chromium` will do; nothing of Python is needed. Its path is CTPPREP_CHROMIUM, or it is looked for.
+Debian's `chromium` is enough; no Python package is needed. CTPPREP_CHROMIUM is its path; without it,
+PATH is searched.
 
     def test_table_sorts(browser, page_file):
         page = browser.open(page_file, width=1400)
@@ -34,7 +35,7 @@ OPTIONS = (
     '--disable-component-update',
     '--disable-sync',
     '--no-first-run',
-    '--host-resolver-rules=MAP * ~NOTFOUND',  # no name is found: the network is off
+    '--host-resolver-rules=MAP * ~NOTFOUND',  # no host name is resolved: no network
     '--proxy-server=127.0.0.1:9',
     '--force-device-scale-factor=1',
     '--hide-scrollbars',
@@ -45,31 +46,31 @@ BLANK = 'about:blank'
 
 
 class BrowserError(AssertionError):
-    """What the browser refused, or a wait that came to nothing."""
+    """The browser returned an error, or a wait timed out."""
 
 
 class Browser:
-    """One Chromium; each page is a tab of its own.
+    """A Chromium process; each page is a tab.
 
     Parameters
     ----------
     program : str
     folder : Path
-        Where its profile goes.
+        Folder of its profile.
     """
 
     def __init__(self, program: str, folder: Path) -> None:
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
 
-        def place() -> None:  # what it reads is its file 3, what it writes 4
+        def connect() -> None:  # Chromium reads file descriptor 3 and writes 4
             reads, writes = os.dup(to_browser), os.dup(from_browser)
             os.dup2(reads, 3)
             os.dup2(writes, 4)
 
         self._process = subprocess.Popen(
             [program, *OPTIONS, f'--user-data-dir={folder}', BLANK],
-            preexec_fn=place, close_fds=False,
+            preexec_fn=connect, close_fds=False,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(to_browser)
@@ -82,7 +83,7 @@ class Browser:
     def open(
         self, path: Path, width: int = 1400, height: int = 1000, scripts: bool = True
     ) -> 'Page':
-        """Load a file and wait for it.
+        """Load a file and wait until it is complete.
 
         Parameters
         ----------
@@ -103,9 +104,9 @@ class Browser:
             page.send('Emulation.setScriptExecutionDisabled', value=True)
         page.url = Path(path).absolute().as_uri()
         page.send('Page.navigate', url=page.url)
-        # asked for: the event of the load can get lost when the tab changes its process
-        here = json.dumps(page.url)
-        page.wait_for(f'document.readyState === "complete" && location.href === {here}')
+        # polled: the load event can get lost when the tab changes its process
+        url = json.dumps(page.url)
+        page.wait_for(f'document.readyState === "complete" && location.href === {url}')
         return page
 
     def send(self, method: str, session: str = '', **params: Any) -> dict[str, Any]:
@@ -114,37 +115,37 @@ class Browser:
         message: dict[str, Any] = {'id': number, 'method': method, 'params': params}
         if session:
             message['sessionId'] = session
-        left = json.dumps(message).encode() + b'\0'
-        while left:
-            left = left[os.write(self._out, left) :]
+        remaining = json.dumps(message).encode() + b'\0'
+        while remaining:
+            remaining = remaining[os.write(self._out, remaining) :]
         self.wait(lambda: number in self._answers, method)
         answer = self._answers.pop(number)
         if 'error' in answer:
             raise BrowserError(f'{method}: {answer["error"]["message"]}')
         return answer['result']
 
-    def wait(self, is_so: Any, what: str) -> None:
-        """Take in what the browser tells until something is so."""
+    def wait(self, condition: Any, what: str) -> None:
+        """Read messages of the browser until a condition is true."""
         end = time.monotonic() + LIMIT_S
-        while not is_so():
+        while not condition():
             if time.monotonic() > end:
-                raise BrowserError(f'waited {LIMIT_S} s for {what}')
+                raise BrowserError(f'no {what} within {LIMIT_S} s')
             if select.select([self._in], [], [], 0.1)[0]:
                 self._read()
 
     def _read(self) -> None:
         chunk = os.read(self._in, 1 << 20)
         if not chunk:
-            raise BrowserError('the browser has ended')
+            raise BrowserError('the browser exited')
         *messages, self._buffer = (self._buffer + chunk).split(b'\0')
         for message in map(json.loads, messages):
             if 'id' in message:
                 self._answers[message['id']] = message
             elif message.get('sessionId') in self._pages:
-                self._pages[message['sessionId']].notice(message['method'], message['params'])
+                self._pages[message['sessionId']].record(message['method'], message['params'])
 
     def close(self) -> None:
-        """End it."""
+        """Close the browser."""
         try:
             self.send('Browser.close')
         except (BrowserError, OSError):
@@ -160,9 +161,9 @@ class Page:
     Attributes
     ----------
     requests : list of str
-        Addresses asked for, besides the page itself and what is in it (data:, blob:).
+        Addresses requested, except the page itself and embedded content (data:, blob:).
     errors : list of str
-        What scripts threw, and what the console tells as an error (such as a refused request).
+        Exceptions of scripts, and errors on the console (such as a refused request).
     """
 
     def __init__(self, browser: Browser, session: str, target: str) -> None:
@@ -175,47 +176,47 @@ class Page:
         """Send a command of the DevTools protocol for this page."""
         return self.browser.send(method, self.session, **params)
 
-    def notice(self, event: str, told: dict[str, Any]) -> None:
-        """Keep what is asked of pages later."""
+    def record(self, event: str, params: dict[str, Any]) -> None:
+        """Record requests and errors."""
         if event == 'Network.requestWillBeSent':
-            address = told['request']['url']
+            address = params['request']['url']
             if address.partition('#')[0] != self.url and not address.startswith(
                 ('data:', 'blob:', 'about:')
             ):
                 self.requests.append(address)
         elif event == 'Runtime.exceptionThrown':
-            details = told['exceptionDetails']
+            details = params['exceptionDetails']
             self.errors.append(details.get('exception', {}).get('description', details['text']))
-        elif event == 'Log.entryAdded' and told['entry']['level'] == 'error':
-            self.errors.append(told['entry']['text'])
-        elif event == 'Runtime.consoleAPICalled' and told['type'] == 'error':
-            self.errors.append(' '.join(str(each.get('value', '')) for each in told['args']))
+        elif event == 'Log.entryAdded' and params['entry']['level'] == 'error':
+            self.errors.append(params['entry']['text'])
+        elif event == 'Runtime.consoleAPICalled' and params['type'] == 'error':
+            self.errors.append(' '.join(str(arg.get('value', '')) for arg in params['args']))
 
     def check(self) -> None:
-        """Assert that nothing was asked for and nothing went wrong."""
+        """Assert that there were no requests and no errors."""
         assert self.requests == []
         assert self.errors == []
 
     def evaluate(self, script: str) -> Any:
-        """Return the value of an expression of JavaScript, or of what it promises."""
+        """Return the value of a JavaScript expression, after its promise is resolved."""
         answer = self.send('Runtime.evaluate', expression=script, returnByValue=True,
                            awaitPromise=True)  # fmt: skip
         if 'exceptionDetails' in answer:
-            told = answer['exceptionDetails']
-            raise BrowserError(told.get('exception', {}).get('description', told['text']))
+            details = answer['exceptionDetails']
+            raise BrowserError(details.get('exception', {}).get('description', details['text']))
         return answer['result'].get('value')
 
     def wait_for(self, script: str) -> Any:
-        """Wait until an expression of JavaScript holds, and return its value."""
+        """Wait until a JavaScript expression is true, and return its value."""
         end = time.monotonic() + LIMIT_S
         while not (value := self._try(script)):
             if time.monotonic() > end:
-                raise BrowserError(f'waited {LIMIT_S} s for {script}')
+                raise BrowserError(f'not true within {LIMIT_S} s: {script}')
             time.sleep(0.05)
         return value
 
     def _try(self, script: str) -> Any:
-        """Evaluate; None while a page gives way to the next."""
+        """Evaluate an expression; None during navigation."""
         try:
             return self.evaluate(script)
         except BrowserError as error:
@@ -224,19 +225,19 @@ class Page:
             raise
 
     def box(self, selector: str) -> tuple[float, float, float, float]:
-        """Bring an element into view; left, top, width and height in the window, pixels."""
-        found = self.evaluate(
+        """Scroll an element into view; return left, top, width and height in the window, pixels."""
+        box = self.evaluate(
             f'(() => {{ const e = document.querySelector({json.dumps(selector)});'
             ' if (!e) return null; e.scrollIntoView({block: "center", behavior: "instant"});'
             ' const r = e.getBoundingClientRect(); return [r.x, r.y, r.width, r.height]; })()'
         )
-        if found is None:
-            raise BrowserError(f'nothing on the page is {selector}')
-        x, y, width, height = found
+        if box is None:
+            raise BrowserError(f'no element matches {selector}')
+        x, y, width, height = box
         return x, y, width, height
 
     def point(self, selector: str, across: float = 0.5, down: float = 0.5) -> tuple[float, float]:
-        """Find a point of an element, by fractions of its width and height."""
+        """Return a point of an element, by fractions of its width and height."""
         x, y, width, height = self.box(selector)
         return x + across * width, y + down * height
 
@@ -245,14 +246,14 @@ class Page:
         self._mouse('mouseMoved', *self.point(selector, across, down))
 
     def click(self, selector: str, across: float = 0.5, down: float = 0.5) -> None:
-        """Click an element as a hand does: move, press, release."""
+        """Move to an element, press and release."""
         x, y = self.point(selector, across, down)
         self._mouse('mouseMoved', x, y)
         for kind in ('mousePressed', 'mouseReleased'):
             self._mouse(kind, x, y, button='left', clickCount=1)
 
     def wheel(self, selector: str, delta: float, across: float = 0.5, down: float = 0.5) -> None:
-        """Turn the wheel over an element; positive is down."""
+        """Scroll the wheel over an element; positive is down."""
         x, y = self.point(selector, across, down)
         self._mouse('mouseWheel', x, y, deltaX=0, deltaY=delta)
 
@@ -260,21 +261,21 @@ class Page:
         self.send('Input.dispatchMouseEvent', type=kind, x=x, y=y, **more)
 
     def press(self, key: str) -> None:
-        """Press a key by its name, such as ArrowDown, where the focus is."""
+        """Press a key by name, such as ArrowDown, in the focused element."""
         for kind in ('keyDown', 'keyUp'):
             self.send('Input.dispatchKeyEvent', type=kind, key=key, code=key)
 
     def type_text(self, selector: str, text: str) -> None:
-        """Put text into a field in place of what it holds."""
+        """Replace the text of a field."""
         self.evaluate(f'document.querySelector({json.dumps(selector)}).select()')
         self.send('Input.insertText', text=text)
 
     def text(self, selector: str) -> str:
-        """Read the text of an element as it is seen."""
+        """Return the visible text of an element."""
         return self.evaluate(f'document.querySelector({json.dumps(selector)}).innerText')
 
     def screenshot(self, path: Path, whole: bool = True) -> Path:
-        """Write a picture (PNG) of the whole page, or of the window."""
+        """Write a PNG of the whole page, or of the window."""
         shot = self.send('Page.captureScreenshot', captureBeyondViewport=whole)
         Path(path).write_bytes(base64.b64decode(shot['data']))
         return path
@@ -286,15 +287,15 @@ class Page:
 
 @pytest.fixture(scope='session')
 def browser(tmp_path_factory):
-    """Chromium without network; skipped, with the reason, where there is none."""
+    """Chromium without network; tests are skipped if it is not installed."""
     program = os.environ.get('CTPPREP_CHROMIUM') or next(
         filter(None, map(shutil.which, NAMES)), ''
     )
     if not program or shutil.which(program) is None:
         pytest.skip(
-            f'no Chromium: CTPPREP_CHROMIUM names {program}, which cannot be run' if program
-            else f'no Chromium: none of {", ".join(NAMES)} is installed; CTPPREP_CHROMIUM may name one'
+            f'no Chromium: CTPPREP_CHROMIUM names {program}, which is not executable' if program
+            else f'no Chromium: none of {", ".join(NAMES)} is installed; install one or set CTPPREP_CHROMIUM'
         )  # fmt: skip
-    found = Browser(program, tmp_path_factory.mktemp('profile'))
-    yield found
-    found.close()
+    chromium = Browser(program, tmp_path_factory.mktemp('profile'))
+    yield chromium
+    chromium.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of the group level in a browser: plots, sets, the table that sorts and filters, links."""
+"""The group page in a browser: plots, sets of series, sorting and filtering, links."""
 
 import shutil
 
@@ -20,20 +20,20 @@ def group_page(tmp_path_factory):
     raw, out = folder / 'raw', folder / 'out'
     raw.mkdir()
     rows = ['participant_id\tmicroangiopathy\tstroke_evident']
-    for place, (participant, (core_global, core_local)) in enumerate(CORES.items()):
+    for index, (participant, (core_global, core_local)) in enumerate(CORES.items()):
         (out / participant / 'ct').mkdir(parents=True)
         (out / participant / 'ct' / f'{participant}_seg-perfusion_morph.tsv').write_text(
             'region\tnormalization\tmeasure\tthreshold\tvolume_ml\n'
             f'core\tglobal\tvolume\t0.3\t{core_global}\n'
             f'core\tlocal\tvolume\t0.3\t{core_local}\n'
         )
-        status = ('pass', 'warn', 'fail')[place % 3]
+        status = ('pass', 'warn', 'fail')[index % 3]
         (out / participant / 'ct' / f'{participant}_desc-qualitycontrol_ctp.tsv').write_text(
-            f'status\tcaution\tnoise\tnoise_status\n{status}\tn/a\t{place}\t{status}\n'
+            f'status\tcaution\tnoise\tnoise_status\n{status}\tn/a\t{index}\t{status}\n'
         )
         (out / f'{participant}.html').write_text(f'<title>{participant}</title>')
         rows.append(
-            f'{participant}\t{("yes", "no")[place > 2]}\t{("yes", "no")[core_global == 0]}'
+            f'{participant}\t{("yes", "no")[index > 2]}\t{("yes", "no")[core_global == 0]}'
         )
     (raw / 'sub-8').mkdir()
     (raw / 'participants.tsv').write_text('\n'.join(rows) + '\n')
@@ -49,7 +49,7 @@ def page(browser, group_page):
     page.close()
 
 
-def shown(page, column):
+def visible_cells(page, column):
     return page.evaluate(
         '[...document.querySelectorAll("#table tbody tr")].filter((r) => !r.hidden)'
         f'.map((r) => r.cells[{column}].textContent)'
@@ -57,7 +57,7 @@ def shown(page, column):
 
 
 def points(page, plot):
-    """Values of the points that a plot draws: [x, y] by name."""
+    """Return the points of a plot: [x, y] by name."""
     return page.evaluate(
         f'Object.fromEntries(document.getElementById("{plot}").data.filter((t) => t.mode === "markers")'
         '.flatMap((t) => t.text.map((name, i) => [name, [t.x[i], t.y[i]]])))'
@@ -66,14 +66,14 @@ def points(page, plot):
 
 def test_plots_show_the_cores(page):
     assert points(page, 'scatter') == {name: list(cores) for name, cores in CORES.items()}
-    both = points(page, 'bland-altman')
-    assert both['sub-3'] == [90, -40]
+    agreement = points(page, 'bland-altman')
+    assert agreement['sub-3'] == [90, -40]
     drawn = page.evaluate('document.querySelectorAll("#scatter .scatterlayer .point").length')
     assert drawn == len(CORES)
 
 
-def test_regression_lines_are_those_of_the_statistics(page):
-    # 10, 60, 110 on 4, 40, 70: slope 0.66 through (60, 38)
+def test_regression_lines_match_the_statistics(page):
+    # x 10, 60, 110 and y 4, 40, 70: slope 0.66 through (60, 38)
     x, y = page.evaluate(
         '(() => { const t = document.getElementById("scatter").data'
         '.find((t) => t.name === "regression" && t.x[1] === 110); return [t.x, t.y]; })()'
@@ -82,11 +82,11 @@ def test_regression_lines_are_those_of_the_statistics(page):
     assert y == pytest.approx([38 - 0.66 * 50, 38 + 0.66 * 50])
 
 
-def test_limits_of_many_groups_have_no_labels(browser, page, group_page, tmp_path):
+def test_limits_of_many_groups_are_not_labeled(browser, page, group_page, tmp_path):
     labels = 'document.getElementById("bland-altman").layout.annotations.length'
     assert page.evaluate(labels) == 6
     out = shutil.copytree(group_page.parent, tmp_path / 'out')
-    # as many series a site as limits need
+    # three series per site: the minimum for limits of agreement
     raw = tmp_path / 'raw'
     raw.mkdir()
     rows = ['participant_id\tsite']
@@ -105,7 +105,7 @@ def test_limits_of_many_groups_have_no_labels(browser, page, group_page, tmp_pat
     many.close()
 
 
-def test_the_set_with_evident_stroke_leaves_the_others_out(page):
+def test_set_with_evident_stroke_excludes_other_series(page):
     page.click('button[data-set="evident stroke"]')
     assert set(points(page, 'scatter')) == set(CORES) - {'sub-4'}
     assert (
@@ -114,42 +114,42 @@ def test_the_set_with_evident_stroke_leaves_the_others_out(page):
     )
 
 
-def test_the_table_sorts_both_ways_with_missing_values_below(page):
+def test_table_sorts_both_ways_with_missing_values_last(page):
     page.click('th[data-column="core_global"] button')
-    assert shown(page, 5) == ['0.0', '9.0', '10.0', '30.0', '60.0', '80.0', '110.0', '']
+    assert visible_cells(page, 5) == ['0.0', '9.0', '10.0', '30.0', '60.0', '80.0', '110.0', '']
     page.click('th[data-column="core_global"] button')
-    assert shown(page, 5) == ['110.0', '80.0', '60.0', '30.0', '10.0', '9.0', '0.0', '']
+    assert visible_cells(page, 5) == ['110.0', '80.0', '60.0', '30.0', '10.0', '9.0', '0.0', '']
     page.click('th[data-column="status"] button')
-    assert shown(page, 4) == ['pass'] * 3 + ['warn'] * 2 + ['fail'] * 2 + ['']
+    assert visible_cells(page, 4) == ['pass'] * 3 + ['warn'] * 2 + ['fail'] * 2 + ['']
 
 
-def test_the_table_filters_by_words_volumes_and_grades(page):
+def test_table_filters_by_words_volumes_and_grades(page):
     page.type_text('#filter', 'not processed')
-    assert shown(page, 0) == ['sub-8']
+    assert visible_cells(page, 0) == ['sub-8']
     page.type_text('#filter', 'core global >= 60')
-    assert shown(page, 0) == ['sub-2', 'sub-3', 'sub-7']
+    assert visible_cells(page, 0) == ['sub-2', 'sub-3', 'sub-7']
     assert page.text('#count') == '3 of 8 series'
     page.type_text('#filter', '')
     page.evaluate(
         '(() => { const s = document.getElementById("only-status"); s.value = "fail";'
         ' s.dispatchEvent(new Event("input")); })()'
     )
-    assert shown(page, 0) == ['sub-3', 'sub-6']
+    assert visible_cells(page, 0) == ['sub-3', 'sub-6']
 
 
-def test_the_selector_of_groups_takes_whole_names(page):
+def test_group_selector_matches_whole_names(page):
     page.evaluate(
         '(() => { const s = document.getElementById("only-group"); s.value = "microangiopathy";'
         ' s.dispatchEvent(new Event("input")); })()'
     )
-    assert shown(page, 0) == ['sub-1', 'sub-2', 'sub-3']
+    assert visible_cells(page, 0) == ['sub-1', 'sub-2', 'sub-3']
     options = page.evaluate(
         '[...document.getElementById("only-group").options].map((o) => o.textContent)'
     )
     assert options == ['any', 'microangiopathy', 'no microangiopathy', 'not known']
 
 
-@pytest.mark.parametrize(('text', 'found'), [
+@pytest.mark.parametrize(('text', 'expected'), [
     ('core global, mL >= 60', ['sub-2', 'sub-3', 'sub-7']),
     ('Core global >= 60,5', ['sub-3', 'sub-7']),
     ('core global > 20 and core local < 50', ['sub-2', 'sub-6']),
@@ -159,24 +159,24 @@ def test_the_selector_of_groups_takes_whole_names(page):
     ('stroke = no', ['sub-4']),
     ('stroke = "not known"', ['sub-8']),
 ])  # fmt: skip
-def test_conditions_take_heads_words_and_decimal_commas(page, text, found):
+def test_conditions_accept_headings_words_and_decimal_commas(page, text, expected):
     page.type_text('#filter', text)
-    assert shown(page, 0) == found
-    assert page.text('#filter-told') == ''
+    assert visible_cells(page, 0) == expected
+    assert page.text('#filter-message') == ''
 
 
 @pytest.mark.parametrize(
     'text', ['core global > many', 'core > 70', 'core global > 1.2.3', 'sub-2 tmax=6']
 )
-def test_a_filter_that_is_not_understood_says_so(page, text):
+def test_unclear_filter_shows_a_message(page, text):
     page.type_text('#filter', text)
-    assert page.text('#filter-told').startswith('Not understood, and not used: ')
-    assert len(shown(page, 0)) == 8
+    assert page.text('#filter-message').startswith('Not understood, and not used: ')
+    assert len(visible_cells(page, 0)) == 8
     page.type_text('#filter', 'sub-2')
-    assert page.text('#filter-told') == ''
+    assert page.text('#filter-message') == ''
 
 
-def test_plots_have_names_and_counts_are_read_out(page):
+def test_plots_have_labels_and_the_count_is_a_status(page):
     assert page.evaluate(
         '[...document.querySelectorAll(".plot")].every((p) => p.getAttribute("role") === "img"'
         ' && p.getAttribute("aria-label"))'
@@ -184,13 +184,13 @@ def test_plots_have_names_and_counts_are_read_out(page):
     assert page.evaluate('document.getElementById("count").getAttribute("role")') == 'status'
 
 
-def test_a_click_on_a_point_opens_the_report(browser, group_page):
+def test_click_on_a_point_opens_the_report(browser, group_page):
     page = browser.open(group_page)
     page.point('#scatter')
-    place = list(points(page, 'scatter')).index('sub-2')
+    index = list(points(page, 'scatter')).index('sub-2')
     x, y = page.evaluate(
         '(() => { const all = [...document.querySelectorAll("#scatter .point")];'
-        f' const r = all[{place}].getBoundingClientRect();'
+        f' const r = all[{index}].getBoundingClientRect();'
         ' return [r.x + r.width / 2, r.y + r.height / 2]; })()'
     )
     for kind, more in (('mouseMoved', {}), ('mousePressed', {'button': 'left', 'clickCount': 1}),
@@ -200,7 +200,7 @@ def test_a_click_on_a_point_opens_the_report(browser, group_page):
     assert page.evaluate('location.hash') == '#sub-2'
 
 
-def test_links_lead_to_the_reports_of_series_to_look_at(page):
+def test_series_to_review_link_to_their_reports(page):
     links = page.evaluate(
         '[...document.querySelectorAll(".outliers a")].map((a) => a.getAttribute("href"))'
     )
@@ -209,13 +209,13 @@ def test_links_lead_to_the_reports_of_series_to_look_at(page):
     assert 'not validated for local maps' in page.text('.cautions')
 
 
-def test_without_scripts_picture_and_tables_remain(browser, group_page):
+def test_picture_and_tables_remain_without_scripts(browser, group_page):
     page = browser.open(group_page, scripts=False)
     assert page.evaluate('document.querySelector(".picture").naturalWidth') > 500
-    assert len(shown(page, 0)) == len(CORES) + 1
-    hidden = ('.filters', '#distributions', 'nav [href="#distributions"]')
-    for each in hidden:
-        style = page.evaluate(f'getComputedStyle(document.querySelector({each!r})).display')
+    assert len(visible_cells(page, 0)) == len(CORES) + 1
+    selectors = ('.filters', '#distributions', 'nav [href="#distributions"]')
+    for selector in selectors:
+        style = page.evaluate(f'getComputedStyle(document.querySelector({selector!r})).display')
         assert style == 'none'
     assert page.evaluate('document.querySelectorAll("button:not(.scripted *)").length') == 0
     assert page.evaluate('document.querySelector("#table th").textContent') == 'series'
@@ -223,6 +223,6 @@ def test_without_scripts_picture_and_tables_remain(browser, group_page):
 
 
 @pytest.mark.parametrize('width', [1400, 800])
-def test_the_page_is_no_wider_than_the_window(browser, group_page, width):
+def test_page_is_not_wider_than_the_window(browser, group_page, width):
     page = browser.open(group_page, width=width)
     assert page.evaluate('document.documentElement.scrollWidth') <= width

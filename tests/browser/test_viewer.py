@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The viewer in a real browser: what is seen and read there is what stands in the files."""
+"""The viewer in a browser: it shows the values of the files."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from ctpprep.reports import build_report
 
 pytestmark = pytest.mark.browser
 
-SHAPE = (24, 30, 6)  # in the files, whose axes run to the left, back and head
+SHAPE = (24, 30, 6)  # in the files, whose axes run left, posterior and superior
 AFFINE = np.array([[-2.0, 0, 0, 23], [0, -2, 0, 29], [0, 0, 5, -10], [0, 0, 0, 1]])
 TIMES = np.arange(0, 40, 2.0)
 BOLUS, LATE = (np.exp(-(((TIMES - peak) / 5) ** 2)) for peak in (16, 26))
@@ -24,7 +24,7 @@ VIEW = 'document.querySelector(".view").viewer'
 
 
 def make_head():
-    """An asymmetric head: no two voxels have one CBF, and the lesion lies on the left."""
+    """Make an asymmetric head with a distinct CBF in every voxel and a lesion on the left."""
     i, j, k = np.indices(SHAPE)
     x, y, _ = (np.indices(SHAPE).reshape(3, -1).T @ AFFINE[:3, :3].T + AFFINE[:3, 3]).T
     x, y = x.reshape(SHAPE), y.reshape(SHAPE)
@@ -52,7 +52,7 @@ def make_head():
 
 
 def write_head(folder):
-    """Write a head as files, and its tissue curves as components; return paths by name."""
+    """Write a head as files, with its tissue curves as components; return paths by name."""
     paths = {}
     for name, values in make_head().items():
         stored = values.astype(np.float32 if values.dtype.kind == 'f' else np.uint8)
@@ -81,7 +81,7 @@ def write_head(folder):
 
 @pytest.fixture(scope='module')
 def head(tmp_path_factory):
-    """The head's files, its page, and where a voxel of the files is in the picture."""
+    """Files and page of a head, and the position of voxels of the files in the picture."""
     folder = tmp_path_factory.mktemp('head')
     figures = folder / 'out' / 'sub-01' / 'figures'
     figures.mkdir(parents=True)
@@ -91,16 +91,18 @@ def head(tmp_path_factory):
         packed = Path(PackViewer(prefix='sub-01', **paths).run().outputs.viewer)
     (figures / packed.name).write_text(packed.read_text())
     (figures / 'sub-01_desc-maps_ctp.svg').write_text(SVG)
-    told = json.loads(packed.read_text())
+    content = json.loads(packed.read_text())
 
     def value(name, voxel):
         return float(np.asarray(nb.load(paths[name]).dataobj)[voxel])
 
     def place(voxel, radiological=True):
-        """Fractions of width and height at which the middle of a voxel should be drawn."""
-        # the files run to the left and to the back: as a radiologist looks at a picture
-        first = [SHAPE[axis] - told['origin'][axis] - told['shape'][axis] for axis in (0, 1)]
-        across, down = ((voxel[axis] - first[axis] + 0.5) / told['shape'][axis] for axis in (0, 1))
+        """Return the fractions of width and height at which the center of a voxel is drawn."""
+        # the axes of the files run left and posterior, as in the radiological convention
+        first = [SHAPE[axis] - content['origin'][axis] - content['shape'][axis] for axis in (0, 1)]
+        across, down = (
+            (voxel[axis] - first[axis] + 0.5) / content['shape'][axis] for axis in (0, 1)
+        )
         return (across if radiological else 1 - across), down
 
     page = build_report(folder / 'out', '01', '', {})
@@ -136,7 +138,7 @@ def stored(page, what, of='voxel'):
 
 
 def colour(page, pane, place):
-    """Colour of the picture at a place, as it is on the screen."""
+    """Return the color of the picture at a position on the screen."""
     return page.evaluate(
         f'(() => {{ const c = document.querySelector(\'[data-pane="{pane}"] canvas\');'
         f' return [...c.getContext("2d").getImageData(c.width * {place[0]}, c.height * {place[1]}, 1, 1)'
@@ -150,7 +152,7 @@ SLIDER = 'input[aria-label="Slice"]'
 
 @pytest.mark.parametrize('way', ['radiological', 'neurological'])
 @pytest.mark.parametrize('voxel', [LESION, HEALTHY, (11, 22, 2)])
-def test_value_under_the_pointer_is_that_of_the_file(page, head, way, voxel):
+def test_value_under_the_pointer_matches_the_file(page, head, way, voxel):
     go_to(page, SLICE)
     page.click(f'input[value="{way}"]')
     page.hover('[data-pane="1"] canvas', *head.place(voxel, way == 'radiological'))
@@ -173,7 +175,7 @@ def test_left_is_on_the_right_unless_the_convention_is_changed(page, head):
 
 
 @pytest.mark.parametrize('way', ['radiological', 'neurological'])
-def test_the_picture_shows_the_colour_of_the_value(page, head, way):
+def test_picture_shows_the_color_of_the_value(page, head, way):
     go_to(page, SLICE)
     page.click(f'input[value="{way}"]')
     page.evaluate(
@@ -186,7 +188,7 @@ def test_the_picture_shows_the_colour_of_the_value(page, head, way):
     assert colour(page, 0, place) == pytest.approx(255 * np.array(expected), abs=3)
 
 
-def test_value_of_the_homologue_is_that_of_the_file(page, head):
+def test_value_of_the_homologue_matches_the_file(page, head):
     go_to(page, SLICE)
     page.hover('[data-pane="0"] canvas', *head.place(LESION))
     assert read(page, 'files', 'homologue') == ', '.join(map(str, HEALTHY))
@@ -213,9 +215,9 @@ def test_wheel_slider_and_keys_change_the_slice_of_both_panes(page, head):
         assert read(page, 'files').endswith(', 2')
 
 
-def test_window_of_one_pane_is_that_of_the_other_where_both_show_rcbf(page):
+def test_panes_that_both_show_rcbf_share_their_window(page):
     upper = [f'[data-pane="{pane}"] input[data-end="upper"]' for pane in (0, 1)]
-    assert [page.evaluate(f"document.querySelector('{each}').value") for each in upper] == [
+    assert [page.evaluate(f"document.querySelector('{selector}').value") for selector in upper] == [
         '150', '150',
     ]  # fmt: skip
     page.type_text(upper[0], '60')
@@ -225,14 +227,14 @@ def test_window_of_one_pane_is_that_of_the_other_where_both_show_rcbf(page):
     assert page.evaluate(f"document.querySelector('{upper[0]}').value") == '150'
 
 
-def test_a_turned_window_is_put_back(page):
+def test_reversed_window_is_restored(page):
     lower = '[data-pane="0"] input[data-end="lower"]'
     page.type_text(lower, '500')
     page.evaluate('document.activeElement.blur()')
     assert page.evaluate(f"document.querySelector('{lower}').value") == '0'
 
 
-def test_map_of_a_pane_is_chosen_by_its_list(page, head):
+def test_list_selects_the_map_of_a_pane(page, head):
     go_to(page, SLICE)
     before = colour(page, 1, head.place((11, 22, 2)))
     page.evaluate(
@@ -246,12 +248,12 @@ def test_map_of_a_pane_is_chosen_by_its_list(page, head):
     assert after != before
 
 
-def test_mismatch_is_filled_when_it_is_asked_for(page, head):
+def test_mismatch_is_filled_when_checked(page, head):
     go_to(page, SLICE)
     mismatch, core = head.place((18, 12, 2)), head.place((16, 5, 2))
-    before = [colour(page, 0, each) for each in (mismatch, core)]
+    before = [colour(page, 0, place) for place in (mismatch, core)]
     page.click('input[value="mismatch_global"]')
-    after = [colour(page, 0, each) for each in (mismatch, core)]
+    after = [colour(page, 0, place) for place in (mismatch, core)]
     assert after[0] != before[0]
     assert after[1] == before[1]
 
@@ -267,7 +269,7 @@ def test_click_draws_the_curves_of_voxel_and_homologue(page, head):
         np.testing.assert_allclose(heights, expected, rtol=1e-2, atol=0.02)
 
 
-def test_flicker_shows_reference_and_mirror_image_in_turn(page):
+def test_flicker_alternates_reference_and_mirror_image(page):
     chosen = 'document.querySelectorAll(".pane select")[1].value'
     before = page.evaluate(chosen)
     for name in ('reference_reflected', 'homologue_reference'):
@@ -275,12 +277,12 @@ def test_flicker_shows_reference_and_mirror_image_in_turn(page):
         page.wait_for(f'{chosen} === "{name}"')
         page.wait_for(f'{chosen} === "reference"')
     page.click('.flicker[data-of="homologue_reference"]')
-    pressed = '[...document.querySelectorAll(".flicker")].map((each) => each.ariaPressed)'
+    pressed = '[...document.querySelectorAll(".flicker")].map((button) => button.ariaPressed)'
     assert page.evaluate(pressed) == ['false', 'false']
     assert page.evaluate(chosen) == before
 
 
-def test_an_emptied_end_of_the_window_is_put_back(page):
+def test_emptied_limit_of_the_window_is_restored(page):
     end = '[data-pane="0"] input[data-end="lower"]'
     page.type_text(end, '20')
     page.press('Tab')
@@ -289,27 +291,27 @@ def test_an_emptied_end_of_the_window_is_put_back(page):
     assert page.evaluate(f"document.querySelector('{end}').value") == '20'
 
 
-def test_what_the_keys_reach_is_said(page):
+def test_values_reached_by_keys_are_announced(page):
     page.evaluate('document.querySelector("[data-pane=\\"0\\"] canvas").focus()')
     page.press('ArrowUp')
     assert 'homologue' in page.evaluate('document.querySelector(".spoken[aria-live]").textContent')
 
 
-def test_without_scripts_the_pictures_remain(browser, head):
+def test_pictures_remain_without_scripts(browser, head):
     page = browser.open(head.page, scripts=False)
-    words = page.send('DOM.getDocument', depth=0)['root']
-    found = page.send('DOM.querySelector', nodeId=words['nodeId'], selector='.view')
-    with pytest.raises(AssertionError):  # nothing is laid out
-        page.send('DOM.getBoxModel', nodeId=found['nodeId'])
-    found = page.send('DOM.querySelector', nodeId=words['nodeId'], selector='noscript p')
-    assert page.send('DOM.getBoxModel', nodeId=found['nodeId'])['model']['height'] > 0
-    found = page.send('DOM.querySelector', nodeId=words['nodeId'], selector='figure img')
-    assert page.send('DOM.getBoxModel', nodeId=found['nodeId'])['model']['height'] > 0
+    document = page.send('DOM.getDocument', depth=0)['root']
+    node = page.send('DOM.querySelector', nodeId=document['nodeId'], selector='.view')
+    with pytest.raises(AssertionError):  # the element has no layout
+        page.send('DOM.getBoxModel', nodeId=node['nodeId'])
+    node = page.send('DOM.querySelector', nodeId=document['nodeId'], selector='noscript p')
+    assert page.send('DOM.getBoxModel', nodeId=node['nodeId'])['model']['height'] > 0
+    node = page.send('DOM.querySelector', nodeId=document['nodeId'], selector='figure img')
+    assert page.send('DOM.getBoxModel', nodeId=node['nodeId'])['model']['height'] > 0
     page.check()
     page.close()
 
 
-def test_markup_in_a_name_shows_as_text_and_does_not_run(browser, head, tmp_path):
+def test_markup_in_a_label_is_shown_as_text(browser, head, tmp_path):
     label = '<img src=x onerror="document.title = 1">'
     figures = tmp_path / f'sub-{label}' / 'figures'
     figures.mkdir(parents=True)
@@ -323,11 +325,11 @@ def test_markup_in_a_name_shows_as_text_and_does_not_run(browser, head, tmp_path
     page.close()
 
 
-def test_a_script_that_is_not_named_does_not_run(page):
+def test_script_outside_the_policy_does_not_run(page):
     page.evaluate(
         '(() => { const s = document.createElement("script"); s.textContent = "window.ran = 1";'
         ' document.body.append(s); })()'
     )
     assert page.evaluate('window.ran') is None
-    assert any('Content Security Policy' in each for each in page.errors)
+    assert any('Content Security Policy' in error for error in page.errors)
     page.errors.clear()

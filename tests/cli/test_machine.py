@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a machine grants, read from files and variables made up here."""
+"""Cores and memory, read from simulated files and variables."""
 
 import os
 
@@ -10,62 +10,64 @@ from ctpprep.cli import machine
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """Pretend that 16 cores can be used, outside of SLURM."""
+    """Simulate 16 cores without SLURM."""
     for name in [name for name in os.environ if name.startswith('SLURM_')]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(16)), raising=False)
     return tmp_path
 
 
-def grant(root, group, **files):
-    """Write the limit files of a control group; '__' in a name stands for its dot."""
+def write_limits(root, group, **files):
+    """Write the limit files of a control group; '__' in a name means a dot."""
     folder = root / 'sys/fs/cgroup' / group
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / name.replace('__', '.')).write_text(f'{text}\n')
 
 
-def belong(root, *lines):
+def write_groups(root, *lines):
     path = root / 'proc/self/cgroup'
     path.parent.mkdir(parents=True)
     path.write_text(''.join(f'{line}\n' for line in lines))
 
 
-def test_without_limits_all_is_granted(root):
-    belong(root, '0::/user.slice')
-    grant(root, 'user.slice', memory__max='max', cpu__max='max 100000')
+def test_everything_is_available_without_limits(root):
+    write_groups(root, '0::/user.slice')
+    write_limits(root, 'user.slice', memory__max='max', cpu__max='max 100000')
     assert machine.available_cores(root) == machine.default_processes(root) == 16
     assert machine.available_memory_gb(root) > 0.1
 
 
-def test_limits_of_the_own_group_count(root):
-    belong(root, '0::/system.slice/job_1/step_0')
-    grant(root, 'system.slice/job_1/step_0', memory__max=10**8, cpu__max='250000 100000')
+def test_limits_of_the_own_group_apply(root):
+    write_groups(root, '0::/system.slice/job_1/step_0')
+    write_limits(root, 'system.slice/job_1/step_0', memory__max=10**8, cpu__max='250000 100000')
     assert machine.available_memory_gb(root) == 0.1
     assert machine.available_cores(root) == 2  # of 2.5
 
 
-def test_limits_of_the_groups_above_count(root):
-    belong(root, '0::/job_1/step_0')
-    grant(root, 'job_1/step_0', memory__max='max', cpu__max='max 100000')
-    grant(root, 'job_1', memory__max=10**8, cpu__max='50000 100000')
+def test_limits_of_parent_groups_apply(root):
+    write_groups(root, '0::/job_1/step_0')
+    write_limits(root, 'job_1/step_0', memory__max='max', cpu__max='max 100000')
+    write_limits(root, 'job_1', memory__max=10**8, cpu__max='50000 100000')
     assert machine.available_memory_gb(root) == 0.1
     assert machine.available_cores(root) == 1
 
 
-def test_limits_of_a_container_that_shows_the_path_of_the_host_count(root):
-    belong(root, '0::/docker/1234')
-    grant(root, '', memory__max=10**8, cpu__max='300000 100000')
+def test_limits_of_a_container_with_the_path_of_the_host_apply(root):
+    write_groups(root, '0::/docker/1234')
+    write_limits(root, '', memory__max=10**8, cpu__max='300000 100000')
     assert machine.available_memory_gb(root) == 0.1
     assert machine.available_cores(root) == 3
 
 
-def test_control_groups_of_version_1_count(root):
-    belong(root, '4:memory:/slurm/job_1', '2:cpu,cpuacct:/slurm/job_1')
-    grant(root, 'memory/slurm/job_1', memory__limit_in_bytes=10**8)
-    grant(root, 'memory', memory__limit_in_bytes=9223372036854771712)
-    grant(root, 'cpu,cpuacct/slurm/job_1', cpu__cfs_quota_us=400000, cpu__cfs_period_us=100000)
-    grant(root, 'cpu,cpuacct', cpu__cfs_quota_us=-1, cpu__cfs_period_us=100000)
+def test_limits_of_control_groups_version_1_apply(root):
+    write_groups(root, '4:memory:/slurm/job_1', '2:cpu,cpuacct:/slurm/job_1')
+    write_limits(root, 'memory/slurm/job_1', memory__limit_in_bytes=10**8)
+    write_limits(root, 'memory', memory__limit_in_bytes=9223372036854771712)
+    write_limits(
+        root, 'cpu,cpuacct/slurm/job_1', cpu__cfs_quota_us=400000, cpu__cfs_period_us=100000
+    )
+    write_limits(root, 'cpu,cpuacct', cpu__cfs_quota_us=-1, cpu__cfs_period_us=100000)
     assert machine.available_memory_gb(root) == 0.1
     assert machine.available_cores(root) == 4
 
@@ -78,20 +80,20 @@ def test_control_groups_of_version_1_count(root):
         ({'MEM_PER_CPU': '50', 'CPUS_ON_NODE': '4', 'CPUS_PER_TASK': '2'}, 0.1),
     ],
 )
-def test_memory_that_slurm_grants_counts(root, monkeypatch, granted, memory):
+def test_memory_granted_by_slurm_applies(root, monkeypatch, granted, memory):
     for name, value in granted.items():
         monkeypatch.setenv(f'SLURM_{name}', value)
     assert machine.available_memory_gb(root) == memory
 
 
-def test_all_memory_of_a_node_is_no_memory_limit(root, monkeypatch):
+def test_all_memory_of_a_node_is_not_a_limit(root, monkeypatch):
     monkeypatch.setenv('SLURM_MEM_PER_NODE', '0')
     assert machine.available_memory_gb(root) > 0.1
 
 
-def test_cores_that_slurm_grants_count(root, monkeypatch):
+def test_cores_granted_by_slurm_apply(root, monkeypatch):
     monkeypatch.setenv('SLURM_CPUS_ON_NODE', '6')
     assert machine.available_cores(root) == machine.default_processes(root) == 6
     monkeypatch.setenv('SLURM_CPUS_PER_TASK', '2')
-    assert machine.available_cores(root) == 6  # for whoever asks for them
+    assert machine.available_cores(root) == 6  # upper limit of --nprocs
     assert machine.default_processes(root) == 2

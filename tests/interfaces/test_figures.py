@@ -54,7 +54,7 @@ def draw(**inputs):
     return {Path(path).name.split('_')[1].removeprefix('desc-'): Path(path) for path in paths}
 
 
-def test_everything_given_is_drawn(series):
+def test_every_figure_is_drawn_from_its_files(series):
     drawn = draw(**series)
     expected = {'maps', 'rcbf', 'lesions', 'curves', 'motion', 'masks', 'mirror', 'tmaxhist'}
     assert drawn.keys() == expected
@@ -72,9 +72,7 @@ def test_everything_given_is_drawn(series):
         ('hemispheres', 'tmaxhist'),
     ],
 )
-def test_a_missing_file_leaves_its_figure_out_and_the_others_in(
-    series, missing, figure, monkeypatch
-):
+def test_missing_file_leaves_out_its_figure_alone(series, missing, figure, monkeypatch):
     # what is drawn matters here, not the rendering, which is slow
     monkeypatch.setattr('ctpprep.figures.save_svg', lambda _, path: path.touch() or path)
     del series[missing]
@@ -83,7 +81,7 @@ def test_a_missing_file_leaves_its_figure_out_and_the_others_in(
     assert 'masks' in drawn
 
 
-def test_a_withheld_local_map_leaves_the_global_one_alone(series):
+def test_withheld_local_map_is_not_drawn(series):
     for name in ('rcbf_local', 'core_local', 'unassessable_mask'):
         series.pop(name, None)
     drawn = draw(**series)
@@ -93,7 +91,7 @@ def test_a_withheld_local_map_leaves_the_global_one_alone(series):
     assert 'local' not in drawn['rcbf'].read_text()
 
 
-def test_an_empty_brain_mask_leaves_out_what_needs_it(series):
+def test_empty_brain_mask_leaves_out_the_mosaics(series):
     empty = nb.Nifti1Image(np.zeros(SHAPE, np.uint8), AFFINE)
     nb.save(empty, series['brain_mask'])
     assert draw(**series).keys() == {'curves', 'motion', 'tmaxhist'}
@@ -105,14 +103,14 @@ def test_affected_side_comes_from_the_table_of_volumes(series):
     assert 'left hemisphere, median 1.0 s (affected side)' in drawn['tmaxhist'].read_text()
 
 
-def test_an_absent_vof_is_not_in_the_legend(series):
+def test_absent_vof_is_not_in_the_legend(series):
     Path(series['curves']).write_text('time\taif\tvof\n0\t0\tn/a\n1.5\t200\tn/a\n')
     text = draw(curves=series['curves'])['curves'].read_text()
     assert 'AIF, ends at' in text
     assert 'VOF' not in text.replace('AIF, VOF: enhancement', '')
 
 
-def test_a_map_in_the_stead_of_a_ct_has_no_hu(series, tmp_path):
+def test_map_in_place_of_a_ct_has_no_hu(series, tmp_path):
     def scales(**inputs):
         return draw(**series, **inputs)['masks'].read_text().count('HU')
 
@@ -123,7 +121,7 @@ def test_a_map_in_the_stead_of_a_ct_has_no_hu(series, tmp_path):
     assert scales(entry=str(entry)) == 0
 
 
-def test_fine_voxels_make_no_larger_pictures(series):
+def test_fine_voxels_do_not_enlarge_the_pictures(series):
     coarse = draw(**series)['maps'].stat().st_size
     for path in series.values():
         if path.endswith('.nii.gz'):

@@ -51,23 +51,19 @@ def head(**changed):
     return write(**(maps | changed))
 
 
+def read_json(path):
+    return json.loads(Path(path).read_text())
+
+
 def normalize_global(files, **changed):
-    method = MethodSettings.of(**changed)
-    names = (
-        'affected_side', 'global_reference', 'normal_tmax', 'least_normal_share',
-        'hypoperfusion_tmax',
-    )  # fmt: skip
-    outputs = NormalizeGlobal(**files, **{n: getattr(method, n) for n in names}).run().outputs
-    return outputs, json.loads(Path(outputs.normalization).read_text())
+    settings = MethodSettings.of(**changed).as_dict('lesion', 'normalization')
+    outputs = NormalizeGlobal(**files, settings=settings).run().outputs
+    return outputs, read_json(outputs.normalization)
 
 
 def normalize_contralateral(files, **changed):
-    method = MethodSettings.of(**changed)
-    names = (
-        'local_clip', 'local_sigma_mm', 'local_floor', 'local_least_tissue', 'local_least_weight'
-    )  # fmt: skip
-    given = {name: getattr(method, name) for name in names}
-    outputs = NormalizeContralateral(**files, **given).run().outputs
+    settings = MethodSettings.of(**changed).as_dict('normalization')
+    outputs = NormalizeContralateral(**files, settings=settings).run().outputs
     names = ('local', 'homologue_map', 'unassessable_mask')
     # copies: the next call writes the same files
     return [np.array(nifti.load(getattr(outputs, name))[0]) for name in names]
@@ -90,87 +86,80 @@ def test_mirror_flips_left_and_right_on_the_same_grid(like):
 
 
 def test_global_maps_are_fractions_of_normal_tissue():
-    outputs, facts = normalize_global(head())
+    outputs, measured = normalize_global(head())
     for name, ratio in (('rcbf', 0.5), ('rcbv', 0.75)):
         voxels, _ = nifti.load(getattr(outputs, f'{name}_global'))
         assert np.unique(voxels[LEFT]) == pytest.approx(ratio)
         assert np.unique(voxels[~LEFT]) == pytest.approx(1)
-    assert (facts['cbf_reference'], facts['cbv_reference']) == (50, 4)
-    assert facts['reference_share'] == 0.5
+    assert (measured['cbf_reference'], measured['cbv_reference']) == (50, 4)
+    assert measured['reference_share'] == 0.5
 
 
-def test_facts_name_the_slower_side():
-    _, facts = normalize_global(head())
-    assert facts['affected_side'] == 'left'
-    assert (facts['tmax_left_s'], facts['tmax_right_s']) == (8, 1)
-    assert facts['side_confidence'] == 1
+def test_affected_side_is_the_slower_one():
+    _, measured = normalize_global(head())
+    assert measured['affected_side'] == 'left'
+    assert (measured['tmax_left_s'], measured['tmax_right_s']) == (8, 1)
+    assert measured['side_confidence'] == 1
 
 
-def test_the_side_that_was_asked_for_counts():
-    _, facts = normalize_global(head(), affected_side='right', global_reference='contralateral')
-    assert facts['affected_side'] == 'right'
-    assert facts['cbf_reference'] == 25  # so the left side is the healthy one
-    assert facts['side_confidence'] is None
+def test_side_that_was_asked_for_is_the_affected_one():
+    _, measured = normalize_global(head(), affected_side='right', global_reference='contralateral')
+    assert measured['affected_side'] == 'right'
+    assert measured['cbf_reference'] == 25  # so the left side is the healthy one
+    assert measured['side_confidence'] is None
 
 
-def test_both_sides_asked_for_still_name_the_slower_one():
-    _, facts = normalize_global(head(), affected_side='both', global_reference='contralateral')
-    assert facts['affected_side'] == 'left'
+def test_affected_side_is_the_slower_one_if_both_are_asked_for():
+    _, measured = normalize_global(head(), affected_side='both', global_reference='contralateral')
+    assert measured['affected_side'] == 'left'
 
 
-def test_limit_of_normal_tissue_counts():
-    _, facts = normalize_global(head(), normal_tmax=8.0)
-    assert facts['reference_share'] == 1
-    assert facts['cbf_reference'] == 37.5
+def test_limit_of_normal_tissue_is_that_of_the_settings():
+    _, measured = normalize_global(head(), normal_tmax=8.0)
+    assert measured['reference_share'] == 1
+    assert measured['cbf_reference'] == 37.5
 
 
 def test_cbv_may_be_absent():
     files = head()
     del files['cbv']
-    outputs, facts = normalize_global(files)
+    outputs, measured = normalize_global(files)
     assert Path(outputs.rcbf_global).exists()
-    assert 'cbv_reference' not in facts
+    assert 'cbv_reference' not in measured
 
 
-def test_no_normal_tissue_is_an_error_that_asks_for_the_aif():
+def test_error_of_no_normal_tissue_mentions_the_aif():
     with pytest.raises(PerfusionError, match=r'0 voxels of tissue with Tmax <= 4 s.*AIF'):
         normalize_global(head(tmax=np.full(SHAPE, 9.0)), least_normal_share=0.0)
 
 
-def test_a_replaced_reference_is_told_with_its_reason():
-    outputs, facts = normalize_global(head(tmax=np.where(LEFT, 14.0, 9.0)))
-    assert facts['reference'] == 'early-contralateral'
-    assert (facts['normal_share'], facts['reference_share']) == (0, 0.5)
-    assert facts['reference_tmax_limit_s'] == 12
-    assert facts['cbf_reference'] == 50
-    told = json.loads(Path(outputs.reference_fields).read_text())
-    assert told['Reference'] == 'tissue of the right hemisphere with Tmax <= 12.0 s'
-    assert 'only 0% of tissue' in told['ReferenceReason']
-    further = json.loads(Path(outputs.global_reference_fields).read_text())
-    assert further == {f'Global{name}': text for name, text in told.items()}
+def test_fields_of_a_replaced_reference_have_its_reason():
+    outputs, measured = normalize_global(head(tmax=np.where(LEFT, 14.0, 9.0)))
+    assert measured['reference'] == 'early-contralateral'
+    assert (measured['normal_share'], measured['reference_share']) == (0, 0.5)
+    assert measured['reference_tmax_limit_s'] == 12
+    assert measured['cbf_reference'] == 50
+    fields = read_json(outputs.reference_fields)
+    assert fields['Reference'] == 'tissue of the right hemisphere with Tmax <= 12.0 s'
+    assert 'only 0% of tissue' in fields['ReferenceReason']
+    global_fields = read_json(outputs.global_reference_fields)
+    assert global_fields == {f'Global{name}': text for name, text in fields.items()}
 
 
-def test_a_sound_reference_is_told_without_a_reason():
-    outputs, facts = normalize_global(head())
-    assert facts['reference'] == 'normal-tmax'
-    told = json.loads(Path(outputs.reference_fields).read_text())
-    assert told == {'Reference': 'tissue with Tmax <= 4 s'}
+def test_fields_of_a_sound_reference_have_no_reason():
+    outputs, measured = normalize_global(head())
+    assert measured['reference'] == 'normal-tmax'
+    fields = read_json(outputs.reference_fields)
+    assert fields == {'Reference': 'tissue with Tmax <= 4 s'}
 
 
 # -- contralateral
 
 
 def test_without_a_mirrored_map_there_is_no_local_one():
-    method = MethodSettings()
-    files = {
-        name: path for name, path in relative().items() if name in ('relative', 'tissue_mask')
-    }
-    outputs = NormalizeContralateral(
-        **files, local_clip=method.normalization.local_clip, local_sigma_mm=method.normalization.local_sigma_mm,
-        local_floor=method.normalization.local_floor,
-        local_least_tissue=method.normalization.local_least_tissue,
-        local_least_weight=method.normalization.local_least_weight,
-    ).run().outputs  # fmt: skip
+    files = {name: relative()[name] for name in ('relative', 'tissue_mask')}
+    settings = MethodSettings().as_dict('normalization')
+    outputs = NormalizeContralateral(**files, settings=settings).run().outputs
     assert not isdefined(outputs.local)
     assert not isdefined(outputs.unassessable_mask)
 
@@ -195,7 +184,7 @@ def test_local_map_is_the_fraction_of_the_homologue():
     assert not unassessable.any()
 
 
-def test_sigma_is_laid_along_the_axes_of_the_patient():
+def test_sigma_is_along_the_axes_of_the_patient():
     """Only along y: a border between left and right stays sharp."""
     sharp, _, _ = normalize_contralateral(relative(), local_sigma_mm=(0.0, 20.0, 0.0))
     blurred, _, _ = normalize_contralateral(relative(), local_sigma_mm=(20.0, 0.0, 0.0))
@@ -233,7 +222,7 @@ def test_tissue_without_a_homologue_is_not_assessable():
     assert np.isfinite(local).all()
 
 
-def test_a_homologue_without_flow_is_not_divided_by():
+def test_homologue_without_flow_is_not_divided_by():
     mirrored = np.full(SHAPE, 0.05)
     local, _, unassessable = normalize_contralateral(relative(mirrored=mirrored))
     assert unassessable.all()

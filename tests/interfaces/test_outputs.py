@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files are put in place whole, with complete sidecars, or not at all."""
+"""Files are written completely, with their sidecars, or not at all."""
 
 import json
 from pathlib import Path
@@ -25,9 +25,10 @@ def row(name, ending, **changed):
 
 def write(rows, **sources):
     """Run the writer; give the folder of its files."""
-    names = {each['name'] for each in rows}
-    ports = ('facts', 'made_from', 'settings_if')
-    names |= {port for each in rows for kind in ports for port in each.get(kind, ())}
+    names = {row['name'] for row in rows}
+    names |= {
+        port for row in rows for kind in ('facts', 'fields', 'made_from') for port in row[kind]
+    }
     writer = WriteDerivatives(
         names=sorted(names), rows=rows, output_dir=str(Path('out').absolute())
     )
@@ -43,8 +44,12 @@ def image(voxels, path):
 
 
 def stored(path):
-    found = nb.load(path)
-    return found, np.asarray(found.dataobj)
+    image = nb.load(path)
+    return image, np.asarray(image.dataobj)
+
+
+def read_sidecar(folder, name):
+    return json.loads((folder / f'sub-1_{name}.json').read_text())
 
 
 # -- images
@@ -54,18 +59,18 @@ def test_maps_are_compressed_single_floats_without_nan():
     voxels = np.full((3, 3, 3), 2.5, np.float64)
     voxels[0] = np.nan
     folder = write([row('cbf', 'cbf.nii.gz')], cbf=image(voxels, 'cbf.nii'))
-    found, values = stored(folder / 'sub-1_cbf.nii.gz')
-    assert found.get_data_dtype() == np.float32
+    written, values = stored(folder / 'sub-1_cbf.nii.gz')
+    assert written.get_data_dtype() == np.float32
     assert not values[0].any()
     assert (values[1:] == 2.5).all()
-    np.testing.assert_allclose(found.affine, np.diag([-2.0, -2, 5, 1]))
+    np.testing.assert_allclose(written.affine, np.diag([-2.0, -2, 5, 1]))
 
 
 def test_masks_are_bytes():
     source = image(np.ones((2, 2, 2), np.uint8), 'mask.nii')
     folder = write([row('mask', 'desc-brain_mask.nii.gz')], mask=source)
-    found, values = stored(folder / 'sub-1_desc-brain_mask.nii.gz')
-    assert found.get_data_dtype() == np.uint8
+    written, values = stored(folder / 'sub-1_desc-brain_mask.nii.gz')
+    assert written.get_data_dtype() == np.uint8
     assert (values == 1).all()
 
 
@@ -78,11 +83,11 @@ def test_a_series_keeps_a_sixteenth_of_a_hu_and_its_time():
     series.header['pixdim'][4] = 1.5
     nb.save(series, 'ctp.nii')
     folder = write([row('ctp', 'desc-preproc_ctp.nii.gz')], ctp='ctp.nii')
-    found, values = stored(folder / 'sub-1_desc-preproc_ctp.nii.gz')
-    assert found.get_data_dtype() == np.int16
+    written, values = stored(folder / 'sub-1_desc-preproc_ctp.nii.gz')
+    assert written.get_data_dtype() == np.int16
     assert np.abs(values - np.nan_to_num(voxels, nan=-1024)).max() <= 1 / 16
-    assert found.header['pixdim'][4] == 1.5
-    assert found.header.get_xyzt_units() == ('mm', 'sec')
+    assert written.header['pixdim'][4] == 1.5
+    assert written.header.get_xyzt_units() == ('mm', 'sec')
 
 
 # -- sidecars and tables
@@ -99,13 +104,13 @@ def test_every_file_has_a_sidecar_of_its_own_name():
     assert len(list(folder.iterdir())) == 6
 
 
-def test_what_was_measured_completes_the_sidecar():
+def test_measured_facts_are_added_to_the_sidecar():
     Path('one.json').write_text('{"lambda": 3}')
     Path('two.json').write_text('{"offset": 1}')
     Path('t.tsv').write_text('x\n')
     rows = [row('t', 't.tsv', facts=['one', 'two']), row('u', 'u.tsv')]
     folder = write(rows, t='t.tsv', u='t.tsv', one='one.json', two='two.json')
-    with_facts, without = (json.loads((folder / f'sub-1_{n}.json').read_text()) for n in 'tu')
+    with_facts, without = (read_sidecar(folder, name) for name in 'tu')
     assert with_facts['Measured'] == {'lambda': 3, 'offset': 1}
     assert 'Measured' not in without
 
@@ -116,13 +121,13 @@ def test_labels_become_a_table():
     assert (folder / 'sub-1_seg-x_dseg.tsv').read_text() == 'index\tname\n1\tleft\n2\tright\n'
 
 
-def test_what_was_not_made_is_not_written():
+def test_missing_source_is_not_written():
     Path('t.tsv').write_text('x\n')
     folder = write([row('t', 't.tsv'), row('absent', 'absent.tsv')], t='t.tsv')
     assert sorted(path.name for path in folder.iterdir()) == ['sub-1_t.json', 'sub-1_t.tsv']
 
 
-def test_what_is_not_made_any_more_is_removed():
+def test_file_of_an_earlier_run_without_a_source_is_removed():
     source = image(np.ones((2, 2, 2), np.uint8), 'seg.nii')
     rows = [row('seg', 'seg-x_dseg.nii.gz', labels={1: 'left'})]
     folder = write(rows, seg=source)
@@ -131,26 +136,24 @@ def test_what_is_not_made_any_more_is_removed():
     assert [path.name for path in folder.iterdir()] == ['sub-1_seg-y_dseg.tsv']
 
 
-def test_a_source_that_was_not_made_is_not_named():
+def test_missing_source_is_not_listed_in_the_sidecar():
     Path('t.tsv').write_text('x\n')
-    sources = {'here': 'bids::here', 'absent': 'bids::absent'}
-    told = {'Sources': ['bids:raw:a', *sources.values()]}
-    folder = write([row('t', 't.tsv', sidecar=told, made_from=sources)], t='t.tsv', here='t.tsv')
-    sidecar = json.loads((folder / 'sub-1_t.json').read_text())
-    assert sidecar['Sources'] == ['bids:raw:a', 'bids::here']
+    sources = {'present': 'bids::present', 'absent': 'bids::absent'}
+    sidecar = {'Sources': ['bids:raw:a', *sources.values()]}
+    rows = [row('t', 't.tsv', sidecar=sidecar, made_from=sources)]
+    folder = write(rows, t='t.tsv', present='t.tsv')
+    assert read_sidecar(folder, 't')['Sources'] == ['bids:raw:a', 'bids::present']
 
 
-def test_a_setting_that_shaped_nothing_is_not_named():
+def test_measured_fields_are_added_to_the_sidecar():
+    Path('fields.json').write_text('{"Reference": "tissue"}')
     Path('t.tsv').write_text('x\n')
-    told = {'Settings': {'csf_hu': 17, 'bone_hu': 130}}
-    by = {'ct': ['csf_hu', 'bone_hu'], 'here': ['other']}
-    folder = write([row('t', 't.tsv', sidecar=told, settings_if=by)], t='t.tsv', here='t.tsv')
-    assert 'Settings' not in json.loads((folder / 'sub-1_t.json').read_text())
-    folder = write([row('t', 't.tsv', sidecar=told, settings_if=by)], t='t.tsv', ct='t.tsv')
-    assert json.loads((folder / 'sub-1_t.json').read_text())['Settings'] == told['Settings']
+    rows = [row('t', 't.tsv', fields=['fields', 'absent'], facts=['absent'])]
+    folder = write(rows, t='t.tsv', fields='fields.json')
+    assert read_sidecar(folder, 't') == {'Description': 't', 'Reference': 'tissue'}
 
 
-def test_figures_go_to_the_folder_of_the_participant():
+def test_figures_are_copied_to_the_folder_of_the_participant():
     name, folder = 'sub-1_desc-a_ctp.svg', Path('out/sub-1/figures').absolute()
     Path(name).write_text('<svg/>')
     figures = [str(Path(name).absolute())]
@@ -159,7 +162,7 @@ def test_figures_go_to_the_folder_of_the_participant():
     assert (folder / name).read_text() == '<svg/>'
 
 
-def test_figures_of_an_earlier_run_make_way():
+def test_figures_of_an_earlier_run_are_removed():
     folder = Path('figures').absolute()
     folder.mkdir()
     for name in ('sub-1_desc-b', 'sub-1_run-2_desc-b'):

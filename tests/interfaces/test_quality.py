@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 
 from ctpprep.interfaces.quality import AssessQuality
+from ctpprep.interfaces.wording import WORDING
 from ctpprep.perfusion.quality import CHECKS
+from ctpprep.settings import MethodSettings
 
 SHAPE = (10, 10, 12)
 RIGHT = np.zeros(SHAPE, bool)
@@ -45,7 +47,7 @@ def files(tmp_path, monkeypatch):
     bolus = np.exp(-(((TIMES - 10) / 3) ** 2))
     curves = {'time': TIMES, 'aif': 200 * bolus, 'vof': 300 * bolus, 'tissue': 10 * bolus}
     pd.DataFrame(curves).to_csv('curves.tsv', sep='\t', index=False)
-    facts = {
+    measured = {
         'bolus': {'n_baseline': 3, 'arrival_s': 6.0, 'scan_duration_s': 58.0},
         'deconvolution': {'noise_raw_hu': 4.0, 'noise_denoised_hu': 1.0},
         'normalization': {
@@ -54,28 +56,27 @@ def files(tmp_path, monkeypatch):
         },
         'symmetry': {'mirror_similarity': 0.8, 'mirror_folding': 0.002, 'withheld': ''},
     }  # fmt: skip
-    for name, content in facts.items():
+    for name, content in measured.items():
         Path(f'{name}.json').write_text(json.dumps(content))
     Path('volumes.tsv').write_text(
         'region\tnormalization\tmeasure\tvolume_ml\n'
         'core\tglobal\tvolume\t30\ncore\tlocal\tvolume\t18\nmismatch\tlocal\tvolume\tn/a\n'
         'core\tglobal\thypodense\t0.7\ncore\tlocal\thypodense\tn/a\n'
     )
-    found = {path.stem: str(path) for path in tmp_path.iterdir()}
-    assert set(found) == {*images, *facts, 'confounds', 'curves', 'volumes'}
-    return found
+    paths = {path.stem: str(path) for path in tmp_path.iterdir()}
+    assert set(paths) == {*images, *measured, 'confounds', 'curves', 'volumes'}
+    return paths
 
 
 def assess(files, **changed):
-    given = {
-        'hypoperfusion_tmax': 6.0, 'mirror_least_similarity': 0.6, 'mirror_most_folding': 0.05
-    } | changed  # fmt: skip
-    path = AssessQuality(**files, **given).run().outputs.quality
+    limits = {'mirror_least_similarity': 0.6, 'mirror_most_folding': 0.05}
+    settings = MethodSettings.of(**limits | changed).as_dict('lesion', 'symmetry')
+    path = AssessQuality(**files, settings=settings).run().outputs.quality
     (row,) = pd.read_csv(path, sep='\t', keep_default_na=False).to_dict('records')
     return row
 
 
-def test_figures_of_a_series_that_can_be_counted_by_hand(files):
+def test_figures_are_those_counted_by_hand(files):
     row = assess(files)
     expected = {
         'displacement_max': 1, 'frames_rejected': 1 / 3, 'noise_raw': 4, 'baseline_frames': 3,
@@ -87,24 +88,24 @@ def test_figures_of_a_series_that_can_be_counted_by_hand(files):
         'coverage_asymmetry': 40 / 500, 'brain_asymmetry': 40 / 480,
         'core_hypodense': 0.7,
     }  # fmt: skip
-    found = {name: float(row[name]) for name in expected}
-    assert found == pytest.approx(expected, abs=1e-4)
+    figures = {name: float(row[name]) for name in expected}
+    assert figures == pytest.approx(expected, abs=1e-4)
 
 
 def test_every_check_has_a_grade_and_a_sentence(files):
     row = assess(files)
     for check in CHECKS:
         assert row[f'{check.name}_status'] in ('pass', 'warn', 'fail'), check.name
-        assert check.meaning in row[f'{check.name}_sentence']
+        assert WORDING[check.name].meaning in row[f'{check.name}_sentence']
 
 
-def test_the_worst_grade_is_that_of_the_series(files):
+def test_grade_of_the_series_is_the_worst_one(files):
     assert assess(files)['status'] == 'fail'  # a third of the frames is rejected
     table = pd.read_csv('confounds.tsv', sep='\t').assign(weight=1)
     table.to_csv('confounds.tsv', sep='\t', index=False)
     assert assess(files)['status'] == 'pass'
-    facts = {'mirror_similarity': 0.65, 'mirror_folding': 0, 'withheld': ''}
-    Path('symmetry.json').write_text(json.dumps(facts))
+    measured = {'mirror_similarity': 0.65, 'mirror_folding': 0, 'withheld': ''}
+    Path('symmetry.json').write_text(json.dumps(measured))
     assert assess(files)['status'] == 'warn'
 
 
@@ -115,7 +116,7 @@ def test_the_worst_grade_is_that_of_the_series(files):
         ({'mirror_most_folding': 0.001}, 'mirror_folding'),
     ],
 )
-def test_the_limits_that_withhold_local_maps_are_those_of_failure(files, limit, check):
+def test_limits_that_withhold_local_maps_are_those_of_failure(files, limit, check):
     row = assess(files, **limit)
     assert row[f'{check}_status'] == 'fail'
     assert 'read the global map' in row[f'{check}_sentence']
@@ -124,7 +125,7 @@ def test_the_limits_that_withhold_local_maps_are_those_of_failure(files, limit, 
 @pytest.mark.parametrize(
     ('mirrored', 'limit', 'status'), [('ncct', 0.85, 'fail'), ('cbv', 0.3, 'pass')]
 )
-def test_the_limit_is_that_of_the_image_that_was_mirrored(files, mirrored, limit, status):
+def test_limit_is_that_of_the_image_that_was_mirrored(files, mirrored, limit, status):
     Path('entry.json').write_text(json.dumps({'reference_image_from': mirrored}))
     files |= {'entry': str(Path('entry.json').absolute())}
     limits = {'mirror_least_similarity': 0.85, 'map_least_similarity': 0.3}
@@ -138,8 +139,8 @@ def test_figures_of_withheld_maps_are_not_available(files):
         'core\tglobal\tvolume\t30\ncore\tlocal\tvolume\tn/a\n'
     )
     del files['unassessable_mask']
-    facts = {'mirror_similarity': 0.65, 'mirror_folding': 0, 'withheld': 'too unlike'}
-    Path('symmetry.json').write_text(json.dumps(facts))
+    measured = {'mirror_similarity': 0.65, 'mirror_folding': 0, 'withheld': 'too unlike'}
+    Path('symmetry.json').write_text(json.dumps(measured))
     row = assess(files)
     for check in (
         'unassessable',
@@ -151,7 +152,7 @@ def test_figures_of_withheld_maps_are_not_available(files):
     assert row['coverage_status'] == 'pass'
 
 
-def test_hypoperfusion_of_the_other_side_is_seen(files):
+def test_hypoperfusion_of_the_healthy_side_fails(files):
     row = assess(files, hypoperfusion_tmax=0.5)
     assert float(row['healthy_side_hypoperfusion']) == 1
     assert row['healthy_side_hypoperfusion_status'] == 'fail'
@@ -160,7 +161,7 @@ def test_hypoperfusion_of_the_other_side_is_seen(files):
     )
 
 
-def test_infarct_of_the_other_side_that_is_not_slow_is_seen(files):
+def test_infarct_of_the_healthy_side_that_is_not_slow_fails(files):
     """An old infarct has little flow, which may come in time."""
     image = nb.load('rcbf_global.nii', mmap=False)
     voxels = image.get_fdata(dtype=np.float32)
@@ -173,11 +174,11 @@ def test_infarct_of_the_other_side_that_is_not_slow_is_seen(files):
     assert '2 %' in row['caution']
 
 
-def test_a_healthy_other_side_needs_no_caution(files):
+def test_healthy_other_side_needs_no_caution(files):
     assert assess(files)['caution'] == 'n/a'
 
 
-def test_maps_without_their_series_are_graded_too(files):
+def test_maps_without_their_series_are_graded(files):
     row = assess({name: path for name, path in files.items() if name not in SERIES})
     assert row['aif_peak_status'] == row['noise_raw_status'] == 'n/a'
     assert row['aif_peak'] == 'n/a'
@@ -185,7 +186,7 @@ def test_maps_without_their_series_are_graded_too(files):
     assert row['status'] == 'pass'
 
 
-def test_tissue_before_its_artery_is_seen(files):
+def test_tissue_before_its_artery_is_measured(files):
     image = nb.load('tmax.nii', mmap=False)
     voxels = image.get_fdata(dtype=np.float32)
     voxels[:, :4, :10] = 0
@@ -195,9 +196,9 @@ def test_tissue_before_its_artery_is_seen(files):
     assert 'the AIF comes later than tissue' in row['tmax_at_zero_sentence']
 
 
-def test_a_brain_that_is_late_on_its_healthy_side_is_seen(files):
-    facts = json.loads(Path('normalization.json').read_text())
-    Path('normalization.json').write_text(json.dumps(facts | {'tmax_left_s': 5.0}))
+def test_brain_that_is_late_on_its_healthy_side_has_a_warning(files):
+    measured = json.loads(Path('normalization.json').read_text())
+    Path('normalization.json').write_text(json.dumps(measured | {'tmax_left_s': 5.0}))
     row = assess(files)
     assert row['healthy_side_tmax_status'] == 'warn'
     assert 'all tissue is late' in row['healthy_side_tmax_sentence']

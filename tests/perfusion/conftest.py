@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from ctpprep.perfusion import bolus, brain, grid, kinetics
 from ctpprep.phantom import PhantomSettings, make_phantom
@@ -76,4 +77,20 @@ def found(head):
         arrival=arrival, baseline=baseline, peak=peak, csf=csf, vessels=vessels,
         tissue=brain_mask & ~csf & ~vessels, times=times, pattern=pattern,
         enhancement=ctp - baseline[..., None],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope='session')
+def slow_head(toy_head):
+    """Series, masks and artery of a head whose right side is slow, as arrays."""
+    ctp, affine, times = toy_head
+    mean = ctp[..., :3].mean(axis=-1)
+    tissue = (mean > 25) & (mean < 60)
+    rise = np.clip((times - 5) / 5, 0, None)
+    return SimpleNamespace(
+        ctp=ctp.astype(np.float32), affine=affine, times=times, size=(4.0, 4.0, 8.0),
+        intracranial=(mean > 0) & (mean < 100), tissue=tissue,
+        # off the ventricles: a mixture of tissue and CSF has the density of white matter
+        pure=tissue & ~ndimage.binary_dilation(mean < 25), n_baseline=3, arrival_s=5.5,
+        aif=250 * (rise * np.exp(1 - rise)) ** 2,
     )  # fmt: skip

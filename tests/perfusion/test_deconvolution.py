@@ -14,7 +14,7 @@ ONES = np.ones(27)
 # about what cross-validation chooses on heads
 DEFAULTS = {
     name: value
-    for name, value in MethodSettings.of(lambda_rel=0.12).stage('deconvolution').items()
+    for name, value in MethodSettings.of(lambda_rel=0.12).as_dict()['deconvolution'].items()
     if name in (
         'penalty_order', 'lambda_rel', 'residue_step', 'residue_lead', 'calibration_mtt'
     )

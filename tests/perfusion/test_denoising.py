@@ -250,3 +250,11 @@ def test_noise_is_told_with_a_single_baseline_frame_too():
     bolus = 10 * np.exp(-0.5 * ((np.arange(30) - 8.0) / 3) ** 2)
     found = np.median(denoising.curve_noise(noise + bolus, np.ones(30), 1))
     assert found == pytest.approx(3.0, rel=0.2)
+
+
+def test_slices_of_other_times_are_not_smoothed_together():
+    mask = np.ones((4, 4, 4), bool)
+    pattern = np.array([0, 0, 1, 1])
+    curves = np.repeat(np.broadcast_to(pattern * 10.0, mask.shape)[mask][:, None], 3, axis=1)
+    smooth = denoising.smooth_by_pattern(curves, mask, mask, pattern, (1.0, 1.0, 1.0))
+    np.testing.assert_allclose(smooth, curves, atol=1e-4)

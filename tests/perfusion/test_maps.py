@@ -8,8 +8,9 @@ from ctpprep.perfusion import deconvolution, maps
 from ctpprep.settings import MethodSettings
 
 TIMES = np.arange(40) * 1.5
-STAGE = MethodSettings.of(lambda_rel=0.12).stage('deconvolution')
-CONSTANTS = {name: STAGE[name] for name in ('hematocrit_factor', 'tissue_density')}
+METHOD = MethodSettings.of(lambda_rel=0.12).as_dict()
+STAGE = METHOD['deconvolution']
+CONSTANTS = METHOD['kinetics']
 OPERATOR = {
     name: STAGE[name]
     for name in (

@@ -194,7 +194,7 @@ def test_two_poses_in_one_frame_are_less_alike_than_a_moved_head(head):
     for frame in (moved, (first + moved) / 2):
         back = motion.resample_frame(frame, head.affine, register(first, frame, head.affine))
         similarity.append(motion.skull_similarity(back, first, first > -200))
-    limit = MethodSettings().motion_reject_similarity
+    limit = MethodSettings().motion.motion_reject_similarity
     np.testing.assert_array_equal(motion.frame_weights(similarity, limit), [1, 0])
 
 

@@ -9,7 +9,7 @@ from ctpprep.settings import MethodSettings
 
 TIMES = np.arange(30) * 1.5
 N_BASELINE = 5
-STAGE = MethodSettings.of(lambda_rel=0.12).stage('deconvolution')
+STAGE = MethodSettings.of(lambda_rel=0.12).as_dict()['deconvolution']
 OPERATOR = {
     name: STAGE[name]
     for name in (

@@ -159,3 +159,12 @@ def test_a_short_scan_does_not_turn_down_the_earliest_arteries(artery):
     curves = np.concatenate([proximal, distal]) + rng.normal(0, 1.0, (52, 14))
     aif = vessels.find_aif(curves, curves, times, np.zeros(52, int), 10.0, 1.0, aif_voxels=8)
     assert set(aif.voxels) <= set(range(12))
+
+
+def test_taller_curve_of_another_shape_lends_no_height(artery):
+    """A sinus that fills 1.5 s later is higher than the artery, and correlates with it by 0.9."""
+    shape, later = artery(STEP, peak=100), artery(STEP, arrival=9.5, peak=300)
+    assert 0.85 < np.corrcoef(shape, later)[0, 1] < 0.94
+    vessel = vessels.Vessel(shape, STEP, np.array([0]))
+    restored = vessels.restore_height(vessel, np.array([1.5 * shape, later]))
+    np.testing.assert_allclose(restored.curve, 1.5 * shape)

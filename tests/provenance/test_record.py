@@ -4,7 +4,6 @@
 import json
 import shutil
 import time
-from types import SimpleNamespace
 
 import pytest
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec
@@ -12,7 +11,7 @@ from nipype.pipeline.engine import Node, Workflow
 
 from ctpprep.cli import make_parser, read_settings
 from ctpprep.engine.run import work_folder
-from ctpprep.inputs.series import InputFile, workflow_name
+from ctpprep.inputs.series import CTPSeries
 from ctpprep.provenance.record import write_provenance
 from ctpprep.settings import MethodSettings
 
@@ -54,16 +53,15 @@ def run(tmp_path, monkeypatch):
             path = settings.bids_dir / f'sub-{label}' / 'ctp.txt'
             one, two = Node(Copy(), 'first'), Node(Copy(), 'second', overwrite=True)
             one.inputs.path = str(path)
-            inner = Workflow(workflow_name(f'sub-{label}'))
+            uri = f'bids:raw:sub-{label}/ctp.txt'
+            series.append(CTPSeries(path, f'sub-{label}', label, None, '', uri, (), (), '', {}))
+            inner = Workflow(series[-1].workflow_name)
             inner.connect(one, 'out', two, 'path')
             top.add_nodes([inner])
-            source = InputFile(path, f'bids:raw:sub-{label}/ctp.txt')
-            series.append(SimpleNamespace(
-                overrides={}, source=source, ncct=None, path=path, uri=source.uri))  # fmt: skip
         top.run()
         software = {'ctpprep': '1'}
         graph = write_provenance(top, series, MethodSettings(), settings, began, software)
-        return {each['Id']: each for each in json.loads(graph.read_text())['@graph']}
+        return {record['Id']: record for record in json.loads(graph.read_text())['@graph']}
 
     return call
 
@@ -98,7 +96,7 @@ def test_a_reused_step_names_the_series_however_the_dataset_is_called(run, tmp_p
 
 
 def test_files_from_nowhere_are_not_taken_for_one_another(run, tmp_path, monkeypatch):
-    monkeypatch.setattr('ctpprep.provenance.record._given_files', lambda series: ())
+    monkeypatch.setattr(CTPSeries, 'files', {})
     strangers = [name for name in files_of(run()) if name.startswith('run:elsewhere/')]
     assert len(strangers) == 2
     assert not [name for name in strangers if str(tmp_path) in name]

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The participant's page: what it says, that it is closed, that user text stays text."""
+"""The page of a participant: content, no requests, user text shown as text."""
 
 import json
 import re
+from html import escape as escape_html
 from html.parser import HTMLParser
 
 import pytest
 from markupsafe import Markup
 
 from ctpprep.reports import build_report
-from ctpprep.reports.methods import references, render_methods
+from ctpprep.reports.methods import list_references, render_methods
 
 SVG = '<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><text>50 % "a" #b</text></svg>'
 COLUMNS = (
@@ -50,8 +51,8 @@ def write_series(folder, prefix, figures=('maps',)):
     }  # fmt: skip
     lines = '\t'.join(quality) + '\n' + '\t'.join(quality.values()) + '\n'
     (folder / 'ct' / f'{prefix}_desc-qualitycontrol_ctp.tsv').write_text(lines)
-    for what in figures:
-        (folder / 'figures' / f'{prefix}_desc-{what}_ctp.svg').write_text(SVG)
+    for name in figures:
+        (folder / 'figures' / f'{prefix}_desc-{name}_ctp.svg').write_text(SVG)
 
 
 @pytest.fixture
@@ -61,12 +62,12 @@ def output_dir(tmp_path):
 
 
 def text_of(page):
-    """Visible text of a page, white space collapsed."""
-    kept = []
+    """Return the visible text of a page, with white space collapsed."""
+    texts = []
     parser = HTMLParser()
-    parser.handle_data = kept.append
+    parser.handle_data = texts.append
     parser.feed(re.sub(r'<style>.*?</style>', '', page, flags=re.DOTALL))
-    return ' '.join(' '.join(kept).split())
+    return ' '.join(' '.join(texts).split())
 
 
 def report(output_dir, label='01', methods='', **run_info):
@@ -77,12 +78,12 @@ def test_page_is_named_after_the_participant(output_dir):
     assert build_report(output_dir, 'sub-01', '', {}) == output_dir / 'sub-01.html'
 
 
-def test_no_half_written_page_is_left(output_dir):
+def test_no_partial_page_remains(output_dir):
     build_report(output_dir, '01', '', {})
     assert [path.name for path in output_dir.iterdir() if path.is_file()] == ['sub-01.html']
 
 
-def test_volumes_and_side_are_told(output_dir):
+def test_volumes_and_side_are_shown(output_dir):
     words = text_of(report(output_dir))
     assert 'Affected side: right confidence 0.93' in words
     assert 'Core rCBF < 30 % 61.6 mL 45.4 mL 95 % by noise alone: 40.0 to 50.0 mL' in words
@@ -91,7 +92,7 @@ def test_volumes_and_side_are_told(output_dir):
     assert '2.11 no core to divide by' in words
 
 
-def test_maps_made_elsewhere_are_told_with_their_units(output_dir):
+def test_notes_on_precomputed_maps_are_shown(output_dir):
     sidecar = output_dir / 'sub-01' / 'ct' / 'sub-01_tmax.json'
     sidecar.write_text(json.dumps({'Units': 's'}))
     page = build_report(output_dir, '01', 'text', {}).read_text()
@@ -104,7 +105,7 @@ def test_maps_made_elsewhere_are_told_with_their_units(output_dir):
     assert 'indicator dilution' not in page
 
 
-def test_withheld_local_maps_are_told_with_the_reason(output_dir):
+def test_reason_of_withheld_local_maps_is_shown(output_dir):
     path = output_dir / 'sub-01' / 'ct' / 'sub-01_seg-perfusion_morph.tsv'
     rows = [
         '\t'.join(COLUMNS),
@@ -121,52 +122,54 @@ def test_withheld_local_maps_are_told_with_the_reason(output_dir):
     assert 'ratio ≥ 1.8 met withheld' in words
 
 
-def test_both_warnings_and_the_intended_use_are_told(output_dir):
+def test_cautions_and_intended_use_are_shown(output_dir):
     words = text_of(report(output_dir))
     assert 'The 30 % threshold is not validated for local maps.' in words
     assert 'The local map hides the state of the healthy hemisphere.' in words
     assert 'Research use only' in words
 
 
-def test_failed_checks_come_first_with_their_sentences(output_dir):
+def test_failed_checks_come_first(output_dir):
     words = text_of(report(output_dir))
     assert words.index('Too much noise.') < words.index('Enough slices.')
 
 
-def test_checks_have_titles_and_limits_in_words(output_dir):
+def test_checks_show_title_and_limit(output_dir):
     folder = output_dir / 'sub-01' / 'ct'
-    told = {'LongName': 'Slab', 'Units': 'mm', 'Warn': 50, 'Fail': 20, 'LowIsBad': True}
-    (folder / 'sub-01_desc-qualitycontrol_ctp.json').write_text(json.dumps({'coverage': told}))
+    description = {'LongName': 'Slab', 'Units': 'mm', 'Warn': 50, 'Fail': 20, 'LowIsBad': True}
+    (folder / 'sub-01_desc-qualitycontrol_ctp.json').write_text(
+        json.dumps({'coverage': description})
+    )
     words = text_of(report(output_dir))
     assert 'Checks that passed (1)' in words
     assert 'Slab 80 mm at least 50 mm' in words
 
 
-def test_disease_on_both_sides_stands_above_the_volumes(output_dir):
+def test_bilateral_disease_is_shown_above_the_volumes(output_dir):
     assert 'unreliable' not in text_of(report(output_dir))
     path = output_dir / 'sub-01' / 'ct' / 'sub-01_desc-qualitycontrol_ctp.tsv'
-    head, row = path.read_text().split('\n')[:2]
-    path.write_text(f'{head}\tcaution\n{row}\tboth hemispheres may be <b>diseased</b>\n')
+    header, row = path.read_text().split('\n')[:2]
+    path.write_text(f'{header}\tcaution\n{row}\tboth hemispheres may be <b>diseased</b>\n')
     words = text_of(report(output_dir))
     assert 'Local normalization is unreliable here. Read the global map.' in words
     assert words.index('Both hemispheres may be <b>diseased</b>.') < words.index('Core rCBF')
     assert 'Local normalization unreliable here' in words
 
 
-def test_a_number_without_light_is_kept(output_dir):
+def test_value_without_grade_is_shown(output_dir):
     assert 'Extra 3' in text_of(report(output_dir))
 
 
-def test_page_loads_nothing_from_outside(output_dir):
+def test_page_sends_no_request(output_dir):
     page = report(output_dir, methods='As in [@rau2024].')
-    loads = re.findall(r'(?:src|srcset|data|poster)="([^"]*)"|<link|@import|url\(', page)
-    assert loads
-    assert all(source.startswith('data:') for source in loads)
+    sources = re.findall(r'(?:src|srcset|data|poster)="([^"]*)"|<link|@import|url\(', page)
+    assert sources
+    assert all(source.startswith('data:') for source in sources)
     assert "default-src 'none'" in page
     assert '<script' not in page
 
 
-def test_participant_named_with_markup_shows_as_text(tmp_path):
+def test_markup_in_label_is_shown_as_text(tmp_path):
     label = '<img src=x onerror=alert(1)>'
     write_series(tmp_path / f'sub-{label}', f'sub-{label}')
     page = report(tmp_path, label)
@@ -174,40 +177,40 @@ def test_participant_named_with_markup_shows_as_text(tmp_path):
     assert f'sub-{label}' in text_of(page)
 
 
-def test_markup_in_reasons_methods_and_configuration_shows_as_text(output_dir):
-    bad = '<b onclick=x>bold</b>'
+def test_markup_in_reasons_methods_and_configuration_is_shown_as_text(output_dir):
+    markup = '<b onclick=x>bold</b>'
     page = report(
         output_dir,
-        methods=bad,
-        failed=[{'prefix': 'sub-01_run-2', 'reason': bad}],
-        settings={bad: [bad]},
+        methods=markup,
+        failed=[{'prefix': 'sub-01_run-2', 'reason': markup}],
+        settings={markup: [markup]},
     )
     assert '<b onclick' not in page
-    assert text_of(page).count(bad) == 4
+    assert text_of(page).count(markup) == 4
 
 
-def test_html_marked_as_such_is_kept(output_dir):
+def test_html_marked_as_markup_is_inserted(output_dir):
     assert '<em>kept</em>' in report(output_dir, methods=Markup('<em>kept</em>'))
 
 
-def test_what_named_the_side_is_told_with_its_confidence(output_dir):
+def test_rule_of_affected_side_is_shown(output_dir):
     words = text_of(report(output_dir))
     assert 'Affected side: right confidence 0.93 by hypoperfusion, since the medians' in words
 
 
-def test_failed_series_stands_on_the_first_screen_and_in_its_section(output_dir):
+def test_failed_series_is_shown_at_the_top_and_in_its_section(output_dir):
     failed = [{'prefix': 'sub-01_run-2', 'reason': 'No timing.'}]
     words = text_of(report(output_dir, failed=failed))
     assert '1 of 2 series failed: sub-01_run-2' in words
     assert 'This series failed. No timing. What to do: mend what the sentence names' in words
 
 
-def test_failed_step_is_linked_to_its_records(output_dir):
+def test_failed_step_links_to_its_crash_file(output_dir):
     failed = [{'prefix': 'sub-01_run-2', 'reason': 'No bolus.', 'records': 'sub-01/log/a "b"'}]
     assert '<a href="sub-01/log/a%20%22b%22/">' in report(output_dir, failed=failed)
 
 
-def test_every_session_has_its_section_and_link(output_dir):
+def test_every_session_has_a_section_and_a_link(output_dir):
     write_series(output_dir / 'sub-02' / 'ses-1', 'sub-02_ses-1')
     write_series(output_dir / 'sub-02' / 'ses-2', 'sub-02_ses-2')
     page = report(output_dir, '02')
@@ -217,34 +220,35 @@ def test_every_session_has_its_section_and_link(output_dir):
     assert 'sub-01' not in text_of(page)
 
 
-def test_figures_stand_in_clinical_order_and_unknown_ones_last(tmp_path):
+def test_figures_are_in_clinical_order_with_unknown_ones_last(tmp_path):
     write_series(tmp_path / 'sub-01', 'sub-01', ('motion', 'aaa', 'rcbf', 'maps'))
     shown = re.findall(r'<figure id="sub-01-(\w+)"', report(tmp_path))
     assert shown == ['maps', 'rcbf', 'motion', 'aaa']
 
 
-def test_many_pictures_go_to_a_page_for_each_series(tmp_path, monkeypatch):
+def test_large_figures_are_moved_to_a_page_per_series(tmp_path, monkeypatch):
     for session in ('ses-1', 'ses-2'):
         write_series(tmp_path / 'sub-01', f'sub-01_{session}')
-    monkeypatch.setattr('ctpprep.reports.page.MOST_BYTES', 100)
-    whole = report(tmp_path)
-    assert 'data:image' not in whole
-    assert 'href="sub-01_ses-2_ctp.html"' in whole
-    own = (tmp_path / 'sub-01_ses-2_ctp.html').read_text()
-    assert own.count('data:image') == 1
-    assert 'sub-01_ses-1' not in text_of(own)
+    monkeypatch.setattr('ctpprep.reports.page.MAX_BYTES', 100)
+    page = report(tmp_path)
+    assert 'data:image' not in page
+    assert 'href="sub-01_ses-2_ctp.html"' in page
+    own_page = (tmp_path / 'sub-01_ses-2_ctp.html').read_text()
+    assert own_page.count('data:image') == 1
+    assert 'sub-01_ses-1' not in text_of(own_page)
     monkeypatch.undo()
     assert report(tmp_path).count('data:image') == 2
     assert not list(tmp_path.glob('*_ctp.html'))
 
 
-def test_a_viewer_that_is_cut_off_costs_no_page(output_dir, caplog):
+def test_truncated_viewer_file_is_logged_and_skipped(output_dir, caplog):
     (output_dir / 'sub-01/figures/sub-01_desc-viewer_ctp.json').write_text('{"shape": [1')
     assert 'data:image' in report(output_dir)
-    assert 'has no viewer of sub-01' in caplog.text
+    assert 'no viewer for sub-01' in caplog.text
+    assert 'sub-01_desc-viewer_ctp.json is not valid JSON' in caplog.text
 
 
-def test_participant_without_any_file_gets_a_page(tmp_path):
+def test_participant_without_files_gets_a_page(tmp_path):
     assert 'No series of this participant was processed' in text_of(report(tmp_path))
 
 
@@ -257,30 +261,62 @@ def test_configuration_is_shown(output_dir):
 def test_citations_are_numbered_by_first_use_and_listed_with_doi():
     html, cited = render_methods('A [@wack2014; @rau2024]. B [@rau2024].')
     assert text_of(html) == 'A [ 1 , 2 ]. B [ 2 ].'
-    assert [each['doi'] for each in references(cited)] == [
+    assert [reference['doi'] for reference in list_references(cited)] == [
         '10.1186/1471-2342-14-28', '10.3174/ajnr.A8111',
     ]  # fmt: skip
 
 
-def test_unknown_citation_stays_as_written():
+def test_unknown_citation_is_shown_as_written():
     assert '[@nobody1900]' in render_methods('A [@nobody1900].')[0]
 
 
-def test_headings_lists_and_emphasis_are_set():
+def test_headings_lists_and_emphasis_are_rendered():
     html, _ = render_methods('# Head\ntext *a* and **b**\n\n- one\n- two')
-    assert html == (
-        '<h3>Head</h3>\n<p>text <em>a</em> and <strong>b</strong></p>\n'
+    assert re.sub(r'>\n<', '><', html) == (
+        '<h3>Head</h3><p>text <em>a</em> and <strong>b</strong></p>'
         '<ul><li>one</li><li>two</li></ul>'
     )
 
 
+def test_headings_of_all_levels_are_subheadings_of_the_section():
+    html, _ = render_methods('# One\n## sub-01\n### Three')
+    assert html.split('\n') == ['<h3>One</h3>', '<h3>sub-01</h3>', '<h3>Three</h3>']
+
+
+@pytest.mark.parametrize('text', [
+    'k_H = 0.733 and lambda_rel_x', 'G * (m min(M, 1.5)) / G * m', 'rCBF < 30 %, Tmax > 6 s', 'a `b` c',
+    '[text](https://example.org)', '<https://example.org>', '![x](y)', 'A & B &amp; C', 'back\\*slash', '[@]',
+    "the operator's \"own\" response",
+])  # fmt: skip
+def test_other_markdown_and_html_are_shown_as_written(text):
+    assert render_methods(text)[0] == f'<p>{escape_html(text, quote=False)}</p>'.replace(
+        '"', '&quot;'
+    )
+
+
+def test_indented_lines_are_not_code():
+    html, _ = render_methods('text\n\n    indented [@rau2024]')
+    assert '<p>indented [<a href="#ref-rau2024">1</a>]</p>' in html
+
+
+def test_citations_in_headings_lists_and_across_lines_are_numbered():
+    html, cited = render_methods('# A [@wack2014]\n- b [@rau2024]\n\nc [@rau2024;\n@nobody1900].')
+    assert cited == ['wack2014', 'rau2024']
+    assert text_of(html) == 'A [ 1 ] b [ 2 ] c [ 2 ].'
+
+
+def test_calls_number_citations_independently():
+    assert render_methods('[@wack2014]')[1] == ['wack2014']
+    assert render_methods('[@rau2024]')[1] == ['rau2024']
+
+
 def test_authors_are_abbreviated():
-    (entry,) = references(['rau2024'])
+    (entry,) = list_references(['rau2024'])
     assert entry['text'].startswith('Rau A, Reisert M, Taschner CA,')
     assert 'AJNR Am J Neuroradiol 2024;45:277-283.' in entry['text']
 
 
-def test_a_replaced_global_reference_is_said_loudly(output_dir):
+def test_changed_global_reference_is_shown_prominently(output_dir):
     path = output_dir / 'sub-01' / 'ct' / 'sub-01_desc-global_rcbf.json'
     path.write_text('{"Reference": "tissue with Tmax <= 4 s"}')
     words = text_of(report(output_dir))
@@ -292,15 +328,15 @@ def test_a_replaced_global_reference_is_said_loudly(output_dir):
     assert 'The global reference is doubtful and was changed: only 3% of <b>tissue</b>.' in words
 
 
-def test_lambda_offset_and_noise_are_told(output_dir):
+def test_lambda_offset_and_noise_are_shown(output_dir):
     path = output_dir / 'sub-01' / 'ct' / 'sub-01_tmax.json'
-    told = {
+    measured = {
         'lambda_rel': 0.1234,
         'tmax_offset_s': 2.5,
         'cbf_noise_excess': None,
         'noise_raw_hu': 4,
     }
-    path.write_text(json.dumps({'Measured': told}))
+    path.write_text(json.dumps({'Measured': measured}))
     words = text_of(report(output_dir))
     assert 'Lambda of CBF, of the largest singular value 0.123' in words
     assert '2.5 s' in words

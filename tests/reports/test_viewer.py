@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the viewer is given: values, sides, homologues and curves as they were."""
+"""Data of the viewer: values, positions, homologues and curves match the images."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ import pytest
 
 from ctpprep.figures import viewer
 from ctpprep.reports import build_report
-from ctpprep.reports.inline import policy
+from ctpprep.reports.inline import security_policy
 from ctpprep.reports.viewer import find_viewers, load_scripts
 
 SHAPE = (20, 24, 6)
@@ -20,7 +20,7 @@ AFFINE = np.array([[2.0, 0, 0, -19], [0, 2, 0, -23], [0, 0, 5, 7], [0, 0, 0, 1]]
 
 @pytest.fixture
 def images():
-    """A brain without its lowest slice, a lesion on the left, a map without two equal values."""
+    """A brain missing in the lowest slice, a lesion on the left, a map of distinct values."""
     x, y, z = np.indices(SHAPE)
     brain = (((x - 10) / 8) ** 2 + ((y - 12) / 10) ** 2 <= 1) & (z > 0)
     tissue = brain & ((x + y) % 5 > 0)
@@ -39,11 +39,11 @@ def unpack(text, dtype, shape):
     return np.frombuffer(raw, dtype).reshape(shape, order='F')
 
 
-def values(packed, name):
+def decode_map(packed, name):
     """Values of a map as the viewer computes them."""
-    told = next(each for each in packed['maps'] if each['name'] == name)
-    codes = unpack(told['data'], '<u2', packed['shape']).astype(float)
-    return np.where(codes, told['offset'] + told['slope'] * (codes - 1), np.nan)
+    entry = next(entry for entry in packed['maps'] if entry['name'] == name)
+    codes = unpack(entry['data'], '<u2', packed['shape']).astype(float)
+    return np.where(codes, entry['offset'] + entry['slope'] * (codes - 1), np.nan)
 
 
 def box_of(packed):
@@ -55,11 +55,11 @@ def box_of(packed):
     )
 
 
-def test_values_are_those_of_the_map(images):
+def test_values_match_the_map(images):
     packed = viewer.pack_series(images, AFFINE)
     expected = images['cbf'][box_of(packed)]
-    reach = np.nanmax(expected) - np.nanmin(expected)
-    np.testing.assert_allclose(values(packed, 'cbf'), expected, atol=1e-5 * reach)
+    value_range = np.nanmax(expected) - np.nanmin(expected)
+    np.testing.assert_allclose(decode_map(packed, 'cbf'), expected, atol=1e-5 * value_range)
 
 
 def test_slices_without_brain_are_left_out(images):
@@ -67,54 +67,54 @@ def test_slices_without_brain_are_left_out(images):
     assert (packed['origin'][2], packed['shape'][2]) == (1, 5)
 
 
-def test_positions_are_those_of_the_patient(images):
+def test_positions_match_patient_coordinates(images):
     packed = viewer.pack_series(images, AFFINE, most_voxels=600)
     assert packed['step'] == [2, 2, 1]
     voxel = np.array([3, 2, 1])
-    here = np.array(packed['affine']) @ [*voxel, 1]
-    there = AFFINE @ [*(packed['origin'] + voxel * packed['step']), 1]
-    np.testing.assert_allclose(here, there)
+    position = np.array(packed['affine']) @ [*voxel, 1]
+    expected = AFFINE @ [*(packed['origin'] + voxel * packed['step']), 1]
+    np.testing.assert_allclose(position, expected)
 
 
-def test_a_thinned_series_keeps_values_as_they_are(images):
+def test_downsampled_series_keeps_its_values(images):
     packed = viewer.pack_series(images, AFFINE, most_voxels=600)
     assert np.prod(packed['shape']) <= 600
     expected = images['cbf'][box_of(packed)]
-    np.testing.assert_allclose(values(packed, 'cbf'), expected, atol=0.05)
+    np.testing.assert_allclose(decode_map(packed, 'cbf'), expected, atol=0.05)
 
 
-def test_masks_are_bits_in_the_order_told(images):
+def test_masks_are_bits_in_the_listed_order(images):
     packed = viewer.pack_series(images, AFFINE)
     bits = unpack(packed['bits'], '<u2', packed['shape'])
     core = bits >> packed['masks'].index('core_global') & 1
     np.testing.assert_array_equal(core, images['core_global'][box_of(packed)])
 
 
-def test_mismatch_is_offered_where_its_parts_are(images):
-    def names(held):
-        return [each['name'] for each in viewer.pack_series(held, AFFINE)['overlays']]
+def test_mismatch_needs_core_and_hypoperfusion(images):
+    def overlays():
+        return [entry['name'] for entry in viewer.pack_series(images, AFFINE)['overlays']]
 
-    assert 'mismatch_global' not in names(images)
+    assert 'mismatch_global' not in overlays()
     images['hypoperfusion'] = images['tissue_mask']
-    assert 'mismatch_global' in names(images)
-    assert 'mismatch_local' not in names(images)
+    assert 'mismatch_global' in overlays()
+    assert 'mismatch_local' not in overlays()
 
 
-def test_homologues_are_voxels_of_the_box(images):
-    """A pure flip: the homologue of a voxel lies at the opposite x, wherever the box begins."""
+def test_homologues_are_indices_into_the_box(images):
+    """After a pure flip, the homologue of a voxel is at the opposite x, wherever the box begins."""
     x, y, z = np.indices(SHAPE)
-    home = np.stack([19 - x, y, z, np.ones(SHAPE)], axis=-1) @ AFFINE.T
-    home[4, 12, 3] = np.nan
-    packed = viewer.pack_series(images, AFFINE, homologues=home[..., :3])
-    found = unpack(packed['homologues'], '<i4', packed['shape'])
-    i, j, k = np.unravel_index(found[6, 5, 2], packed['shape'], order='F')
+    homologues = np.stack([19 - x, y, z, np.ones(SHAPE)], axis=-1) @ AFFINE.T
+    homologues[4, 12, 3] = np.nan
+    packed = viewer.pack_series(images, AFFINE, homologues=homologues[..., :3])
+    indices = unpack(packed['homologues'], '<i4', packed['shape'])
+    i, j, k = np.unravel_index(indices[6, 5, 2], packed['shape'], order='F')
     assert packed['origin'][0] + i == 19 - (packed['origin'][0] + 6)
     assert (j, k) == (5, 2)
     gap = np.array([4, 12, 3]) - packed['origin']
-    assert found[tuple(gap)] == viewer.NOWHERE
+    assert indices[tuple(gap)] == viewer.NOWHERE
 
 
-def test_curves_come_back_from_their_scores(images):
+def test_curves_are_reconstructed_from_scores(images):
     rng = np.random.default_rng(3)
     tissue = images['tissue_mask']
     components = np.linalg.qr(rng.normal(size=(8, 3)))[0]
@@ -125,26 +125,26 @@ def test_curves_come_back_from_their_scores(images):
         'times': np.arange(8)[None] * 1.5, 'slice_pattern': np.zeros(SHAPE[2], int), 'kept': 1.0,
     }  # fmt: skip
     packed = viewer.pack_series(images, AFFINE, curves=curves, most_voxels=600)
-    told = packed['curves']
+    packed_curves = packed['curves']
     expected = np.full((*SHAPE, 8), np.nan)
     expected[tissue] = scores @ components.T + centre
     expected = expected[box_of(packed)]
-    inside = tissue[box_of(packed)].ravel(order='F')
-    found = unpack(told['scores'], '<i2', (3, -1)).T * told['scale']
+    in_tissue = tissue[box_of(packed)].ravel(order='F')
+    unpacked = unpack(packed_curves['scores'], '<i2', (3, -1)).T * packed_curves['scale']
     np.testing.assert_allclose(
-        found @ np.array(told['components'][0]).T + told['centres'][0],
-        expected.reshape(-1, 8, order='F')[inside],
+        unpacked @ np.array(packed_curves['components'][0]).T + packed_curves['centres'][0],
+        expected.reshape(-1, 8, order='F')[in_tissue],
         atol=0.01,
     )
 
 
-def test_one_value_everywhere_is_kept():
-    told = viewer.pack_values(np.full((2, 2, 1), 7.0))
-    assert told['offset'] == 7
-    assert unpack(told['data'], '<u2', -1).tolist() == [1, 1, 1, 1]
+def test_constant_map_is_preserved():
+    packed = viewer.pack_values(np.full((2, 2, 1), 7.0))
+    assert packed['offset'] == 7
+    assert unpack(packed['data'], '<u2', -1).tolist() == [1, 1, 1, 1]
 
 
-def test_an_empty_brain_is_refused(images):
+def test_empty_brain_mask_is_refused(images):
     images['brain_mask'][:] = False
     with pytest.raises(ValueError, match='brain_mask is empty'):
         viewer.pack_series(images, AFFINE)
@@ -162,25 +162,25 @@ def output_dir(tmp_path, images):
     return tmp_path
 
 
-def test_page_runs_the_scripts_it_names_and_no_others(output_dir):
+def test_policy_allows_exactly_the_scripts_of_the_page(output_dir):
     page = build_report(output_dir, '01', '', {}).read_text(encoding='utf-8')
-    scripts = load_scripts(viewed=True)
+    scripts = load_scripts(has_viewer=True)
     assert str(scripts.viewer) in page
     assert page.count('<script') == 3  # data, plotly deflated, the viewer
     assert scripts.policy in page
     assert scripts.policy.count('sha256-') == 2
 
 
-def test_data_cannot_end_their_tag(output_dir):
+def test_viewer_data_cannot_end_their_element(output_dir):
     page = build_report(output_dir, '01', '', {}).read_text(encoding='utf-8')
     assert '</script><b' not in page
-    ((prefix, viewed),) = find_viewers(output_dir / 'sub-01' / 'figures')
+    ((prefix, element),) = find_viewers(output_dir / 'sub-01' / 'figures')
     assert prefix == 'sub-01'
-    inside = re.fullmatch(r'<script [^>]*>(.*)</script>', viewed)[1]
-    assert json.loads(inside)['bad'] == '</script><b onclick=x>'
+    text = re.fullmatch(r'<script [^>]*>(.*)</script>', element)[1]
+    assert json.loads(text)['bad'] == '</script><b onclick=x>'
 
 
-def test_page_without_a_viewer_has_no_script(tmp_path):
+def test_page_without_viewer_has_no_script(tmp_path):
     page = build_report(tmp_path, '01', '', {}).read_text(encoding='utf-8')
     assert '<script' not in page
-    assert policy([]) in page
+    assert security_policy([]) in page

@@ -19,12 +19,12 @@ def connections(workflow, first, second):
 
 @pytest.mark.parametrize('quantity', ['rcbf', 'rcbv'])
 def test_a_quantity_meets_its_own_mirror_image(workflow, quantity):
-    """Both are mirrored in one node: they must not be exchanged."""
-    node = f'normalize_contralateral_{quantity}'
-    name = f'{quantity}_global'
-    assert connections(workflow, 'normalize_global', 'apply_mirror')[name] == name
-    assert connections(workflow, 'apply_mirror', node) == {f'{quantity}_mirrored': 'mirrored'}
-    assert connections(workflow, 'normalize_global', node) == {f'{quantity}_global': 'relative'}
+    mirror, node = f'apply_mirror_{quantity}', f'normalize_contralateral_{quantity}'
+    relative = {f'{quantity}_global': 'relative'}
+    assert connections(workflow, 'normalize_global', mirror) == relative
+    assert connections(workflow, 'inputnode', mirror) == {'mirror_to_reference': 'transform'}
+    assert connections(workflow, mirror, node) == {'mirrored': 'mirrored'}
+    assert connections(workflow, 'normalize_global', node) == relative
     outputs = connections(workflow, node, 'outputnode')
     assert outputs['local'] == f'{quantity}_local'
     assert outputs['homologue_map'] == f'{quantity}_mirrored'

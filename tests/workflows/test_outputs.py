@@ -7,17 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ctpprep.inputs.series import CTPSeries, InputFile, PrecomputedMaps
-from ctpprep.settings import MethodSettings, RunSettings
-from ctpprep.workflows.outputs import derivative_rows, derivatives, foreign_paths, init_writer
+from ctpprep.inputs.series import InputFile, PrecomputedMaps
+from ctpprep.settings import MethodSettings
+from ctpprep.workflows.base import init_series_wf
+from ctpprep.workflows.outputs import derivatives, foreign_paths
 
-TIMES = tuple(5.0 + 1.5 * frame for frame in range(12))
-SERIES = CTPSeries(
-    Path('raw/sub-01/ses-a/ct/sub-01_ses-a_run-2_ctp.nii.gz'),
-    'sub-01_ses-a_run-2', '01', 'a', 'sub-01/ses-a/ct',
-    'bids:raw:sub-01/ses-a/ct/sub-01_ses-a_run-2_ctp.nii.gz', TIMES, (TIMES,), 'VolumeTiming', {},
-    Path('raw/sub-01/ses-a/ct/sub-01_ses-a_ncct.nii.gz'),
-)  # fmt: skip
 # as promised to users: the end of each name, and its unit
 FILES = {
     'desc-hmc_ctpref.nii.gz': 'HU',
@@ -65,27 +59,31 @@ FILES = {
 
 
 @pytest.fixture(scope='module')
-def rows():
+def series(make_series):
+    return make_series(session='a', ncct=True)
+
+
+@pytest.fixture(scope='module')
+def rows(series, rows_of):
     """All rows of the series, by the end of their name."""
-    stages = dict.fromkeys(row.stage for row in derivatives('normal-tmax'))
-    found = [row for stage in stages for row in derivative_rows(SERIES, MethodSettings(), stage)]
-    return {row['path'].removeprefix('sub-01/ses-a/ct/sub-01_ses-a_run-2_'): row for row in found}
+    start = f'{series.out_subdir}/{series.prefix}_'
+    return {row['path'].removeprefix(start): row for row in rows_of(series).values()}
 
 
 def test_the_promised_files_are_written_and_no_others(rows):
     assert set(rows) == set(FILES)
 
 
-def test_files_of_the_other_entry_are_foreign():
+def test_files_of_the_other_entry_are_foreign(series):
     def foreign(series):
         start = f'{series.prefix}_'
         paths = foreign_paths(series, MethodSettings(), Path('out'))
         return {path.name.removeprefix(start) for path in paths}
 
-    assert foreign(SERIES) == {
-        f'desc-baseline_ctpref.{each}' for each in ('nii.gz', 'json', 'tsv')
+    assert foreign(series) == {
+        f'desc-baseline_ctpref.{suffix}' for suffix in ('nii.gz', 'json', 'tsv')
     }
-    assert 'from-ctpref_to-NCCT_mode-image_xfm.txt' in foreign(replace(SERIES, ncct=None))
+    assert 'from-ctpref_to-NCCT_mode-image_xfm.txt' in foreign(replace(series, ncct=None))
     given = {name: InputFile(Path(name), f'bids:raw:{name}') for name in ('cbf', 'tmax')}
     maps = PrecomputedMaps('sub-01', '01', None, 'sub-01/ct', '', given, {})
     others = foreign(maps)
@@ -106,8 +104,8 @@ def test_sidecar_tells_unit_and_meaning(rows, ending):
 
 
 @pytest.mark.parametrize('ending', FILES)
-def test_sources_are_the_series_or_files_that_are_written(rows, ending):
-    written = {f'bids::{row["path"]}' for row in rows.values()} | {SERIES.uri}
+def test_sources_are_the_series_or_files_that_are_written(rows, ending, series):
+    written = {f'bids::{row["path"]}' for row in rows.values()} | {series.uri}
     written.add('bids:raw:sub-01/ses-a/ct/sub-01_ses-a_ncct.nii.gz')
     sources = rows[ending]['sidecar']['Sources']
     assert sources
@@ -119,7 +117,8 @@ def test_no_file_is_its_own_ancestor(rows):
 
     def depth(uri, above=()):
         assert uri not in above
-        return 1 + max((depth(each, (*above, uri)) for each in made_of.get(uri, ())), default=0)
+        sources = made_of.get(uri, ())
+        return 1 + max((depth(source, (*above, uri)) for source in sources), default=0)
 
     assert all(depth(uri) > 1 for uri in made_of)
 
@@ -135,24 +134,23 @@ def test_masks_tell_their_type(rows):
 
 
 @pytest.mark.parametrize('reference', ['normal-tmax', 'contralateral'])
-def test_relative_maps_name_their_reference(reference):
-    method = MethodSettings.of(global_reference=reference)
-    rows = derivative_rows(SERIES, method, 'normalization')
-    told = {row['name']: row['sidecar'].get('Reference') for row in rows}
-    assert told['rcbf_global'] == told['rcbv_global'] == reference
-    assert told['rcbf_local'] == told['rcbv_local'] == 'contralateral homologue'
+def test_relative_maps_name_their_reference(series, rows_of, reference):
+    rows = rows_of(series, MethodSettings.of(global_reference=reference))
+    named = {name: row['sidecar'].get('Reference') for name, row in rows.items()}
+    assert named['rcbf_global'] == named['rcbv_global'] == reference
+    assert named['rcbf_local'] == named['rcbv_local'] == 'contralateral homologue'
 
 
-def test_all_that_depends_on_the_global_reference_names_it():
-    table = {row.name: row for row in derivatives('normal-tmax')}
+def test_all_that_depends_on_the_global_reference_names_it(series, rows_of):
+    rows = rows_of(series)
     fields = {'reference_fields', 'global_reference_fields'}
-    named = {name for name, row in table.items() if fields & set(row.fields)}
+    named = {name for name, row in rows.items() if fields & set(row['fields'])}
 
     def depends(name):
-        sources = table[name].sources if name in table else ()
-        return name in ('rcbf_global', 'rcbv_global') or any(map(depends, sources))
+        return name in ('rcbf_global', 'rcbv_global') or any(map(depends, rows[name]['made_from']))
 
-    assert named == {name for name in table if depends(name)}
+    # hypoperfusion is made with core, but from Tmax alone; quality control contains no relative flow
+    assert named == {name for name in rows if depends(name)} - {'hypoperfusion', 'quality'}
 
 
 def test_spaces_that_are_no_standard_are_explained(rows):
@@ -176,42 +174,14 @@ def test_labels_are_explained(rows):
     assert set(rows['seg-perfusion_dseg.nii.gz']['labels']) == {1, 2, 3, 4}
 
 
-def test_writer_has_a_port_for_each_row_source_and_fact_and_writes_each_time(tmp_path):
-    run = RunSettings(tmp_path, tmp_path / 'out', tmp_path / 'work')
-    writer = init_writer(SERIES, MethodSettings(), run, 'segmentation')
+def test_writer_has_a_port_for_each_row_source_and_fact_and_writes_each_time(series, run):
+    writer = init_series_wf(series, MethodSettings(), run).get_node('write_segmentation')
     assert set(writer.interface.names) == {
         'hypoperfusion', 'core_global', 'core_local', 'mismatch_global', 'mismatch_local',
         'lesions', 'hypodense_mask', 'volumes', 'normalization', 'deconvolution', 'symmetry',
-        'tmax', 'rcbf_global', 'rcbf_local', 'reference', 'mirror_to_reference',
-        'global_reference_fields', 'probability_global', 'probability_local', 'ctp_corrected',
-        'curves', 'tissue_mask', 'unassessable_mask', 'hemispheres',
+        'tmax', 'cbf', 'cbv', 'rcbf_global', 'rcbf_local', 'rcbv_global', 'reference',
+        'mirror_to_reference', 'global_reference_fields', 'probability_global',
+        'probability_local', 'ctp_corrected', 'confounds', 'curves', 'brain_mask', 'tissue_mask',
+        'unassessable_mask', 'hemispheres',
     }  # fmt: skip
     assert writer.overwrite  # outputs that somebody removed come back
-
-
-@pytest.mark.parametrize(
-    ('piece', 'stage', 'made_from_it'),
-    [
-        ('brain_mask', 'preprocessing', {'brain_mask', 'tissue_mask', 'vessel_mask', 'csf_mask'}),
-        (
-            'ctp_corrected',
-            'preprocessing',
-            {'reference', 'ctp_corrected', 'frame_transforms', 'confounds'},
-        ),
-        ('curves', 'deconvolution', {'curves', 'aif_mask', 'vof_mask'}),
-        ('aif_mask', 'deconvolution', {'curves', 'aif_mask', 'vof_mask'}),
-    ],
-)
-def test_a_supplied_file_is_a_source_of_what_was_made_from_it(piece, stage, made_from_it):
-    series = replace(SERIES, overrides={piece: InputFile(Path('x'), 'bids:manual:x')})
-    found = derivative_rows(series, MethodSettings(), stage)
-    named = {row['name'] for row in found if 'bids:manual:x' in row['sidecar']['Sources']}
-    assert named == made_from_it
-
-
-def test_a_supplied_corrected_series_takes_the_place_of_the_raw_one():
-    series = replace(SERIES, overrides={'ctp_corrected': InputFile(Path('x'), 'bids:manual:x')})
-    rows = {row['name']: row for row in derivative_rows(series, MethodSettings(), 'preprocessing')}
-    sidecar = rows['ctp_corrected']['sidecar']
-    assert sidecar['Sources'] == ['bids:manual:x']
-    assert sidecar['Settings']['motion_correction'] is False

@@ -21,12 +21,9 @@ def workflow(tmp_path):
 
 def test_figures_name_the_series_and_its_thresholds(workflow):
     inputs = workflow.get_node('plot_series').inputs
-    assert (inputs.prefix, inputs.core_rcbf, inputs.hypoperfusion_tmax) == (
-        'sub-01_ses-a',
-        0.25,
-        7,
-    )
-    assert workflow.get_node('assess_quality').inputs.hypoperfusion_tmax == 7
+    lesion = MethodSettings.of(core_rcbf=0.25, hypoperfusion_tmax=7.0).as_dict('lesion')
+    assert (inputs.prefix, inputs.settings) == ('sub-01_ses-a', lesion)
+    assert workflow.get_node('assess_quality').inputs.settings['lesion'] == lesion['lesion']
 
 
 def test_figures_go_beside_the_report_of_the_participant(workflow, tmp_path):

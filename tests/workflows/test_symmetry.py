@@ -12,9 +12,8 @@ def connections(workflow, first, second):
 
 def test_what_was_flipped_is_what_is_registered():
     workflow = init_symmetry_wf(MethodSettings())
-    assert connections(workflow, 'mirror_image', 'register_mirror') == {
-        'reference_mirror': 'reference_mirror'
-    }
+    assert connections(workflow, 'inputnode', 'mirror_image') == {'reference': 'reference'}
+    assert connections(workflow, 'inputnode', 'register_mirror')['reference'] == 'reference'
 
 
 def test_homologues_come_from_the_transform_that_brings_the_mirror_home():

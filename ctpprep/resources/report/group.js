@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The plots of the group page, and its table that sorts and filters.
+// Plots of the group page, and its sortable and filterable table.
 'use strict';
 (() => {
   document.documentElement.classList.add('scripts');
   const cohort = JSON.parse(document.getElementById('cohort').textContent);
-  // plotly reads a few tags in text: names of series and groups are shown as they are
+  // plotly interprets some tags in text: escape names of series and groups
   const plain = (text) => text.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;');
   const config = { responsive: true, displaylogo: false, scrollZoom: false, modeBarButtons: [['toImage', 'zoom2d', 'pan2d', 'resetScale2d']] };
   const soft = '#57656e';
@@ -21,13 +21,13 @@
   }
 
   function pointsOf(set, group) {
-    return cohort.series.filter((each) => each[2] === group && (set === 'all' || each[3]));
+    return cohort.series.filter((row) => row[2] === group && (set === 'all' || row[3]));
   }
 
-  function points(found, group, x, y) {
+  function points(series, group, x, y) {
     return {
-      type: 'scatter', mode: 'markers', name: `${plain(cohort.groups[group])} (n = ${found.length})`,
-      x, y, text: found.map((each) => plain(each[0])), customdata: found.map((each) => each[1]),
+      type: 'scatter', mode: 'markers', name: `${plain(cohort.groups[group])} (n = ${series.length})`,
+      x, y, text: series.map((row) => plain(row[0])), customdata: series.map((row) => row[1]),
       marker: { color: cohort.colours[group], symbol: cohort.symbols[group], size: cohort.series.length > 500 ? 5 : 8, opacity: 0.65 },
       legendrank: group + 1,
     };
@@ -40,28 +40,28 @@
 
   function drawAgreement(set) {
     const scatter = [], agreement = [], shown = [];
-    const all = cohort.series.filter((each) => set === 'all' || each[3]);
-    const most = all.reduce((top, each) => Math.max(top, each[4], each[5]), 1) * 1.04;
-    const middles = all.map((each) => (each[4] + each[5]) / 2);
-    const span = [0, middles.reduce((top, each) => Math.max(top, each), 1) * 1.04];
+    const all = cohort.series.filter((row) => set === 'all' || row[3]);
+    const most = all.reduce((top, row) => Math.max(top, row[4], row[5]), 1) * 1.04;
+    const means = all.map((row) => (row[4] + row[5]) / 2);
+    const span = [0, means.reduce((top, mean) => Math.max(top, mean), 1) * 1.04];
     scatter.push(line(null, 'identity', [0, most], [0, most], 'dot', { showlegend: true }));
     agreement.push(line(null, 'no difference', span, [0, 0], 'dot', { showlegend: true }));
     const parts = cohort.groups.map((name, group) => [name, group, pointsOf(set, group)]);
-    // the smaller group lies above the larger
+    // draw smaller groups last, above larger ones
     parts.sort((one, other) => other[2].length - one[2].length);
-    parts.forEach(([name, group, found]) => {
-      const x = found.map((each) => each[4]), y = found.map((each) => each[5]);
-      scatter.push(points(found, group, x, y));
-      agreement.push(points(found, group, x.map((each, i) => (each + y[i]) / 2), y.map((each, i) => each - x[i])));
+    parts.forEach(([name, group, series]) => {
+      const x = series.map((row) => row[4]), y = series.map((row) => row[5]);
+      scatter.push(points(series, group, x, y));
+      agreement.push(points(series, group, x.map((value, i) => (value + y[i]) / 2), y.map((value, i) => value - x[i])));
       const [slope, intercept, mean, low, high] = (cohort.lines[set] || {})[name] || [];
       if (slope != null && intercept != null) {
         const ends = [Math.min(...x), Math.max(...x)];
-        scatter.push(line(group, 'regression', ends, ends.map((each) => intercept + slope * each), 'solid'));
+        scatter.push(line(group, 'regression', ends, ends.map((end) => intercept + slope * end), 'solid'));
       }
       [[mean, 'solid', 'mean'], [low, 'dash', '-2 SD'], [high, 'dash', '+2 SD']].forEach(([height, dash, words]) => {
         if (height == null) return;
         agreement.push(line(group, words, span, [height, height], dash));
-        // labels of more groups lie upon one another; the figures are under Statistics
+        // labels of more groups would overlap; the figures are under Statistics
         if (cohort.groups.length > mostLabelled) return;
         shown.push({ xref: 'paper', x: 1 - 0.2 * (group % 5), y: height, xanchor: 'right', yanchor: 'bottom', showarrow: false,
           text: `${words} ${height.toFixed(1)}`, font: { size: 11, color: cohort.colours[group] } });
@@ -73,10 +73,10 @@
     Object.assign(square.yaxis, ranges);
     square.yaxis.scaleanchor = 'x';
     square.yaxis.constrain = square.xaxis.constrain = 'domain';
-    const told = '<b>%{text}</b><br>global %{x:.1f} mL, local %{y:.1f} mL<extra></extra>';
-    const other = '<b>%{text}</b><br>mean %{x:.1f} mL, local - global %{y:.1f} mL<extra></extra>';
-    scatter.forEach((trace) => { if (trace.mode === 'markers') trace.hovertemplate = told; });
-    agreement.forEach((trace) => { if (trace.mode === 'markers') trace.hovertemplate = other; });
+    const scatterTip = '<b>%{text}</b><br>global %{x:.1f} mL, local %{y:.1f} mL<extra></extra>';
+    const agreementTip = '<b>%{text}</b><br>mean %{x:.1f} mL, local - global %{y:.1f} mL<extra></extra>';
+    scatter.forEach((trace) => { if (trace.mode === 'markers') trace.hovertemplate = scatterTip; });
+    agreement.forEach((trace) => { if (trace.mode === 'markers') trace.hovertemplate = agreementTip; });
     Plotly.react('scatter', scatter, square, config);
     Plotly.react('bland-altman', agreement, layout('mean of both cores, mL', 'local - global, mL', { annotations: shown }), config);
   }
@@ -84,12 +84,12 @@
   function drawBoxes(set) {
     const traces = [];
     cohort.groups.forEach((name, group) => {
-      const found = pointsOf(set, group);
+      const series = pointsOf(set, group);
       const x = [], y = [], text = [], customdata = [];
-      ['global', 'local'].forEach((which, place) => found.forEach((each) => {
-        x.push(`core ${which}`); y.push(each[4 + place]); text.push(plain(each[0])); customdata.push(each[1]);
+      ['global', 'local'].forEach((normalization, offset) => series.forEach((row) => {
+        x.push(`core ${normalization}`); y.push(row[4 + offset]); text.push(plain(row[0])); customdata.push(row[1]);
       }));
-      traces.push({ type: 'box', name: `${plain(name)} (n = ${found.length})`, x, y, text, customdata, boxpoints: found.length > 200 ? 'outliers' : 'all',
+      traces.push({ type: 'box', name: `${plain(name)} (n = ${series.length})`, x, y, text, customdata, boxpoints: series.length > 200 ? 'outliers' : 'all',
         jitter: 0.5, pointpos: 0, boxmean: true, hovertemplate: '%{text}: %{y:.1f} mL<extra></extra>',
         marker: { color: cohort.colours[group], symbol: cohort.symbols[group], size: 5, opacity: 0.6 }, line: { width: 1.5 } });
     });
@@ -98,37 +98,37 @@
 
   function drawChecks() {
     const grades = [['passed', '#56b4e9', ''], ['caution', '#e69f00', '/'], ['failed', '#a3262a', 'x']];
-    const titles = cohort.checks.map((each) => plain(each[0]));
-    const place = document.getElementById('checks');
-    place.style.height = `${140 + 20 * titles.length}px`;
+    const titles = cohort.checks.map((check) => plain(check[0]));
+    const plot = document.getElementById('checks');
+    plot.style.height = `${140 + 20 * titles.length}px`;
     const traces = grades.map(([name, color, shape], i) => ({
-      type: 'bar', orientation: 'h', name, y: titles, x: cohort.checks.map((each) => each[i + 1]),
+      type: 'bar', orientation: 'h', name, y: titles, x: cohort.checks.map((check) => check[i + 1]),
       marker: { color, pattern: { shape, fgcolor: '#fff', size: 6, fillmode: 'overlay' } }, hovertemplate: `%{y}: %{x} ${name}<extra></extra>`,
     }));
     const bars = layout('series', '', { barmode: 'stack', bargap: 0.25 });
     bars.legend.traceorder = 'normal';
-    Plotly.react(place, traces, bars, config);
+    Plotly.react(plot, traces, bars, config);
   }
 
   function draw(set) {
     drawAgreement(set);
     drawBoxes(set);
-    document.querySelectorAll('button[data-set]').forEach((each) => each.setAttribute('aria-pressed', String(each.dataset.set === set)));
+    document.querySelectorAll('button[data-set]').forEach((button) => button.setAttribute('aria-pressed', String(button.dataset.set === set)));
   }
 
   draw('all');
   drawChecks();
-  document.querySelectorAll('button[data-set]').forEach((each) => each.addEventListener('click', () => draw(each.dataset.set)));
-  ['scatter', 'bland-altman', 'boxes'].forEach((id) => document.getElementById(id).on('plotly_click', (told) => {
-    const page = told.points[0].customdata;
+  document.querySelectorAll('button[data-set]').forEach((button) => button.addEventListener('click', () => draw(button.dataset.set)));
+  ['scatter', 'bland-altman', 'boxes'].forEach((id) => document.getElementById(id).on('plotly_click', (event) => {
+    const page = event.points[0].customdata;
     if (page) window.location.href = page;
   }));
 
   // the table
   const heads = [...document.querySelectorAll('#table thead th')];
   const body = document.querySelector('#table tbody');
-  const columns = heads.map((each) => each.dataset.column);
-  const titles = heads.map((each) => each.textContent.toLowerCase().replace(/, ml$/, ''));
+  const columns = heads.map((head) => head.dataset.column);
+  const titles = heads.map((head) => head.textContent.toLowerCase().replace(/, ml$/, ''));
   const numeric = new Set(['core_global', 'core_local', 'difference', 'hypoperfusion', 'mismatch_global', 'mismatch_local']);
   const rows = [...body.rows].map((element) => {
     const texts = [...element.cells].map((cell) => cell.textContent);
@@ -144,77 +144,77 @@
   }
 
   function sort(column) {
-    const way = heads[column].getAttribute('aria-sort') === 'ascending' ? -1 : 1;
-    heads.forEach((each, i) => each.setAttribute('aria-sort', i !== column ? 'none' : way > 0 ? 'ascending' : 'descending'));
+    const direction = heads[column].getAttribute('aria-sort') === 'ascending' ? -1 : 1;
+    heads.forEach((head, i) => head.setAttribute('aria-sort', i !== column ? 'none' : direction > 0 ? 'ascending' : 'descending'));
     const empty = (value) => value === null || value === '';
     rows.sort((one, other) => {
       const a = one.values[column], b = other.values[column];
-      // what is missing stays below
+      // missing values are always last
       if (empty(a) || empty(b)) return Number(empty(a)) - Number(empty(b));
-      return way * order(column, a, b);
+      return direction * order(column, a, b);
     });
-    body.append(...rows.map((each) => each.element));
+    body.append(...rows.map((row) => row.element));
   }
 
   const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\-]/g, '\\$&');
-  // the values that a column of words has, for those with blanks
-  const known = columns.map((key, column) => (numeric.has(key) ? [] : [...new Set(rows.map((row) => row.values[column].toLowerCase()))]
+  // values of text columns that contain blanks
+  const phrases = columns.map((key, column) => (numeric.has(key) ? [] : [...new Set(rows.map((row) => row.values[column].toLowerCase()))]
     .filter((value) => /\s/.test(value)).slice(0, 50).sort((one, other) => other.length - one.length)));
-  // a head in any spelling of its blanks, with or without unit: the longest first, as one may end another
-  const spelt = titles.flatMap((title, column) => [[title, column], [columns[column], column]])
+  // column headings with any blanks, with or without unit; longest first, since one may be the end of another
+  const spellings = titles.flatMap((title, column) => [[title, column], [columns[column], column]])
     .sort((one, other) => other[0].length - one[0].length)
     .map(([name, column]) => [name.split(/[\s_]+/).map(escaped).join('[\\s_]*'), column]);
-  const anyHead = new RegExp(`(?:^|[\\s,])(?:${spelt.map(([name]) => name).join('|')})(?:,?\\s*ml)?\\s*[<>=≤≥]`);
+  const anyHead = new RegExp(`(?:^|[\\s,])(?:${spellings.map(([name]) => name).join('|')})(?:,?\\s*ml)?\\s*[<>=≤≥]`);
   const compare = { '<': (a, b) => a < b, '>': (a, b) => a > b, '<=': (a, b) => a <= b, '>=': (a, b) => a >= b, '=': (a, b) => a === b };
   const signs = { '≤': '<=', '≥': '>=' };
 
-  // take the conditions out of the text: what holds for a row, and the words that are left
+  // split the text into conditions (as tests of a row) and the remaining words
   function conditions(text) {
-    const holds = [];
-    spelt.forEach(([name, column]) => {
-      const value = numeric.has(columns[column]) ? '(-?\\d+(?:[.,]\\d+)?)(?:\\s*ml)?(?![\\w.])' : `("[^"]*"|${known[column].map((value) => `${escaped(value)}(?![^\\s,])|`).join('')}[^\\s,]+)`;
+    const tests = [];
+    spellings.forEach(([name, column]) => {
+      const value = numeric.has(columns[column]) ? '(-?\\d+(?:[.,]\\d+)?)(?:\\s*ml)?(?![\\w.])' : `("[^"]*"|${phrases[column].map((value) => `${escaped(value)}(?![^\\s,])|`).join('')}[^\\s,]+)`;
       const sign = numeric.has(columns[column]) ? '(<=|>=|[<>=≤≥])' : '(=)';
       const pattern = new RegExp(`(?:^|[\\s,])${name}(?:,?\\s*ml)?\\s*${sign}\\s*${value}(?:[\\s,]+and(?=\\s))?`, 'g');
       text = text.replace(pattern, (whole, how, limit) => {
         const is = compare[signs[how] || how];
         const wanted = numeric.has(columns[column]) ? Number(limit.replace(',', '.')) : limit.replace(/"/g, '');
-        holds.push((row) => {
+        tests.push((row) => {
           const value = row.values[column];
           return value !== null && is(typeof value === 'string' ? value.toLowerCase() : value, wanted);
         });
         return ' ';
       });
     });
-    return { holds, words: text.split(/[\s,]+/).filter(Boolean), open: anyHead.test(text) };
+    return { tests, words: text.split(/[\s,]+/).filter(Boolean), open: anyHead.test(text) };
   }
 
   const selects = [...document.querySelectorAll('.filters select')];
 
   function filter() {
-    const chosen = selects.map((each) => [columns.indexOf(each.id.replace('only-', '')), each.value]).filter(([, value]) => value);
-    const { holds, words, open } = conditions(document.getElementById('filter').value.trim().toLowerCase());
-    // a sign of comparison that is in no row was meant for a condition
-    const strange = open || words.some((word) => /[<>=≤≥]/.test(word) && !rows.some((row) => row.all.includes(word)));
-    const sought = strange ? [] : words;
+    const selections = selects.map((select) => [columns.indexOf(select.id.replace('only-', '')), select.value]).filter(([, value]) => value);
+    const { tests, words, open } = conditions(document.getElementById('filter').value.trim().toLowerCase());
+    // a comparison sign that occurs in no row was meant as a condition
+    const unclear = open || words.some((word) => /[<>=≤≥]/.test(word) && !rows.some((row) => row.all.includes(word)));
+    const requiredWords = unclear ? [] : words;
     let count = 0;
     rows.forEach((row) => {
-      const shown = holds.every((each) => each(row)) && sought.every((word) => row.all.includes(word))
-        && chosen.every(([column, value]) => row.values[column] === value);
+      const shown = tests.every((test) => test(row)) && requiredWords.every((word) => row.all.includes(word))
+        && selections.every(([column, value]) => row.values[column] === value);
       row.element.hidden = !shown;
       count += shown;
     });
     document.getElementById('count').textContent = `${count} of ${rows.length} series`;
-    document.getElementById('filter-told').textContent = !strange ? ''
+    document.getElementById('filter-message').textContent = !unclear ? ''
       : `Not understood, and not used: ${words.join(' ')}. A condition is a head of the table, a sign and a value: core global > 70, local - global <= -5, stroke = yes.`;
   }
 
-  heads.forEach((each) => {
+  heads.forEach((head) => {
     const button = document.createElement('button');
     button.type = 'button';
-    button.append(...each.childNodes);
-    each.append(button);
-    each.setAttribute('aria-sort', 'none');
+    button.append(...head.childNodes);
+    head.append(button);
+    head.setAttribute('aria-sort', 'none');
   });
-  heads.forEach((each, column) => each.querySelector('button').addEventListener('click', () => sort(column)));
-  [document.getElementById('filter'), ...selects].forEach((each) => each.addEventListener('input', filter));
+  heads.forEach((head, column) => head.querySelector('button').addEventListener('click', () => sort(column)));
+  [document.getElementById('filter'), ...selects].forEach((input) => input.addEventListener('input', filter));
 })();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The viewer of a page: two linked panes of slices, values under the pointer, curves of a voxel and
 // its homologue. Arrays are canonical: i to the patient's right, j anterior, k superior, i fastest.
-// Text enters the page as text alone.
+// Text is inserted as text, never as markup.
 'use strict';
 (() => {
   const NO_VALUE = 115;
@@ -38,18 +38,18 @@
 
   /** The arrays of one series. */
   class Series {
-    static async unpack(told) {
-      const series = Object.assign(new Series(), told);
-      series.colours = Object.fromEntries(Object.entries(told.colours).map(([name, digits]) => [
+    static async unpack(packed) {
+      const series = Object.assign(new Series(), packed);
+      series.colours = Object.fromEntries(Object.entries(packed.colours).map(([name, digits]) => [
         name, Uint8Array.from(digits.match(/../g), (pair) => parseInt(pair, 16)),
       ]));
-      series.bits = new Uint16Array(await inflate(told.bits));
-      series.maps = await Promise.all(told.maps.map(async (map) => (
+      series.bits = new Uint16Array(await inflate(packed.bits));
+      series.maps = await Promise.all(packed.maps.map(async (map) => (
         { ...map, codes: new Uint16Array(await inflate(map.data)), data: null }
       )));
-      series.homologues = told.homologues ? new Int32Array(await inflate(told.homologues)) : null;
-      if (told.curves) {
-        series.scores = new Int16Array(await inflate(told.curves.scores));
+      series.homologues = packed.homologues ? new Int32Array(await inflate(packed.homologues)) : null;
+      if (packed.curves) {
+        series.scores = new Int16Array(await inflate(packed.curves.scores));
         series.row = new Int32Array(series.bits.length).fill(-1);
         let count = 0;
         for (let index = 0; index < series.row.length; index += 1) {
@@ -127,7 +127,7 @@
       this.neurological = false;
       this.cursor = -1;
       this.pinned = -1;
-      this.shown = new Set(series.overlays.filter((each) => each.on).map((each) => each.name));
+      this.shown = new Set(series.overlays.filter((overlay) => overlay.on).map((overlay) => overlay.name));
       this.windows = Object.fromEntries(series.maps.map((map) => [map.family, [map.low, map.high]]));
       const names = series.maps.map((map) => map.name);
       const first = names.includes('rcbf_global') ? 'rcbf_global' : names[0];
@@ -172,7 +172,7 @@
       }, ...this.series.maps.map((map) => element('option', { value: map.name, textContent: map.label })));
       pane.select.value = name;
       pane.canvas = element('canvas', { tabIndex: 0, onkeydown: (event) => this.press(event) });
-      pane.canvas.setAttribute('role', 'application'); // keys are for it, not for a screen reader
+      pane.canvas.setAttribute('role', 'application'); // it handles keys itself, not the screen reader
       pane.canvas.ariaDescription = 'Arrow keys move the voxel, Page Up and Page Down change the slice, Enter draws curves.';
       pane.canvas.addEventListener('wheel', (event) => this.wheel(event), { passive: false });
       pane.canvas.addEventListener('pointermove', (event) => this.point(event));
@@ -206,14 +206,14 @@
         value: neurological ? 'neurological' : 'radiological',
         onchange: () => { this.neurological = neurological; this.draw(); },
       }), label);
-      const overlays = this.series.overlays.map((each) => {
+      const overlays = this.series.overlays.map((overlay) => {
         const box = element('input', {
-          type: 'checkbox', value: each.name, checked: each.on,
-          onchange: () => { this.shown[box.checked ? 'add' : 'delete'](each.name); this.draw(); },
+          type: 'checkbox', value: overlay.name, checked: overlay.on,
+          onchange: () => { this.shown[box.checked ? 'add' : 'delete'](overlay.name); this.draw(); },
         });
-        const swatch = element('i', { className: `mark ${each.style}` });
-        swatch.style.setProperty('--colour', each.colour);
-        return element('label', {}, box, swatch, each.label);
+        const swatch = element('i', { className: `mark ${overlay.style}` });
+        swatch.style.setProperty('--colour', overlay.colour);
+        return element('label', {}, box, swatch, overlay.label);
       });
       const tools = element('div', { className: 'tools' },
         element('label', { className: 'slice' }, 'Slice', this.slider, this.sliceText),
@@ -249,7 +249,7 @@
       const about = ['Grey: brain without a value (CSF, vessel).'];
       if (!this.series.homologues) about.push('No homologues: the mirror registration was not trusted.');
       const { step } = this.series;
-      if (step.some((each) => each > 1)) {
+      if (step.some((size) => size > 1)) {
         about.push(`To keep the page small every n-th voxel is shown (n = ${step.join(', ')} along left-right, back-front, feet-head).`);
       }
       return element('div', { className: 'side-by' }, this.table, this.spoken, this.plot, this.note,
@@ -282,7 +282,7 @@
     changeWindow(pane, end, value) {
       const window = [...this.windows[this.series.map(pane.name).family]];
       window[end] = value;
-      // an empty or turned window is put back
+      // restore an empty or reversed window
       if (Number.isFinite(value) && window[0] < window[1]) this.windows[this.series.map(pane.name).family] = window;
       this.draw();
     }
@@ -314,7 +314,7 @@
         event.preventDefault();
         return;
       }
-      // beyond the last slice the page scrolls on
+      // beyond the last slice, the page scrolls
       if (this.goTo(this.slice - Math.sign(this.turned))) event.preventDefault();
       this.turned = 0;
     }
@@ -326,10 +326,10 @@
         const [i, j, k] = this.series.place(this.cursor);
         const [di, dj] = moves[event.key];
         this.aim(i + di, j + dj, k);
-        this.tell();
+        this.announce();
       } else if (event.key === 'PageUp' || event.key === 'PageDown') {
         this.goTo(this.slice + (event.key === 'PageUp' ? 1 : -1));
-        this.tell();
+        this.announce();
       } else if (event.key === 'Enter') {
         this.pin();
       } else return;
@@ -398,7 +398,7 @@
       const { series, slice } = this;
       const [nx, ny] = series.shape;
       const colours = series.colours[map.colours];
-      const fills = series.overlays.filter((each) => each.style === 'fill' && this.shown.has(each.name));
+      const fills = series.overlays.filter((overlay) => overlay.style === 'fill' && this.shown.has(overlay.name));
       const tints = fills.map(({ colour }) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)));
       const picture = new ImageData(nx, ny);
       for (let row = 0, at = 0; row < ny; row += 1) {
@@ -409,8 +409,8 @@
           const none = series.has('brain_mask', index) ? NO_VALUE : 0;
           for (let part = 0; part < 3; part += 1) picture.data[at + part] = map.codes[index] ? colours[first + part] : none;
           picture.data[at + 3] = 255;
-          fills.forEach((each, number) => {
-            if (!series.covers(each.name, index)) return;
+          fills.forEach((overlay, number) => {
+            if (!series.covers(overlay.name, index)) return;
             for (let part = 0; part < 3; part += 1) {
               picture.data[at + part] = 0.35 * picture.data[at + part] + 0.65 * tints[number][part];
             }
@@ -473,7 +473,7 @@
       [context.fillStyle, context.strokeStyle, context.lineWidth] = ['#ffffff', '#000000', 3 * dense];
       const put = (text, x, y, align, baseline) => {
         [context.textAlign, context.textBaseline] = [align, baseline];
-        context.strokeText(text, x, y); // legible on bone, too
+        context.strokeText(text, x, y); // also legible on bone
         context.fillText(text, x, y);
       };
       const [left, right] = this.neurological ? 'LR' : 'RL';
@@ -507,7 +507,7 @@
         }
         const inside = index < 0 ? [] : series.overlays
           .filter(({ name }) => !name.startsWith('mismatch') && series.has(name, index)).map(({ label }) => label.toLowerCase());
-        const side = index < 0 ? '' : ['left', 'right'].find((each) => series.has(each, index)) ?? '';
+        const side = index < 0 ? '' : ['left', 'right'].find((hemisphere) => series.has(hemisphere, index)) ?? '';
         cell('inside').textContent = [side, ...inside].filter(Boolean).join(', ') || '–';
         cell('position').textContent = index < 0 ? '–' : series.millimetres(index)
           .map((at, axis) => `${'RAS LPI'[axis + (at < 0 ? 4 : 0)]} ${Math.abs(at).toFixed(0)}`).join(', ');
@@ -515,8 +515,8 @@
       }
     }
 
-    /** Say the values of the maps that are shown, for who does not see them. */
-    tell() {
+    /** Announce the values of the shown maps to screen readers. */
+    announce() {
       const value = (map, index) => (index < 0 ? '–' : `${written(this.series.value(map, index))} ${map.unit}`);
       this.spoken.textContent = [`Slice ${this.sliceText.textContent}`, ...this.panes.map(({ name }) => {
         const map = this.series.map(name);
@@ -580,7 +580,7 @@
     }
   }
 
-  // a page may hold many series: each is unpacked when it comes near
+  // a page may contain many series: unpack each when it is about to be visible
   const near = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sections of a page: what was written of each series of a participant.
+
+Figures are embedded as images, not as markup: their ids cannot clash and no script in them runs.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ctpprep.perfusion.symmetry import WITHHELD
+from ctpprep.reports.quality import Check, read_quality
+from ctpprep.reports.sidecars import read_measured, read_notes, read_reference
+from ctpprep.reports.tables import read_volumes
+from ctpprep.reports.viewer import find_viewers
+
+#: Figures in the order in which a reader of perfusion looks: name, title, caption.
+FIGURES = (
+    (
+        'maps',
+        'Perfusion maps',
+        'CBF, CBV, MTT and Tmax, each in a fixed window. Compare sides: absolute CBF, CBV and MTT are not '
+        'exact. On simulated heads CBF and MTT of healthy tissue read up to half too high, CBV up to twice.',
+    ),
+    (
+        'rcbf',
+        'Relative CBF: global beside local normalization',
+        'Both at the same window, with their cores and the hypoperfusion. In the local map the '
+        'healthy side opposite a lesion looks too well perfused: that is the division, not flow.',
+    ),
+    ('lesions', 'Core and mismatch', 'Over the reference image (mean of the pre-bolus frames).'),
+    (
+        'probability',
+        'Probability of core',
+        'How probable it is that a voxel lies below the threshold once its noise is taken away, before '
+        'opening, closing and cleaning; the outline is the core as segmented. Noise of the curves '
+        'alone: the threshold, the arterial input and the registration have errors of their own.',
+    ),
+    (
+        'tmaxhist',
+        'Tmax in each hemisphere',
+        'The greater median names the affected side. If the medians differ by less than 0.5 s, the side '
+        'with far more hypoperfusion does; a side that was asked for comes before both.',
+    ),
+    (
+        'curves',
+        'Arterial input and venous output',
+        'An artery peaks early, high and narrow; the vein later. Both should have come down at '
+        'the end of the scan.',
+    ),
+    (
+        'mirror',
+        'Mirror registration',
+        'Sulci and ventricles must stay where they are when the second row flickers, and must not '
+        'break at the edges of the fields. Otherwise do not use the local maps. Fields are black '
+        'where the homologue lies outside of the slab.',
+    ),
+    ('masks', 'Masks', 'Tissue is brain without vessels and CSF. The midline may be bent.'),
+    ('motion', 'Head motion', 'Against the first frame; shaded frames were not used.'),
+)
+#: What determined the affected side, and the scale of its confidence.
+SIDE_RULES = {
+    'median': 'by the medians of Tmax; 0 chance, 1 every voxel there has the longer Tmax',
+    'hypoperfusion': 'by hypoperfusion, since the medians of Tmax are within 0.5 s; 0 as much of it on '
+    'the other side, 1 none there',
+    'asked for': 'as asked for',
+}
+
+
+@dataclass
+class Section:
+    """The content of the page about one series.
+
+    Attributes
+    ----------
+    prefix : str
+        Start of the names of all files of the series.
+    volumes : list of dict
+        Rows of the volume table, as text.
+    reference : dict
+        ``Reference`` of global normalization, and ``ReferenceReason`` if it was changed.
+    notes : list of str
+        On precomputed maps; none if ctpprep computed the maps.
+    checks : list of Check
+    caution : str
+        Why local normalization is unreliable, '' if there is no reason.
+    figures : list of dict
+        ``name``, ``title``, ``caption`` and ``source``, a data URI.
+    failures : list of dict
+        As `ctpprep.reports.page.build_report` accepts them.
+    viewer : str
+        Element of the page with the data of the viewer.
+    measured : dict
+        Measurements of the deconvolution, formatted, by title.
+    own_page : str
+        Name of the page with viewer and figures, if they are not on this page.
+    """
+
+    prefix: str
+    volumes: list[dict[str, str]] = field(default_factory=list)
+    reference: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    caution: str = ''
+    figures: list[dict[str, str]] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    viewer: str = ''
+    measured: dict[str, str] = field(default_factory=dict)
+    own_page: str = ''
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of figures and viewer."""
+        return len(self.viewer) + sum(len(figure['source']) for figure in self.figures)
+
+    @property
+    def anchor(self) -> str:
+        """Id of the section."""
+        return make_anchor(self.prefix)
+
+    @property
+    def worst(self) -> str:
+        """The worst grade: fail, warn, pass, or '' without checks."""
+        grades = {check.status for check in self.checks}
+        return next((grade for grade in ('fail', 'warn', 'pass') if grade in grades), '')
+
+    @property
+    def side(self) -> str:
+        """Affected side."""
+        return self._first_value('affected_side')
+
+    @property
+    def side_rule(self) -> str:
+        """What determined the affected side, and the scale of its confidence."""
+        return SIDE_RULES.get(self._first_value('side_rule'), '')
+
+    @property
+    def confidence(self) -> str:
+        """Confidence of the affected side."""
+        return self._first_value('side_confidence')
+
+    @property
+    def withheld(self) -> str:
+        """Why the local maps were withheld, '' if they were not."""
+        reason = self.find('core', 'local', 'volume').get('reason', '')
+        return reason.removeprefix(WITHHELD) if reason.startswith(WITHHELD) else ''
+
+    def find(self, region: str, normalization: str, measure: str) -> dict[str, str]:
+        """Return a row of the volume table; empty if there is none."""
+        key = (region, normalization, measure)
+        for row in self.volumes:
+            if (row['region'], row['normalization'], row['measure']) == key:
+                return row
+        return {}
+
+    def _first_value(self, column: str) -> str:
+        return next((row[column] for row in self.volumes if row[column]), '')
+
+
+def make_anchor(prefix: str) -> str:
+    """Make the id of the section of a series, for links."""
+    return re.sub(r'[^A-Za-z0-9_-]', '-', prefix)
+
+
+def collect_sections(
+    output_dir: Path, label: str, failed: Sequence[dict[str, Any]]
+) -> list[Section]:
+    """Find the series of a participant and read what was written of each.
+
+    Parameters
+    ----------
+    output_dir : Path
+    label : str
+        Without ``sub-``.
+    failed : sequence of dict
+        Series that failed, as `ctpprep.reports.page.build_report` accepts them.
+
+    Returns
+    -------
+    list of Section
+        In the order of their names.
+    """
+    folder = output_dir / f'sub-{label}'
+    sections: dict[str, Section] = {}
+
+    def get_section(prefix: str) -> Section:
+        return sections.setdefault(prefix, Section(prefix))
+
+    def find_files(ending: str) -> list[tuple[Section, Path]]:
+        paths = sorted(folder.rglob(f'*{ending}'))
+        return [(get_section(path.name.removesuffix(ending)), path) for path in paths]
+
+    for section, path in find_files('_seg-perfusion_morph.tsv'):
+        section.volumes = read_volumes(path)
+    for section, path in find_files('_desc-global_rcbf.json'):
+        section.reference = read_reference(path)
+    for section, path in find_files('_tmax.json'):
+        section.notes, section.measured = read_notes(path), read_measured(path)
+    for section, path in find_files('_desc-qualitycontrol_ctp.tsv'):
+        section.checks, section.caution = read_quality(path)
+    texts = {name: (title, caption) for name, title, caption in FIGURES}
+    for prefix, name, path in find_figures(folder / 'figures'):
+        title, caption = texts.get(name, (name, ''))
+        get_section(prefix).figures.append(
+            {'name': name, 'title': title, 'caption': caption, 'source': embed_svg(path)}
+        )
+    for prefix, element in find_viewers(folder / 'figures'):
+        get_section(prefix).viewer = element
+    for failure in failed:
+        get_section(str(failure.get('prefix', f'sub-{label}'))).failures.append(failure)
+    return [sections[prefix] for prefix in sorted(sections)]
+
+
+def find_figures(folder: Path) -> list[tuple[str, str, Path]]:
+    """List prefix, name and path of the figures, in the order in which they are shown."""
+    order = [name for name, *_ in FIGURES]
+    figures = []
+    for path in sorted(folder.glob('*_desc-*_ctp.svg')):
+        prefix, _, name = path.name.removesuffix('_ctp.svg').rpartition('_desc-')
+        # figures that are not in FIGURES come last, under their own names
+        figures.append((order.index(name) if name in order else len(order), prefix, name, path))
+    return [(prefix, name, path) for _, prefix, name, path in sorted(figures)]
+
+
+def embed_svg(path: Path) -> str:
+    """Encode an SVG as a data URI; most of it is base64, so percent-encoding adds little."""
+    svg = re.sub(r'<\?xml.*?\?>\s*|<!DOCTYPE.*?>\s*', '', path.read_text('utf-8'), flags=re.DOTALL)
+    return 'data:image/svg+xml,' + quote(svg, safe=" =:/;,+()!*?@$'-_.~")

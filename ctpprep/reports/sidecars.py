@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What reports read from the sidecars of a participant."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ctpprep.reports.template import format_quantity
+from ctpprep.settings import MethodSettings, declared, flatten
+
+#: Measurements of the deconvolution in the sidecar of Tmax: name, title, unit.
+MEASURED = (
+    ('lambda_rel', 'Lambda of CBF, of the largest singular value', 'ratio'),
+    ('lambda', 'Lambda of CBF', 'ratio'),
+    ('lambda_tmax', 'Lambda of Tmax', 'ratio'),
+    ('tmax_offset_s', "Offset of Tmax: the operator's own response, mean of the slices", 's'),
+    ('cbf_noise_excess', 'What noise adds to CBF, subtracted (median)', 'mL/100 g/min'),
+    ('noise_raw_hu', 'Noise of tissue curves as scanned (median)', 'HU'),
+    ('noise_denoised_hu', 'Noise of tissue curves as deconvolved (median)', 'HU'),
+    ('n_patterns', 'Sampling patterns of the slices', 'ratio'),
+)
+
+
+def read_notes(path: Path) -> list[str]:
+    """Read the notes on precomputed maps from the sidecar of Tmax; none if ctpprep computed the maps."""
+    return list(_read_json(path).get('EntryNotes', []))
+
+
+def read_measured(path: Path) -> dict[str, str]:
+    """Read the measurements of the deconvolution, formatted, by title; none for precomputed maps."""
+    measured = _read_json(path).get('Measured', {})
+    return {
+        title: format_quantity(measured[name], unit)
+        for name, title, unit in MEASURED
+        if measured.get(name) is not None
+    }
+
+
+def read_reference(path: Path) -> dict[str, str]:
+    """Read the reference of global normalization, and why it was changed if it was."""
+    metadata = _read_json(path)
+    return {name: metadata[name] for name in ('Reference', 'ReferenceReason') if name in metadata}
+
+
+def read_settings_used(folder: Path) -> dict[str, Any]:
+    """Read the settings that shaped the files of a participant from their sidecars.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of a participant.
+
+    Returns
+    -------
+    dict
+        Values by the name of the setting, as `MethodSettings` accepts them.
+    """
+    known = declared(MethodSettings)
+    used: dict[str, Any] = {}
+    for path in sorted(folder.rglob('*.json')):
+        metadata = _read_json(path)
+        used |= flatten(metadata.get('Settings', {})) if isinstance(metadata, dict) else {}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in used.items()
+        if name in known
+    }
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding='utf-8'))

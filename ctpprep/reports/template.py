@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The templates of pages, and how they format numbers."""
+
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ctpprep.interfaces.wording import with_unit
+from ctpprep.perfusion.symmetry import WITHHELD
+
+TEMPLATES = Path(__file__).parents[1] / 'resources' / 'report'
+#: Symbol and word of each grade.
+LIGHTS = {'pass': ('✓', 'passed'), 'warn': ('!', 'caution'), 'fail': ('✕', 'failed')}
+
+
+@cache
+def environment() -> Any:
+    """Make the jinja2 environment; text is escaped unless it is marked as HTML."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        'format_number': format_number,
+        'format_volume': format_volume,
+        'as_markup': Markup,
+    }
+    return environment
+
+
+def format_number(text: Any, digits: int = 3) -> str:
+    """Format a number with few significant digits; any other text is returned unchanged.
+
+    Examples
+    --------
+    >>> format_number('61.6531'), format_number('0.97'), format_number('n/a'), format_number('')
+    ('61.7', '0.97', 'n/a', '')
+    """
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return str(text)
+    if not math.isfinite(value):
+        return 'n/a'
+    return f'{value:.0f}' if abs(value) >= 10 ** (digits - 1) else f'{value:.{digits}g}'
+
+
+def format_quantity(text: Any, unit: str) -> str:
+    """Format a number with its unit; any other text is returned unchanged.
+
+    Examples
+    --------
+    >>> format_quantity('0.046', 'fraction'), format_quantity('12.34', 'mL'), format_quantity('', 'mL')
+    ('4.6 %', '12.3 mL', '')
+    """
+    try:
+        return with_unit(float(text), unit).strip()
+    except (TypeError, ValueError):
+        return str(text)
+
+
+def format_volume(row: dict[str, str]) -> str:
+    """Format the volume of a row of the volume table, or the reason why it has none."""
+    if not row or not row['volume_ml']:
+        reason = row.get('reason') or '–'
+        return 'withheld' if reason.startswith(WITHHELD) else reason
+    return f'{float(row["volume_ml"]):.1f} mL'

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of the group level."""
+
+
+def test_user_text_is_shown_as_text(three):
+    (three.out / 'sub-01.html').write_text('')
+    three.write_participants(
+        'participant_id\tsite\nsub-01\t</script><b>x</b>\nsub-02\tB\nsub-03\tB\n'
+    )
+    page = three.run_group(group_column='site')
+    assert '<b>x' not in page
+    assert '&lt;/script&gt;&lt;b&gt;x' in page
+    assert '<a href="sub-01.html#sub-01">sub-01</a>' in page
+    assert 'href="sub-02.html"' not in page
+
+
+def test_missing_figures_of_pairs_of_groups_are_dashes(three):
+    three.write_participants('participant_id\tsite\nsub-01\tA\nsub-02\tB\nsub-03\tB\n')
+    page = three.run_group(group_column='site')
+    assert '<td></td>' not in page.partition('summary-table')[2].partition('<details>')[0]
+    assert 'no such figure of two groups' in page
+
+
+def test_failed_checks_are_named_before_warnings(site):
+    names = ('a', 'b', 'c', 'd')
+    header = '\t'.join(f'{name}\t{name}_status' for name in names)
+    site.write_series('sub-01', quality=f'{header}\n1\twarn\t2\tpass\t3\tfail\t4\twarn\n')
+    site.write(
+        'sub-01/ct/sub-01_desc-qualitycontrol_ctp.json', '{"c": {"LongName": "Check of c"}}'
+    )
+    assert '<td>fail: Check of c; warn: a, d</td>' in site.run_group()
