@@ -158,7 +158,8 @@ def find_border(tissue_mask, voxel_size_mm, rim_mm):
     -------
     Border
         Voxels whose centre is nearer than `rim_mm` to the face of the nearest voxel outside, in plane
-        or through plane. Slices thicker than twice `rim_mm` have no end slices.
+        or through plane. If slices are at least twice
+        as thick as `rim_mm`, there are no end slices.
 
     Examples
     --------
