@@ -25,7 +25,7 @@ import pytest
 import rdflib
 
 from bids_schema import validate
-from ctpprep import __version__
+from ctpprep import __version__, compute_maps
 from ctpprep.group import run_group_level
 from ctpprep.io.bids import resolve_uri
 from ctpprep.perfusion.quality import BILATERAL, CHECKS
@@ -154,6 +154,29 @@ def test_the_raw_dataset_is_left_alone(site):
     assert files == {
         f'sub-{n}_ctp.{end}' for n in ('01', '02', '03') for end in ('nii.gz', 'json')
     }
+
+
+# -- the same from arrays
+
+
+@pytest.fixture(scope='module')
+def result(site, head):
+    """Compute the series of the run from its arrays alone."""
+    image = nb.as_closest_canonical(nb.load(site.series))
+    return compute_maps(
+        np.asarray(image.dataobj), head.frame_times, nb.affines.voxel_sizes(image.affine),
+        affine=image.affine,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize('name', ['cbf', 'tmax', 'core_global', 'core_local'])
+def test_arrays_give_the_values_of_the_files(result, where, name):
+    written = np.asarray(nb.as_closest_canonical(nb.load(where(name))).dataobj)
+    masks = result.lesions.masks
+    computed = masks[name] if name.startswith('core') else getattr(result.maps, name)
+    assert computed.any()
+    # the table of curves has six digits
+    np.testing.assert_allclose(computed, written, rtol=1e-3, atol=1e-3)
 
 
 # -- files

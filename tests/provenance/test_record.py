@@ -67,7 +67,7 @@ def run(tmp_path, monkeypatch):
 
 
 def files_of(records):
-    return {name for name, each in records.items() if each['Type'] == 'Entity'}
+    return {name for name, record in records.items() if record['Type'] == 'Entity'}
 
 
 EXPECTED = {
