@@ -738,3 +738,9 @@ def test_reports_contain_no_path_of_the_computer(dataset, graph):
     page = (dataset.parent / 'out' / 'sub-01.html').read_text()
     assert 'No space: work_dir/node/x.nii, ~/a' in page
     assert str(dataset.parent) not in page
+
+
+def test_a_dry_run_exits_with_1_if_a_series_cannot_be_processed(dataset, graph, capsys):
+    (dataset / 'sub-02' / 'ct' / 'sub-02_ctp.json').write_text('{"RepetitionTime": 0}')
+    assert call(dataset, '--dry-run') == 1
+    assert 'sub-02  cannot be processed' in capsys.readouterr().out
