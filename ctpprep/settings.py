@@ -549,6 +549,12 @@ class MethodSettings:
         values = {name: value for branch in branches.values() for name, value in branch.items()}
         return cls.of(**values)
 
+    @property
+    def uses_functions(self) -> bool:
+        """Whether a function of the user replaces denoising or deconvolution."""
+        names = (self.denoising.denoise, self.deconvolution.deconvolution_method)
+        return any(FUNCTION.fullmatch(name) for name in names)
+
     def flat(self) -> dict[str, Any]:
         """Return all settings by name, without their branches."""
         return {k: v for branch in self.as_dict().values() for k, v in branch.items()}

@@ -65,7 +65,8 @@ def read_choice(allowed: tuple[str, ...], function: bool = False) -> Callable[[s
         if text in allowed or (function and FUNCTION.fullmatch(text)):
             return text
         hint = f'; {near}' if (near := nearest(text, allowed)) else ''
-        raise argparse.ArgumentTypeError(f'{text!r} is not one of {", ".join(allowed)}{hint}')
+        names = ', '.join(allowed) + (' or MODULE:FUNCTION' if function else '')
+        raise argparse.ArgumentTypeError(f'{text!r} is not one of {names}{hint}')
 
     return parse
 

@@ -96,7 +96,8 @@ class SeriesPlugin(PluginBase):
         ])  # fmt: skip
 
         def start(graph: Any, is_retry: bool) -> None:
-            worker = idle.pop() if idle else _Worker(context)
+            # an idle process may have been killed as well: a second try gets a new one
+            worker = idle.pop() if idle and not is_retry else _Worker(context)
             worker.start(graph, config, is_retry)
             busy.append(worker)
 

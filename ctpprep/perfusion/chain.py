@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ctpprep.exceptions import PerfusionError
 from ctpprep.perfusion import grid, homologues, lesions, preprocessing
 from ctpprep.perfusion.estimation import Maps, estimate_maps
 from ctpprep.perfusion.input_functions import InputFunctions, find_vessels
@@ -138,10 +139,9 @@ def compute_maps(
     'right'
     """
     settings = settings or MethodSettings()
-    voxel_size_mm = np.asarray(voxel_size_mm, dtype=float)
-    if affine is None:
-        affine = np.diag([*voxel_size_mm, 1.0])
-    times = grid.times_by_slice(frame_times, ctp.shape[2])
+    ctp = np.asarray(ctp)
+    affine = _check_grid(ctp, voxel_size_mm, affine)
+    times = _check_times(ctp, frame_times)
     factors = grid.block_factors(
         grid.voxel_size_mm(affine), times, settings.grid.working_in_plane_mm,
         settings.grid.working_slice_mm,
@@ -267,6 +267,43 @@ def segment(tmax, relative, tissue_mask, hemispheres, voxel_size_mm, settings=No
         relative.unassessable,
     )  # fmt: skip
     return lesions.segment_lesions(maps, settings or MethodSettings())
+
+
+def _check_grid(ctp, voxel_size_mm, affine):
+    """Check a series and its grid; return the affine."""
+    if ctp.ndim != 4:
+        raise PerfusionError(f'ctp has {ctp.ndim} dimensions, need 4: x, y, z, time')
+    sizes = np.asarray(voxel_size_mm, dtype=float)
+    if sizes.shape != (3,) or not (sizes > 0).all():
+        raise PerfusionError(f'voxel_size_mm is {voxel_size_mm}, need three sizes above 0 mm')
+    if affine is None:
+        return np.diag([*sizes, 1.0])
+    affine = np.asarray(affine, dtype=float)
+    if not np.allclose(grid.voxel_size_mm(affine), sizes, rtol=0.01):
+        raise PerfusionError(
+            f'voxel_size_mm is {sizes.tolist()}, but the affine has '
+            f'{np.round(grid.voxel_size_mm(affine), 3).tolist()}; check both'
+        )
+    columns = affine[:3, :3]
+    if not (np.abs(columns).argmax(axis=0) == range(3)).all() or (np.diag(columns) <= 0).any():
+        raise PerfusionError(
+            'the axes of ctp do not run left to right, back to front and feet to head by the affine; '
+            'reorder the array, e.g. with nibabel.as_closest_canonical'
+        )
+    return affine
+
+
+def _check_times(ctp, frame_times):
+    """Check the acquisition times; return those of each slice of each frame."""
+    times = np.asarray(frame_times, dtype=float)
+    n_slices, n_frames = ctp.shape[2:]
+    if times.shape not in ((n_frames,), (n_slices, n_frames)):
+        raise PerfusionError(
+            f'frame_times has shape {times.shape}, need ({n_frames},) or ({n_slices}, {n_frames})'
+        )
+    if not (np.isfinite(times).all() and (np.diff(times, axis=-1) > 0).all()):
+        raise PerfusionError('frame_times must be finite and increase from frame to frame, in s')
+    return grid.times_by_slice(times, n_slices)
 
 
 def _average(ctp, affine, times, factors):

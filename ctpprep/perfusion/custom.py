@@ -20,6 +20,8 @@ CHECK_MTT = 4.0
 # largest allowed error of a deconvolution: factor of flow, and difference of delay in s
 FLOW_FACTOR = 3.0
 DELAY_ERROR = 3.0
+# a regularized residue function of tissue without delay has its maximum by this time, s
+MAX_TIME = 5.0
 
 
 class Peaks(NamedTuple):
@@ -144,6 +146,55 @@ def resolve(choice):
     return load_function(choice) if FUNCTION.fullmatch(choice) else None
 
 
+def refuse_unknown(argument):
+    """Refuse an argument that is neither a function nor names one: it would be ignored silently.
+
+    Parameters
+    ----------
+    argument : object
+
+    Raises
+    ------
+    UsageError
+    """
+    if argument is None or callable(argument):
+        return
+    if not (isinstance(argument, str) and FUNCTION.fullmatch(argument)):
+        raise UsageError(
+            f'{argument!r} is not a function, need a callable or MODULE:FUNCTION; built-in methods '
+            'are chosen in the settings'
+        )
+
+
+def checked(stage, values, shape):
+    """Return what a user function computed, or refuse it.
+
+    Parameters
+    ----------
+    stage : str
+        For messages.
+    values : object
+        Result of the function.
+    shape : tuple of int
+
+    Returns
+    -------
+    array of float
+
+    Raises
+    ------
+    UsageError
+        If the shape is another one, or a value is not finite.
+    """
+    array = np.asarray(values, dtype=float)
+    if array.shape != shape or not np.isfinite(array).all():
+        raise UsageError(
+            f'{stage}: the user function returned values of shape {array.shape}, need finite values '
+            f'of shape {shape}'
+        )
+    return array
+
+
 def source_digest(name):
     """Return the SHA-256 of the source file of a user function.
 
@@ -239,6 +290,11 @@ def check_deconvolver(function, name='the deconvolution'):
         raise UsageError(
             f'{name} returned a flow of {height[wrong][0]:.3g} 1/s for a noise-free curve of '
             f'{CHECK_FLOW:g} 1/s, need at most {FLOW_FACTOR:g} times more or less; check the units'
+        )
+    if abs(time[0]) > MAX_TIME:
+        raise UsageError(
+            f'{name} returned a time of {time[0]:.3g} s for tissue without delay, need at most '
+            f'{MAX_TIME:g} s; return the time of the maximum in s since the AIF'
         )
     difference = float(time[1] - time[0])
     if abs(difference - (CHECK_DELAYS[1] - CHECK_DELAYS[0])) > DELAY_ERROR:

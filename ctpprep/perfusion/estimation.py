@@ -151,6 +151,8 @@ def estimate_maps(
         num_threads,
     )
     estimation.aif_times, estimation.aif = np.asarray(aif_times), np.asarray(aif)
+    for function in (denoise, deconvolve):
+        custom.refuse_unknown(function)
     denoise = custom.resolve(denoise or settings.denoising.denoise)
     deconvolve = custom.resolve(deconvolve or settings.deconvolution.deconvolution_method)
     return estimation.run(denoise, deconvolve)
@@ -260,10 +262,12 @@ class _Estimation:
         """Call the user function; rejected frames keep their original values."""
         within = self.slice_pattern == group
         denoised = self.raw[rows].copy()
-        denoised[:, self.usable] = denoiser(
-            self.raw[rows][:, self.usable], self.times[group][self.usable],
-            (self.tissue & within)[part], (self.pure & within)[part], self.size,
+        curves = self.raw[rows][:, self.usable]
+        result = denoiser(
+            curves.copy(), self.times[group][self.usable], (self.tissue & within)[part],
+            (self.pure & within)[part], self.size.copy(),
         )  # fmt: skip
+        denoised[:, self.usable] = custom.checked('the denoising', result, curves.shape)
         return denoised
 
     def _average_similar(self, smooth, group, rows, part, directions):
@@ -421,11 +425,16 @@ class _Estimation:
         values = {name: np.zeros(len(curves), np.float32) for name in maps.MAPS}
         for group, rows, _ in self._groups():
             times = self.times[group]
-            height, tmax = deconvolver(
-                curves[rows][:, self.usable], times[self.usable], self.aif_times, self.aif
+            part = curves[rows][:, self.usable]
+            # copies: the function may write into its arguments
+            height, tmax = (
+                custom.checked('the deconvolution', values_of, (len(part),))
+                for values_of in deconvolver(
+                    part.copy(), times[self.usable], self.aif_times.copy(), self.aif.copy()
+                )
             )
             computed = maps.quantify(
-                curves[rows], times, self.weights, np.asarray(height), np.asarray(tmax),
+                curves[rows], times, self.weights, height, tmax,
                 self._aif_area(), share[rows], **self._constants(),
             )  # fmt: skip
             for name in values:

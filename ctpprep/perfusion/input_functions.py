@@ -79,7 +79,7 @@ class _Search:
 
     def __init__(self, ctp, sample_times, affine, masks, method, weights):
         self.ctp, self.affine, self.method, self.masks = ctp, affine, method, masks
-        self.weights = np.ones(ctp.shape[3]) if weights is None else weights
+        self.weights = np.ones(ctp.shape[3]) if weights is None else np.asarray(weights)
         self.usable = self.weights > 0
         self.samples = grid.times_by_slice(sample_times, ctp.shape[2])
         self.times, self.slice_pattern = grid.sampling_patterns(self.samples)

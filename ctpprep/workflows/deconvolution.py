@@ -120,7 +120,9 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
     excess = (
         ' From the maximum that is CBF was subtracted what noise adds to it, as estimated by adding noise '
         'of the same kind once more [@efron1979].'
-        if tikhonov.cbf_noise_correction and smoother.denoise != 'none'
+        if tikhonov.cbf_noise_correction
+        and smoother.denoise != 'none'
+        and not method.uses_functions
         else ''
     )
     scaling = ', its area scaled to that of the VOF' if vessels.aif_scaling == 'vof' else ''

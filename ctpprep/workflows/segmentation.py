@@ -94,6 +94,8 @@ def _describe(method: MethodSettings, noise: bool) -> str:
     interval = method.uncertainty
     hypodensity = method.hypodensity
     tikhonov = method.deconvolution
+    # how noise passes through a function of the user is not known
+    noise = noise and not method.uses_functions
     side = {
         'auto': 'the affected hemisphere (the one with the greater median Tmax or, where the medians '
         f'were less than {CLEAR_S:g} s apart, the one with at least {TIMES_LARGER:g} times the '
@@ -102,7 +104,7 @@ def _describe(method: MethodSettings, noise: bool) -> str:
     }.get(lesion.affected_side, f'the {lesion.affected_side} hemisphere, as asked for')
     uncalibrated = (
         ' Volumes of Tmax are also given without its calibration.'
-        if tikhonov.tmax_calibration
+        if tikhonov.tmax_calibration and tikhonov.deconvolution_method == 'tikhonov'
         else ''
     )
     cleaned = (

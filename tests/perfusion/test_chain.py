@@ -9,6 +9,7 @@ import pytest
 
 import ctpprep
 from ctpprep import MethodSettings, compute_maps
+from ctpprep.exceptions import PerfusionError, UsageError
 from ctpprep.perfusion import custom
 from ctpprep.phantom import PhantomSettings, make_phantom
 
@@ -103,3 +104,45 @@ def test_a_function_replaces_the_denoising(head, result):
     tissue = replaced.masks.tissue
     assert np.median(replaced.maps.noise[tissue]) > np.median(result.maps.noise[tissue])
     assert replaced.maps.cbf_noise is None
+
+
+@pytest.mark.parametrize(
+    ('changed', 'message'),
+    [
+        ({'ctp': np.zeros((4, 4, 4))}, 'ctp has 3 dimensions, need 4'),
+        ({'frame_times': np.arange(3.0)}, r'shape \(3,\), need \(12,\) or \(4, 12\)'),
+        ({'frame_times': np.zeros(12)}, 'must be finite and increase'),
+        ({'voxel_size_mm': (2.0, 2.0)}, 'need three sizes above 0 mm'),
+        ({'affine': np.diag([3.0, 3, 5, 1])}, 'but the affine has'),
+        ({'affine': np.diag([-2.0, -2, 5, 1])}, 'do not run left to right'),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(changed, message):
+    arguments = {
+        'ctp': np.zeros((4, 4, 4, 12)), 'frame_times': np.arange(12.0), 'voxel_size_mm': (2, 2, 5),
+        'affine': None,
+    } | changed  # fmt: skip
+    with pytest.raises(PerfusionError, match=message):
+        compute_maps(**arguments)
+
+
+@pytest.mark.parametrize('stage', ['denoise', 'deconvolve'])
+def test_a_function_of_the_user_cannot_be_misspelt_silently(head, stage):
+    with pytest.raises(UsageError, match='is not a function, need a callable or MODULE:FUNCTION'):
+        compute(head, **{stage: 'module.function'})
+
+
+def test_a_denoiser_that_returns_one_curve_is_refused(head):
+    with pytest.raises(
+        UsageError, match='the denoising: the user function returned values of shape'
+    ):
+        compute(head, denoise=lambda curves, *_: curves[0])
+
+
+def test_a_deconvolution_that_writes_into_its_arguments_changes_no_volume(head, result):
+    def deconvolve(curves, times, aif_times, aif):
+        aif *= 2
+        return np.full(len(curves), 0.01), np.full(len(curves), 2.0)
+
+    changed = compute(head, deconvolve=deconvolve)
+    np.testing.assert_allclose(changed.maps.cbv, result.maps.cbv, rtol=1e-5)

@@ -52,6 +52,10 @@ def test_a_sound_deconvolution_passes():
     [
         (flat(height=0.6, delay=4.0), 'flow of 0.6 1/s .* of 0.01 1/s, need .*check the units'),
         (flat(delay=-4.0), 'times -4 s apart for curves 4 s apart, need .* at most 3 s'),
+        (
+            lambda c, *_: (np.full(2, 0.01), np.array([10.0, 14.0])),
+            'a time of 10 s for tissue without',
+        ),
         (lambda *_: 1.0, 'returned float, need a pair of arrays'),
         (lambda *_: (np.zeros(3), np.zeros(2)), r'height of shape \(3,\), need .* shape \(2,\)'),
         (lambda *_: (np.full(2, np.nan), np.zeros(2)), 'finite values'),
