@@ -136,8 +136,7 @@ def estimate_maps(
     Notes
     -----
     Tikhonov regularization (Calamante et al. 2003, doi:10.1002/mrm.10643); quantities as defined by
-    Fieselmann et al. 2011, doi:10.1155/2011/467563. A series of 256 x 256 x 20 voxels and 45 frames
-    takes about 2 s.
+    Fieselmann et al. 2011, doi:10.1155/2011/467563.
     """
     estimation = _Estimation(
         ctp,
