@@ -196,7 +196,8 @@ class GridSettings(StageSettings):
     working_in_plane_mm: float = _setting(1.8, 'mm',
         'blocks of voxels are averaged in plane while their size stays within', low=0.1, high=20.0)
     working_slice_mm: float = _setting(5.0, 'mm',
-        'thin slices acquired together are averaged to about', low=0.1, high=20.0)
+        'thin slices acquired together are averaged while their thickness stays within', low=0.1,
+        high=20.0)
 
 
 @dataclass(frozen=True)
@@ -226,13 +227,17 @@ class MaskSettings(StageSettings):
 
     bone_hu: float = _setting(130.0, 'HU',
         'smoothed density above which a voxel is bone', low=80.0, high=600.0)
-    csf_hu: float = _setting(17.0, 'HU',
-        'time-averaged density below which a brain voxel may be CSF', low=0.0, high=25.0)
+    csf_level: float = _setting(0.43, 'fraction',
+        'time-averaged density below which a brain voxel may be CSF: fraction of the way from '
+        'the most frequent density of CSF to that of brain', low=0.1, high=0.9)
     vessel_ratio: float = _setting(2.5, 'ratio',
         'peak enhancement, relative to the median of brain, of a vessel', low=1.0, high=20.0)
     bone_margin_mm: float = _setting(3.0, 'mm',
         'distance from bone within which no AIF or VOF is selected and no curve is used for '
         'denoising: motion brings bone there', low=0.0, high=10.0)
+    bolus_arrival: float = _setting(0.0, 's',
+        'time from the start of the scan to the arrival of contrast; 0 finds it automatically',
+        low=0.0, high=200.0)
 
 
 @dataclass(frozen=True)

@@ -5,24 +5,40 @@ The slab is open at top and bottom, so the skull is closed only within slices. T
 region inside the ring of bone, including sulci and ventricles, without the outer rim of CSF.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 
 from ctpprep.exceptions import PerfusionError
 from ctpprep.perfusion.denoising import smooth_within, smoothing_weight
 
-# densities of brain, CSF and enhancing vessels in the time average, HU
-SOFT_HU = (-15.0, 110.0)
+# densities of brain, CSF and enhancing vessels in the time average, with any calibration, HU
+SOFT_HU = (-30.0, 125.0)
 # a brain mask smaller than this fraction of the head has failed
 LEAST_SHARE = 0.15
 # density of brain is at most the first; without the rescale intercept it is higher by the second
 BRAIN_HU, UNSCALED_HU = 80.0, 1024.0
 # fractions of the image: least with the density of brain, most with that density unscaled
 LEAST_BRAIN, MOST_SHIFTED = 0.01, 0.05
-# density of CSF, and of voxels that are nearly all tissue, HU
-CSF_HU, MOSTLY_TISSUE_HU = 5.0, 24.0
-# limits of the density of the surrounding tissue, HU, against beam hardening
-TISSUE_HU = (26.0, 33.0)
+# the levels of a series are measured at this distance from bone, mm, after smoothing in plane, mm
+LEVEL_DEPTH_MM, LEVEL_SIGMA_MM = 8.0, 1.2
+# CSF is at least this much less dense than brain, and forms at least this fraction of the depth; if it
+# does not, it is assumed to be less dense than brain by the last number, HU
+LEAST_CONTRAST_HU, LEAST_CSF_SHARE, USUAL_CONTRAST_HU = 10.0, 0.002, 26.0
+# distance from brain of the CSF that is measured, mm
+LEAST_CSF_DEPTH_MM = 3.5
+# CSF cannot be less dense than brain by more, HU
+MOST_CONTRAST_HU = 40.0
+# usual median density of brain without contrast, HU
+USUAL_BRAIN_HU = 31.0
+# width of the Gaussian that smooths histograms of density, HU
+LEVEL_WIDTH_HU = 1.5
+# voxels that are nearly all tissue: fraction of the way from CSF to brain
+MOSTLY_TISSUE = 0.73
+# limits of the density of the surrounding tissue relative to brain, HU: beam hardening raises it, and
+# oedema lowers it, which does not make it CSF
+TISSUE_RANGE_HU = (-10.0, 2.0)
 # tissue may be less dense than its surroundings by this much: white matter next to grey matter
 LIGHTER_HU = 2.0
 # sigma of the surroundings, mm
@@ -116,6 +132,89 @@ def check_density(volume):
         )
 
 
+@dataclass(frozen=True)
+class Levels:
+    """Densities that the series itself shows: calibration differs between scanners by 20 HU.
+
+    Attributes
+    ----------
+    brain, csf : float
+        Most frequent density of brain, and median of CSF away from brain, HU.
+    """
+
+    brain: float
+    csf: float
+
+    def between(self, share):
+        """Return the density at a fraction of the way from CSF to brain, HU."""
+        return self.csf + share * (self.brain - self.csf)
+
+
+def density_levels(image, inside, voxel_size_mm):
+    """Measure the densities of brain and CSF.
+
+    Parameters
+    ----------
+    image : (X, Y, Z) array
+        HU.
+    inside : (X, Y, Z) array of bool
+        Brain and CSF, or the region inside the skull.
+    voxel_size_mm : (3,) sequence of float
+
+    Returns
+    -------
+    Levels
+        Without ventricles or wide sulci, CSF is assumed to be 26 HU less dense than brain.
+
+    Examples
+    --------
+    >>> image = np.full((30, 30, 2), 43.0); image[10:15, 10:20] = 12.0
+    >>> levels = density_levels(image, np.ones(image.shape, bool), (2, 2, 5))
+    >>> round(levels.brain), round(levels.csf)
+    (43, 12)
+    """
+    sigma = [LEVEL_SIGMA_MM / voxel_size_mm[0], LEVEL_SIGMA_MM / voxel_size_mm[1], 0]
+    smooth = smooth_within(np.clip(np.nan_to_num(image), -100, 200), inside, sigma)
+    deep = inside & (distance_in_plane(inside, voxel_size_mm) > LEVEL_DEPTH_MM)
+    values = smooth[deep if deep.any() else inside]
+    level = _most_frequent(values)
+    # voxels at the border of a ventricle are partly brain
+    low = inside & (smooth < level - LEAST_CONTRAST_HU) & (smooth > level - MOST_CONTRAST_HU)
+    middle = smooth[deep & (distance_in_plane(low, voxel_size_mm) > LEAST_CSF_DEPTH_MM)]
+    csf = level - USUAL_CONTRAST_HU
+    if middle.size and middle.size >= LEAST_CSF_SHARE * values.size:
+        csf = float(np.median(middle))
+    return Levels(level, csf)
+
+
+def at_usual_level(image, brain_mask):
+    """Add a constant to an image, so that brain has the density for which fixed windows are meant.
+
+    Parameters
+    ----------
+    image : (X, Y, Z) array
+        HU.
+    brain_mask : (X, Y, Z) array of bool
+
+    Returns
+    -------
+    (X, Y, Z) array
+        HU, with a median of 31 HU in the brain.
+    """
+    values = np.asarray(image)[brain_mask]
+    values = values[np.isfinite(values)]
+    return image - (np.median(values) - USUAL_BRAIN_HU) if values.size else image
+
+
+def _most_frequent(values):
+    """Return the mode of densities, HU."""
+    edges = np.arange(np.floor(values.min()) - 5, np.ceil(values.max()) + 6, 0.25)
+    counts, _ = np.histogram(values, edges)
+    smooth = ndimage.gaussian_filter1d(counts.astype(float), LEVEL_WIDTH_HU / 0.25)
+    top = int(np.argmax(smooth))
+    return float(edges[top] + 0.125)
+
+
 def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):
     """Find the region inside the ring of bone.
 
@@ -163,7 +262,7 @@ def _distance_outside(mask, voxel_size_mm):
     return distance
 
 
-def brain_masks(average, baseline, voxel_size_mm, *, bone_hu, csf_hu, sulcus_mm=5.0):
+def brain_masks(average, baseline, voxel_size_mm, *, bone_hu, csf_level, sulcus_mm=5.0):
     """Find the brain, including sulci and ventricles, without the outer rim of CSF.
 
     Parameters
@@ -174,8 +273,10 @@ def brain_masks(average, baseline, voxel_size_mm, *, bone_hu, csf_hu, sulcus_mm=
     baseline : (X, Y, Z) array
         Reference image without contrast, HU.
     voxel_size_mm : (3,) sequence of float
-    bone_hu, csf_hu : float
+    bone_hu : float
         HU.
+    csf_level : float
+        Density below which a voxel is CSF, as a fraction of the way from CSF to brain.
     sulcus_mm : float
         Sulci narrower than twice this distance belong to the brain.
 
@@ -187,6 +288,7 @@ def brain_masks(average, baseline, voxel_size_mm, *, bone_hu, csf_hu, sulcus_mm=
     inside = inside_skull(baseline, voxel_size_mm, bone_hu)
     sigma = [0.8 / voxel_size_mm[0], 0.8 / voxel_size_mm[1], 0]
     smooth = ndimage.gaussian_filter(average, sigma)
+    csf_hu = density_levels(average, inside, voxel_size_mm).between(csf_level)
     parenchyma = inside & (smooth > csf_hu) & (smooth < SOFT_HU[1])
     # remove specks and strands of meninges without eroding the cortex
     parenchyma = largest(ndimage.binary_opening(parenchyma, IN_PLANE))
@@ -301,13 +403,15 @@ def tissue_share(density, tissue_mask, pure_mask, voxel_size_mm):
     Returns
     -------
     (X, Y, Z) array of float32
-        ``(HU - 5) / (HU of the surrounding tissue - 2 - 5)``, limited to 0.5 to 1; 1 outside tissue.
+        ``(HU - CSF) / (HU of the surrounding tissue - 2 - CSF)``, limited to 0.5 to 1; 1 outside
+        tissue.
 
     Notes
     -----
-    CSF has no flow, so the curve of a voxel that is half CSF is half that of its tissue. Tissue that
-    is less dense than its surroundings by more than 2 HU is mistaken for a mixture with CSF: early
-    oedema in part (it also lowers the density of the surroundings), old infarcts completely.
+    CSF has no flow, so the curve of a voxel that is half CSF is half that of its tissue. The densities
+    of CSF and brain are those of the series itself (`density_levels`). Tissue that is less dense than
+    its surroundings by more than 2 HU is mistaken for a mixture with CSF: the border of early oedema
+    in part (inside, it also lowers the density of the surroundings), old infarcts completely.
 
     Examples
     --------
@@ -319,12 +423,16 @@ def tissue_share(density, tissue_mask, pure_mask, voxel_size_mm):
     """
     size = np.asarray(voxel_size_mm, dtype=float)
     smooth = smooth_within(density, tissue_mask, [0.6 / size[0], 0.6 / size[1], 0])
-    mostly = pure_mask & (smooth > MOSTLY_TISSUE_HU)
+    levels = density_levels(density, fill_in_plane(tissue_mask), size)
+    mostly = pure_mask & (smooth > levels.between(MOSTLY_TISSUE))
     weight = smoothing_weight(mostly, AROUND_MM / size)
     total = ndimage.gaussian_filter(
         np.where(mostly, smooth, 0), AROUND_MM / size, mode='constant', truncate=3.0
     )
-    around = np.divide(total, weight, out=np.full_like(total, TISSUE_HU[0]), where=weight > 1e-3)
-    reference = np.clip(around, *TISSUE_HU) - LIGHTER_HU
-    share = np.clip((smooth - CSF_HU) / (reference - CSF_HU), LEAST_TISSUE, 1.0)
+    around = np.divide(total, weight, out=np.full_like(total, levels.brain), where=weight > 1e-3)
+    least, most = np.add(TISSUE_RANGE_HU, levels.brain)
+    reference = np.clip(around, least, most) - LIGHTER_HU
+    share = np.clip(
+        (smooth - levels.csf) / np.maximum(reference - levels.csf, 1.0), LEAST_TISSUE, 1.0
+    )
     return np.where(tissue_mask, share, 1.0).astype(np.float32)

@@ -149,9 +149,11 @@ def compute_maps(
     ctp, affine, times = _average(ctp, affine, times, factors)
     corrected = _correct(ctp, affine, settings, num_threads)
     masks = preprocessing.make_masks(
-        corrected.ctp, times, affine, settings, corrected.weights, brain_mask
+        corrected.ctp, times, affine, settings, corrected.weights, brain_mask, corrected.damage, aif
     )
-    vessels = find_vessels(corrected.ctp, times, affine, masks, settings, corrected.weights, aif)
+    vessels = find_vessels(
+        corrected.ctp, times, affine, masks, settings, corrected.weights, aif, corrected.damage
+    )
     usable = vessels.weights > 0
     maps = estimate_maps(
         corrected.ctp, times, grid.voxel_size_mm(affine), vessels.times[usable],

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ctpprep.perfusion import grid, symmetry
+from ctpprep.perfusion import brain, grid, symmetry
 
 AIR_HU = -1000.0
 # means "outside the slab" in images that cannot contain NaN
@@ -194,7 +194,7 @@ def register_mirror(reference, brain_mask, affine, settings, registration, by_de
     MirrorRegistration
     """
     method = settings.symmetry
-    search = _Search(reference, brain_mask, affine, method, registration)
+    search = _Search(reference, brain_mask, affine, method, registration, by_density)
     best, n_tried = None, 0
     for start in STARTS:
         attempt, n_tried = search.attempt(start), n_tried + 1
@@ -234,11 +234,13 @@ def least_similarity(settings, by_density):
 class _Search:
     """Images and plane of one mirror registration."""
 
-    def __init__(self, reference, brain, affine, method, registration):
-        self.reference, self.brain, self.affine = reference, brain, affine
+    def __init__(self, reference, brain_mask, affine, method, registration, by_density):
+        self.reference, self.brain, self.affine = reference, brain_mask, affine
         self.method, self.registration = method, registration
-        self.plane = symmetry.find_symmetry_plane(reference, affine, brain)
-        self.matrix = mirror_by_plane(self.plane, brain.shape, affine)
+        # the windows are fixed, but scanners are not
+        self.compared = brain.at_usual_level(reference, brain_mask) if by_density else reference
+        self.plane = symmetry.find_symmetry_plane(self.compared, affine, brain_mask)
+        self.matrix = mirror_by_plane(self.plane, brain_mask.shape, affine)
 
     def reflected(self):
         return self.registration.apply_matrix(
@@ -253,8 +255,8 @@ class _Search:
                 np.where(mask, image, window[0]), self.affine, window, self.method.mirror_grid_mm
             )
             for image, mask in (
-                (self.reference, self.brain),
-                (symmetry.mirror(self.reference), symmetry.mirror(self.brain)),
+                (self.compared, self.brain),
+                (symmetry.mirror(self.compared), symmetry.mirror(self.brain)),
             )
         )
         transforms = self.registration.register(fixed, moving, start, self.matrix)
@@ -262,7 +264,7 @@ class _Search:
 
     def _measure(self, start, transforms):
         """Compute homologues by a transform, and the similarity of brain and mirrored brain."""
-        brain, affine = self.brain, self.affine
+        brain_mask, affine = self.brain, self.affine
 
         def home(array, outside=0.0):
             return self.registration.apply(
@@ -270,18 +272,18 @@ class _Search:
             )
 
         # the warped coordinates of the mirrored grid are the coordinates of the homologues
-        coordinates = symmetry.world_coordinates(brain.shape, affine)
+        coordinates = symmetry.world_coordinates(brain_mask.shape, affine)
         homologues = np.stack([home(coordinates[..., i], FAR_MM) for i in range(3)], axis=-1)
         homologues[(homologues > FAR_MM / 2).any(axis=-1)] = np.nan
         homologue_reference = home(self.reference, AIR_HU)
-        homologue_brain = home(brain.astype(np.float32)) > IN_BRAIN
+        homologue_brain = home(brain_mask.astype(np.float32)) > IN_BRAIN
         similarity = symmetry.mirror_similarity(
-            self.reference, homologue_reference, brain, homologue_brain,
+            self.compared, home(self.compared, AIR_HU), brain_mask, homologue_brain,
             grid.voxel_size_mm(affine),
         )  # fmt: skip
-        if not symmetry.swaps_sides(coordinates, homologues, brain):
+        if not symmetry.swaps_sides(coordinates, homologues, brain_mask):
             similarity = 0.0
-        folding = symmetry.folding(homologues, affine, brain)
+        folding = symmetry.folding(homologues, affine, brain_mask)
         # a transform that folds ranks below all that do not
         score = similarity if folding <= self.method.mirror_most_folding else -folding
         return Attempt(

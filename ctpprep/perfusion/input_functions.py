@@ -34,7 +34,9 @@ class InputFunctions:
     vof_mask: np.ndarray
 
 
-def find_vessels(ctp, sample_times, affine, masks, settings, weights=None, supplied=None):
+def find_vessels(
+    ctp, sample_times, affine, masks, settings, weights=None, supplied=None, damage=None
+):  # fmt: skip
     """Find the AIF and the VOF of a corrected series, or use those supplied by the user.
 
     Parameters
@@ -54,6 +56,8 @@ def find_vessels(ctp, sample_times, affine, masks, settings, weights=None, suppl
     supplied : overrides.SuppliedCurves or overrides.SuppliedMask, optional
         An AIF as a curve, optionally with a VOF, or as the mask of its voxels. A VOF is then
         required only if the AIF is scaled to it.
+    damage : (X, Y, Z) array, optional
+        Change of each voxel by motion, HU, `preprocessing.Corrected.damage`; 0 by default.
 
     Returns
     -------
@@ -70,14 +74,14 @@ def find_vessels(ctp, sample_times, affine, masks, settings, weights=None, suppl
     The AIF is the mean of high, early, narrow and smooth curves (Mouridsen et al. 2006,
     doi:10.1002/mrm.20759, describe the criteria).
     """
-    search = _Search(ctp, sample_times, affine, masks, settings.vessels, weights)
+    search = _Search(ctp, sample_times, affine, masks, settings.vessels, weights, damage)
     return search.run(supplied)
 
 
 class _Search:
     """The candidate voxels of one series, with their curves smoothed in plane and in 3D."""
 
-    def __init__(self, ctp, sample_times, affine, masks, method, weights):
+    def __init__(self, ctp, sample_times, affine, masks, method, weights, damage):
         self.ctp, self.affine, self.method, self.masks = ctp, affine, method, masks
         self.weights = np.ones(ctp.shape[3]) if weights is None else np.asarray(weights)
         self.usable = self.weights > 0
@@ -86,6 +90,10 @@ class _Search:
         candidates = masks.intracranial
         self.pattern = np.broadcast_to(self.slice_pattern, candidates.shape)[candidates]
         self.curves = self._enhancement(candidates)
+        changed = np.zeros(len(self.curves)) if damage is None else damage[candidates]
+        before = bolus.baseline(ctp, masks.n_baseline, self.weights)
+        soft = bolus.is_soft(before[candidates], float(np.median(before[masks.tissue])))
+        self.damage = np.where(soft, changed, np.inf)
         sigma = np.asarray(method.vessel_smoothing_mm) / grid.voxel_size_mm(affine)
         self.in_plane, self.smooth = (
             denoising.smooth_by_pattern(
@@ -112,6 +120,7 @@ class _Search:
                 self.tissue_peak,
                 self.noise,
                 aif_voxels=self.method.aif_voxels,
+                damage=self.damage,
             )
         if vof is None:
             vof = self._find_vof(aif, required=supplied is None)
@@ -178,7 +187,9 @@ class _Search:
     def _find_vof(self, aif, required):
         """Find the VOF; it is optional for a supplied AIF that is not scaled."""
         try:
-            return vessels.find_vof(*self._candidates(), aif, aif_voxels=self.method.aif_voxels)
+            return vessels.find_vof(
+                *self._candidates(), aif, aif_voxels=self.method.aif_voxels, damage=self.damage
+            )
         except VesselError:
             if required or self.method.aif_scaling == 'vof':
                 raise

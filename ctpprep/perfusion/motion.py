@@ -18,6 +18,12 @@ SLICE_SIGMA = 0.5
 LEAST_OVERLAP = 0.1
 # number of frames compared with a candidate reference frame, and number of candidates
 PROBES = 9
+# edges: range of density in a box of voxels, HU; the first usable frames are before contrast
+EDGE_HU, EDGE_BOX, EARLY_FRAMES = 100.0, (5, 5, 3), 3
+# the change of bone calibrates predictions: least prediction, HU; least number of voxels; limit
+LEAST_PREDICTED_HU, LEAST_BONE_VOXELS, MOST_RATIO = 5.0, 50, 3.0
+# poses that differ by less are predicted together, at points this far from the centre, mm
+SAME_POSE_MM, PROBE_MM = 0.15, 60.0
 CANDIDATES = 6
 
 
@@ -236,6 +242,77 @@ def resample_frame(frame, affine, transform, order=1):
         where = sum(to_voxel[axis, i] * index[i] for i in range(3)) + to_voxel[axis, 3]
         moved[(where < -0.5) | (where > size - 0.5)] = np.nan
     return moved
+
+
+def measure_damage(corrected, affine, transforms, weights):
+    """Estimate how much interpolation at edges changes each voxel of a corrected series.
+
+    A frame of a head that moved shows other averages of bone, air and soft tissue in its thick slices,
+    and no resampling restores those of the reference pose. The reference is therefore resampled to the
+    pose of each frame and back; what this changes is scaled by what has changed in bone, which does
+    not enhance.
+
+    Parameters
+    ----------
+    corrected : (X, Y, Z, T) array
+        Corrected series, HU; NaN where a voxel is outside the field of view.
+    affine : (4, 4) array
+        Voxel to patient RAS, mm.
+    transforms : (T, 4, 4) array
+        From points of the reference frame to points of each frame, mm.
+    weights : (T,) array
+        0 for rejected frames.
+
+    Returns
+    -------
+    (X, Y, Z) array of float32
+        Root mean square change relative to the first frames, HU; 0 away from edges.
+    """
+    usable = np.flatnonzero(np.asarray(weights) > 0)
+    early = usable[:EARLY_FRAMES]
+    reference = np.nan_to_num(
+        np.mean([corrected[..., frame] for frame in early], axis=0), nan=-1024.0
+    ).astype(np.float32)
+    spread = ndimage.maximum_filter(reference, EDGE_BOX) - ndimage.minimum_filter(
+        reference, EDGE_BOX
+    )
+    edge = spread > EDGE_HU
+    poses = _similar_poses(transforms, usable)
+    changes = {}
+    for frame in sorted(set(poses.values())):
+        away = resample_frame(reference, affine, np.linalg.inv(transforms[frame]), order=3)
+        away = np.where(np.isfinite(away), away, reference)
+        back = resample_frame(away, affine, transforms[frame])
+        changes[frame] = np.nan_to_num(back - reference)[edge]
+    start = np.mean([changes[poses[frame]] for frame in early], axis=0)
+    predicted = np.zeros(np.count_nonzero(edge))
+    for frame in usable:
+        predicted += (changes[poses[frame]] - start) ** 2
+    predicted = np.sqrt(predicted / len(usable))
+    damage = np.zeros(reference.shape, dtype=np.float32)
+    bone = (reference[edge] > BONE_HU[0]) & (predicted > LEAST_PREDICTED_HU)
+    if np.count_nonzero(bone) >= LEAST_BONE_VOXELS:
+        real = corrected[edge][bone][:, usable] - reference[edge][bone][:, None]
+        real = np.sqrt(np.nanmean(np.square(real), axis=1))
+        ratio = float(np.sqrt(np.nanmean(real**2) / np.mean(predicted[bone] ** 2)))
+        damage[edge] = np.clip(ratio, 0.5, MOST_RATIO) * predicted
+    return damage
+
+
+def _similar_poses(transforms, frames):
+    """Assign to each frame the first frame in nearly the same pose, to predict each pose once."""
+    poses, kept = {}, []
+    corners = PROBE_MM * np.vstack([np.eye(3), -np.eye(3)])
+    for frame in frames:
+        for other in kept:
+            step = np.linalg.inv(transforms[other]) @ transforms[frame]
+            if displacement(step[None], corners)[0] < SAME_POSE_MM:
+                poses[frame] = other
+                break
+        else:
+            kept.append(frame)
+            poses[frame] = frame
+    return poses
 
 
 class RigidTarget:

@@ -15,6 +15,8 @@ from ctpprep.perfusion.motion import HEAD_HU
 AIR_HU = -1024.0
 # one in this many voxels of the head is used to measure its displacement
 POINT_STEP = 97
+# voxels that motion changes by more feed no denoising, if at least this fraction remains, HU
+DAMAGED_HU, LEAST_UNDAMAGED = 2.0, 0.5
 COLUMNS = ('trans_x', 'trans_y', 'trans_z', 'rot_x', 'rot_y', 'rot_z')
 
 
@@ -36,6 +38,8 @@ class Corrected:
     reference_frame : int
     resampled : bool
         Whether frames were resampled.
+    damage : (X, Y, Z) array of float32
+        Change by interpolation at edges, `motion.measure_damage`, HU; 0 where unknown.
     """
 
     ctp: np.ndarray
@@ -44,6 +48,7 @@ class Corrected:
     confounds: dict[str, np.ndarray]
     reference_frame: int
     resampled: bool
+    damage: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -185,9 +190,12 @@ def correct_motion(ctp, affine, settings, transforms=None, reference_frame=0, nu
         'skull_similarity': similarity,
         'weight': weights,
     }
+    damage = np.zeros(ctp.shape[:3], dtype=np.float32)
+    if resampled:
+        damage = motion.measure_damage(corrected, affine, transforms, weights)
     return Corrected(
         corrected, transforms if resampled else identities, weights, confounds, reference_frame,
-        resampled,
+        resampled, damage,
     )  # fmt: skip
 
 
@@ -224,10 +232,13 @@ def accept_corrected(ctp, settings):
     confounds = {name: np.full(n_frames, np.nan) for name in unknown}
     confounds |= {'skull_similarity': similarity, 'weight': weights}
     identities = np.tile(np.eye(4), (n_frames, 1, 1))
-    return Corrected(corrected, identities, weights, confounds, 0, False)
+    damage = np.zeros(ctp.shape[:3], dtype=np.float32)
+    return Corrected(corrected, identities, weights, confounds, 0, False, damage)
 
 
-def make_masks(ctp, sample_times, affine, settings, weights=None, brain_mask=None):
+def make_masks(
+    ctp, sample_times, affine, settings, weights=None, brain_mask=None, damage=None, aif=None
+):  # fmt: skip
     """Find brain, vessels, CSF and tissue, the arrival of the bolus, and the reference image.
 
     Parameters
@@ -243,6 +254,10 @@ def make_masks(ctp, sample_times, affine, settings, weights=None, brain_mask=Non
         Weight of each frame; 1 by default.
     brain_mask : overrides.SuppliedMask, optional
         Replaces the automatic brain mask.
+    damage : (X, Y, Z) array, optional
+        Change of each voxel by motion, HU, as in `Corrected`; 0 by default.
+    aif : overrides.SuppliedCurves or overrides.SuppliedMask, optional
+        A supplied AIF, whose rise is then the arrival of contrast.
 
     Returns
     -------
@@ -266,13 +281,15 @@ def make_masks(ctp, sample_times, affine, settings, weights=None, brain_mask=Non
     two_usable = int(np.flatnonzero(weights > 0)[:2].max()) + 1
     first = _fill_air(bolus.baseline(ctp, two_usable, weights), seen)
     brain_voxels, inside = _find_brain(average, first, affine, method, brain_mask)
+    levels = brain.density_levels(average, inside, size)
     # exclude the outermost voxels, where moving bone could be mistaken for contrast
     deep = inside & seen & (brain.distance_in_plane(inside, size) > method.bone_margin_mm)
-    curve = bolus.first_pass(ctp, deep, weights)
-    n_baseline, arrival = bolus.find_arrival(curve, times)
+    soft = deep & bolus.is_soft(first, levels.brain)
+    series = _Series(ctp, times, weights, affine, damage)
+    n_baseline, arrival = _find_arrival(series, soft, method.bolus_arrival, aif)
     reference = bolus.baseline(ctp, n_baseline, weights)
     peak = bolus.peak_enhancement(ctp, reference, inside & seen, weights)
-    csf = brain.csf_mask(average, brain_voxels, size, method.csf_hu)
+    csf = brain.csf_mask(average, brain_voxels, size, levels.between(method.csf_level))
     parenchyma = brain_voxels & seen & ~csf
     vessels = brain.vessel_mask(peak, inside, parenchyma, method.vessel_ratio)
     tissue, pure = brain.tissue_masks(
@@ -285,8 +302,52 @@ def make_masks(ctp, sample_times, affine, settings, weights=None, brain_mask=Non
         )
     return Masks(
         _fill_air(reference, np.isfinite(reference)), brain_voxels, deep, vessels, csf & ~vessels,
-        tissue, pure, n_baseline, arrival - float(times[0]), float(times[-1] - times[0]),
+        tissue, _undamaged(pure, damage), n_baseline, arrival - float(times[0]),
+        float(times[-1] - times[0]),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Series:
+    """A corrected series and its frames."""
+
+    ctp: np.ndarray
+    times: np.ndarray
+    weights: np.ndarray
+    affine: np.ndarray
+    damage: np.ndarray | None
+
+    def arrival_of(self, curve):
+        return bolus.find_arrival(curve, self.times)
+
+
+def _find_arrival(series, soft, given_s, aif):
+    """Return the number of frames before contrast and the arrival, from what is most certain."""
+    if given_s:
+        arrival = series.times[0] + given_s
+        n_baseline = int(np.searchsorted(series.times, arrival))
+        bolus.check_baseline(n_baseline, len(series.times), given_s)
+        return n_baseline, float(arrival)
+    if isinstance(aif, overrides.SuppliedCurves):
+        return series.arrival_of(np.interp(series.times, aif.times, aif.aif))
+    if aif is not None:
+        first = bolus.baseline(series.ctp, 2, np.ones(len(series.times)))
+        mask = overrides.place_mask(aif, first, series.affine, few_voxels=True)
+        with np.errstate(invalid='ignore'):
+            curve = np.nanmean(series.ctp[mask], axis=0)
+        good = (series.weights > 0) & np.isfinite(curve)
+        return series.arrival_of(np.interp(series.times, series.times[good], curve[good]))
+    return series.arrival_of(
+        bolus.first_pass(series.ctp, soft, series.weights, series.times, series.damage)
+    )
+
+
+def _undamaged(pure, damage):
+    """Exclude voxels that motion has changed from the source of denoising, if most remain."""
+    if damage is None:
+        return pure
+    undamaged = pure & (damage < DAMAGED_HU)
+    return undamaged if undamaged.sum() > LEAST_UNDAMAGED * pure.sum() else pure
 
 
 def _find_brain(average, first, affine, method, supplied):
@@ -295,7 +356,7 @@ def _find_brain(average, first, affine, method, supplied):
     override = None if supplied is None else overrides.place_mask(supplied, first, affine)
     try:
         brain_mask, inside = brain.brain_masks(
-            average, first, size, bone_hu=method.bone_hu, csf_hu=method.csf_hu
+            average, first, size, bone_hu=method.bone_hu, csf_level=method.csf_level
         )
     except PerfusionError:
         if override is None:

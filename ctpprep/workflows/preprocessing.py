@@ -132,13 +132,19 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
         if method.motion.motion_correction
         else 'Head motion was not corrected.'
     )
+    arrival = (
+        f'Contrast was taken to arrive {method.masks.bolus_arrival:g} s after the start of the scan, as '
+        'given by the user.'
+        if method.masks.bolus_arrival
+        else 'The arrival of contrast was found in the earliest curves that have the shape of a bolus.'
+    )
     return f"""
 ### Preprocessing
 
 Voxels were averaged in plane while they stayed within {method.grid.working_in_plane_mm:g} mm, and thin
-slices acquired together to about {method.grid.working_slice_mm:g} mm. {motion} The reference image is
+slices acquired together while they stayed within {method.grid.working_slice_mm:g} mm. {motion} The reference image is
 the mean of the corrected frames before contrast. {brain} Voxels
 that enhance more than {method.masks.vessel_ratio:g} times the median of brain count as vessels, voxels
-below {method.masks.csf_hu:g} HU in the time average as CSF; neither counts as tissue. AIF and VOF are
-looked for at least {method.masks.bone_margin_mm:g} mm off the bone. {describe_overrides(series)}
+whose density in the time average is less than {method.masks.csf_level:.0%} of the way from CSF to brain,
+both measured in the series itself, as CSF; neither counts as tissue. {arrival} AIF and VOF are looked for at least {method.masks.bone_margin_mm:g} mm off the bone. {describe_overrides(series)}
 """
