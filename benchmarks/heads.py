@@ -62,6 +62,8 @@ MOST_INTERVAL_S = 2.8
 # end of the scan after the arterial peak, s
 SCAN_AFTER_PEAK_S = (25.0, 45.0)
 TRUNCATED_AFTER_PEAK_S = (8.0, 20.0)
+# latest arterial peak of a head without bolus traits, s
+PLAIN_PEAK_S = 16.0
 # contrast arrives after at least this time, s, and this many frames
 ONSET_S = (4.0, 12.0)
 ONSET_FRAMES = 2.2
@@ -166,7 +168,7 @@ def draw(seed: int, kind: bool = False, anatomies: tuple[str, ...] = ()) -> Phan
         residue=dice.pick('residue', RESIDUES), orientation='RAS',
         **_draw_lesion(dice, n_slices * thickness),
     )  # fmt: skip
-    settings = _fit_scan(settings, dice, bolus)
+    settings = _fit_scan(settings, dice, PLAIN_PEAK_S if kind else bolus.peak_time_s)
     if not kind:
         head = _draw_head(dice, n_slices * thickness)
         settings = replace(settings, head=head, bolus=bolus, scanner=_draw_scanner(dice))
@@ -184,9 +186,11 @@ def protocol_of(seed: int) -> str:
     return _Dice(seed).pick('protocol', shares)
 
 
-def is_truncated(seed: int) -> bool:
-    """Return whether the scan is meant to end before the bolus has passed."""
-    return _Dice(seed).has('truncated')
+def is_truncated(settings: PhantomSettings) -> bool:
+    """Return whether the scan ends before the bolus has passed."""
+    peak = settings.bolus.peak_time_s
+    end = schedule_frames(settings)[0][-1]
+    return bool(end < (PLAIN_PEAK_S if peak is None else peak) + SCAN_AFTER_PEAK_S[0])
 
 
 def _draw_motion(dice):
@@ -223,11 +227,11 @@ def _draw_bolus(dice, interval):
     )  # fmt: skip
 
 
-def _fit_scan(settings, dice, bolus):
+def _fit_scan(settings, dice, peak_time_s):
     """Choose the number of frames, and if need be the interval, so that the scan covers the bolus."""
     truncated = dice.has('truncated')
     after = dice.uniform('after peak', TRUNCATED_AFTER_PEAK_S if truncated else SCAN_AFTER_PEAK_S)
-    wanted = bolus.peak_time_s + after
+    wanted = peak_time_s + after
 
     def end(candidate):
         return float(schedule_frames(candidate)[0][-1])

@@ -44,14 +44,14 @@ def measure(result, truth, settings) -> tuple[dict, list[str]]:
     comparison = scores.ArrayComparison(result, truth)
     if settings.lesion != 'none' and settings.lesion_side == 'both':
         comparison.truth = _within_side(comparison.truth, result)
-    given = result.relative.rcbf_local is not None
+    has_local = result.relative.rcbf_local is not None
     figures = {
         'affected_side': result.relative.measured['affected_side'],
-        'local_given': given,
+        'local_given': has_local,
         'withheld': result.mirror.registration.measured['withheld'],
     }
     failures = []
-    functions = [f for f in SCORES if given or f is not scores.score_core_local]
+    functions = [f for f in SCORES if has_local or f is not scores.score_core_local]
     for function in (*functions, score_homologues, score_aif):
         try:
             scored = function(comparison)

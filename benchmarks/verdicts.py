@@ -32,11 +32,11 @@ def _below(figures, name, limit):
     return value is not None and value < limit
 
 
-def _volume_off(figures, found, planted, least_ml, share):
+def _volume_off(figures, measured, planted, least_ml, share):
     """Whether a volume is off by more than the greater of a volume and a share of the truth."""
-    if figures.get(found) is None or figures.get(planted) is None:
+    if figures.get(measured) is None or figures.get(planted) is None:
         return False
-    error = abs(figures[found] - figures[planted])
+    error = abs(figures[measured] - figures[planted])
     return error > max(least_ml, share * figures[planted])
 
 
@@ -146,23 +146,24 @@ def judge(record: dict) -> Verdict:
     failing = tuple(name for name, (_, grade) in record['checks'].items() if grade == 'fail')
     falsely = () if causes else failing
     undeserved = tuple(n for n in falsely if not (n in DESERVED and DESERVED[n](record)))
-    given = figures.get('local_given')
+    has_local = figures.get('local_given')
     return Verdict(
         causes, failing, bool(causes) and not failing, falsely, undeserved,
-        given is False and _below(figures, 'homologue_median', GIVE_BELOW_MM),
-        given is True and _above(figures, 'homologue_median', WITHHOLD_ABOVE_MM),
+        has_local is False and _below(figures, 'homologue_median', GIVE_BELOW_MM),
+        has_local is True and _above(figures, 'homologue_median', WITHHOLD_ABOVE_MM),
     )  # fmt: skip
 
 
 # -- distributions
 
-# figure -> heading, format, factor, what is better: 'high', 'low', or 'zero' for signed errors
+# figure -> heading, format, factor, what is better: 'high', 'low', 'zero' for signed
+# errors, 'one' for ratios
 FIGURES = {
     'aif_r': ('AIF r', '.4f', 1, 'high'),
     'aif_before': ('AIF before arrival, mean / peak', '.3f', 1, 'low'),
     'aif_before_max': ('AIF before arrival, max / peak', '.3f', 1, 'low'),
     'aif_offset': ('AIF offset before arrival / peak', '+.3f', 1, 'zero'),
-    'aif_height': ('AIF height / true height', '.2f', 1, 'high'),
+    'aif_height': ('AIF height / true height', '.2f', 1, 'one'),
     'aif_shift': ('AIF delay, s', '.2f', 1, 'low'),
     'brain_dice': ('Dice brain', '.3f', 1, 'high'),
     'cbf_r': ('r(CBF)', '.3f', 1, 'high'),
@@ -196,9 +197,9 @@ def figure_of(record: dict, name: str) -> float | None:
         return record.get('seconds')
     if name.endswith('_difference'):
         part = name.removesuffix('_difference')
-        found = figures.get(f'{part}_ml')
+        volume = figures.get(f'{part}_ml')
         planted = figures.get('core_true_ml' if 'core' in part else 'hypoperfusion_true_ml')
-        return None if found is None or planted is None else found - planted
+        return None if volume is None or planted is None else volume - planted
     relative = name.startswith('core_') and name.endswith(('_dice', '_error'))
     if relative and (figures.get('core_true_ml') or 0) < LEAST_CORE_ML:
         return None
@@ -208,6 +209,8 @@ def figure_of(record: dict, name: str) -> float | None:
 def badness(name: str, value: float) -> float:
     """Return a number that grows as a figure gets worse."""
     better = FIGURES[name][3] if name in FIGURES else 'zero'
+    if better == 'one':
+        return abs(math.log(max(value, 1e-6)))
     return {'high': -value, 'low': value, 'zero': abs(value)}[better]
 
 
@@ -315,9 +318,9 @@ def targets_of(records) -> list[tuple[str, str, str, bool]]:
             sign = '>=' if more else '<='
             rows.append((what, f'{sign} {goal:g}', f'{value:.3f} of {len(values)}', bool(met)))
     withheld = sum(v.falsely_withheld for v in verdicts)
-    given = sum(v.wrongly_given for v in verdicts)
+    wrongly = sum(v.wrongly_given for v in verdicts)
     rows.append(_counted(f'local map withheld below {GIVE_BELOW_MM:g} mm', withheld, len(done)))
-    rows.append(_counted(f'local map given above {WITHHOLD_ABOVE_MM:g} mm', given, len(done)))
+    rows.append(_counted(f'local map given above {WITHHOLD_ABOVE_MM:g} mm', wrongly, len(done)))
     free = [value for record in done if (value := core_free(record)) is not None]
     if free:
         share = np.mean(free)
