@@ -148,7 +148,8 @@ def make_record(job: Job) -> dict:
     """
     settings = job.settings
     record = {
-        'seed': settings.seed, 'key': job.key, 'code': code_digest(), 'variant': job.variant,
+        'seed': settings.seed, 'key': job.key, 'code': code_digest(), 'phantom': default_data_dir().name,
+        'variant': job.variant,
         'offset_hu': job.offset_hu, 'protocol': heads.protocol_of(settings.seed),
         'truncated': heads.is_truncated(settings), 'settings': asdict(settings),
         'refused': None, 'figures': {}, 'failures': [], 'checks': {},

@@ -464,6 +464,8 @@ def print_comparison(first, second) -> None:
     if other:
         print(f'  left out, because they are other heads: seeds {" ".join(map(str, other))}')
     pairs = [pair for pair in pairs if pair[0]['seed'] not in other]
+    if any(a.get('phantom') != b.get('phantom') for a, b in pairs):
+        print('Warning: the phantom changed between the runs, so the same seed is another head')
     _print_states(pairs)
     both = [pair for pair in pairs if all(record['refused'] is None for record in pair)]
     print('\n| figure | n | before | after | better | worse | most better | most worse |')
