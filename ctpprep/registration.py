@@ -21,6 +21,8 @@ RIGID = {
     'aff_iterations': (200, 100, 50, 20), 'aff_shrink_factors': (6, 4, 2, 1),
     'aff_smoothing_sigmas': (3, 2, 1, 0),
 }  # fmt: skip
+# thinner slabs are thickened for the registration
+LEAST_SLICES = 6
 
 
 class MirrorSyN:
@@ -52,7 +54,9 @@ class MirrorSyN:
         folder = self.folder / start.replace(' ', '_')
         folder.mkdir(exist_ok=True)
         try:
-            result = _register(fixed, moving, self.seed, folder, **SYN, **options)
+            result = _register(
+                _thicken(*fixed), _thicken(*moving), self.seed, folder, **SYN, **options
+            )
         except RuntimeError:  # from ITK: no overlap, or a singular matrix
             return None
         return {
@@ -159,6 +163,15 @@ def to_ants(array, affine):
         spacing=spacing.tolist(),
         direction=lps[:3, :3] / spacing,
     )
+
+
+def _thicken(array, affine):
+    """Repeat the end slices of a thin slab, which ITK cannot smooth or shrink otherwise."""
+    missing = max(0, LEAST_SLICES - array.shape[2])
+    before = (missing + 1) // 2
+    affine = np.array(affine, dtype=float)
+    affine[:3, 3] -= before * affine[:3, 2]
+    return np.pad(array, [(0, 0), (0, 0), (before, missing - before)], mode='edge'), affine
 
 
 def _register(fixed, moving, seed, folder, **options):

@@ -30,6 +30,8 @@ LEAST_CONTRAST_HU, LEAST_CSF_SHARE, USUAL_CONTRAST_HU = 10.0, 0.002, 26.0
 LEAST_CSF_DEPTH_MM = 3.5
 # CSF cannot be less dense than brain by more, HU
 MOST_CONTRAST_HU = 40.0
+# a head without skull: densities of tissue and of bone, HU, and the largest fraction of bone
+STRIPPED_BONE_HU, STRIPPED_BONE_SHARE = (10.0, 250.0), 0.02
 # usual median density of brain without contrast, HU
 USUAL_BRAIN_HU = 31.0
 # width of the Gaussian that smooths histograms of density, HU
@@ -239,7 +241,9 @@ def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):
     """
     sigma = [1.0 / voxel_size_mm[0], 1.0 / voxel_size_mm[1], 0]
     smooth = ndimage.gaussian_filter(baseline, sigma)
-    head = fill_in_plane(ndimage.binary_opening(smooth > -200, iterations=2))
+    if is_stripped(smooth):
+        return _inside_stripped(smooth, voxel_size_mm, neck_mm)
+    head = fill_in_plane(ndimage.binary_opening(smooth > -200, IN_PLANE, iterations=2))
     bone = smooth > bone_hu
     soft = head & ~bone & (smooth > SOFT_HU[0])
     deep = largest(distance_in_plane(soft, voxel_size_mm) > neck_mm)
@@ -252,6 +256,39 @@ def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):
             f'least {LEAST_SHARE:.0%} are needed; is the series in HU, and does it show a head?'
         )
     return inside
+
+
+def is_stripped(image):
+    """Return whether the skull has been removed from a CT of the head.
+
+    Parameters
+    ----------
+    image : (X, Y, Z) array
+        HU.
+
+    Returns
+    -------
+    bool
+        Whether hardly any of the voxels with the density of tissue or bone is bone.
+
+    Examples
+    --------
+    >>> image = np.zeros((20, 20, 2)); image[5:15, 5:15] = 33.0
+    >>> is_stripped(image)
+    True
+    """
+    solid = np.count_nonzero(image > STRIPPED_BONE_HU[0])
+    return np.count_nonzero(image > STRIPPED_BONE_HU[1]) < STRIPPED_BONE_SHARE * solid
+
+
+def _inside_stripped(smooth, voxel_size_mm, closing_mm):
+    """Find the brain of a series without skull: what is denser than the background."""
+    background = _most_frequent(smooth[smooth > -200]) if (smooth > -200).any() else -1024.0
+    level = _most_frequent(smooth[smooth > background + LEAST_CONTRAST_HU])
+    # a background of 0 HU is not darker than CSF, which is closed and filled
+    dense = smooth > max(background, level - MOST_CONTRAST_HU) + LEAST_CONTRAST_HU
+    brain = largest(ndimage.binary_opening(dense, IN_PLANE))
+    return fill_in_plane(close_in_plane(brain, voxel_size_mm, closing_mm))
 
 
 def _distance_outside(mask, voxel_size_mm):

@@ -7,6 +7,8 @@ from scipy.spatial.transform import Rotation
 
 # densities of bone that are compared, HU
 BONE_HU = (100.0, 1000.0)
+# densities that are compared where there is no bone, HU
+OUTLINE_HU = (-20.0, 50.0)
 # densities above this are head
 HEAD_HU = -200.0
 # least fraction of the bone that must be in the field of view
@@ -151,6 +153,34 @@ def skull_similarity(frame, reference, head):
     if not np.ptp(densities, axis=1).all():
         return float('nan')
     return float(np.corrcoef(densities)[0, 1])
+
+
+def outline_similarity(frame, reference, head):
+    """Correlate the outlines of a corrected frame and the reference of a series without skull.
+
+    Parameters
+    ----------
+    frame, reference : (X, Y, Z) arrays
+        HU; NaN where missing.
+    head : (X, Y, Z) array of bool
+        Voxels to compare.
+
+    Returns
+    -------
+    float
+        Pearson correlation of the densities, smoothed in plane and clipped so that neither vessels
+        nor noise matter; NaN if less than half of the voxels are in the field of view.
+    """
+    seen = head & np.isfinite(frame) & np.isfinite(reference)
+    if np.count_nonzero(seen) <= LEAST_SEEN * np.count_nonzero(head):
+        return float('nan')
+    density = [
+        ndimage.gaussian_filter(np.clip(np.nan_to_num(image), *OUTLINE_HU), (1.5, 1.5, 0))[seen]
+        for image in (frame, reference)
+    ]
+    if not np.ptp(density, axis=1).all():
+        return float('nan')
+    return float(np.corrcoef(density)[0, 1])
 
 
 def find_reference(n_frames, compare, reject_similarity):

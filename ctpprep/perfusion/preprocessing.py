@@ -113,9 +113,13 @@ def estimate_motion(ctp, affine, settings, num_threads=1):
     coarse = grid.block_affine(affine, factors)
     frames = range(ctp.shape[3])
 
+    similarity_of = _similarity_of(ctp[..., 0])
+    stripped = similarity_of is motion.outline_similarity
+    window = motion.OUTLINE_HU if stripped else method.motion_window_hu
+
     @functools.cache
     def image(frame):
-        return grid.average_blocks(np.clip(ctp[..., frame], *method.motion_window_hu), factors)
+        return grid.average_blocks(np.clip(ctp[..., frame], *window), factors)
 
     @functools.cache
     def target(reference):
@@ -135,7 +139,7 @@ def estimate_motion(ctp, affine, settings, num_threads=1):
 
             def similarity(frame):
                 moved = motion.resample_frame(ctp[..., frame], affine, register(reference, frame))
-                return motion.skull_similarity(moved, first, head)
+                return similarity_of(moved, first, head)
 
             return list(pool.map(similarity, others))
 
@@ -171,11 +175,12 @@ def correct_motion(ctp, affine, settings, transforms=None, reference_frame=0, nu
     reference = ctp[..., reference_frame]
     head = reference > HEAD_HU
     points = symmetry.world_coordinates(head.shape, affine)[head][::POINT_STEP]
+    similarity_of = _similarity_of(reference)
     corrected = np.empty(ctp.shape, dtype=np.float32, order='F')
 
     def correct(frame):
         corrected[..., frame] = motion.resample_frame(ctp[..., frame], affine, transforms[frame])
-        return motion.skull_similarity(corrected[..., frame], reference, head)
+        return similarity_of(corrected[..., frame], reference, head)
 
     with ThreadPoolExecutor(num_threads) as pool:
         similarity = np.array(list(pool.map(correct, range(n_frames))))
@@ -220,11 +225,12 @@ def accept_corrected(ctp, settings):
         head |= ctp[..., frame] > HEAD_HU
     corrected = np.empty(ctp.shape, dtype=np.float32)
     similarity = np.ones(n_frames)
+    similarity_of = _similarity_of(ctp[..., 0])
     for frame in range(n_frames):
         # where head turns into air, the voxel is outside the field of view
         missing = head & (ctp[..., frame] <= HEAD_HU)
         corrected[..., frame] = np.where(missing, np.nan, ctp[..., frame])
-        similarity[frame] = motion.skull_similarity(
+        similarity[frame] = similarity_of(
             corrected[..., frame], corrected[..., 0], head & np.isfinite(corrected[..., 0])
         )
     weights = motion.frame_weights(similarity, settings.motion.motion_reject_similarity)
@@ -234,6 +240,13 @@ def accept_corrected(ctp, settings):
     identities = np.tile(np.eye(4), (n_frames, 1, 1))
     damage = np.zeros(ctp.shape[:3], dtype=np.float32)
     return Corrected(corrected, identities, weights, confounds, 0, False, damage)
+
+
+def _similarity_of(reference):
+    """Return the measure that compares frames: the skull, or the outline if there is none."""
+    if brain.is_stripped(np.nan_to_num(reference, nan=AIR_HU)):
+        return motion.outline_similarity
+    return motion.skull_similarity
 
 
 def make_masks(
