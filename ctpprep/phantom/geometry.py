@@ -94,12 +94,14 @@ class Shape:
 
 def draw_shape(settings: PhantomSettings, rng: np.random.Generator) -> Shape:
     """Draw size, pose and asymmetric bending of the head."""
-    size = rng.uniform(0.92, 0.97, 3)  # the ICBM152 brain is larger than most
+    # the ICBM152 brain is larger than most
+    size = rng.uniform(0.92, 0.97, 3) * settings.head.size
     angles = np.radians(settings.tilt_deg) * rng.uniform(-1, 1, 3)
     jitter = rng.uniform(-3, 3, 3)
     pose = np.eye(4)
     pose[:3, :3] = rotation_matrix(angles) @ np.diag(size)
     target = np.array([0, 0, size[2] * (_HEAD_CENTRE[2] - _SLAB_BOTTOM)]) + jitter
+    target[2] -= settings.head.slab_shift_mm
     pose[:3, 3] = target - pose[:3, :3] @ _HEAD_CENTRE
 
     fields = [draw_smooth_field(rng, 28.0) for _ in range(3)]

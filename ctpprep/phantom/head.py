@@ -110,11 +110,11 @@ def _build_soft(
     values['csf'] = np.maximum(soft - values['tissue'] - values['vessel'], 0)
     clot = values['vessel_gain'] == 0
     values['content'] = (
-        values['tissue'] * values.pop('hu')
+        values['tissue'] * (values.pop('hu') + settings.head.brain_hu)
         + values['csf'] * CSF_HU
-        + values['vessel'] * np.where(clot, THROMBUS_HU, BLOOD_HU)
+        + values['vessel'] * np.where(clot, THROMBUS_HU, BLOOD_HU + settings.head.brain_hu)
         # Beam hardening: a few HU more next to the bone, decreasing towards the centre.
-        + soft * 6.0 * np.exp(np.minimum(local['skull'], 0) / 7.0)
+        + soft * settings.scanner.beam_hardening_hu * np.exp(np.minimum(local['skull'], 0) / 7.0)
     )
     return {name: _to_float32(value) for name, value in values.items()}
 
@@ -144,7 +144,7 @@ def _read_vessels(points: np.ndarray, vessels: Vessels, tree: cKDTree) -> dict[s
     n = points.shape[1]
     values = {
         'vessel': np.zeros(n), 'vessel_delay': np.zeros(n), 'vessel_gain': np.ones(n),
-        'is_vein': np.zeros(n, bool),
+        'is_vein': np.zeros(n, bool), 'vessel_slow': np.zeros(n, bool),
     }  # fmt: skip
     close = np.flatnonzero(vessels.near(points)['distance'] < vessels.radius.max() + 4)
     distance, nearest = tree.query(points[:, close].T)
@@ -152,4 +152,5 @@ def _read_vessels(points: np.ndarray, vessels: Vessels, tree: cKDTree) -> dict[s
     values['vessel_delay'][close] = vessels.delay[nearest]
     values['vessel_gain'][close] = vessels.gain[nearest]
     values['is_vein'][close] = vessels.is_vein[nearest]
+    values['vessel_slow'][close] = vessels.is_slow[nearest]
     return values

@@ -107,6 +107,7 @@ def scan(
     (X, Y, Z, T) int16 array
         HU.
     """
+    traits = settings.scanner
     volume = _box_average(head.static, grid.factor)
     enhance, box = _prepare_enhancement(head, grid, table)
     static = volume[box].copy()
@@ -127,6 +128,8 @@ def scan(
             )
         frame = frame.reshape(grid.shape)
         frame += scanner_noise(frame, settings.noise_hu, rng)
+        elapsed = sample_times[:, t] / max(sample_times.max(), 1e-6)
+        frame += traits.offset_hu + traits.drift_hu * elapsed
         ctp[..., t] = np.clip(np.round(frame), -1024, 3071)
     return ctp
 
@@ -147,16 +150,25 @@ def _prepare_enhancement(
     tissue = np.flatnonzero(values['tissue'] > 0)
     flow = values['cbf'][tissue]
     amplitude = values['tissue'][tissue] * np.float32(RHO / K_H / 6000) * flow
-    row = table.mtt_row(60 * values['cbv'][tissue] / flow)
-    address = table.address(row, values['delay'][tissue])
+    mtt, slow = 60 * values['cbv'][tissue] / flow, values['slow'][tissue]
+    shares: list[np.ndarray] = [np.ones(1, np.float32)]
+    if 'mixture' in values:
+        shares = [values['mixture'][tissue], 1 - values['mixture'][tissue]]
+    addresses = [
+        table.address(table.tissue_row(mtt, slow, family), values['delay'][tissue])
+        for family in range(len(shares))
+    ]
     vessel = np.flatnonzero(values['vessel'] * values['vessel_gain'] > 0)
     gain = (values['vessel'] * values['vessel_gain'])[vessel]
-    vessel_row = len(table.mtts) + values['is_vein'][vessel]
+    vessel_row = table.vessel_row(values['is_vein'][vessel], values['vessel_slow'][vessel])
     vessel_address = table.address(vessel_row, values['vessel_delay'][vessel])
 
     def enhance(time: float) -> np.ndarray:
         fine = np.zeros(np.prod(shape), np.float32)
-        fine[flat[tissue]] = amplitude * table.read(address, time)
+        fine[flat[tissue]] = amplitude * sum(
+            share * table.read(address, time)
+            for share, address in zip(shares, addresses, strict=True)
+        )
         fine[flat[vessel]] += gain * table.read(vessel_address, time)
         return _box_average(fine.reshape(shape), grid.factor)
 

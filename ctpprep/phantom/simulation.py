@@ -72,20 +72,20 @@ def make_phantom(settings: PhantomSettings) -> Phantom:
     rngs = dict(zip(_STREAMS, np.random.default_rng(settings.seed).spawn(6), strict=True))
     grid = Grid(settings)
     shape = draw_shape(settings, rngs['shape'])
-    variation = draw_variation(rngs['physiology'])
+    variation = draw_variation(settings, rngs['physiology'])
     lesions = draw_lesions(settings, rngs['lesion'], grid, shape)
     frame_times, sample_times = schedule_frames(settings)
-    times_fine, aif, vof = draw_bolus(rngs['bolus'], sample_times.max())
+    bolus = draw_bolus(rngs['bolus'], settings.bolus, sample_times.max())
     motion, frame_affines = draw_motion(settings, rngs['motion'], grid.centre)
 
     head = build_head(settings, grid, shape, variation, lesions)
-    table = CurveTable(times_fine, aif, vof, settings.residue)
+    table = CurveTable(bolus, settings.residue)
     ctp = scan(head, grid, table, sample_times, frame_affines, settings, rngs['noise'])
     truth = average_truth(head, grid)
     truth |= mirror_truth(truth['brain'], grid, shape)
     phantom = Phantom(
-        settings, ctp, grid.affine, frame_times, sample_times, times_fine, aif, vof, truth,
-        motion, frame_affines,
+        settings, ctp, grid.affine, frame_times, sample_times, bolus.times, bolus.aif, bolus.vof,
+        truth, motion, frame_affines,
     )  # fmt: skip
     return _reorient(phantom)
 

@@ -61,6 +61,7 @@ class Vessels:
     is_vein: np.ndarray  # (P,)
     delay: np.ndarray  # (P,) s
     gain: np.ndarray  # (P,) factor on the AIF or VOF; 0 in a thrombus
+    is_slow: np.ndarray  # (P,) artery of the slow side
     near: Fields  # distance to the closest point on a coarse grid, mm
 
 
@@ -74,7 +75,9 @@ def lay_vessels(settings: PhantomSettings) -> Vessels:
     points, radius, is_vein, delay, gain = (
         np.concatenate(part) for part in zip(*parts, strict=True)
     )
-    return Vessels(points, radius, is_vein, delay, gain, _map_distance(points))
+    is_slow = ~is_vein & (settings.slow_sign * points[:, 0] > 0.01)  # not the basilar artery
+    delay = delay + settings.bolus.side_delay_s * is_slow
+    return Vessels(points, radius, is_vein, delay, gain, is_slow, _map_distance(points))
 
 
 def _lay_vessel(course: _Course, occluded: Collection[int]) -> tuple[np.ndarray, ...]:
