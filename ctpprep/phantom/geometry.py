@@ -59,12 +59,12 @@ class Grid:
         z = (plane - self.margin + 0.5) * self.fine_voxel[2]
         return np.stack([np.repeat(x, ny), np.tile(y, nx), np.full(nx * ny, z)])
 
-    def to_filtered_index(self, points: np.ndarray) -> np.ndarray:
-        """Convert patient mm to indices of a fine volume averaged over the acquired voxel."""
+    def to_filtered_index(self, points: np.ndarray, factor: np.ndarray) -> np.ndarray:
+        """Convert patient mm to indices of a fine volume averaged over `factor` fine voxels."""
         index = (points - self.corner[:, None]) / self.fine_voxel[:, None]
         index[2] += self.margin
         # An average over an even number of planes is centred between two of them.
-        return index - 0.5 * (self.factor[:, None] % 2)
+        return index - 0.5 * (factor[:, None] % 2)
 
 
 @dataclass(frozen=True)

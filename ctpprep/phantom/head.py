@@ -8,6 +8,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ctpprep.phantom.anatomy import load_template
+from ctpprep.phantom.artefacts import CLIP_RADIUS, METAL_HU, Metal, draw_metal, place_clip
 from ctpprep.phantom.fields import Fields
 from ctpprep.phantom.geometry import Grid, Shape
 from ctpprep.phantom.physiology import Lesion, perfuse
@@ -29,11 +30,14 @@ class Head:
         Flat indices of the fine voxels inside the skull.
     values : dict of (N,) arrays
         Fractions (tissue, csf, vessel, brain), physiology, and gain and delay of vessels.
+    metal : Metal or None
+        Streaks of a clip.
     """
 
     static: np.ndarray
     inside: np.ndarray
     values: dict[str, np.ndarray]
+    metal: Metal | None = None
 
 
 def build_head(
@@ -42,10 +46,15 @@ def build_head(
     shape: Shape,
     variation: Fields,
     lesions: Sequence[Lesion],
+    rng: np.random.Generator,
 ) -> Head:
     """Fill the fine grid plane by plane, which keeps the temporary arrays small."""
     vessels = lay_vessels(settings)
     tree = cKDTree(vessels.points)
+    clip = metal = None
+    if settings.scanner.metal:
+        clip = shape.to_patient(place_clip(-settings.slow_sign)[:, None])[:, 0]
+        metal = draw_metal(rng, clip)
     static = np.full(grid.fine_shape, AIR_HU, np.float32)
     parts, inside = [], []
     for plane in range(grid.fine_shape[2]):
@@ -62,11 +71,14 @@ def build_head(
         )  # fmt: skip
         bone = 1 - values['soft']
         hu[soft] = values.pop('content') + bone * hu[soft]
+        if clip is not None:
+            distance = np.linalg.norm(positions[:, head] - clip[:, None], axis=0)
+            hu += np.clip(0.5 + CLIP_RADIUS - distance, 0, 1) * (METAL_HU - hu)
         static.reshape(-1, grid.fine_shape[2])[head, plane] = hu
         parts.append(values)
         inside.append(head[soft] * grid.fine_shape[2] + plane)
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Head(static, np.concatenate(inside), values)
+    return Head(static, np.concatenate(inside), values, metal)
 
 
 def _is_near_head(positions: np.ndarray, grid: Grid, shape: Shape) -> np.ndarray:

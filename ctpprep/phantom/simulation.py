@@ -13,7 +13,7 @@ from ctpprep.phantom.scanner import draw_motion, scan, schedule_frames
 from ctpprep.phantom.settings import PhantomSettings
 from ctpprep.phantom.truth import average_truth, mirror_truth
 
-_STREAMS = ('shape', 'physiology', 'lesion', 'bolus', 'motion', 'noise')
+_STREAMS = ('shape', 'physiology', 'lesion', 'bolus', 'motion', 'noise', 'traits')
 
 
 @dataclass(frozen=True)
@@ -69,23 +69,23 @@ def make_phantom(settings: PhantomSettings) -> Phantom:
     The result depends on the settings alone. It takes about 10 s and 0.5 GB for
     128 x 128 x 20 x 27 voxels.
     """
-    rngs = dict(zip(_STREAMS, np.random.default_rng(settings.seed).spawn(6), strict=True))
+    rngs = dict(zip(_STREAMS, np.random.default_rng(settings.seed).spawn(7), strict=True))
     grid = Grid(settings)
     shape = draw_shape(settings, rngs['shape'])
     variation = draw_variation(settings, rngs['physiology'])
     lesions = draw_lesions(settings, rngs['lesion'], grid, shape)
     frame_times, sample_times = schedule_frames(settings)
     bolus = draw_bolus(rngs['bolus'], settings.bolus, sample_times.max())
-    motion, frame_affines = draw_motion(settings, rngs['motion'], grid.centre)
+    motion = draw_motion(settings, rngs['motion'], frame_times, grid.centre)
 
-    head = build_head(settings, grid, shape, variation, lesions)
+    head = build_head(settings, grid, shape, variation, lesions, rngs['traits'])
     table = CurveTable(bolus, settings.residue)
-    ctp = scan(head, grid, table, sample_times, frame_affines, settings, rngs['noise'])
+    ctp = scan(head, grid, table, sample_times, motion, settings, rngs['noise'])
     truth = average_truth(head, grid)
     truth |= mirror_truth(truth['brain'], grid, shape)
     phantom = Phantom(
         settings, ctp, grid.affine, frame_times, sample_times, bolus.times, bolus.aif, bolus.vof,
-        truth, motion, frame_affines,
+        truth, motion.parameters, motion.affines,
     )  # fmt: skip
     return _reorient(phantom)
 
