@@ -27,11 +27,13 @@ WHITE = {'cbf': 24.0, 'cbv': 2.15, 'delay': 1.75, 'hu': 29.0}
 MICROANGIOPATHY = {'cbf': 11.0, 'cbv': 1.4, 'delay': 3.25, 'hu': 25.5}
 
 
-def draw_variation(settings: PhantomSettings, rng: np.random.Generator) -> Fields:
+def draw_variation(
+    settings: PhantomSettings, rng: np.random.Generator, skull_rng: np.random.Generator
+) -> Fields:
     """Draw smooth spatial variation (SD 1): ``flow, volume, delay, damage, bone``.
 
     ``damage`` is symmetric: it extends microangiopathy further from the ventricles. Mixed residue
-    functions need one more field, ``mixture``.
+    functions need one more field, ``mixture``, and a detailed skull ``rough``.
     """
     names, widths = ('flow', 'volume', 'delay', 'damage', 'bone'), (14, 14, 20, 10, 24)
     fields = {n: draw_smooth_field(rng, w) for n, w in zip(names, widths, strict=True)}
@@ -39,6 +41,8 @@ def draw_variation(settings: PhantomSettings, rng: np.random.Generator) -> Field
     fields['damage'] = even / even.std()
     if settings.residue == 'mixed':
         fields['mixture'] = draw_smooth_field(rng, 14)
+    if settings.head.skull == 'detailed':
+        fields['rough'] = draw_smooth_field(skull_rng, 5)
     return stack_fields(ORIGIN, SPACING, **fields)
 
 
@@ -73,14 +77,60 @@ class Lesion:
         return np.sqrt((scaled**2).sum(axis=0))
 
 
-def draw_lesions(
+@dataclass(frozen=True)
+class OldInfarct:
+    """An ellipsoid of CSF in the territory of a posterior or an anterior artery."""
+
+    centre: np.ndarray  # (3,) template mm
+    axes: np.ndarray  # (3,) mm
+    radius: float = np.nan  # in units of the axes
+
+    def distance(self, points: np.ndarray) -> np.ndarray:
+        """Return the distance from the centre in units of the axes; inf in the other side."""
+        scaled = np.linalg.norm((points - self.centre[:, None]) / self.axes[:, None], axis=0)
+        return np.where(points[0] * self.centre[0] > 0, scaled, np.inf)
+
+    def contains(self, points: np.ndarray) -> np.ndarray:
+        """Mark the (3, N) template positions inside."""
+        return self.distance(points) < self.radius
+
+
+def draw_old_infarct(
     settings: PhantomSettings, rng: np.random.Generator, grid: Grid, shape: Shape
+) -> OldInfarct | None:
+    """Draw an old infarct opposite the lesion, or on a random side, of the volume asked for."""
+    sign, place = rng.choice((-1, 1)), rng.integers(2)
+    if not settings.head.old_infarct_ml:
+        return None
+    if len(settings.lesion_signs) == 1:
+        sign = -settings.lesion_signs[0]
+    centre, axes = (((28, -66, 14), (20, 26, 24)), ((26, 38, 18), (20, 24, 26)))[place]
+    infarct = OldInfarct(np.multiply(centre, (sign, 1, 1)).astype(float), np.array(axes, float))
+    points, tissue_ml = _measure_tissue(grid, shape)
+    level = infarct.distance(points)
+    radius = _level_for_volume(level, tissue_ml, settings.head.old_infarct_ml)
+    return replace(infarct, radius=radius)
+
+
+def _measure_tissue(grid: Grid, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """Return template positions (3, N) of the acquired voxels and their tissue, mL."""
+    points = shape.to_template(grid.centres())
+    return points, load_template().matter(points)['tissue'] * np.prod(grid.voxel) / 1000
+
+
+def draw_lesions(
+    settings: PhantomSettings,
+    rng: np.random.Generator,
+    grid: Grid,
+    shape: Shape,
+    old_infarct: OldInfarct | None,
 ) -> list[Lesion]:
     """Draw the lesions, none or one for each affected side."""
     if not settings.lesion_signs:
         return []
-    points = shape.to_template(grid.centres())
-    tissue_ml = load_template().matter(points)['tissue'] * np.prod(grid.voxel) / 1000
+    points, tissue_ml = _measure_tissue(grid, shape)
+    if old_infarct is not None:
+        tissue_ml = tissue_ml * ~old_infarct.contains(points)
     return [_draw_lesion(sign, settings, rng, points, tissue_ml) for sign in settings.lesion_signs]
 
 

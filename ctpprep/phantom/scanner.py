@@ -10,8 +10,9 @@ from scipy import ndimage
 from ctpprep.phantom.artefacts import PhotonNoise, sample_brain
 from ctpprep.phantom.curves import CurveTable
 from ctpprep.phantom.geometry import Grid, rotation_matrix
-from ctpprep.phantom.head import AIR_HU, Head
+from ctpprep.phantom.head import Head
 from ctpprep.phantom.settings import PhantomSettings
+from ctpprep.phantom.skull import AIR_HU
 
 K_H = (1 - 0.45) / (1 - 0.25)  # haematocrit of large and small vessels, Fieselmann 2011
 RHO = 1.04  # g/mL, brain tissue

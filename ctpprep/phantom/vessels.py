@@ -68,6 +68,8 @@ class Vessels:
 def lay_vessels(settings: PhantomSettings) -> Vessels:
     """Lay all vessels; the M1 of each side with a lesion is occluded."""
     courses = [*_MIDLINE, *_lay_sinuses()]
+    if settings.head.extracranial_vessels:
+        courses += _lay_scalp_vessels()
     for course in _PAIRED:
         for sign in (-1, 1):
             courses.append(course._replace(nodes=np.multiply(course.nodes, (sign, 1, 1))))
@@ -124,6 +126,22 @@ def _lay_sinuses() -> Iterator[_Course]:
     yield _Course('straight', 'vein', (2.5, 2.8), (-0.5, 0.2), straight)
     for sign in (-1, 1):
         yield _Course('transverse', 'vein', (3.2, 3.0), (0.2, 0.8), transverse * (sign, 1, 1))
+
+
+def _lay_scalp_vessels() -> Iterator[_Course]:
+    """Lay temporal and occipital arteries and veins in the scalp."""
+    for kind, turn, delay in (('artery', 0, (0.3, 1.0)), ('vein', 8, (0.5, 1.0))):
+        for azimuth, elevation in (
+            ((85, 40), (-20, 45)),
+            ((90, 108), (-20, 60)),
+            ((145, 160), (-15, 40)),
+        ):
+            steps = np.linspace(0, 1, 20)
+            angles = (start + (end - start) * steps for start, end in (azimuth, elevation))
+            path = _directions(*(np.radians(angle + turn) for angle in angles))
+            nodes = _follow_skull((0, -15, 15), path, -9.5)
+            for sign in (-1, 1):
+                yield _Course('scalp', kind, (1.2, 0.9), delay, nodes * (sign, 1, 1))
 
 
 def _directions(azimuth: np.ndarray, elevation: np.ndarray) -> np.ndarray:
