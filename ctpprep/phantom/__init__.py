@@ -26,9 +26,11 @@ The phantom tests the deconvolution, so it shares no code with it. Positions in 
     anatomy      the template: tissue, skull, ventricles
     vessels      arteries, veins, sinuses, clot
     physiology   flow, volume, delay; microangiopathy and infarct
+    skull        bone and soft tissue around the brain
     head         all of them on the fine grid, in HU
     curves       bolus and tissue curves
-    scanner      timing, movement, sampling, noise
+    scanner      timing, movement, sampling
+    artefacts    photon noise, streaks of metal, skull stripping
     truth        maps and masks on the acquired voxels
     dataset      BIDS files
 

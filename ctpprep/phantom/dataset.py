@@ -28,6 +28,8 @@ TRUTH_FILES = (
      'Tissue with a delay above 6 s'),
     ('label-microangiopathy_desc-truth_mask', 'microangiopathy', 'uint8', 1, None,
      'White matter with microangiopathy'),
+    ('label-oldinfarct_desc-truth_mask', 'old_infarct', 'uint8', 1, None,
+     'Old infarct, filled with CSF'),
     ('seg-hemisphere_desc-truth_dseg', 'side', 'uint8', 1, None,
      'Hemisphere: 1 left, 2 right of the true midline'),
     ('desc-truth_homologue', 'homologue', 'int16', 0.1, 'mm',
@@ -127,6 +129,8 @@ def _round(values: np.ndarray) -> list:
 def _write_truth(phantom: Phantom, folder: Path, stem: str, source: str) -> None:
     """Write the maps, curves and motion with which the output of a pipeline is compared."""
     for name, key, dtype, slope, unit, description in TRUTH_FILES:
+        if key not in phantom.truth:
+            continue
         values = np.asarray(phantom.truth[key], float) / slope
         limits = np.iinfo(dtype)
         stored = np.clip(np.where(np.isnan(values), limits.min, np.round(values)),

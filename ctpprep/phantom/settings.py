@@ -157,7 +157,8 @@ class PhantomSettings:
     Raises
     ------
     ValueError
-        If a choice or the orientation is unknown.
+        If a choice or the orientation is unknown, the severity is not between 0 and 1, or
+        volumes are given for no lesion.
     """
 
     seed: int = 0
@@ -192,6 +193,22 @@ class PhantomSettings:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f'{name} must be one of {allowed}, got {getattr(self, name)!r}')
+        for trait, value, allowed in (
+            ('head.skull', self.head.skull, ('smooth', 'detailed')),
+            ('scanner.slices', self.scanner.slices, ('interpolated', 'averaged')),
+            ('scanner.noise', self.scanner.noise, ('even', 'photon')),
+        ):
+            if value not in allowed:
+                raise ValueError(f'{trait} must be one of {allowed}, got {value!r}')
+        if not 0 <= self.microangiopathy <= 1:
+            raise ValueError(
+                f'microangiopathy must be a severity between 0 and 1, got {self.microangiopathy}'
+            )
+        if self.lesion_ml is not None and self.lesion == 'none':
+            raise ValueError(
+                "lesion_ml replaces the volumes of a lesion, but lesion is 'none'; "
+                "set lesion to 'large', for example"
+            )
         letters = self.orientation
         if len(letters) != 3 or any(
             a not in b for a, b in zip(letters, ('RL', 'AP', 'SI'), strict=True)
@@ -200,6 +217,19 @@ class PhantomSettings:
                 f"orientation must be three letters such as 'RAS' or 'LPS' with slices along the "
                 f'third axis, got {letters!r}'
             )
+
+    @property
+    def lesion_volumes_ml(self) -> tuple[float, float]:
+        """Volumes of core and penumbra of each lesion, mL."""
+        if self.lesion == 'none':
+            return 0.0, 0.0
+        core_ml, penumbra_ml = self.lesion_ml or LESIONS_ML[self.lesion]
+        return core_ml, penumbra_ml
+
+    @property
+    def slow_sign(self) -> int:
+        """Sign of template x of the side whose arteries `bolus` delays and disperses."""
+        return (*self.lesion_signs, -1)[0]
 
     @property
     def lesion_signs(self) -> tuple[int, ...]:

@@ -61,12 +61,15 @@ class Vessels:
     is_vein: np.ndarray  # (P,)
     delay: np.ndarray  # (P,) s
     gain: np.ndarray  # (P,) factor on the AIF or VOF; 0 in a thrombus
+    is_slow: np.ndarray  # (P,) artery of the slow side
     near: Fields  # distance to the closest point on a coarse grid, mm
 
 
 def lay_vessels(settings: PhantomSettings) -> Vessels:
     """Lay all vessels; the M1 of each side with a lesion is occluded."""
     courses = [*_MIDLINE, *_lay_sinuses()]
+    if settings.head.extracranial_vessels:
+        courses += _lay_scalp_vessels()
     for course in _PAIRED:
         for sign in (-1, 1):
             courses.append(course._replace(nodes=np.multiply(course.nodes, (sign, 1, 1))))
@@ -74,7 +77,9 @@ def lay_vessels(settings: PhantomSettings) -> Vessels:
     points, radius, is_vein, delay, gain = (
         np.concatenate(part) for part in zip(*parts, strict=True)
     )
-    return Vessels(points, radius, is_vein, delay, gain, _map_distance(points))
+    is_slow = ~is_vein & (settings.slow_sign * points[:, 0] > 0.01)  # not the basilar artery
+    delay = delay + settings.bolus.side_delay_s * is_slow
+    return Vessels(points, radius, is_vein, delay, gain, is_slow, map_distance(points, load_template().surfaces))
 
 
 def _lay_vessel(course: _Course, occluded: Collection[int]) -> tuple[np.ndarray, ...]:
@@ -123,6 +128,22 @@ def _lay_sinuses() -> Iterator[_Course]:
         yield _Course('transverse', 'vein', (3.2, 3.0), (0.2, 0.8), transverse * (sign, 1, 1))
 
 
+def _lay_scalp_vessels() -> Iterator[_Course]:
+    """Lay temporal and occipital arteries and veins in the scalp."""
+    for kind, turn, delay in (('artery', 0, (0.3, 1.0)), ('vein', 8, (0.5, 1.0))):
+        for azimuth, elevation in (
+            ((85, 40), (-20, 45)),
+            ((90, 108), (-20, 60)),
+            ((145, 160), (-15, 40)),
+        ):
+            steps = np.linspace(0, 1, 20)
+            angles = (start + (end - start) * steps for start, end in (azimuth, elevation))
+            path = _directions(*(np.radians(angle + turn) for angle in angles))
+            nodes = _follow_skull((0, -15, 15), path, -9.5)
+            for sign in (-1, 1):
+                yield _Course('scalp', kind, (1.2, 0.9), delay, nodes * (sign, 1, 1))
+
+
 def _directions(azimuth: np.ndarray, elevation: np.ndarray) -> np.ndarray:
     """Return (n, 3) unit vectors; azimuth from +y to +x, elevation from +y via +z to -y, rad."""
     return np.stack(
@@ -139,9 +160,8 @@ def _follow_skull(centre: ArrayLike, directions: np.ndarray, depth_mm: float) ->
     return rays[np.arange(len(rays)), hit]
 
 
-def _map_distance(points: np.ndarray) -> Fields:
-    """Map the distance to the closest of (P, 3) points on the 2 mm grid of the template."""
-    grid = load_template().surfaces
+def map_distance(points: np.ndarray, grid: Fields) -> Fields:
+    """Map the distance to the closest of (P, 3) points on the grid of other fields, mm."""
     shape = grid.values.shape[:3]
     index = np.round((points - grid.origin) / grid.spacing).astype(int)
     index = np.clip(index, 0, np.array(shape) - 1)
