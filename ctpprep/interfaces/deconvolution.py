@@ -8,14 +8,12 @@ import numpy as np
 import pandas as pd
 from nipype.interfaces.base import File, TraitedSpec, traits
 
-from ctpprep.interfaces.base import StageInputSpec, StageInterface, load_supplied
+from ctpprep.interfaces.base import StageInputSpec, StageInterface, load_aif, load_supplied
 from ctpprep.interfaces.preprocessing import frame_weights
 from ctpprep.io import nifti
-from ctpprep.io.curves import read_curves
 from ctpprep.perfusion.estimation import estimate_maps
 from ctpprep.perfusion.input_functions import find_vessels
 from ctpprep.perfusion.maps import MAPS
-from ctpprep.perfusion.overrides import SuppliedCurves
 
 
 class _FindVesselsInputSpec(StageInputSpec):
@@ -25,6 +23,7 @@ class _FindVesselsInputSpec(StageInputSpec):
     bolus = File(exists=True, mandatory=True, desc='arrival and baseline frames, json')
     intracranial_mask = File(exists=True, mandatory=True, desc='search region of AIF and VOF')
     tissue_mask = File(exists=True, mandatory=True)
+    damage = File(exists=True, mandatory=True, desc='change of each voxel by motion, HU')
     supplied_curves = File(exists=True, desc='time (s), aif and optionally vof (HU), tsv')
     supplied_aif_mask = File(exists=True, desc='voxels of the AIF, on any grid of the same space')
 
@@ -56,7 +55,8 @@ class FindVessels(StageInterface):
         vessels = find_vessels(
             ctp, np.load(inputs.sample_times), affine, masks, self.method,
             frame_weights(inputs.confounds),
-            _load_curves(inputs.supplied_curves) or load_supplied(inputs.supplied_aif_mask),
+            load_aif(inputs.supplied_curves) or load_supplied(inputs.supplied_aif_mask),
+            self.load('damage'),
         )  # fmt: skip
         columns = {'time': vessels.times, 'aif': vessels.aif, 'vof': vessels.vof}
         columns |= {'tissue': vessels.tissue, 'weight': vessels.weights}
@@ -66,14 +66,6 @@ class FindVessels(StageInterface):
             vof_mask=vessels.vof_mask,
         )  # fmt: skip
         return runtime
-
-
-def _load_curves(path):
-    """Read a supplied AIF, and the VOF in the same table if there is one; None without a file."""
-    if not path:
-        return None
-    curves = {name: np.array(values) for name, values in read_curves(Path(path)).items()}
-    return SuppliedCurves(curves['time'], curves['aif'], curves.get('vof'), Path(path).name)
 
 
 class _DeconvolveInputSpec(StageInputSpec):

@@ -13,6 +13,9 @@ from ctpprep.perfusion.homologues import least_similarity
 
 class _AssessQualityInputSpec(StageInputSpec):
     confounds = File(exists=True, desc='motion, tsv')
+    motion = File(exists=True, desc='drift, json')
+    reference = File(exists=True, desc='HU')
+    brain_mask = File(exists=True)
     curves = File(exists=True, desc='AIF, VOF and tissue, tsv')
     bolus = File(exists=True, desc='arrival and baseline frames, json')
     deconvolution = File(exists=True, desc='noise, json')
@@ -54,6 +57,7 @@ class AssessQuality(StageInterface):
         figures, confounds, curves = {}, self.load_table('confounds'), self.load_table('curves')
         if not confounds.empty:
             figures |= quality.motion_figures(confounds['displacement'], confounds['weight'])
+        figures |= quality.drift_figures(self.load_json('motion').get('drift'))
         bolus, noise = self.load_json('bolus'), self.load_json('deconvolution')
         if bolus:
             figures |= {'baseline_frames': bolus['n_baseline'], 'arrival': bolus['arrival_s']}
@@ -71,7 +75,12 @@ class AssessQuality(StageInterface):
 
     def _map_figures(self):
         tmax, affine = nifti.load(self.inputs.tmax)
-        return quality.map_figures(
+        figures = {}
+        if is_density(self.load_json('entry')):
+            figures = quality.density_figures(
+                self.load('reference'), self.load_mask('brain_mask'), nifti.voxel_size_mm(affine)
+            )
+        return figures | quality.map_figures(
             tmax, self.load('rcbf_global'), self.load_mask('tissue_mask'),
             self.load('hemispheres'), nifti.voxel_size_mm(affine),
             self.load_json('normalization'), self.load_json('symmetry'), self.method,

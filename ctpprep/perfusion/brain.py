@@ -30,6 +30,9 @@ LEAST_CONTRAST_HU, LEAST_CSF_SHARE, USUAL_CONTRAST_HU = 10.0, 0.002, 26.0
 LEAST_CSF_DEPTH_MM = 3.5
 # CSF cannot be less dense than brain by more, HU
 MOST_CONTRAST_HU = 40.0
+# gaps in the skull: density of thin bone, HU, its distance from the surface of the brain, mm, and the
+# least area of the brain in a slice, mm2
+GAP_BONE_HU, GAP_REACH_MM, GAP_AREA_MM2 = 150.0, 25.0, 3000.0
 # a head without skull: densities of tissue and of bone, HU, and the largest fraction of bone
 STRIPPED_BONE_HU, STRIPPED_BONE_SHARE = (10.0, 250.0), 0.02
 # usual median density of brain without contrast, HU
@@ -256,6 +259,60 @@ def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):
             f'least {LEAST_SHARE:.0%} are needed; is the series in HU, and does it show a head?'
         )
     return inside
+
+
+def skull_gap(image, brain_mask, voxel_size_mm):
+    """Measure the longest part of the surface of the brain that has no bone outside of it.
+
+    Rays run outward in each slice from the centre of the brain. A ray has bone if it meets any beyond
+    the surface of the brain, within the thickness of subdural space, dura and skull.
+
+    Parameters
+    ----------
+    image : (X, Y, Z) array
+        Reference image without contrast, HU.
+    brain_mask : (X, Y, Z) array of bool
+    voxel_size_mm : (3,) sequence of float
+
+    Returns
+    -------
+    float or None
+        Length of the longest gap that the middle slices show, mm: the median over the quarter of the
+        slices with the longest gaps; None for a series without skull.
+    """
+    if is_stripped(image):
+        return None
+    gaps = []
+    bone = ndimage.maximum_filter(image, (3, 3, 1)) > GAP_BONE_HU
+    for z in np.flatnonzero(brain_mask.sum(axis=(0, 1)) * np.prod(voxel_size_mm[:2]) > GAP_AREA_MM2):
+        gaps.append(_gap_in_slice(bone[..., z], brain_mask[..., z], voxel_size_mm[:2]))
+    if not gaps:
+        return 0.0
+    return float(np.median(np.sort(gaps)[-max(1, len(gaps) // 4) :]))
+
+
+def _gap_in_slice(bone, brain_mask, size):
+    """Return the length of the longest run of rays without bone, mm."""
+    centre = np.argwhere(brain_mask).mean(axis=0)
+    angles = np.radians(np.arange(0, 360, 2))
+    distances = np.arange(0, 160.0, 1.0)
+    where = [
+        np.clip(
+            np.round(centre[axis] + np.outer(wave(angles), distances) / size[axis]).astype(int),
+            0, bone.shape[axis] - 1,
+        )
+        for axis, wave in enumerate((np.cos, np.sin))
+    ]  # fmt: skip
+    on_brain, on_bone = brain_mask[tuple(where)], bone[tuple(where)]
+    surface = np.where(on_brain, distances, 0).max(axis=1)
+    outside = (distances > surface[:, None] - 3) & (distances < surface[:, None] + GAP_REACH_MM)
+    open_rays = ~(on_bone & outside).any(axis=1)
+    if open_rays.all() or not open_rays.any():
+        return float(open_rays.all() * surface.mean() * 2 * np.pi)
+    start = int(np.argmin(open_rays))
+    rolled, arcs = np.roll(open_rays, -start), np.roll(surface, -start) * (angles[1] - angles[0])
+    labels, count = ndimage.label(rolled)
+    return float(max(ndimage.sum_labels(arcs, labels, range(1, count + 1))))
 
 
 def is_stripped(image):

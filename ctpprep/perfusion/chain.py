@@ -147,7 +147,7 @@ def compute_maps(
         settings.grid.working_slice_mm,
     )  # fmt: skip
     ctp, affine, times = _average(ctp, affine, times, factors)
-    corrected = _correct(ctp, affine, settings, num_threads)
+    corrected = _correct(ctp, affine, times, settings, num_threads)
     masks = preprocessing.make_masks(
         corrected.ctp, times, affine, settings, corrected.weights, brain_mask, corrected.damage, aif
     )
@@ -319,7 +319,7 @@ def _average(ctp, affine, times, factors):
     return working, grid.block_affine(affine, factors), kept
 
 
-def _correct(ctp, affine, settings, num_threads):
+def _correct(ctp, affine, times, settings, num_threads):
     """Correct motion, unless motion correction is off."""
     transforms, reference_frame = None, 0
     if settings.motion.motion_correction:
@@ -327,7 +327,7 @@ def _correct(ctp, affine, settings, num_threads):
             ctp, affine, settings, num_threads
         )
     return preprocessing.correct_motion(
-        ctp, affine, settings, transforms, reference_frame, num_threads
+        ctp, affine, settings, transforms, reference_frame, num_threads, times.mean(axis=0)
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ctpprep.exceptions import PerfusionError
 from ctpprep.perfusion import bolus, brain, grid, motion, overrides, symmetry
+from ctpprep.perfusion import drift as drifts
 from ctpprep.perfusion.motion import HEAD_HU
 
 # density of air; scanners pad voxels outside the reconstruction with large negative numbers, HU
@@ -40,6 +41,8 @@ class Corrected:
         Whether frames were resampled.
     damage : (X, Y, Z) array of float32
         Change by interpolation at edges, `motion.measure_damage`, HU; 0 where unknown.
+    drift : drift.Drift
+        Drift of density over the scan, as far as it was measured and subtracted.
     """
 
     ctp: np.ndarray
@@ -49,6 +52,7 @@ class Corrected:
     reference_frame: int
     resampled: bool
     damage: np.ndarray
+    drift: drifts.Drift
 
 
 @dataclass(frozen=True)
@@ -148,8 +152,12 @@ def estimate_motion(ctp, affine, settings, num_threads=1):
     return np.stack(transforms), reference
 
 
-def correct_motion(ctp, affine, settings, transforms=None, reference_frame=0, num_threads=1):
+def correct_motion(
+    ctp, affine, settings, transforms=None, reference_frame=0, num_threads=1, frame_times=None
+):  # fmt: skip
     """Resample all frames to the pose of the reference frame, if any moved, and weight them.
+
+    A drift of density over the scan is subtracted if it is certain (`drift.measure_drift`).
 
     Parameters
     ----------
@@ -157,12 +165,14 @@ def correct_motion(ctp, affine, settings, transforms=None, reference_frame=0, nu
         Series on the working grid, HU.
     affine : (4, 4) array
     settings : MethodSettings
-        Uses the branch ``motion``.
+        Uses the branches ``motion`` and ``masks``.
     transforms : (T, 4, 4) array, optional
         From `estimate_motion`; no motion by default.
     reference_frame : int
     num_threads : int
         Number of frames resampled in parallel; the result is the same for any number.
+    frame_times : (T,) array, optional
+        s; evenly spaced by default.
 
     Returns
     -------
@@ -198,21 +208,38 @@ def correct_motion(ctp, affine, settings, transforms=None, reference_frame=0, nu
     damage = np.zeros(ctp.shape[:3], dtype=np.float32)
     if resampled:
         damage = motion.measure_damage(corrected, affine, transforms, weights)
+    drift = _correct_drift(corrected, frame_times, weights, affine, settings, resampled)
     return Corrected(
         corrected, transforms if resampled else identities, weights, confounds, reference_frame,
-        resampled, damage,
+        resampled, damage, drift,
     )  # fmt: skip
 
 
-def accept_corrected(ctp, settings):
+def _correct_drift(corrected, frame_times, weights, affine, settings, resampled):
+    """Measure the drift of a corrected series, and subtract it in place if it is certain."""
+    if np.count_nonzero(weights) < 3:
+        return drifts.Drift({}, 0.0, None)
+    times = np.arange(corrected.shape[3]) if frame_times is None else np.asarray(frame_times)
+    drift = drifts.measure_drift(
+        corrected, times, weights, grid.voxel_size_mm(affine), settings.masks.bone_hu, resampled
+    )
+    if drift.corrected_hu:
+        drifts.subtract_drift(corrected, times, drift.corrected_hu)
+    return drift
+
+
+def accept_corrected(ctp, affine, settings, frame_times=None):
     """Weight the frames of a precomputed motion-corrected series.
 
     Parameters
     ----------
     ctp : (X, Y, Z, T) array
         Corrected series, HU; air where a voxel is outside the field of view.
+    affine : (4, 4) array
     settings : MethodSettings
-        Uses the branch ``motion``.
+        Uses the branches ``motion`` and ``masks``.
+    frame_times : (T,) array, optional
+        s; evenly spaced by default.
 
     Returns
     -------
@@ -239,7 +266,8 @@ def accept_corrected(ctp, settings):
     confounds |= {'skull_similarity': similarity, 'weight': weights}
     identities = np.tile(np.eye(4), (n_frames, 1, 1))
     damage = np.zeros(ctp.shape[:3], dtype=np.float32)
-    return Corrected(corrected, identities, weights, confounds, 0, False, damage)
+    drift = _correct_drift(corrected, frame_times, weights, affine, settings, True)
+    return Corrected(corrected, identities, weights, confounds, 0, False, damage, drift)
 
 
 def _similarity_of(reference):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ctpprep.perfusion import bolus_fit, brain
 from ctpprep.perfusion.symmetry import OTHER_SIDE, SIDES
 from ctpprep.perfusion.vessels import curve_features
 
@@ -56,8 +57,17 @@ CHECKS = (
     Check('vof_end', 'fraction', 0.5, 0.8, False),
     Check('vof_width', 's', 20.0, 30.0, False),
     Check('aif_peak', 'HU', 80.0, 40.0, True),
-    Check('aif_width', 's', 14.0, 20.0, False),
+    Check('aif_width', 's', 16.0, 28.0, False),
     Check('aif_area', 'ratio', 0.5, 0.2, True),
+    Check('aif_explained', 'fraction', 0.95, 0.9, True),
+    Check('aif_before', 'fraction', 0.06, 0.12, False),
+    Check('aif_undershoot', 'fraction', 0.1, 0.25, False),
+    Check('tissue_lag', 's', -0.5, -2.0, True),
+    Check('vof_lag', 's', 0.5, -0.5, True),
+    Check('drift', 'HU', 1.0, 3.0, False),
+    Check('brain_density', 'HU', 20.0, 10.0, True),
+    Check('brain_density_high', 'HU', 46.0, 56.0, False),
+    Check('skull_gap', 'mm', 20.0, 50.0, False),
     Check('coverage', 'mm', 50.0, 20.0, True),
     Check('coverage_asymmetry', 'fraction', 0.1, 0.3, False),
     Check('brain_asymmetry', 'fraction', 0.1, 0.25, False),
@@ -236,9 +246,19 @@ def curve_figures(times, aif, vof, tissue, noise_denoised, arrival, duration):
         Measures by their names in `CHECKS`; those that need a VOF are absent without one. A positive
         ``scan_reserve`` is also absent if the VOF is truncated above half of its peak.
     """
-    times = np.asarray(times, dtype=float)
-    artery = curve_features(np.asarray(aif)[None], times)
+    times, aif = np.asarray(times, dtype=float), np.asarray(aif, dtype=float)
+    artery = curve_features(aif[None], times)
+    passes = {
+        name: bolus_fit.fit_bolus(np.asarray(curve, dtype=float)[None], times)
+        for name, curve in (('aif', aif), ('tissue', tissue))
+    }
+    before = aif[times < passes['aif'].onset[0]]
+    after = aif[int(np.argmax(aif)) :]
     figures = {
+        'aif_explained': float(passes['aif'].explained[0]),
+        'aif_before': float(np.sqrt(np.mean(before**2)) / artery.peak[0]) if before.size else None,
+        'aif_undershoot': float(max(0.0, -after.min()) / artery.peak[0]),
+        'tissue_lag': _rise(tissue, times) - _rise(aif, times),
         'aif_peak': float(artery.peak[0]),
         'aif_width': float(artery.width[0]),
         'scan_after_peak': float(times[-1] - artery.peak_time[0]),
@@ -250,6 +270,7 @@ def curve_figures(times, aif, vof, tissue, noise_denoised, arrival, duration):
         figures |= {
             'vof_end': float(np.mean(vof[-2:]) / np.max(vof)),
             'vof_width': width,
+            'vof_lag': float(vein.peak_time[0] - artery.peak_time[0]),
             'aif_area': float(np.trapezoid(aif, times) / np.trapezoid(vof, times)),
         }
         if arrival is not None:
@@ -258,6 +279,61 @@ def curve_figures(times, aif, vof, tissue, noise_denoised, arrival, duration):
             if reserve < 0 or vof[-1] < 0.5 * np.max(vof):
                 figures['scan_reserve'] = reserve
     return figures
+
+
+def _rise(curve, times):
+    """Return when a curve first reaches a quarter of its peak for good, s."""
+    curve = np.asarray(curve, dtype=float)
+    top = int(np.argmax(curve))
+    level = 0.25 * curve[top]
+    low = np.flatnonzero(curve[: top + 1] < level)
+    if not low.size:
+        return float(times[0])
+    last = low[-1]
+    share = (level - curve[last]) / (curve[last + 1] - curve[last])
+    return float(times[last] + share * (times[last + 1] - times[last]))
+
+
+def drift_figures(drift):
+    """Return the drift of density that was not corrected.
+
+    Parameters
+    ----------
+    drift : dict or None
+        Attributes of `drift.Drift`.
+
+    Returns
+    -------
+    dict
+        ``drift``, HU; None if it could not be measured.
+    """
+    return {'drift': None if not drift else drift['left_hu']}
+
+
+def density_figures(reference, brain_mask, voxel_size_mm):
+    """Measure the density of brain and the gap in the skull around it.
+
+    Parameters
+    ----------
+    reference : (X, Y, Z) array
+        Reference image without contrast, HU.
+    brain_mask : (X, Y, Z) array of bool
+    voxel_size_mm : (3,) sequence of float
+
+    Returns
+    -------
+    dict
+        ``brain_density`` and ``brain_density_high``, HU; ``skull_gap``, mm, None for a series without
+        skull.
+    """
+    if not brain_mask.any():
+        return {}
+    level = brain.density_levels(reference, brain_mask, voxel_size_mm).brain
+    return {
+        'brain_density': level,
+        'brain_density_high': level,
+        'skull_gap': brain.skull_gap(reference, brain_mask, voxel_size_mm),
+    }
 
 
 def motion_figures(displacement, weights):

@@ -13,7 +13,7 @@ from ctpprep.interfaces.viewer import PackViewer
 from ctpprep.settings import MethodSettings, RunSettings
 
 CHECKED = (
-    'confounds', 'curves', 'bolus', 'deconvolution', 'normalization', 'symmetry', 'tmax',
+    'confounds', 'motion', 'reference', 'brain_mask', 'curves', 'bolus', 'deconvolution', 'normalization', 'symmetry', 'tmax',
     'tissue_mask', 'rcbf_global', 'unassessable_mask', 'homologue_reference', 'hemispheres', 'volumes',
     'entry',
 )  # fmt: skip
