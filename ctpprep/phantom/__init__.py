@@ -44,7 +44,13 @@ from ctpprep.phantom.curves import TIME_STEP
 from ctpprep.phantom.dataset import TEMPLATE_NOTICE, write_bids
 from ctpprep.phantom.physiology import GREY, MICROANGIOPATHY, WHITE
 from ctpprep.phantom.scanner import K_H, RHO, frame_affine, scanner_noise
-from ctpprep.phantom.settings import LESIONS_ML, PhantomSettings
+from ctpprep.phantom.settings import (
+    LESIONS_ML,
+    BolusTraits,
+    HeadTraits,
+    PhantomSettings,
+    ScanTraits,
+)
 from ctpprep.phantom.simulation import Phantom, make_phantom
 
 __all__ = [
@@ -56,8 +62,11 @@ __all__ = [
     'TEMPLATE_NOTICE',
     'TIME_STEP',
     'WHITE',
+    'BolusTraits',
+    'HeadTraits',
     'Phantom',
     'PhantomSettings',
+    'ScanTraits',
     'frame_affine',
     'make_phantom',
     'scanner_noise',

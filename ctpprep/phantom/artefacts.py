@@ -39,7 +39,7 @@ class PhotonNoise:
         self.x = np.repeat(np.arange(nx) - (nx - 1) / 2, ny).astype(np.float32)
         self.y = np.tile(np.arange(ny) - (ny - 1) / 2, nx).astype(np.float32)
         self.angles = np.arange(_N_ANGLES) * np.pi / _N_ANGLES
-        attenuation = _WATER_PER_MM * voxel_mm * np.clip(static / 1000 + 1, 0, 2.5)
+        attenuation = _WATER_PER_MM * voxel_mm * np.clip(static / 1000 + 1, 0, 3)
         self.ray_sd = np.exp(self._project(attenuation.reshape(-1, self.n_slices)) / 2)
         frequency = np.fft.rfftfreq(2 * self.n_detectors)
         self.filter = frequency * np.exp(-((frequency / 0.2) ** 2) / 2)

@@ -65,9 +65,8 @@ def build_head(
 ) -> Head:
     """Fill the fine grid plane by plane, which keeps the temporary arrays small."""
     traits = settings.head
-    vessels = lay_vessels(settings)
+    vessels = lay_vessels(settings, variation)
     tree = cKDTree(vessels.points)
-    carves = traits.skull == 'detailed' or traits.extracranial_vessels
     static = np.full(grid.fine_shape, AIR_HU, np.float32)
     parts, inside = [], []
     for plane in range(grid.fine_shape[2]):
@@ -79,6 +78,10 @@ def build_head(
         if traits.skull_defect_mm:
             hu = remove_bone(points, hu, settings.slow_sign, traits.skull_defect_mm)
         blood = read_vessels(points, vessels, tree)
+        # Vessels run in bone of the detailed skull, and in scalp.
+        carves = (traits.skull == 'detailed') | (
+            traits.extracranial_vessels & (local['skull'] > 4)
+        )
         blood['carved'] = carves & (-blood['vessel_depth'] < local['skull'])
         carved = blood['carved']
         local['skull'][carved] = -blood['vessel_depth'][carved]

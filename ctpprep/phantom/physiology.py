@@ -83,11 +83,13 @@ class OldInfarct:
 
     centre: np.ndarray  # (3,) template mm
     axes: np.ndarray  # (3,) mm
+    ragged: Fields
     radius: float = np.nan  # in units of the axes
 
     def distance(self, points: np.ndarray) -> np.ndarray:
         """Return the distance from the centre in units of the axes; inf in the other side."""
         scaled = np.linalg.norm((points - self.centre[:, None]) / self.axes[:, None], axis=0)
+        scaled += 0.12 * self.ragged(points)['edge']
         return np.where(points[0] * self.centre[0] > 0, scaled, np.inf)
 
     def contains(self, points: np.ndarray) -> np.ndarray:
@@ -105,7 +107,9 @@ def draw_old_infarct(
     if len(settings.lesion_signs) == 1:
         sign = -settings.lesion_signs[0]
     centre, axes = (((28, -66, 14), (20, 26, 24)), ((26, 38, 18), (20, 24, 26)))[place]
-    infarct = OldInfarct(np.multiply(centre, (sign, 1, 1)).astype(float), np.array(axes, float))
+    ragged = stack_fields(ORIGIN, SPACING, edge=draw_smooth_field(rng, 7.0))
+    position = np.multiply(centre, (sign, 1, 1)).astype(float)
+    infarct = OldInfarct(position, np.array(axes, float), ragged)
     points, tissue_ml = _measure_tissue(grid, shape)
     level = infarct.distance(points)
     radius = _level_for_volume(level, tissue_ml, settings.head.old_infarct_ml)

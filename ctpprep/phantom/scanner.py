@@ -132,7 +132,9 @@ def scan(
     A cubic B-spline over the fine grid (sigma 0.6 fine voxel) is both interpolation and point
     spread function: it blurs all frames equally, whatever the position of the head. Averaged
     slices are read at thin positions across the slice, during the exposure; interpolated slices
-    from a head that is averaged across the slice in the pose of frame 0.
+    from a head that is averaged across the slice in the pose of frame 0. The many thin positions
+    are read with a quadratic B-spline (sigma 0.5), which also blurs all frames equally and takes
+    half the time.
 
     Parameters
     ----------
@@ -149,7 +151,9 @@ def scan(
     """
     traits = settings.scanner
     averaged = traits.slices == 'averaged'
-    factor = grid.factor * (1, 1, 0) + (0, 0, 1) if averaged else grid.factor
+    factor, order = grid.factor, 3
+    if averaged:
+        factor, order = grid.factor * (1, 1, 0) + (0, 0, 1), 2
     volume = _box_average(head.static, factor)
     enhance, box = _prepare_enhancement(head, grid, factor, table)
     static = volume[box].copy()
@@ -167,7 +171,7 @@ def scan(
             volume[box] = static + enhance(time)
             voxels = np.flatnonzero(near_head & (sample_times[slices, t] == time))
             poses = motion.poses_during(time) if averaged else [affine]
-            frame[voxels] = _read_slices(volume, centres[:, voxels], grid, factor, poses)
+            frame[voxels] = _read_slices(volume, centres[:, voxels], grid, factor, poses, order)
         if holder is not None:
             frame = np.where(frame < -500, np.maximum(frame, holder), frame)
         elapsed = sample_times[:, t] / max(sample_times.max(), 1e-6)
@@ -182,6 +186,7 @@ def _read_slices(
     grid: Grid,
     factor: np.ndarray,
     poses: Sequence[np.ndarray],
+    order: int,
 ) -> np.ndarray:
     """Average the volume over the poses, and over thin positions across each slice.
 
@@ -193,6 +198,8 @@ def _read_slices(
         Of the acquired voxels, patient mm.
     grid, factor
     poses : sequence of (4, 4) array
+    order : int
+        Of the B-spline.
 
     Returns
     -------
@@ -206,7 +213,7 @@ def _read_slices(
         for offset in grid.fine_voxel[2] * (np.arange(n_thin) - (n_thin - 1) / 2):
             index = grid.to_filtered_index(points + offset * inverse[:3, 2:3], factor)
             total += ndimage.map_coordinates(
-                volume, index, np.float32, order=3, prefilter=False, mode='nearest'
+                volume, index, np.float32, order=order, prefilter=False, mode='nearest'
             )
     return total / (len(poses) * n_thin)
 

@@ -66,7 +66,8 @@ class BolusTraits:
     plateau : float
         Height of the plateau at the end of the first pass relative to its peak.
     side_delay_s, side_dispersion_s : float
-        Delay and dispersion of the arteries of the affected (else the left) hemisphere, s.
+        Delay and dispersion of the arteries of the affected hemisphere, s; of the left one if
+        both or none are affected. The truth `aif` is that of the other side.
     """
 
     peak_hu: float | None = None
@@ -85,12 +86,13 @@ class ScanTraits:
     Attributes
     ----------
     slices : {'interpolated', 'averaged'}
-        'averaged': each slice is the average of thin slices of the head, which also moves within the
-        frame.
+        'averaged': each slice is the average of thin slices of the head, which also moves during
+        the exposure of 0.4 s around the time of the slice and between the slabs of a table.
     noise : {'even', 'photon'}
         'photon': noise grows towards the centre and along rays through much bone.
     beam_hardening_hu : float
-        Density added next to bone, and taken away between dense bones, HU.
+        Density added next to bone, HU; up to twice as much is taken away between the petrous
+        bones of a detailed skull.
     metal : bool
         A clip or coil with streaks.
     drift_hu : float

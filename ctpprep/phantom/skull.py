@@ -91,12 +91,17 @@ def remove_bone(points: np.ndarray, hu: np.ndarray, sign: int, diameter_mm: floa
     return hu + removed * (np.minimum(hu, SCALP_HU) - hu)
 
 
+def skull_thickness(bone: np.ndarray) -> np.ndarray:
+    """Return the thickness of the vault, mm; `bone` is its variation, SD 1."""
+    return 6.5 + 1.0 * np.clip(bone, -2, 2)
+
+
 def _shell_hu(distance: np.ndarray, bone: np.ndarray) -> np.ndarray:
     """Return HU of skull (two tables around diploe), scalp and air by distance from the inner table.
 
     `bone` is the variation of the thickness, SD 1.
     """
-    thickness = 6.5 + 1.0 * np.clip(bone, -2, 2)
+    thickness = skull_thickness(bone)
     # The skull spans 0-1; outside it, the position is 1 plus the distance in mm.
     position = np.where(distance < thickness, distance / thickness, 1 + distance - thickness)
     return np.interp(
@@ -119,7 +124,7 @@ def _build_detailed(
     inside += (1.2 - 0.9 * vault) * np.clip(local['rough'], -2, 2)
     outside = local['skull'].copy()
     outside[low] = load_template().skull_distance(extrude_head(points[:, low]))
-    thickness = 6.5 + 1.0 * np.clip(local['bone'], -2, 2)
+    thickness = skull_thickness(local['bone'])
 
     hu = np.full(points.shape[1], AIR_HU)
     _paint(hu, outside - thickness - 5.5, SCALP_HU)

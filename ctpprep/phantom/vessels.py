@@ -12,6 +12,7 @@ from scipy import ndimage
 from ctpprep.phantom.anatomy import load_template
 from ctpprep.phantom.fields import Fields, stack_fields
 from ctpprep.phantom.settings import PhantomSettings
+from ctpprep.phantom.skull import skull_thickness
 
 
 class _Course(NamedTuple):
@@ -65,11 +66,11 @@ class Vessels:
     near: Fields  # distance to the closest point on a coarse grid, mm
 
 
-def lay_vessels(settings: PhantomSettings) -> Vessels:
+def lay_vessels(settings: PhantomSettings, variation: Fields) -> Vessels:
     """Lay all vessels; the M1 of each side with a lesion is occluded."""
     courses = [*_MIDLINE, *_lay_sinuses()]
     if settings.head.extracranial_vessels:
-        courses += _lay_scalp_vessels()
+        courses += _lay_scalp_vessels(variation)
     for course in _PAIRED:
         for sign in (-1, 1):
             courses.append(course._replace(nodes=np.multiply(course.nodes, (sign, 1, 1))))
@@ -128,8 +129,8 @@ def _lay_sinuses() -> Iterator[_Course]:
         yield _Course('transverse', 'vein', (3.2, 3.0), (0.2, 0.8), transverse * (sign, 1, 1))
 
 
-def _lay_scalp_vessels() -> Iterator[_Course]:
-    """Lay temporal and occipital arteries and veins in the scalp."""
+def _lay_scalp_vessels(variation: Fields) -> Iterator[_Course]:
+    """Lay temporal and occipital arteries and veins in the middle of the scalp."""
     for kind, turn, delay in (('artery', 0, (0.3, 1.0)), ('vein', 8, (0.5, 1.0))):
         for azimuth, elevation in (
             ((85, 40), (-20, 45)),
@@ -139,9 +140,12 @@ def _lay_scalp_vessels() -> Iterator[_Course]:
             steps = np.linspace(0, 1, 20)
             angles = (start + (end - start) * steps for start, end in (azimuth, elevation))
             path = _directions(*(np.radians(angle + turn) for angle in angles))
-            nodes = _follow_skull((0, -15, 15), path, -9.5)
             for sign in (-1, 1):
-                yield _Course('scalp', kind, (1.2, 0.9), delay, nodes * (sign, 1, 1))
+                rays = path * (sign, 1, 1)
+                bone = variation(_follow_skull((0, -15, 15), rays, 0.0).T)['bone']
+                depth = -skull_thickness(bone) - 2.75
+                nodes = _follow_skull((0, -15, 15), rays, depth)
+                yield _Course('scalp', kind, (1.2, 0.9), delay, nodes)
 
 
 def _directions(azimuth: np.ndarray, elevation: np.ndarray) -> np.ndarray:
@@ -151,12 +155,14 @@ def _directions(azimuth: np.ndarray, elevation: np.ndarray) -> np.ndarray:
     )
 
 
-def _follow_skull(centre: ArrayLike, directions: np.ndarray, depth_mm: float) -> np.ndarray:
+def _follow_skull(
+    centre: ArrayLike, directions: np.ndarray, depth_mm: float | np.ndarray
+) -> np.ndarray:
     """Find the point `depth_mm` inside the inner table on each ray from `centre`; (n, 3) mm."""
     steps = np.arange(20, 140, 0.5)
     rays = np.asarray(centre, float) + steps[None, :, None] * directions[:, None, :]
     distance = load_template().skull_distance(rays.reshape(-1, 3).T).reshape(rays.shape[:2])
-    hit = np.argmax(distance > -depth_mm, axis=1)
+    hit = np.argmax(distance > -np.reshape(depth_mm, (-1, 1)), axis=1)
     return rays[np.arange(len(rays)), hit]
 
 
