@@ -106,6 +106,7 @@ class _Search:
         self.tissue_curves = self.smooth[masks.tissue[candidates]][:, self.usable]
         smooth_in_time = vessels.smooth_in_time(self.tissue_curves)
         self.tissue_peak = float(np.median(smooth_in_time.max(axis=1)))
+        self.tissue = vessels.Tissue(self.tissue_peak, self._tissue_arrival(smooth_in_time))
 
     def run(self, supplied):
         by_curve = isinstance(supplied, overrides.SuppliedCurves)
@@ -117,7 +118,7 @@ class _Search:
         else:
             aif = vessels.find_aif(
                 *self._candidates(),
-                self.tissue_peak,
+                self.tissue,
                 self.noise,
                 aif_voxels=self.method.aif_voxels,
                 damage=self.damage,
@@ -145,6 +146,17 @@ class _Search:
 
     def _enhancement(self, mask):
         return bolus.enhancement(self.ctp, mask, self.masks.n_baseline, self.weights)
+
+    def _tissue_arrival(self, curves):
+        """Return the arrival in mean tissue, averaged over the sampling patterns by voxels, s."""
+        pattern = self.pattern[self.masks.tissue[self.masks.intracranial]]
+        arrivals, counts = [], []
+        for group in np.unique(pattern):
+            mean = curves[pattern == group].mean(axis=0)
+            times = self.times[group][self.usable]
+            arrivals.append(vessels.curve_features(mean[None], times).arrival[0])
+            counts.append(np.count_nonzero(pattern == group))
+        return float(np.average(arrivals, weights=counts))
 
     def _candidates(self):
         usable = self.usable

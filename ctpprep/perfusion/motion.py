@@ -24,6 +24,8 @@ PROBES = 9
 EDGE_HU, EDGE_BOX, EARLY_FRAMES = 100.0, (5, 5, 3), 3
 # the change of bone calibrates predictions: least prediction, HU; least number of voxels; limit
 LEAST_PREDICTED_HU, LEAST_BONE_VOXELS, MOST_RATIO = 5.0, 50, 3.0
+# voxels beyond the centre of an end slice, in slices, have the density of that slice: change, HU
+BEYOND_SLICES, EXTRAPOLATED_HU = 0.15, 1000.0
 # poses that differ by less are predicted together, at points this far from the centre, mm
 SAME_POSE_MM, PROBE_MM = 0.15, 60.0
 CANDIDATES = 6
@@ -296,7 +298,8 @@ def measure_damage(corrected, affine, transforms, weights):
     Returns
     -------
     (X, Y, Z) array of float32
-        Root mean square change relative to the first frames, HU; 0 away from edges.
+        Root mean square change relative to the first frames, HU; 0 away from edges, and 1000 HU where a
+        frame is extrapolated beyond its end slices.
     """
     usable = np.flatnonzero(np.asarray(weights) > 0)
     early = usable[:EARLY_FRAMES]
@@ -326,7 +329,22 @@ def measure_damage(corrected, affine, transforms, weights):
         real = np.sqrt(np.nanmean(np.square(real), axis=1))
         ratio = float(np.sqrt(np.nanmean(real**2) / np.mean(predicted[bone] ** 2)))
         damage[edge] = np.clip(ratio, 0.5, MOST_RATIO) * predicted
+    damage[_extrapolated(damage.shape, affine, [transforms[i] for i in poses.values()])] = (
+        EXTRAPOLATED_HU
+    )
     return damage
+
+
+def _extrapolated(shape, affine, transforms):
+    """Find voxels that a frame shows only from beyond its first or last slice."""
+    affine = np.asarray(affine, dtype=float)
+    index = np.ogrid[tuple(slice(size) for size in shape)]
+    outside = np.zeros(shape, dtype=bool)
+    for transform in transforms:
+        to_voxel = np.linalg.inv(affine) @ np.asarray(transform, dtype=float) @ affine
+        z = sum(to_voxel[2, axis] * index[axis] for axis in range(3)) + to_voxel[2, 3]
+        outside |= (z < -BEYOND_SLICES) | (z > shape[2] - 1 + BEYOND_SLICES)
+    return outside
 
 
 def _similar_poses(transforms, frames):

@@ -62,7 +62,7 @@ CHECKS = (
     Check('aif_explained', 'fraction', 0.95, 0.9, True),
     Check('aif_before', 'fraction', 0.06, 0.12, False),
     Check('aif_undershoot', 'fraction', 0.1, 0.25, False),
-    Check('tissue_lag', 's', -0.5, -2.0, True),
+    Check('tissue_lag', 's', 0.0, -1.0, True),
     Check('vof_lag', 's', 0.5, -0.5, True),
     Check('drift', 'HU', 1.0, 3.0, False),
     Check('brain_density', 'HU', 20.0, 10.0, True),

@@ -26,7 +26,9 @@ LEAST_OVER_TISSUE = 4.0
 # largest width of a bolus: the widest of 93 clinical ones was 27.7 s, and smoothing widens it, s
 MOST_WIDTH_S = 34.0
 # least fraction of the curve of a vessel that a bolus explains, and a fraction that leaves no doubt
-LEAST_EXPLAINED, SURELY_EXPLAINED = 0.88, 0.97
+LEAST_EXPLAINED, SURELY_EXPLAINED = 0.88, 0.98
+# least number of candidates
+LEAST_CANDIDATES = 3
 # a vessel rises by at least this many times the change that motion causes in its voxel
 LEAST_OVER_DAMAGE = 5.0
 
@@ -117,6 +119,22 @@ def _crossings(curves, times, top, share):
 
 
 @dataclass(frozen=True)
+class Tissue:
+    """The mean tissue curve, with which arteries are compared.
+
+    Attributes
+    ----------
+    peak : float
+        Median peak enhancement of tissue, HU.
+    arrival : float
+        Time at which mean tissue reaches a fifth of its peak, s.
+    """
+
+    peak: float
+    arrival: float
+
+
+@dataclass(frozen=True)
 class Vessel:
     """The curve of a vessel, with its times and voxels.
 
@@ -177,7 +195,9 @@ def smooth_in_time(curves):
     return 0.25 * padded[:, :-2] + 0.5 * padded[:, 1:-1] + 0.25 * padded[:, 2:]
 
 
-def find_aif(curves, smooth, times, pattern, tissue_peak, noise, *, aif_voxels, damage=0.0):
+def find_aif(
+    curves, smooth, times, pattern, tissue, noise, *, aif_voxels, damage=0.0
+):  # fmt: skip
     """Find the arterial input function.
 
     Parameters
@@ -192,8 +212,7 @@ def find_aif(curves, smooth, times, pattern, tissue_peak, noise, *, aif_voxels, 
         Sampling patterns, s.
     pattern : (V,) array of int
         Sampling pattern of each candidate.
-    tissue_peak : float
-        Median peak enhancement of tissue, HU.
+    tissue : Tissue
     noise : float
         Noise of a single smoothed curve, HU.
     aif_voxels : int
@@ -211,7 +230,7 @@ def find_aif(curves, smooth, times, pattern, tissue_peak, noise, *, aif_voxels, 
         If no curve is artery-like; a tissue curve is never used instead.
     """
     features = curve_features(smooth_in_time(smooth), times[pattern])
-    least = max(LEAST_SNR * noise, LEAST_OVER_TISSUE * tissue_peak)
+    least = max(LEAST_SNR * noise, LEAST_OVER_TISSUE * tissue.peak)
     scan_end = times[pattern][:, -1]
     first = times[pattern][:, 0]
     falls = (features.width < MOST_WIDTH_S) & (features.peak_time < scan_end - 3)
@@ -220,13 +239,17 @@ def find_aif(curves, smooth, times, pattern, tissue_peak, noise, *, aif_voxels, 
     like = (features.peak > least) & falls & ~step_like(smooth)
     explained = explained_by_bolus(smooth, times, pattern, like & _undamaged(features, damage))
     high, like = like, like & (explained > LEAST_EXPLAINED)
-    if like.sum() < 3:
+    if like.sum() < LEAST_CANDIDATES:
         raise VesselError(
             f'no artery-like curve for the AIF: {high.sum()} voxels rise by more than {least:.0f} HU and '
             f'fall again within the scan, and {like.sum()} of them are shaped like a bolus and higher '
-            'than the changes by motion, need at least 3; check the bolus, or supply an AIF '
+            f'than the changes by motion, need at least {LEAST_CANDIDATES}; check the bolus, or supply an AIF '
             '(--aif-file) or its voxels (--aif-mask)'
         )
+    # blood reaches arteries before tissue, and veins after it: where the slab shows few arteries, veins
+    # are the majority
+    first_filled = like & (features.arrival < tissue.arrival)
+    like = first_filled if first_filled.sum() >= LEAST_CANDIDATES else like
     strong = like & (features.peak >= np.quantile(features.peak[like], 0.5))
     earliest = np.quantile(features.arrival[strong], 0.05)
     late = np.maximum(features.arrival - earliest, 0)
@@ -243,9 +266,7 @@ def find_aif(curves, smooth, times, pattern, tissue_peak, noise, *, aif_voxels, 
         / np.maximum(features.width, 0.1)
         * np.exp(-0.5 * (late**2 + odd**2))
         / (1 + 5 * features.roughness)
-        * np.clip(
-            (explained - LEAST_EXPLAINED) / (SURELY_EXPLAINED - LEAST_EXPLAINED), 0.05, 1.0
-        ),
+        * _certainty(explained),
         0.0,
     )
     return _average_best(curves, smooth, times, pattern, score, aif_voxels)
@@ -310,15 +331,23 @@ def find_vof(curves, smooth, times, pattern, aif, *, aif_voxels, damage=0.0):
     # a vein drains the arterial bolus, so a curve with less than a third of its area is tissue
     large = (features.area > artery.area[0] / 3) & (features.peak > artery.peak[0] / 5)
     like = after & large & ~step_like(smooth) & _undamaged(features, damage)
-    like &= explained_by_bolus(smooth, times, pattern, like) > LEAST_EXPLAINED
+    explained = explained_by_bolus(smooth, times, pattern, like)
+    like &= explained > LEAST_EXPLAINED
     if like.sum() < 3:
         raise VesselError(
             f'no vein-like curve for the VOF: {like.sum()} voxels fill after the artery with at least a '
             'third of its area, need at least 3; check that the scan covers the bolus, or supply an '
             'AIF (--aif-file)'
         )
-    area = np.where(like, features.area, 0.0)
-    return _average_best(curves, smooth, times, pattern, area, aif_voxels)
+    # motion that brings more of a sinus into a voxel makes its area large, but its shape odd
+    score = np.where(like, features.area * _certainty(explained), 0.0)
+    return _average_best(curves, smooth, times, pattern, score, aif_voxels)
+
+
+def _certainty(explained):
+    """Return a weight from the fraction of a curve that a bolus explains."""
+    share = (explained - LEAST_EXPLAINED) / (SURELY_EXPLAINED - LEAST_EXPLAINED)
+    return np.clip(share, 0.05, 1.0)
 
 
 def _average_best(curves, smooth, times, pattern, score, n_voxels):
