@@ -91,6 +91,45 @@ def register_rigid(fixed, moving, seed, folder, path):
     ants.write_transform(ants.read_transform(result['fwdtransforms'][0]), str(path))
 
 
+def register_positions(fixed, moving, seed, folder):
+    """Register two images nonrigidly and return where each voxel is in the moving image.
+
+    Parameters
+    ----------
+    fixed, moving : tuple of (X, Y, Z) array and (4, 4) array
+    seed : int
+    folder : path-like
+        Folder of temporary files.
+
+    Returns
+    -------
+    (X, Y, Z, 3) array of float32
+        Position of the voxels of the fixed in the moving image, mm RAS; NaN outside it.
+
+    Raises
+    ------
+    RuntimeError
+        From ITK: no overlap, or a singular matrix.
+    """
+    import ants
+
+    result = _register(fixed, moving, seed, folder, type_of_transform='SyN', **SYN)
+    array, affine = moving
+    index = np.indices(array.shape).reshape(3, -1)
+    positions = (affine[:3, :3] @ index + affine[:3, 3:]).reshape(3, *array.shape)
+    grid, outside = to_ants(*fixed), -1e6
+    # positions are linear, so that their linear interpolation is exact
+    warped = [
+        ants.apply_transforms(
+            grid, to_ants(axis, affine), [result['fwdtransforms']], interpolator='linear',
+            defaultvalue=outside,
+        ).numpy()
+        for axis in positions
+    ]  # fmt: skip
+    mapped = np.stack(warped, axis=-1)
+    return np.where(mapped <= outside, np.nan, mapped)
+
+
 def apply_transform(array, affine, transform, outside=0.0):
     """Resample an image by a transform on its own grid.
 
