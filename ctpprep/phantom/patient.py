@@ -116,7 +116,7 @@ def _load(path: Path, _modified: int, _size: int) -> Patient:
         shape, overlap = _register(path, smooth, content, origin)
         at_template = shape.to_template(points)
         # Orbits and neck may be connected to the brain by an opening of the skull.
-        outside = content & (template.skull_distance(at_template) > 8).reshape(content.shape)
+        outside = content & (template.skull_distance(at_template) > 5).reshape(content.shape)
         content &= ~outside
         if outside.sum() < 0.02 * content.sum():
             break
@@ -246,20 +246,15 @@ def _largest(mask: np.ndarray) -> np.ndarray:
 
 
 def _find_content(path: Path, smooth: np.ndarray, head: np.ndarray) -> np.ndarray:
-    """Segment the inside of the skull: soft tissue deeper in it than its openings are wide."""
+    """Segment the inside of the skull: soft tissue beyond 4 mm from bone, grown back."""
     soft = head & (smooth > -20) & (smooth < 90)
-    # Slices that the CT does not cover are no skin.
-    depth = ndimage.distance_transform_edt(np.pad(head, ((1, 1), (1, 1), (0, 0)))) * STEP
-    superficial = depth[1:-1, 1:-1] < 6
     to_bone = ndimage.distance_transform_edt(np.pad(soft, ((1, 1), (1, 1), (0, 0)))) * STEP
-    for radius_mm in (4.0, 6.0, 8.0, 10.0):
-        core = _largest(to_bone[1:-1, 1:-1] > radius_mm)
-        grown = (ndimage.distance_transform_edt(~core) * STEP <= radius_mm + 1) & soft
-        leaking = (grown & superficial).sum(axis=(0, 1)) > 0.005 * grown.sum(axis=(0, 1))
-        if not leaking.any():
-            break
-    else:
-        grown &= _fit_box(grown, leaking)
+    core = _largest(to_bone[1:-1, 1:-1] > 4)
+    grown = (ndimage.distance_transform_edt(~core) * STEP <= 5) & soft
+    distance = _fit_box(grown)
+    if (grown & (distance > 10)).sum() > 0.1 * grown.sum():
+        # Thin or blurred bone at the base lets the mask leak into face and neck.
+        grown = _largest(grown & (distance < 5))
     grown = np.pad(grown, 4)
     closed = ndimage.distance_transform_edt(~grown) * STEP <= 6
     closed = ndimage.distance_transform_edt(closed) * STEP > 6
@@ -273,29 +268,24 @@ def _find_content(path: Path, smooth: np.ndarray, head: np.ndarray) -> np.ndarra
     return content
 
 
-def _fit_box(content: np.ndarray, leaking: np.ndarray) -> np.ndarray:
-    """Fit the inside of the template's skull by length and width above the slices that leak.
-
-    Returns
-    -------
-    (X, Y, Z) array of bool
-        The template's mask, 10 mm larger.
-    """
-    lowest = int(leaking.nonzero()[0].max()) + 1
-    x, y, z = content[..., lowest:].nonzero()
-    if not x.size:
-        return np.ones(content.shape, bool)
+def _fit_box(content: np.ndarray) -> np.ndarray:
+    """Return the distance to the template's inner table, fitted to the upper 60 mm, mm."""
+    x, y, z = content.nonzero()
+    top = z > z.max() - 60 / STEP
+    x, y = x[top], y[top]
     template = load_template()
-    inside = template.surfaces.values[..., template.surfaces.names.index('skull')] < 0
-    theirs = [template.surfaces.origin[i] + template.surfaces.spacing * c
-              for i, c in enumerate(inside.nonzero())]  # fmt: skip
-    scale = [np.ptp(c) / max(STEP * np.ptp(i), 1) for c, i in zip(theirs[:2], (x, y), strict=True)]
-    scale.append(float(np.mean(scale)))
-    middle = [(c.min() + c.max()) / 2 for c in theirs[:2]] + [theirs[2].max()]
-    centre = [(x.min() + x.max()) / 2, (y.min() + y.max()) / 2, lowest + z.max()]
-    index = np.indices(content.shape).reshape(3, -1) - np.reshape(centre, (3, 1))
-    points = STEP * np.reshape(scale, (3, 1)) * index + np.reshape(middle, (3, 1))
-    return (template.skull_distance(points) < 10).reshape(content.shape)
+    surfaces = template.surfaces
+    inside = surfaces.values[..., surfaces.names.index('skull')] < 0
+    u, v, w = (start + surfaces.spacing * index
+               for start, index in zip(surfaces.origin, inside.nonzero(), strict=True))  # fmt: skip
+    high = w > w.max() - 60
+    u, v = u[high], v[high]
+    scale = [np.ptp(u) / (STEP * np.ptp(x)), np.ptp(v) / (STEP * np.ptp(y))]
+    scale = np.array([*scale, np.mean(scale)]).reshape(3, 1)
+    middle = np.reshape([u.min() + np.ptp(u) / 2, v.min() + np.ptp(v) / 2, w.max()], (3, 1))
+    centre = np.reshape([x.min() + np.ptp(x) / 2, y.min() + np.ptp(y) / 2, z.max()], (3, 1))
+    index = np.indices(content.shape).reshape(3, -1) - centre
+    return template.skull_distance(STEP * scale * index + middle).reshape(content.shape)
 
 
 def _register(
