@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'registration': set(),
     'perfusion': {'exceptions', 'settings', 'registration'},
     'figures': {'exceptions', 'settings', 'perfusion'},
-    'phantom': {'exceptions'},
+    'phantom': {'exceptions', 'registration'},
     'interfaces': FILES | {'perfusion', 'figures', 'registration'},
     'workflows': FILES | {'perfusion', 'interfaces', 'inputs'},
     'engine': FILES | {'inputs', 'workflows', 'interfaces'},

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ctpprep.phantom.anatomy import load_template
 from ctpprep.phantom.fields import ORIGIN, SPACING, Fields, draw_smooth_field, stack_fields
 from ctpprep.phantom.settings import PhantomSettings
 
 _MARGIN_MM = 10.0  # of head below and above the slab, so that motion brings in real tissue
-_SLAB_BOTTOM = -28.0  # template z, mm: just below the carotid terminus
-_HEAD_CENTRE = np.array([0.0, -17.0, 10.0])  # template mm, pivot of the pose
+SLAB_BOTTOM = -28.0  # template z, mm: just below the carotid terminus
+HEAD_CENTRE = np.array([0.0, -17.0, 10.0])  # template mm, pivot of the pose
 
 
 class Grid:
@@ -88,6 +89,10 @@ class Shape:
             unposed = points - self._shift(unposed)
         return self.pose[:3, :3] @ unposed + self.pose[:3, 3:]
 
+    def tissue(self, points: np.ndarray) -> np.ndarray:
+        """Return the fraction of brain tissue at (3, N) patient positions."""
+        return load_template().matter(self.to_template(points))['tissue']
+
     def _shift(self, points: np.ndarray) -> np.ndarray:
         return np.stack(list(self.bending(points).values()))
 
@@ -100,9 +105,9 @@ def draw_shape(settings: PhantomSettings, rng: np.random.Generator) -> Shape:
     jitter = rng.uniform(-3, 3, 3)
     pose = np.eye(4)
     pose[:3, :3] = rotation_matrix(angles) @ np.diag(size)
-    target = np.array([0, 0, size[2] * (_HEAD_CENTRE[2] - _SLAB_BOTTOM)]) + jitter
+    target = np.array([0, 0, size[2] * (HEAD_CENTRE[2] - SLAB_BOTTOM)]) + jitter
     target[2] -= settings.head.slab_shift_mm
-    pose[:3, 3] = target - pose[:3, :3] @ _HEAD_CENTRE
+    pose[:3, 3] = target - pose[:3, :3] @ HEAD_CENTRE
 
     fields = [draw_smooth_field(rng, 28.0) for _ in range(3)]
     # The symmetric part is removed: only the asymmetric part bends the midline.

@@ -26,7 +26,7 @@ _CALCIFICATIONS = (
     ((0, 38, 34), (1.2, 9.0, 6.0)),
     ((0, -20, 62), (1.2, 7.0, 5.0)),
 )
-_VESSEL_VALUES = ('vessel_delay', 'vessel_gain', 'is_vein', 'vessel_slow')
+VESSEL_VALUES = ('vessel_delay', 'vessel_gain', 'is_vein', 'vessel_slow')
 
 
 @dataclass
@@ -43,12 +43,15 @@ class Head:
         Fractions (tissue, csf, vessel, brain), physiology, and gain and delay of vessels.
     metal : Metal or None
         Streaks of a clip.
+    holder : (x, y, z) float32 array or None
+        HU of what does not move with the head.
     """
 
     static: np.ndarray
     inside: np.ndarray
     values: dict[str, np.ndarray]
     metal: Metal | None = None
+    holder: np.ndarray | None = None
 
 
 def build_head(
@@ -74,7 +77,7 @@ def build_head(
         local['skull'], hu = surround_brain(points, local, traits.skull)
         if traits.skull_defect_mm:
             hu = remove_bone(points, hu, settings.slow_sign, traits.skull_defect_mm)
-        blood = _read_vessels(points, vessels, tree)
+        blood = read_vessels(points, vessels, tree)
         # Vessels run in bone of the detailed skull, and in scalp.
         carves = (traits.skull == 'detailed') | (
             traits.extracranial_vessels & (local['skull'] > 4)
@@ -132,7 +135,7 @@ def _build_soft(
     """
     matter = load_template().matter(points)
     values = perfuse(points, matter['white'], local['ventricle'], local, settings, lesions)
-    values |= {name: local[name] for name in _VESSEL_VALUES}
+    values |= {name: local[name] for name in VESSEL_VALUES}
     soft = np.clip(0.5 - local['skull'], 0, 1)  # fraction that is not bone
     values['soft'] = soft
     values['brain'] = (local['brain'] < 0) & (local['skull'] < 0)
@@ -182,7 +185,7 @@ def _to_float32(values: np.ndarray) -> np.ndarray:
     return values if values.dtype == bool else values.astype(np.float32)
 
 
-def _read_vessels(points: np.ndarray, vessels: Vessels, tree: cKDTree) -> dict[str, np.ndarray]:
+def read_vessels(points: np.ndarray, vessels: Vessels, tree: cKDTree) -> dict[str, np.ndarray]:
     """Compute the vessel fraction of fine voxels, and gain and delay of the nearest vessel."""
     n = points.shape[1]
     values = {

@@ -27,6 +27,18 @@ _LEAST_OVERLAP = 0.9  # Dice of the registered skulls' contents
 
 
 @dataclass(frozen=True)
+class PatientShape(Shape):
+    """Positions in the template by registration, and the tissue of the CT."""
+
+    surfaces: Fields
+
+    def tissue(self, points: np.ndarray) -> np.ndarray:
+        """Return the fraction of brain tissue at (3, N) patient positions."""
+        local = self.surfaces(points)
+        return local['tissue'] * (local['skull'] < 0)
+
+
+@dataclass(frozen=True)
 class Patient:
     """The head of a CT.
 
@@ -40,7 +52,7 @@ class Patient:
     surfaces : Fields
         1.5 mm. Distances in mm, negative inside: ``head`` (skin), ``skull`` (inner table),
         ``brain`` (its envelope). ``tissue``: fraction of brain tissue.
-    shape : Shape
+    shape : PatientShape
         Patient to template positions.
     tissue_hu, csf_hu : float
         Medians of brain tissue and of the ventricles.
@@ -54,7 +66,7 @@ class Patient:
     hu: np.ndarray = field(repr=False)
     affine: np.ndarray = field(repr=False)
     surfaces: Fields = field(repr=False)
-    shape: Shape = field(repr=False)
+    shape: PatientShape = field(repr=False)
     tissue_hu: float
     csf_hu: float
     noise_hu: float
@@ -136,6 +148,7 @@ def _load(path: Path, _modified: int, _size: int) -> Patient:
         origin, STEP, head=_signed_distance(head), skull=_signed_distance(content),
         brain=_signed_distance(brain), tissue=tissue,
     )  # fmt: skip
+    shape = PatientShape(shape.pose, shape.bending, surfaces)
     noise_hu = _measure_noise(hu, affine, surfaces)
     if noise_hu > 3:
         voxel = np.linalg.norm(affine[:3, :2], axis=0)
@@ -296,10 +309,11 @@ def _register(
 
     template = load_template()
     skip = round(_REGISTRATION_STEP / STEP)
-    coarse = ndimage.gaussian_filter(np.where(content, np.clip(smooth, 0, 60), 0), 0.8)
-    fixed = coarse[::skip, ::skip, ::skip]
+    box, box_origin = _crop_to(content, origin, 8)
+    coarse = np.where(content, np.clip(smooth, 0, 60), 0)[box]
+    fixed = ndimage.gaussian_filter(coarse, 0.8)[::skip, ::skip, ::skip]
     affine = np.diag([_REGISTRATION_STEP] * 3 + [1.0])
-    affine[:3, 3] = origin
+    affine[:3, 3] = box_origin
     moving, moving_affine = _draw_template()
     with tempfile.TemporaryDirectory(prefix='ctpprep-') as folder:
         try:
@@ -309,7 +323,7 @@ def _register(
                 f'anatomy: the template could not be registered to {path}, need a head CT that '
                 f'covers the brain'
             ) from error
-    shape = _fit_shape(positions, content[::skip, ::skip, ::skip], origin)
+    shape = _fit_shape(positions, content[box][::skip, ::skip, ::skip], box_origin)
 
     reached = content.any(axis=(0, 1)).nonzero()[0]
     points = _positions(content.shape, origin)

@@ -118,8 +118,8 @@ def draw_old_infarct(
 
 def _measure_tissue(grid: Grid, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     """Return template positions (3, N) of the acquired voxels and their tissue, mL."""
-    points = shape.to_template(grid.centres())
-    return points, load_template().matter(points)['tissue'] * np.prod(grid.voxel) / 1000
+    centres = grid.centres()
+    return shape.to_template(centres), shape.tissue(centres) * np.prod(grid.voxel) / 1000
 
 
 def draw_lesions(

@@ -159,6 +159,9 @@ def scan(
     static = volume[box].copy()
     near_head = _find_head(head, grid)
     degrade = _prepare_artefacts(head, grid, settings, rng)
+    holder = None
+    if head.holder is not None:
+        holder = _read_slices(_box_average(head.holder, factor), grid.centres(), grid, factor, [np.eye(4)], order)
     ctp = np.empty((*grid.shape, len(motion.affines)), np.int16)
     centres = grid.centres()
     slices = np.arange(centres.shape[1]) % grid.shape[2]
@@ -169,6 +172,8 @@ def scan(
             voxels = np.flatnonzero(near_head & (sample_times[slices, t] == time))
             poses = motion.poses_during(time) if averaged else [affine]
             frame[voxels] = _read_slices(volume, centres[:, voxels], grid, factor, poses, order)
+        if holder is not None:
+            frame = np.where(frame < -500, np.maximum(frame, holder), frame)
         elapsed = sample_times[:, t] / max(sample_times.max(), 1e-6)
         frame = degrade(frame.reshape(grid.shape), affine, elapsed)
         ctp[..., t] = np.clip(np.round(frame), -1024, 3071)

@@ -9,6 +9,8 @@ from ctpprep.phantom.artefacts import draw_metal, place_clip
 from ctpprep.phantom.curves import CurveTable, draw_bolus
 from ctpprep.phantom.geometry import Grid, draw_shape
 from ctpprep.phantom.head import build_head
+from ctpprep.phantom.patient import load_patient
+from ctpprep.phantom.patient_head import PatientGrid, build_patient_head
 from ctpprep.phantom.physiology import draw_lesions, draw_old_infarct, draw_variation
 from ctpprep.phantom.scanner import draw_motion, scan, schedule_frames
 from ctpprep.phantom.settings import PhantomSettings
@@ -76,8 +78,9 @@ def make_phantom(settings: PhantomSettings) -> Phantom:
     rngs = dict(
         zip(_STREAMS, np.random.default_rng(settings.seed).spawn(len(_STREAMS)), strict=True)
     )
-    grid = Grid(settings)
-    shape = draw_shape(settings, rngs['shape'])
+    patient = load_patient(settings.anatomy) if settings.anatomy else None
+    grid = PatientGrid(settings, patient) if patient else Grid(settings)
+    shape = patient.shape if patient else draw_shape(settings, rngs['shape'])
     variation = draw_variation(settings, rngs['physiology'], rngs['skull'])
     old_infarct = draw_old_infarct(settings, rngs['old_infarct'], grid, shape)
     lesions = draw_lesions(settings, rngs['lesion'], grid, shape, old_infarct)
@@ -89,7 +92,11 @@ def make_phantom(settings: PhantomSettings) -> Phantom:
     bolus = draw_bolus(rngs['bolus'], settings.bolus, sample_times.max())
     motion = draw_motion(settings, rngs['motion'], frame_times, grid.centre)
 
-    head = build_head(settings, grid, shape, variation, lesions, old_infarct, metal)
+    planted = variation, lesions, old_infarct, metal
+    if patient:
+        head = build_patient_head(settings, grid, patient, *planted)
+    else:
+        head = build_head(settings, grid, shape, *planted)
     table = CurveTable(bolus, settings.residue)
     ctp = scan(head, grid, table, sample_times, motion, settings, rngs['noise'])
     truth = average_truth(head, grid)

@@ -80,7 +80,7 @@ def lay_vessels(settings: PhantomSettings, variation: Fields) -> Vessels:
     )
     is_slow = ~is_vein & (settings.slow_sign * points[:, 0] > 0.01)  # not the basilar artery
     delay = delay + settings.bolus.side_delay_s * is_slow
-    return Vessels(points, radius, is_vein, delay, gain, is_slow, _map_distance(points))
+    return Vessels(points, radius, is_vein, delay, gain, is_slow, map_distance(points, load_template().surfaces))
 
 
 def _lay_vessel(course: _Course, occluded: Collection[int]) -> tuple[np.ndarray, ...]:
@@ -166,9 +166,8 @@ def _follow_skull(
     return rays[np.arange(len(rays)), hit]
 
 
-def _map_distance(points: np.ndarray) -> Fields:
-    """Map the distance to the closest of (P, 3) points on the 2 mm grid of the template."""
-    grid = load_template().surfaces
+def map_distance(points: np.ndarray, grid: Fields) -> Fields:
+    """Map the distance to the closest of (P, 3) points on the grid of other fields, mm."""
     shape = grid.values.shape[:3]
     index = np.round((points - grid.origin) / grid.spacing).astype(int)
     index = np.clip(index, 0, np.array(shape) - 1)
