@@ -208,7 +208,9 @@ def _describe_dataset(bids_dir: Path, is_patient: bool) -> None:
     """Write the files of the data set that are missing, and the README again for a patient."""
     license_text = 'CC0; the notice of the ICBM152 template in README applies as well'
     if is_patient:
-        license_text = 'That of the head CT; the notice of the ICBM152 template in README applies as well'
+        license_text = (
+            'That of the head CT; the notice of the ICBM152 template in README applies as well'
+        )
     generator = {'Name': 'ctpprep.phantom', 'Description': 'Digital CT perfusion phantom'}
     raw = {
         'Name': 'ctpprep digital CT perfusion phantom',

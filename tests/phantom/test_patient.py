@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ctpprep.phantom import LESIONS_ML, PhantomSettings, make_phantom, write_bids
-from ctpprep.phantom.patient import STEP, load_patient, separate_head
+from ctpprep.phantom import LESIONS_ML, PhantomSettings, make_phantom, patient, write_bids
+from ctpprep.phantom.patient import load_patient
 from ctpprep.phantom.patient_head import lay_patient_vessels
+from ctpprep.phantom.patient_masks import separate_head
 from ctpprep.phantom.physiology import draw_variation
 from ctpprep.phantom.settings import HeadTraits
 
@@ -47,7 +48,9 @@ def ct(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def head(ct):
-    return make_phantom(replace(SCAN, anatomy=str(ct)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(patient, 'REGISTRATION_STEP', 6.0)  # mm; 3 mm take four times as long
+        return make_phantom(replace(SCAN, anatomy=str(ct)))
 
 
 def read_truth_of_source(head, name):
@@ -83,8 +86,8 @@ def test_tissue_and_brain_agree_with_those_of_the_ct(head):
 def test_density_is_that_of_the_ct(head):
     healthy = (head.truth['tissue'] > 0.9) & ~head.truth['core'] & (head.truth['vessel'] == 0)
     expected = read_truth_of_source(head, 'tissue') > 0.95
-    patient = load_patient(head.settings.anatomy)
-    difference = np.median(head.ctp[..., 0][healthy & expected]) - patient.tissue_hu
+    source_ct = load_patient(head.settings.anatomy)
+    difference = np.median(head.ctp[..., 0][healthy & expected]) - source_ct.tissue_hu
     assert abs(difference) < 2
 
 
@@ -102,12 +105,12 @@ def test_lesion_has_its_volume_and_side(head):
 
 
 def test_arteries_are_inside_the_skull(head):
-    patient = load_patient(head.settings.anatomy)
+    source_ct = load_patient(head.settings.anatomy)
     rngs = [np.random.default_rng(i) for i in (1, 2)]
-    vessels = lay_patient_vessels(head.settings, patient, draw_variation(SCAN, *rngs))
-    low = patient.shape.to_patient(np.array([[0.0], [-17.0], [-24.0]]))[2, 0]
+    vessels = lay_patient_vessels(head.settings, source_ct, draw_variation(SCAN, *rngs))
+    low = source_ct.shape.to_patient(np.array([[0.0], [-17.0], [-24.0]]))[2, 0]
     slab = vessels.points[:, 2] > low
-    depth = patient.surfaces(vessels.points[slab].T)['skull']
+    depth = source_ct.surfaces(vessels.points[slab].T)['skull']
     assert (depth < 0).mean() > 0.98
 
 
@@ -122,11 +125,6 @@ def test_head_moves_and_holder_stays(head):
     assert plate.sum() > 100
     assert np.median(np.abs(last - first)[plate]) < 1
     assert np.mean(np.abs(last - first)[skull]) > 30
-
-
-def test_same_ct_gives_the_same_head(head, ct):
-    again = make_phantom(replace(SCAN, anatomy=str(ct)))
-    np.testing.assert_array_equal(head.ctp, again.ctp)
 
 
 def test_record_names_the_ct_without_its_folder(head, ct, tmp_path):
@@ -147,7 +145,10 @@ def write_volume(folder, values):
     [
         (np.zeros((20, 20, 20)), 'contains values from 0 to 0, need HU'),
         (np.zeros((20, 20, 20, 3)), 'has the shape'),
-        (np.where(np.arange(50) > 40, 400, -1000) * np.ones((50, 50, 1)), 'mL of soft tissue'),
+        (
+            np.where(np.arange(50) > 40, 400, -1000) * np.ones((50, 50, 1)),
+            'no soft tissue enclosed by bone',
+        ),
     ],
 )
 def test_what_is_not_a_head_ct_is_refused(values, sentence, tmp_path):
