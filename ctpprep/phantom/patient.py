@@ -100,7 +100,7 @@ class Patient:
 def load_patient(path: str | Path) -> Patient:
     """Read a head CT, separate its parts and register the template to it.
 
-    It takes about 20 s; the last four are kept in memory.
+    It takes about 30 s; the last four are kept in memory.
 
     Parameters
     ----------
