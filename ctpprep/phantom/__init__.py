@@ -28,6 +28,7 @@ The phantom tests the deconvolution, so it shares no code with it. Positions in 
     physiology   flow, volume, delay; microangiopathy and infarct
     skull        bone and soft tissue around the brain
     head         all of them on the fine grid, in HU
+    patient      a head CT as anatomy instead: its parts, and its place in the template
     curves       bolus and tissue curves
     scanner      timing, movement, sampling
     artefacts    photon noise, streaks of metal, skull stripping

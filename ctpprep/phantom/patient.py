@@ -17,11 +17,17 @@ from scipy import ndimage
 from ctpprep.phantom.anatomy import load_template
 from ctpprep.phantom.fields import Fields, smooth_step, stack_fields
 from ctpprep.phantom.geometry import Shape
+from ctpprep.phantom.patient_masks import (
+    STEP,
+    crop_to,
+    find_content,
+    separate_head,
+    signed_distance,
+)
+from ctpprep.phantom.skull import AIR_HU
 
-AIR_HU = -1000.0
-STEP = 1.5  # mm, grid of masks and distances
 _SEED = 152
-_REGISTRATION_STEP = 3.0  # mm
+REGISTRATION_STEP = 3.0  # mm
 _BENDING_ORIGIN, _BENDING_SHAPE = np.array([-90.0, -126.0, -72.0]), (61, 73, 63)  # 3 mm, template
 _LEAST_OVERLAP = 0.9  # Dice of the registered skulls' contents
 
@@ -94,7 +100,7 @@ class Patient:
 def load_patient(path: str | Path) -> Patient:
     """Read a head CT, separate its parts and register the template to it.
 
-    It takes about 20 s; the last four are kept in memory.
+    It takes about 30 s; the last four are kept in memory.
 
     Parameters
     ----------
@@ -118,10 +124,12 @@ def _load(path: Path, _modified: int, _size: int) -> Patient:
     hu, affine = _read(path)
     values, origin = _resample_evenly(hu, affine)
     head = separate_head(values)
-    box, origin = _crop_to(head, origin)
+    if not head.any():
+        raise ValueError(f'anatomy: {path} contains no object as large as a head, need a head CT')
+    box, origin = crop_to(head, origin)
     values, head = values[box], head[box]
     smooth = ndimage.gaussian_filter(values, 0.8)
-    content = _find_content(path, smooth, head)
+    content = find_content(path, smooth, head)
     points = _positions(values.shape, origin)
     template = load_template()
     for _ in range(3):
@@ -145,8 +153,8 @@ def _load(path: Path, _modified: int, _size: int) -> Patient:
     closed = ndimage.distance_transform_edt(closed) * STEP > 4
     brain = ndimage.binary_fill_holes(closed & content)
     surfaces = stack_fields(
-        origin, STEP, head=_signed_distance(head), skull=_signed_distance(content),
-        brain=_signed_distance(brain), tissue=tissue,
+        origin, STEP, head=signed_distance(head), skull=signed_distance(content),
+        brain=signed_distance(brain), tissue=tissue,
     )  # fmt: skip
     shape = PatientShape(shape.pose, shape.bending, surfaces)
     noise_hu = _measure_noise(hu, affine, surfaces)
@@ -212,95 +220,6 @@ def _resample_evenly(hu: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np
     return values.reshape(shape), origin
 
 
-def separate_head(values: np.ndarray) -> np.ndarray:
-    """Find the head among holder, pillow and table.
-
-    Parameters
-    ----------
-    values : (X, Y, Z) array
-        HU, on voxels of 1.5 mm.
-
-    Returns
-    -------
-    (X, Y, Z) array of bool
-        With sinuses and airways, and 1.5 mm of the blurred border of the skin.
-    """
-    dense = np.pad(values > -300, 4)
-    # An opening of 4.5 mm, on every other voxel, leaves neither holder nor ears.
-    core = _largest(ndimage.distance_transform_edt(dense[::2, ::2, ::2]) > 2.25 / STEP)
-    for axis, size in enumerate(dense.shape):
-        core = core.repeat(2, axis=axis).take(np.arange(size), axis=axis)
-    grown = ndimage.binary_dilation(core & dense, iterations=4, mask=dense)
-    closed = ndimage.binary_closing(grown, iterations=3)
-    head = ndimage.binary_dilation(closed | grown)[4:-4, 4:-4, 4:-4]
-    for plane in range(head.shape[2]):
-        head[..., plane] = ndimage.binary_fill_holes(head[..., plane])
-    return head
-
-
-def _crop_to(
-    mask: np.ndarray, origin: np.ndarray, border: int = 3
-) -> tuple[tuple[slice, ...], np.ndarray]:
-    """Return the box around a mask, and the position of its first voxel."""
-    box = tuple(
-        slice(max(int(i.min()) - border, 0), int(i.max()) + border + 1) for i in mask.nonzero()
-    )
-    return box, origin + STEP * np.array([b.start for b in box])
-
-
-def _largest(mask: np.ndarray) -> np.ndarray:
-    """Keep the largest component."""
-    labels, count = ndimage.label(mask)
-    if count == 0:
-        return mask
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    return labels == sizes.argmax()
-
-
-def _find_content(path: Path, smooth: np.ndarray, head: np.ndarray) -> np.ndarray:
-    """Segment the inside of the skull: soft tissue beyond 4 mm from bone, grown back."""
-    soft = head & (smooth > -20) & (smooth < 90)
-    to_bone = ndimage.distance_transform_edt(np.pad(soft, ((1, 1), (1, 1), (0, 0)))) * STEP
-    core = _largest(to_bone[1:-1, 1:-1] > 4)
-    grown = (ndimage.distance_transform_edt(~core) * STEP <= 5) & soft
-    distance = _fit_box(grown)
-    if (grown & (distance > 10)).sum() > 0.1 * grown.sum():
-        # Thin or blurred bone at the base lets the mask leak into face and neck.
-        grown = _largest(grown & (distance < 5))
-    grown = np.pad(grown, 4)
-    closed = ndimage.distance_transform_edt(~grown) * STEP <= 6
-    closed = ndimage.distance_transform_edt(closed) * STEP > 6
-    content = ndimage.binary_fill_holes(closed)[4:-4, 4:-4, 4:-4] & (smooth < 150) & head
-    volume_ml = content.sum() * STEP**3 / 1000
-    if not 400 < volume_ml < 2600:
-        raise ValueError(
-            f'anatomy: {path} has {volume_ml:.0f} mL of soft tissue enclosed by bone, need the '
-            f'400 to 2600 mL of a head with its skull'
-        )
-    return content
-
-
-def _fit_box(content: np.ndarray) -> np.ndarray:
-    """Return the distance to the template's inner table, fitted to the upper 60 mm, mm."""
-    x, y, z = content.nonzero()
-    top = z > z.max() - 60 / STEP
-    x, y = x[top], y[top]
-    template = load_template()
-    surfaces = template.surfaces
-    inside = surfaces.values[..., surfaces.names.index('skull')] < 0
-    u, v, w = (start + surfaces.spacing * index
-               for start, index in zip(surfaces.origin, inside.nonzero(), strict=True))  # fmt: skip
-    high = w > w.max() - 60
-    u, v = u[high], v[high]
-    scale = [np.ptp(u) / (STEP * np.ptp(x)), np.ptp(v) / (STEP * np.ptp(y))]
-    scale = np.array([*scale, np.mean(scale)]).reshape(3, 1)
-    middle = np.reshape([u.min() + np.ptp(u) / 2, v.min() + np.ptp(v) / 2, w.max()], (3, 1))
-    centre = np.reshape([x.min() + np.ptp(x) / 2, y.min() + np.ptp(y) / 2, z.max()], (3, 1))
-    index = np.indices(content.shape).reshape(3, -1) - centre
-    return template.skull_distance(STEP * scale * index + middle).reshape(content.shape)
-
-
 def _register(
     path: Path, smooth: np.ndarray, content: np.ndarray, origin: np.ndarray
 ) -> tuple[Shape, float]:
@@ -308,11 +227,12 @@ def _register(
     from ctpprep.registration import register_positions
 
     template = load_template()
-    skip = round(_REGISTRATION_STEP / STEP)
-    coarse = ndimage.gaussian_filter(np.where(content, np.clip(smooth, 0, 60), 0), 0.8)
-    fixed = coarse[::skip, ::skip, ::skip]
-    affine = np.diag([_REGISTRATION_STEP] * 3 + [1.0])
-    affine[:3, 3] = origin
+    skip = round(REGISTRATION_STEP / STEP)
+    box, box_origin = crop_to(content, origin, 8)
+    coarse = np.where(content, np.clip(smooth, 0, 60), 0)[box]
+    fixed = ndimage.gaussian_filter(coarse, 0.8)[::skip, ::skip, ::skip]
+    affine = np.diag([REGISTRATION_STEP] * 3 + [1.0])
+    affine[:3, 3] = box_origin
     moving, moving_affine = _draw_template()
     with tempfile.TemporaryDirectory(prefix='ctpprep-') as folder:
         try:
@@ -322,9 +242,9 @@ def _register(
                 f'anatomy: the template could not be registered to {path}, need a head CT that '
                 f'covers the brain'
             ) from error
-    shape = _fit_shape(positions, content[::skip, ::skip, ::skip], origin)
+    shape = _fit_shape(positions, content[box][::skip, ::skip, ::skip], box_origin)
 
-    reached = content.any(axis=(0, 1)).nonzero()[0]
+    reached = np.flatnonzero(content.any(axis=(0, 1)))
     points = _positions(content.shape, origin)
     at_template = shape.to_template(points)
     registered = (template.skull_distance(at_template) < 0) & (at_template[2] > -28)
@@ -353,7 +273,7 @@ def _draw_template() -> tuple[np.ndarray, np.ndarray]:
 
 def _fit_shape(positions: np.ndarray, content: np.ndarray, origin: np.ndarray) -> Shape:
     """Write (X, Y, Z, 3) template positions of the coarse grid as an affine part and a bending."""
-    points = np.indices(content.shape).reshape(3, -1) * _REGISTRATION_STEP + origin[:, None]
+    points = np.indices(content.shape).reshape(3, -1) * REGISTRATION_STEP + origin[:, None]
     valid = np.isfinite(positions).all(axis=-1)
     chosen = (content & valid).ravel()
     flat = positions.reshape(-1, 3)
@@ -368,7 +288,7 @@ def _fit_shape(positions: np.ndarray, content: np.ndarray, origin: np.ndarray) -
     nearest = ndimage.distance_transform_edt(~near, return_distances=False, return_indices=True)
     shift = shift[tuple(nearest)]
     shift = ndimage.gaussian_filter(shift, (0.7, 0.7, 0.7, 0))
-    bending = stack_fields(origin, _REGISTRATION_STEP, x=shift[..., 0], y=shift[..., 1],
+    bending = stack_fields(origin, REGISTRATION_STEP, x=shift[..., 0], y=shift[..., 1],
                            z=shift[..., 2])  # fmt: skip
 
     # Shape bends positions that the pose has already brought to the template.
@@ -400,17 +320,10 @@ def _grade_tissue(
     local = np.where(weight > 0.02, local, tissue_hu)
     local = np.maximum(local, tissue_hu - 4)
     tissue = smooth_step((smooth - csf_hu) / (local - csf_hu), 0.3, 0.85)
-    tissue *= smooth_step(-_signed_distance(content), 0.0, 2.0)
+    tissue *= smooth_step(-signed_distance(content), 0.0, 2.0)
     near = ndimage.gaussian_filter(likely, 3 / STEP)
     tissue *= smooth_step(near, 0.05, 0.3) * (smooth < 90)
     return csf_hu, tissue_hu, tissue.astype(np.float32)
-
-
-def _signed_distance(mask: np.ndarray) -> np.ndarray:
-    """Return the distance to the border of a mask of the even grid, mm, its steps smoothed."""
-    outside = ndimage.distance_transform_edt(~mask)
-    inside = ndimage.distance_transform_edt(mask)
-    return ndimage.gaussian_filter(STEP * (outside - inside), 0.7).astype(np.float32)
 
 
 def _measure_noise(hu: np.ndarray, affine: np.ndarray, surfaces: Fields) -> float:

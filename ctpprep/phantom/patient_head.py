@@ -19,9 +19,11 @@ from ctpprep.phantom.artefacts import CLIP_RADIUS, METAL_HU, Metal
 from ctpprep.phantom.fields import Fields, smooth_step, stack_fields
 from ctpprep.phantom.geometry import HEAD_CENTRE, SLAB_BOTTOM, Grid
 from ctpprep.phantom.head import BLOOD_HU, THROMBUS_HU, VESSEL_VALUES, Head, read_vessels
-from ctpprep.phantom.patient import AIR_HU, STEP, Patient
+from ctpprep.phantom.patient import Patient
+from ctpprep.phantom.patient_masks import STEP
 from ctpprep.phantom.physiology import Lesion, OldInfarct, perfuse
 from ctpprep.phantom.settings import PhantomSettings
+from ctpprep.phantom.skull import AIR_HU
 from ctpprep.phantom.vessels import Vessels, lay_vessels, map_distance
 
 _ROOM_AIR_HU = -950.0  # less is air, not holder
@@ -75,7 +77,7 @@ def build_patient_head(
     metal: Metal | None,
 ) -> Head:
     """Fill the fine grid plane by plane from the CT."""
-    vessels = lay_patient_vessels(settings, patient)
+    vessels = lay_patient_vessels(settings, patient, variation)
     tree = cKDTree(vessels.points)
     static = np.full(grid.fine_shape, AIR_HU, np.float32)
     holder = np.full(grid.fine_shape, AIR_HU, np.float32)
@@ -162,14 +164,14 @@ def _fill_skull(
     return values, hu
 
 
-def lay_patient_vessels(settings: PhantomSettings, patient: Patient) -> Vessels:
+def lay_patient_vessels(settings: PhantomSettings, patient: Patient, variation: Fields) -> Vessels:
     """Lay the template's vessels in patient coordinates.
 
     The registration is not exact to the millimetre: arteries are drawn to the CSF around, sinuses
     to their depth below the inner table, and none is left in bone.
     """
     plain = replace(settings, head=replace(settings.head, extracranial_vessels=False))
-    vessels = lay_vessels(plain)
+    vessels = lay_vessels(plain, variation)
     depth = -load_template().skull_distance(vessels.points.T)
     points = patient.shape.to_patient(vessels.points.T)
     is_sinus = vessels.is_vein & (vessels.radius > 1.6) & (depth < 8)

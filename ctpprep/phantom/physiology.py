@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ctpprep.phantom.anatomy import load_template
 from ctpprep.phantom.fields import (
     ORIGIN,
     SPACING,

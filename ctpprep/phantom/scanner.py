@@ -161,7 +161,9 @@ def scan(
     degrade = _prepare_artefacts(head, grid, settings, rng)
     holder = None
     if head.holder is not None:
-        holder = _read_slices(_box_average(head.holder, factor), grid.centres(), grid, factor, [np.eye(4)])
+        holder = _read_slices(
+            _box_average(head.holder, factor), grid.centres(), grid, factor, [np.eye(4)], order
+        )
     ctp = np.empty((*grid.shape, len(motion.affines)), np.int16)
     centres = grid.centres()
     slices = np.arange(centres.shape[1]) % grid.shape[2]

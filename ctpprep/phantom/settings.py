@@ -151,7 +151,12 @@ class PhantomSettings:
     orientation : str
         Axes of the voxel array, e.g. 'RAS' or 'LPS'; the third is 'S' or 'I'.
     anatomy : str, optional
-        Path of a head CT (NIfTI, HU) that replaces the template's skull and densities.
+        Path of a head CT without contrast (NIfTI, HU). Its skull, tissue, density and holder
+        replace the template's, which gives territories, vessels and homologues by registration and
+        is as accurate as that;
+        the grid is in the CT's coordinates. Ignored with it: `tilt_deg`, `asymmetry_mm`,
+        `scanner.beam_hardening_hu` and, of the head, `skull`, `size`, `calcifications`,
+        `skull_defect_mm` and `extracranial_vessels`.
     head : HeadTraits
     bolus : BolusTraits
     scanner : ScanTraits

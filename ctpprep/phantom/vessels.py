@@ -80,7 +80,15 @@ def lay_vessels(settings: PhantomSettings, variation: Fields) -> Vessels:
     )
     is_slow = ~is_vein & (settings.slow_sign * points[:, 0] > 0.01)  # not the basilar artery
     delay = delay + settings.bolus.side_delay_s * is_slow
-    return Vessels(points, radius, is_vein, delay, gain, is_slow, map_distance(points, load_template().surfaces))
+    return Vessels(
+        points,
+        radius,
+        is_vein,
+        delay,
+        gain,
+        is_slow,
+        map_distance(points, load_template().surfaces),
+    )
 
 
 def _lay_vessel(course: _Course, occluded: Collection[int]) -> tuple[np.ndarray, ...]:
