@@ -69,6 +69,19 @@ def toy_head() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return _toy_head()
 
 
+@pytest.fixture(scope='session')
+def coarse_head():
+    """Phantom for tests of the command: every stage gets through, in seconds."""
+    from ctpprep.phantom import PhantomSettings, make_phantom
+
+    return make_phantom(
+        PhantomSettings(
+            seed=11, matrix=40, voxel_size_mm=(5.0, 5.0, 10.0), n_slices=7, n_frames=16,
+            frame_interval=2.0, motion_mm=1.0, lesion='large', lesion_side='left',
+        )
+    )  # fmt: skip
+
+
 class SymmetricHead:
     """A head with the same texture left and right, which can be drawn in any pose."""
 
