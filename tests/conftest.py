@@ -28,6 +28,27 @@ os.environ.update(
 )
 
 
+# A worker takes whole files in this order and then the others: what is long must not come last.
+LONGEST_FILES = (
+    'tests/test_end_to_end.py',
+    'tests/test_interruption.py',
+    'tests/phantom/test_phantom.py',
+    'tests/cli/test_display.py',
+    'tests/workflows/test_node_settings.py',
+    'tests/test_registration.py',
+    'tests/test_offline.py',
+    'tests/perfusion/test_estimation.py',
+    'ctpprep/perfusion/chain.py',
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the workers of pytest-xdist begin with the longest files."""
+    if hasattr(config, 'workerinput'):
+        rank = {name: place for place, name in enumerate(LONGEST_FILES)}
+        items.sort(key=lambda item: rank.get(item.nodeid.partition('::')[0], len(rank)))
+
+
 @pytest.fixture(scope='session')
 def bids_dir() -> Path:
     """Path of the bundled BIDS data set (read it, never write to it)."""
