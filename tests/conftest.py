@@ -103,6 +103,28 @@ def coarse_head():
     )  # fmt: skip
 
 
+@pytest.fixture(scope='session')
+def mapped_head() -> dict[str, np.ndarray]:
+    """Maps of a brain with ventricles and a vessel, and the CT of its head, 3 x 3 x 8 mm."""
+    shape = (60, 72, 8)
+    x, y, _ = (axis - (n - 1) / 2 for axis, n in zip(np.indices(shape), shape, strict=True))
+    radius = np.hypot(x / 22, y / 28)
+    ventricles = (np.abs(x) < 4) & (np.abs(y) < 8)
+    tissue = (radius < 1) & ~ventricles
+    vessel = np.zeros(shape, bool)
+    vessel[30:32, 14:16] = True
+    grey = np.where(radius > 0.8, 60.0, 30.0)
+    flow = np.where(vessel, 300.0, np.where(tissue, grey, 0.0)).astype(np.float32)
+    density = np.select(
+        [tissue, radius < 1, radius < 1.1, radius < 1.25], [34, 6, 20, 900], -1000.0
+    )
+    return {
+        'cbf': flow, 'cbv': flow / 12, 'tmax': np.where(tissue, 1.5, 0).astype(np.float32),
+        'density': density.astype(np.float32), 'tissue': tissue & ~vessel, 'brain': radius < 1,
+        'vessel': vessel, 'ventricles': ventricles,
+    }  # fmt: skip
+
+
 class SymmetricHead:
     """A head with the same texture left and right, which can be drawn in any pose."""
 
