@@ -35,7 +35,7 @@ from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows.outputs import derivatives
 
 HEAD = PhantomSettings(
-    seed=7, matrix=64, voxel_size_mm=(3.4, 3.4, 8.0), n_slices=10, n_frames=20,
+    seed=7, matrix=48, voxel_size_mm=(4.5, 4.5, 10.0), n_slices=8, n_frames=20,
     frame_interval=2.0, motion_mm=1.0, microangiopathy=True, lesion='large', lesion_side='right',
     orientation='LPS',
 )  # fmt: skip

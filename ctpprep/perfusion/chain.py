@@ -132,9 +132,9 @@ def compute_maps(
     --------
     >>> import ctpprep
     >>> head = ctpprep.phantom.make_phantom(ctpprep.phantom.PhantomSettings(
-    ...     matrix=64, voxel_size_mm=(3.4, 3.4, 8.0), n_slices=8, n_frames=20, frame_interval=2.0,
+    ...     matrix=40, voxel_size_mm=(5.0, 5.0, 10.0), n_slices=6, n_frames=20, frame_interval=2.0,
     ...     lesion='large', lesion_side='right', orientation='RAS'))
-    >>> result = ctpprep.compute_maps(head.ctp, head.frame_times, (3.4, 3.4, 8.0))
+    >>> result = ctpprep.compute_maps(head.ctp, head.frame_times, (5.0, 5.0, 10.0))
     >>> result.relative.measured['affected_side']
     'right'
     """

@@ -42,10 +42,10 @@ def tissue_fixture():
 
 @pytest.fixture(scope='session')
 def head():
-    """Head of 3 mm voxels on a toggling table with a large infarct on the left."""
+    """Head of 3.9 mm voxels on a toggling table with a large infarct on the left."""
     return make_phantom(
         PhantomSettings(
-            seed=7, matrix=72, voxel_size_mm=(3.0, 3.0, 6.0), n_slices=10, noise_hu=3.0,
+            seed=7, matrix=56, voxel_size_mm=(3.9, 3.9, 6.0), n_slices=10, noise_hu=3.0,
             motion_mm=0.0, lesion='large', timing='toggling', orientation='RAS',
         )
     )  # fmt: skip

@@ -248,7 +248,7 @@ def scanned():
     def scan(timing):
         head = make_phantom(
             PhantomSettings(
-                seed=5, matrix=64, voxel_size_mm=(3.44, 3.44, 5.0), n_slices=8, motion_mm=0.0,
+                seed=5, matrix=48, voxel_size_mm=(4.6, 4.6, 10.0), n_slices=8, motion_mm=0.0,
                 lesion='large', timing=timing, orientation='RAS', noise_hu=2.0,
             )
         )  # fmt: skip

@@ -55,6 +55,22 @@ def head():
     return reference.astype(np.float32), brain
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _the_plane_of_an_image_is_found_once():
+    """Most tests register the same head, and the search for its plane is their slowest part."""
+    search, found = symmetry.find_symmetry_plane, {}
+
+    def find(image, affine, brain_mask):
+        key = image.tobytes(), affine.tobytes(), brain_mask.tobytes()
+        if key not in found:
+            found[key] = search(image, affine, brain_mask)
+        return found[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(symmetry, 'find_symmetry_plane', find)
+        yield
+
+
 def register(head, registration, by_density=True, **changed):
     reference, brain = head
     return homologues.register_mirror(
