@@ -11,7 +11,6 @@ import numpy as np
 import scores
 
 from ctpprep.perfusion import grid, lesions, quality, volumes
-from ctpprep.perfusion.homologues import least_similarity
 from ctpprep.perfusion.symmetry import SIDES
 
 # contrast reaches the voxels of the AIF up to this much after the true AIF, s
@@ -177,6 +176,8 @@ def checks_of_result(result, settings) -> dict:
             vessels.times, vessels.aif, vessels.vof, vessels.tissue, noise, masks.arrival_s,
             masks.scan_duration_s,
         )
+        | quality.drift_figures(vars(result.corrected.drift))
+        | quality.density_figures(masks.reference, masks.brain, size)
         | quality.map_figures(
             maps.tmax, relative.rcbf_global, masks.tissue, result.mirror.hemispheres, size,
             relative.measured, registration.measured, settings, homologue, relative.unassessable,
@@ -185,9 +186,7 @@ def checks_of_result(result, settings) -> dict:
         | {'core_hypodense': max(volumes.volume_ml(hypodense & core, size) for core in cores)}
         | {'reference_density': 1.0}
     )  # fmt: skip
-    checks = quality.checks_of(
-        least_similarity(settings, True), settings.symmetry.mirror_most_folding
-    )
+    checks = quality.checks_of(settings.symmetry)
     return {check.name: _graded(check, figures.get(check.name)) for check in checks}
 
 

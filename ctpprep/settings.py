@@ -326,18 +326,22 @@ class SymmetrySettings(StageSettings):
         'in-plane voxel size of the images in the mirror registration', low=1.0, high=10.0)
     mirror_window_hu: tuple[float, float] = _setting((0.0, 60.0), 'HU',
         'densities used by the mirror registration', low=-100.0, high=300.0)
-    mirror_retry_similarity: float = _setting(0.68, '',
-        'correlation of brain and mirrored brain below which other starts of the mirror '
-        'registration are tried', low=-1.0, high=1.0)
-    mirror_least_similarity: float = _setting(0.56, '',
-        'correlation of brain and mirrored brain below which the mirror registration has '
-        'failed and local maps are withheld', low=-1.0, high=1.0)
+    mirror_retry_mm: float = _setting(2.5, 'mm',
+        'estimated distance between found and true homologues, median over the brain, above '
+        'which other starts of the mirror registration are tried', low=0.0, high=50.0)
+    mirror_most_mm: float = _setting(5.0, 'mm',
+        'the same distance above which local maps are withheld', low=0.1, high=50.0)
+    mirror_region_mm: float = _setting(8.0, 'mm',
+        'estimated distance of a region above which its homologues are not used',
+        low=0.1, high=50.0)
     mirror_most_folding: float = _setting(0.01, '',
         'share of the brain in which the mirror registration may fold or change volume '
         'fivefold; above it local maps are withheld', low=0.0, high=1.0)
     map_least_similarity: float = _setting(0.45, '',
-        'replaces --mirror-least-similarity where a perfusion map is mirrored because there '
-        'is no CT: lesions make it less similar', low=-1.0, high=1.0)
+        'correlation below which local maps are withheld where a perfusion map is mirrored '
+        'because there is no CT: its lesions would be taken for distance', low=-1.0, high=1.0)
+    map_retry_similarity: float = _setting(0.68, '',
+        'the same correlation below which other starts are tried', low=-1.0, high=1.0)
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,9 @@ class _MakeMasksInputSpec(StageInputSpec):
     supplied_brain_mask = File(
         exists=True, desc='replaces the automatic mask, on any grid in this space'
     )
-    supplied_curves = File(exists=True, desc='time (s) and aif (HU), tsv: contrast arrives with it')
+    supplied_curves = File(
+        exists=True, desc='time (s) and aif (HU), tsv: contrast arrives with it'
+    )
     supplied_aif_mask = File(exists=True, desc='voxels of the AIF: contrast arrives with it')
 
 

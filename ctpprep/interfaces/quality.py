@@ -8,7 +8,6 @@ from ctpprep.interfaces.base import StageInputSpec, StageInterface, is_density
 from ctpprep.interfaces.wording import describe_limits, tabulate_checks
 from ctpprep.io import nifti
 from ctpprep.perfusion import quality
-from ctpprep.perfusion.homologues import least_similarity
 
 
 class _AssessQualityInputSpec(StageInputSpec):
@@ -44,9 +43,7 @@ class AssessQuality(StageInterface):
 
     def _run_interface(self, runtime):
         by_density = is_density(self.load_json('entry'))
-        checks = quality.checks_of(
-            least_similarity(self.method, by_density), self.method.symmetry.mirror_most_folding
-        )
+        checks = quality.checks_of(self.method.symmetry)
         figures = self._series_figures() | self._map_figures() | self._core_figures()
         row = tabulate_checks(figures | {'reference_density': float(by_density)}, checks)
         self.save_table(runtime, 'quality', pd.DataFrame([row]))

@@ -188,9 +188,14 @@ WORDING = {
         'lesions are in the image that is registered: look at the mirror figure, and '
         'prefer the global map',
     ),
+    'mirror_distance': Wording(
+        'Mirror registration: distance',
+        'estimated distance between found and true homologues, median over the brain',
+        'homologues are uncertain: read the global map',
+    ),
     'mirror_similarity': Wording(
         'Mirror registration: similarity',
-        'agreement of brain with its mirrored self',
+        'agreement of a perfusion map with its mirrored self, where there is no CT',
         'homologues are uncertain: read the global map',
     ),
     'mirror_folding': Wording(

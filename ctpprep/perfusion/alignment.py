@@ -103,6 +103,38 @@ def estimate_misalignment(reference, homologue_reference, brain_mask, voxel_size
     return Misalignment(distance, float(np.median(expected)), float(np.median(spread)))
 
 
+def by_region(distance_mm, brain_mask):
+    """Average the estimated distance in regions of the brain.
+
+    Parameters
+    ----------
+    distance_mm : (X, Y, Z) array
+        mm; NaN where unknown.
+    brain_mask : (X, Y, Z) array of bool
+
+    Returns
+    -------
+    dict of str to float
+        Median in the lower, middle and upper third of the slab, front and back, mm; regions without
+        a known distance are absent.
+    """
+    where = np.argwhere(brain_mask & np.isfinite(distance_mm))
+    if not len(where):
+        return {}
+    values = distance_mm[tuple(where.T)]
+    third = (3 * (where[:, 2] - where[:, 2].min()) // max(1, np.ptp(where[:, 2]) + 1)).astype(int)
+    front = where[:, 1] > np.median(where[:, 1])
+    names = [
+        f'{level} {end}' for level in ('lower', 'middle', 'upper') for end in ('back', 'front')
+    ]
+    region = 2 * third + front
+    return {
+        name: round(float(np.median(values[region == index])), 2)
+        for index, name in enumerate(names)
+        if (region == index).any()
+    }
+
+
 def _contrast(image, both, size):
     """Return density above its local mean, in the voxels of both brains."""
     density = np.where(both, np.clip(image, *np.add(WINDOW_HU, brain.USUAL_BRAIN_HU)), 0)

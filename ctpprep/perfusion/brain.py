@@ -284,7 +284,9 @@ def skull_gap(image, brain_mask, voxel_size_mm):
         return None
     gaps = []
     bone = ndimage.maximum_filter(image, (3, 3, 1)) > GAP_BONE_HU
-    for z in np.flatnonzero(brain_mask.sum(axis=(0, 1)) * np.prod(voxel_size_mm[:2]) > GAP_AREA_MM2):
+    for z in np.flatnonzero(
+        brain_mask.sum(axis=(0, 1)) * np.prod(voxel_size_mm[:2]) > GAP_AREA_MM2
+    ):
         gaps.append(_gap_in_slice(bone[..., z], brain_mask[..., z], voxel_size_mm[:2]))
     if not gaps:
         return 0.0

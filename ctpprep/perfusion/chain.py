@@ -149,7 +149,14 @@ def compute_maps(
     ctp, affine, times = _average(ctp, affine, times, factors)
     corrected = _correct(ctp, affine, times, settings, num_threads)
     masks = preprocessing.make_masks(
-        corrected.ctp, times, affine, settings, corrected.weights, brain_mask, corrected.damage, aif
+        corrected.ctp,
+        times,
+        affine,
+        settings,
+        corrected.weights,
+        brain_mask,
+        corrected.damage,
+        aif,
     )
     vessels = find_vessels(
         corrected.ctp, times, affine, masks, settings, corrected.weights, aif, corrected.damage
@@ -200,7 +207,8 @@ def find_mirror(reference, brain_mask, tissue_mask, affine, settings=None, regis
     sides = homologues.find_homologues(
         brain_mask, tissue_mask, affine, registration,
         result.best and result.best.homologues, transform, _rounded(result),
-    )  # fmt: skip
+        result.misaligned(settings.symmetry.mirror_region_mm),
+    )  # fmt: skip  # fmt: skip
     return Mirror(result, sides.hemispheres, sides.tissue_share, transform, registration)
 
 

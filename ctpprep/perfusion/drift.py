@@ -79,9 +79,7 @@ def measure_drift(ctp, times, weights, voxel_size_mm, bone_hu, resampled):
     materials['brain'] = _early_slope(
         times, _mean_curve(ctp, _deep_brain(image, voxel_size_mm, bone_hu), usable)
     )
-    materials = {
-        name: slope * duration for name, slope in materials.items() if slope is not None
-    }
+    materials = {name: slope * duration for name, slope in materials.items() if slope is not None}
     confirmed = _confirmed(materials)
     corrected = confirmed if confirmed is not None and abs(confirmed) >= LEAST_DRIFT_HU else 0.0
     left = max(map(abs, materials.values())) if materials else None

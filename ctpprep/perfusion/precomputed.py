@@ -313,7 +313,9 @@ def brain_of_ct(density, values, voxel_size_mm, *, bone_hu, csf_level):
     PerfusionError
         If there is no brain inside bone.
     """
-    mask, _ = brain.brain_masks(density, density, voxel_size_mm, bone_hu=bone_hu, csf_level=csf_level)
+    mask, _ = brain.brain_masks(
+        density, density, voxel_size_mm, bone_hu=bone_hu, csf_level=csf_level
+    )
     # the CT extends beyond the slab of the maps; the hull retains a core without values
     reach = hull_in_plane(brain.largest(ndimage.binary_opening(values, brain.IN_PLANE)))
     return mask & reach

@@ -75,7 +75,8 @@ CHECKS = (
     Check('healthy_side_tmax', 's', 4.0, 6.0, False),
     Check('tmax_at_zero', 'fraction', 0.1, 0.3, False),
     Check('reference_density', 'ratio', 1.0, 0.0, True),
-    Check('mirror_similarity', 'correlation', 0.68, 0.56, True),
+    Check('mirror_distance', 'mm', 3.0, 5.0, False),
+    Check('mirror_similarity', 'correlation', 0.6, 0.45, True),
     Check('mirror_folding', 'fraction', 0.002, 0.01, False),
     Check('unassessable', 'fraction', 0.1, 0.3, False),
     Check('healthy_side_hypoperfusion', 'fraction', 0.05, 0.1, False),
@@ -87,18 +88,22 @@ CHECKS = (
 )  # fmt: skip
 
 
-def checks_of(mirror_least_similarity, mirror_most_folding):
+def checks_of(symmetry):
     """List the checks; those of the mirror registration fail at the limits of withholding.
 
     Parameters
     ----------
-    mirror_least_similarity, mirror_most_folding : float
+    symmetry : settings.SymmetrySettings
 
     Returns
     -------
     tuple of Check
     """
-    limits = {'mirror_similarity': mirror_least_similarity, 'mirror_folding': mirror_most_folding}
+    limits = {
+        'mirror_distance': symmetry.mirror_most_mm,
+        'mirror_similarity': symmetry.map_least_similarity,
+        'mirror_folding': symmetry.mirror_most_folding,
+    }
     return tuple(
         replace(check, fail=limit, warn=(max if check.low_is_bad else min)(check.warn, limit))
         if (limit := limits.get(check.name)) is not None
@@ -401,7 +406,11 @@ def map_figures(
     return figures | {
         'coverage': slices * voxel_size_mm[2],
         'normal_tissue': normalization['normal_share'],
-        'mirror_similarity': mirror['mirror_similarity'],
+        'mirror_distance': mirror.get('mirror_distance_mm'),
+        # lesions lower it; where a distance is known it says nothing more
+        'mirror_similarity': None
+        if 'mirror_distance_mm' in mirror
+        else mirror['mirror_similarity'],
         'mirror_folding': mirror['mirror_folding'],
         'unassessable': None if unassessable is None else unassessable.sum() / tissue_mask.sum(),
         'side_confidence': normalization['side_confidence'],

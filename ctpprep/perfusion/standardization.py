@@ -179,7 +179,11 @@ class _Standardization:
         if density is not None:
             try:
                 mask = precomputed.brain_of_ct(
-                    density, self.values, self.size, bone_hu=masks.bone_hu, csf_level=masks.csf_level
+                    density,
+                    self.values,
+                    self.size,
+                    bone_hu=masks.bone_hu,
+                    csf_level=masks.csf_level,
                 )
                 self._note('brain mask', 'baseline CT, as far as the maps reach')
                 self.brain_from_density = True
@@ -201,9 +205,7 @@ class _Standardization:
             rule = 'by hardly any flow'
         else:
             levels = brain.density_levels(density, brain_mask, self.size)
-            csf = brain.csf_mask(
-                density, brain_mask, self.size, levels.between(masks.csf_level)
-            )
+            csf = brain.csf_mask(density, brain_mask, self.size, levels.between(masks.csf_level))
             rule = 'by density'
         self._note('tissue mask', f'brain without vessels (by {word}) and CSF ({rule})')
         return {'vessel_mask': vessels, 'csf_mask': csf & ~vessels}

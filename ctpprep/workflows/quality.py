@@ -13,8 +13,8 @@ from ctpprep.interfaces.viewer import PackViewer
 from ctpprep.settings import MethodSettings, RunSettings
 
 CHECKED = (
-    'confounds', 'motion', 'reference', 'brain_mask', 'curves', 'bolus', 'deconvolution', 'normalization', 'symmetry', 'tmax',
-    'tissue_mask', 'rcbf_global', 'unassessable_mask', 'homologue_reference', 'hemispheres', 'volumes',
+    'confounds', 'motion', 'reference', 'brain_mask', 'curves', 'bolus', 'deconvolution',
+    'normalization', 'symmetry', 'tmax', 'tissue_mask', 'rcbf_global', 'unassessable_mask', 'homologue_reference', 'hemispheres', 'volumes',
     'entry',
 )  # fmt: skip
 DRAWN = (
