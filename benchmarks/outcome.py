@@ -51,7 +51,7 @@ def measure(result, truth, settings) -> tuple[dict, list[str]]:
     }
     failures = []
     functions = [f for f in SCORES if has_local or f is not scores.score_core_local]
-    for function in (*functions, score_homologues, score_aif):
+    for function in (*functions, score_homologues, score_aif, score_heights):
         try:
             scored = function(comparison)
         except Exception as error:  # a broken result must not end the run
@@ -86,6 +86,18 @@ def score_homologues(comparison):
         return nothing | lost
     median, p90 = np.percentile(distance[inside], (50, 90))
     return {'homologue_median': float(median), 'homologue_p90': float(p90)} | lost
+
+
+def score_heights(comparison):
+    """Compare absolute CBF and CBV of normal tissue with the truth, as ratios of medians."""
+    truth, result = comparison.truth, comparison.result
+    normal = result.masks.tissue & truth.tissue & (truth.maps['delay'] < scores.NORMAL_DELAY)
+    pairs = {'cbf_ratio': (result.maps.cbf, 'cbf'), 'cbv_ratio': (result.maps.cbv, 'cbv')}
+    return {
+        name: float(np.median(found[normal]) / np.median(truth.maps[true][normal]))
+        for name, (found, true) in pairs.items()
+        if true in truth.maps and normal.any()
+    }
 
 
 def score_aif(comparison):

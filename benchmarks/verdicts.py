@@ -169,6 +169,8 @@ FIGURES = {
     'cbf_r': ('r(CBF)', '.3f', 1, 'high'),
     'cbf_share': ('tissue with a CBF, %', '.1f', 100, 'high'),
     'rcbf_rmse': ('RMSE rCBF', '.3f', 1, 'low'),
+    'cbf_ratio': ('CBF found / true, normal tissue', '.2f', 1, 'one'),
+    'cbv_ratio': ('CBV found / true, normal tissue', '.2f', 1, 'one'),
     'tmax_r': ('r(Tmax)', '.3f', 1, 'high'),
     'tmax_bias': ('bias Tmax, s', '+.2f', 1, 'zero'),
     'hypoperfusion_dice': ('Dice hypoperfusion', '.3f', 1, 'high'),

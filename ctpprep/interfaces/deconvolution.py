@@ -58,14 +58,19 @@ class FindVessels(StageInterface):
             load_aif(inputs.supplied_curves) or load_supplied(inputs.supplied_aif_mask),
             self.load('damage'),
         )  # fmt: skip
-        columns = {'time': vessels.times, 'aif': vessels.aif, 'vof': vessels.vof}
-        columns |= {'tissue': vessels.tissue, 'weight': vessels.weights}
-        self.save_table(runtime, 'curves', pd.DataFrame(columns), float_format='%.6g')
+        self.save_table(runtime, 'curves', _tabulate(vessels), float_format='%.6g')
         self.save_images(
             runtime, affine, inputs.ctp_corrected, aif_mask=vessels.aif_mask,
             vof_mask=vessels.vof_mask,
         )  # fmt: skip
         return runtime
+
+
+def _tabulate(vessels):
+    """Tabulate the curves; times keep their digits, since they may be times of day in s."""
+    columns = {'time': [f'{time:.12g}' for time in np.round(vessels.times, 4)]}
+    columns |= {name: getattr(vessels, name) for name in ('aif', 'vof', 'tissue')}
+    return pd.DataFrame(columns | {'weight': vessels.weights})
 
 
 class _DeconvolveInputSpec(StageInputSpec):

@@ -4,6 +4,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import ndimage
 
 from ctpprep.perfusion import (
     bolus,
@@ -28,6 +29,8 @@ SHOWN_COMPONENTS = 12
 REDUCING = ('lowrank', 'similarity')
 # curves are cross-validated before the last step of denoising, after which half of the lambda suffices
 LAMBDA_SHARE = 0.5
+# sigma of the tissue around a voxel whose Tmax is uncertain, mm, and least weight of it
+TMAX_REACH_MM, LEAST_TRUST = 4.0, 1e-7
 # noise of the time average, in sigma, that is added to the density tolerance
 DENSITY_SIGMAS = 2.0
 
@@ -325,6 +328,7 @@ class _Estimation:
         cbf_time = values.pop('cbf_time')
         if known:
             values['cbf_noise'] = self._flow_noise(noise, cbf_time, share)
+            values['tmax'] = self._steady_tmax(values)
         operators, tmax_operators = zip(*self.operators.values(), strict=True)
         offsets = {group: tmax.tmax_offset for group, (_, tmax) in self.operators.items()}
         return values, {
@@ -441,6 +445,29 @@ class _Estimation:
         names = ('lambda_rel', 'lambda', 'lambda_tmax', 'tmax_offset_s', 'cbf_noise_excess')
         by_slice = {'tmax_offset_s_by_slice': [None] * len(self.slice_pattern)}
         return values, dict.fromkeys(names) | by_slice
+
+    def _steady_tmax(self, values):
+        """Replace Tmax in part by that of tissue around, the more, the less flow exceeds its noise."""
+        if not self.method.tmax_snr:
+            return values['tmax']
+        spread = self._volume(values['cbf_noise'].std(axis=1))
+        sigma = uncertainty.NOISE_SIGMA_MM / self.size
+        spread = denoising.smooth_within(spread, self.tissue, sigma)[self.tissue]
+        ratio = values['cbf'] / np.maximum(spread, 1e-6)
+        share = (ratio / self.method.tmax_snr) ** 2
+        # tissue outside an infarct has more flow, but tells no more about the time inside
+        trust = np.minimum(share, 1)
+        weight, weighted = (
+            ndimage.gaussian_filter(
+                self._volume(part), TMAX_REACH_MM / self.size, mode='constant', truncate=5.0
+            )[self.tissue]
+            for part in (trust, trust * values['tmax'])
+        )
+        around = np.divide(
+            weighted, weight, out=values['tmax'].copy(), where=weight > LEAST_TRUST
+        )
+        own = share / (1 + share)
+        return (own * values['tmax'] + (1 - own) * around).astype(np.float32)
 
     def _aif_area(self):
         return float(np.trapezoid(self.aif, self.aif_times))
