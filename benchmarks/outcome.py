@@ -183,7 +183,7 @@ def checks_of_result(result, settings) -> dict:
     figures = (
         quality.motion_figures(confounds['displacement'], confounds['weight'])
         | {'baseline_frames': masks.n_baseline, 'arrival': masks.arrival_s}
-        | {'noise_raw': maps.measured.get('noise_raw_hu'), 'noise_denoised': noise}
+        | quality.noise_figures(maps.measured, relative.measured['cbf_reference'])
         | quality.curve_figures(
             vessels.times, vessels.aif, vessels.vof, vessels.tissue, noise, masks.arrival_s,
             masks.scan_duration_s,

@@ -84,7 +84,8 @@ class Maps:
     measured : dict
         ``lambda_rel``, ``lambda``, ``lambda_tmax``, ``tmax_offset_s``, ``tmax_offset_s_by_slice``
         (feet to head; None for slices whose sampling pattern contains no tissue),
-        ``cbf_noise_excess`` (median, mL/100 g/min; None if it was not subtracted),
+        ``cbf_noise_excess`` (median, mL/100 g/min; None if it was not subtracted), ``cbf_noise``
+        (median standard deviation, mL/100 g/min), ``core_reading`` (`deconvolution.reading_of_core`),
         ``noise_raw_hu``, ``noise_denoised_hu`` and ``n_patterns``.
     """
 
@@ -198,6 +199,8 @@ class _Estimation:
             else self._apply_custom(deconvolver, curves, share)
         )
         cbf_noise = values.pop('cbf_noise', None)
+        if cbf_noise is not None:
+            measured['cbf_noise'] = float(np.median(cbf_noise.std(axis=1)))
         noise_map = self._noise(curves)
         measured |= {
             'noise_raw_hu': float(np.median(self._noise(self.raw))),
@@ -340,7 +343,22 @@ class _Estimation:
             'cbf_noise_excess': float(np.median(self._flow(excess) / share))
             if corrected
             else None,
+            'core_reading': self._core_reading(),
         }
+
+    def _core_reading(self):
+        """Return what a core reads by the operators, averaged over the sampling patterns."""
+        return float(
+            np.mean(
+                [
+                    deconvolution.reading_of_core(
+                        operator, self.aif_times, self.aif, self.times[group], self.weights,
+                        self.method.residue_step, self.method.residue_lead,
+                    )
+                    for group, (operator, _) in self.operators.items()
+                ]
+            )
+        )  # fmt: skip
 
     def _choose_lambda(self, smooth):
         """Choose lambda by cross-validation on curves whose noise is independent between frames.
@@ -442,7 +460,9 @@ class _Estimation:
             )  # fmt: skip
             for name in values:
                 values[name][rows] = computed[name]
-        names = ('lambda_rel', 'lambda', 'lambda_tmax', 'tmax_offset_s', 'cbf_noise_excess')
+        names = (
+            'lambda_rel', 'lambda', 'lambda_tmax', 'tmax_offset_s', 'cbf_noise_excess', 'core_reading',
+        )  # fmt: skip
         by_slice = {'tmax_offset_s_by_slice': [None] * len(self.slice_pattern)}
         return values, dict.fromkeys(names) | by_slice
 
@@ -463,9 +483,7 @@ class _Estimation:
             )[self.tissue]
             for part in (trust, trust * values['tmax'])
         )
-        around = np.divide(
-            weighted, weight, out=values['tmax'].copy(), where=weight > LEAST_TRUST
-        )
+        around = np.divide(weighted, weight, out=values['tmax'].copy(), where=weight > LEAST_TRUST)
         own = share / (1 + share)
         return (own * values['tmax'] + (1 - own) * around).astype(np.float32)
 
