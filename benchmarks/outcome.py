@@ -16,6 +16,8 @@ from ctpprep.perfusion.symmetry import SIDES
 # contrast reaches the voxels of the AIF up to this much after the true AIF, s
 MOST_SHIFT_S, SHIFT_STEP_S = 1.5, 0.05
 # the true bolus has arrived at this fraction of its peak
+# the rule of the core, fraction of normal CBF
+CORE_RCBF = 0.3
 ARRIVED = 0.005
 SCORES = (
     scores.score_brain, scores.score_flow, scores.score_relative_flow, scores.score_tmax,
@@ -51,7 +53,7 @@ def measure(result, truth, settings) -> tuple[dict, list[str]]:
     }
     failures = []
     functions = [f for f in SCORES if has_local or f is not scores.score_core_local]
-    for function in (*functions, score_homologues, score_aif, score_heights):
+    for function in (*functions, score_homologues, score_aif, score_heights, score_rule):
         try:
             scored = function(comparison)
         except Exception as error:  # a broken result must not end the run
@@ -98,6 +100,20 @@ def score_heights(comparison):
         for name, (found, true) in pairs.items()
         if true in truth.maps and normal.any()
     }
+
+
+def score_rule(comparison):
+    """Volume that the rule of the core finds in the true maps, in the side that was segmented, mL.
+
+    In microangiopathy and in severe penumbra, tissue that is no planted core has less than 30 % of
+    normal flow: there, the rule is wrong, not its measurement.
+    """
+    maps, result = comparison.truth.maps, comparison.result
+    tissue = comparison.truth.tissue
+    reference = np.median(maps['cbf'][tissue & (maps['delay'] <= scores.NORMAL_DELAY)])
+    side = maps['side'] == SIDES[result.relative.measured['affected_side']]
+    core = tissue & side & (maps['cbf'] < CORE_RCBF * reference)
+    return {'core_rule_ml': float(core.sum() * comparison.truth.voxel_ml)}
 
 
 def score_aif(comparison):

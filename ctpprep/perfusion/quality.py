@@ -55,7 +55,7 @@ CHECKS = (
     Check('scan_after_peak', 's', 35.0, 18.0, True),
     Check('scan_reserve', 's', 0.0, -10.0, True),
     Check('vof_end', 'fraction', 0.5, 0.8, False),
-    Check('vof_width', 's', 20.0, 30.0, False),
+    Check('vof_width', 's', 24.0, 40.0, False),
     Check('aif_peak', 'HU', 80.0, 40.0, True),
     Check('aif_width', 's', 16.0, 28.0, False),
     Check('aif_area', 'ratio', 0.5, 0.2, True),
