@@ -28,8 +28,8 @@ CANDIDATE_SLICES = 3
 def plot_evidence(evidence: Evidence) -> Figure:
     """Draw the curves of the region that was searched, and the region on the mean image.
 
-    Above, the mean curve on the left and the highest curves on the right; below, slices with the
-    region and the brain as outlines and the voxels of the highest curves circled.
+    Above, the mean curve on the left and the candidates on the right; below, slices with the
+    region and the brain as outlines and the candidates circled.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def plot_evidence(evidence: Evidence) -> Figure:
         outlines=tuple((mask, colours[name]) for name, mask in evidence.outlines.items()),
         gid='slices',
     )
-    circled = f'{np.count_nonzero(evidence.marked)} voxels of the highest curves (circles)'
+    circled = f'{np.count_nonzero(evidence.marked)} voxels most like a bolus (circles)'
     legend = colours | {circled: COLOURS['candidate']}
     rejected = np.count_nonzero(~evidence.usable)
     note = f'Shaded: {rejected} of {len(evidence.times)} frames rejected for motion.'
@@ -98,7 +98,7 @@ def _draw_charts(figure: Figure, evidence: Evidence) -> None:
     bottom, tall = 1 - (CHARTS_IN - 0.6) / height, (CHARTS_IN - 1.0) / height
     mean, highest = (
         figure.add_axes((left, bottom, 0.4, tall), gid=name)
-        for left, name in ((0.75 / width, 'mean-curve'), (0.55, 'highest-curves'))
+        for left, name in ((0.75 / width, 'mean-curve'), (0.55, 'candidate-curves'))
     )
     times = evidence.times
     for axes in (mean, highest):
@@ -119,6 +119,6 @@ def _draw_charts(figure: Figure, evidence: Evidence) -> None:
     highest.plot(times, candidates.T, color=COLOURS['candidate'], linewidth=0.7, alpha=0.5)
     highest.plot(times, candidates.mean(axis=0), color=COLOURS['candidate'], **line)
     highest.set_title(
-        f'The {len(candidates)} highest curves and their mean (thick): {evidence.region}',
+        f'The {len(candidates)} curves most like a bolus, and their mean (thick)',
         fontsize=10,
     )

@@ -262,8 +262,9 @@ def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):
     inside = _close_gaps(fill_in_plane(soft & reach), bone, voxel_size_mm[:2])
     if inside.sum() < LEAST_SHARE * max(head.sum(), 1):
         raise PerfusionError(
-            f'brain mask: {inside.sum()} of {head.sum()} voxels of the head lie inside bone, at '
-            f'least {LEAST_SHARE:.0%} are needed; is the series in HU, and does it show a head?'
+            f'brain mask: {inside.sum()} of {head.sum()} voxels of the head are inside bone, need at '
+            f'least {LEAST_SHARE:.0%}; check that the series is in HU and shows a head, or supply a '
+            'brain mask (--brain-mask)'
         )
     return inside
 

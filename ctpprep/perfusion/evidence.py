@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ctpprep.perfusion import bolus, brain, grid, overrides
+from ctpprep.perfusion import bolus, bolus_fit, brain, grid, overrides
 from ctpprep.perfusion.motion import HEAD_HU
 from ctpprep.perfusion.preprocessing import AIR_HU
 
-# number of voxels whose curves are shown: as many as a bolus needs
-MOST_CANDIDATES = bolus.LEAST_VOXELS
+# number of voxels whose curves are shown: as many as a bolus needs; and of those that are compared
+MOST_CANDIDATES, MOST_FITTED = bolus.LEAST_VOXELS, 500
 SEARCH_REGION = 'search region'
 
 
@@ -31,7 +31,7 @@ class Evidence:
     mean : (T,) array
         Mean curve of the region, HU; NaN where no voxel has a value.
     candidates : (N, T) array
-        Curves of the voxels of the region that rise most, the highest first, HU.
+        Curves of the region that rise most like a bolus, the best first, HU.
     image : (X, Y, Z) array
         Mean of the usable frames, HU.
     marked : (X, Y, Z) array of bool
@@ -94,7 +94,7 @@ def gather_evidence(
             else:
                 outlines = {SEARCH_REGION: masks.intracranial, 'tissue': masks.tissue}
                 searched = masks.intracranial
-            mean, candidates, marked = _measure_curves(ctp, searched, usable, image, damage)
+            mean, candidates, marked = _measure_curves(ctp, searched, usable, times, image, damage)
     except Exception:  # the error of the stage is what matters
         return None
     size = np.array(grid.voxel_size_mm(affine))
@@ -149,8 +149,8 @@ def _find_region(image, first, seen, affine, method, supplied):
     return {name: outline} | ({'brain': brain_mask} if brain_mask.any() else {}), voxels
 
 
-def _measure_curves(ctp, region, usable, image, damage):
-    """Return the mean curve of a region, its highest curves, and the voxels of these."""
+def _measure_curves(ctp, region, usable, times, image, damage):
+    """Return the mean curve of a region, its candidates, and the voxels of these."""
     curves = np.asarray(ctp[region], dtype=np.float32)
     finite = np.isfinite(curves)
     curves = np.where(finite, curves, image[region][:, None])
@@ -161,8 +161,16 @@ def _measure_curves(ctp, region, usable, image, damage):
     rise = smooth.max(axis=-1) - np.median(smooth[:, : max(1, smooth.shape[1] // 3)], axis=-1)
     if damage is not None:
         moved = rise <= bolus.LEAST_OVER_DAMAGE * damage[region]
-        rise = np.where(moved, rise - np.ptp(rise), rise)  # after all others
-    highest = np.argsort(-rise, kind='stable')[:MOST_CANDIDATES]
+        rise = np.where(moved, 0, rise)
+    highest = np.argsort(-rise, kind='stable')
+    highest = highest[
+        : max(MOST_CANDIDATES, min(MOST_FITTED, int(bolus.FITTED_SHARE * len(rise))))
+    ]
+    with contextlib.suppress(Exception):  # too few frames to fit
+        explained = bolus_fit.fit_bolus(curves[highest][:, usable], times[usable]).explained
+        alike = rise[highest] * np.clip(np.nan_to_num(explained), 0, 1)
+        highest = highest[np.argsort(-alike, kind='stable')]
+    highest = highest[:MOST_CANDIDATES]
     marked = np.zeros(region.shape, dtype=bool)
     marked[tuple(np.argwhere(region)[highest].T)] = True
     return mean, curves[highest], marked

@@ -11,9 +11,8 @@ from ctpprep.io.files import write_atomically
 REMEDIES = {
     '--brain-mask': 'a mask of the brain (--brain-mask)',
     '--bolus-arrival': 'the time in s at which the curves below begin to rise (--bolus-arrival)',
-    '--aif-mask': 'the voxels of an artery (--aif-mask)',
-    '--aif-file': 'the curve of an artery as a table of time in s and aif in HU above baseline '
-    '(--aif-file)',
+    '--aif-file': 'an artery (--aif-file), as a mask of its voxels or as a table with the columns time '
+    'in s and aif in HU above baseline',
 }
 
 

@@ -23,10 +23,10 @@ FIGURES = (
     (
         'evidence',
         'What was found before the series failed',
-        'Above: the mean curve of the region that was searched, and the highest curves in it. After a '
-        'bolus, arteries rise by 50 HU or more and fall again within half a minute, and the mean '
-        'rises by a few HU; jumps are motion. Below: the mean image with the region and, if found, the '
-        'brain; circles mark the voxels of the highest curves.',
+        'Above: the mean curve of the region that was searched, and the curves in it that rise most like '
+        'a bolus. After a bolus, arteries rise by 100 HU or more and fall again within half a minute, '
+        'and the mean rises by a few HU; jumps are motion. Below: the mean image with the region and, if '
+        'found, brain or tissue as outlines; circles mark the voxels of those curves.',
     ),
     (
         'maps',
