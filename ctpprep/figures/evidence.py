@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 CHARTS_IN = 3.2  # height of the charts, inches
 # least range of the axis of the mean curve: brain rises by 2 HU or more, HU
 LEAST_RANGE_HU = 4.0
+# range beyond most values of a region that does not fit the window of reference images, HU
+MARGIN_HU = 20.0
 MOST_SLICES = 8
 # of these, so many are the slices with most candidates
 CANDIDATE_SLICES = 3
@@ -82,7 +84,7 @@ def _choose_window(evidence: Evidence) -> Window:
     low, middle, high = (float(level) for level in np.percentile(values, (2, 50, 98)))
     if window.low < middle < window.high:
         return window
-    return replace(window, low=low, high=max(high, low + 1))
+    return replace(window, low=low - MARGIN_HU, high=high + MARGIN_HU)
 
 
 def _circle_voxels(axes: Axes, mosaic: Mosaic, mask: np.ndarray, line: int) -> None:

@@ -17,20 +17,20 @@ OUTLINE = 'outline '  # before the name of each outlined mask
 
 
 @contextlib.contextmanager
-def keep_evidence(runtime: Any, *series: Any, **found: Any) -> Iterator[None]:
+def keep_evidence(runtime: Any, *series: Any, **options: Any) -> Iterator[None]:
     """Save the evidence if a stage finds no valid result in a series; its error is raised again.
 
     Parameters
     ----------
     runtime : Bunch
         Of the interface; the file is written to its ``cwd``.
-    *series, **found
+    *series, **options
         As for `gather_evidence`.
     """
     try:
         yield
     except PerfusionError:
-        evidence = gather_evidence(*series, **found)
+        evidence = gather_evidence(*series, **options)
         if evidence is not None:
             with contextlib.suppress(OSError):  # the disk may be full
                 save_evidence(evidence, Path(runtime.cwd))
