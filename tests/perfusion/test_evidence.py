@@ -91,7 +91,7 @@ def block(ctp):
 
 def mostly_bone(ctp):
     bone = np.where(ctp > -100, 900, ctp)
-    bone[20:24, 20:24] = 34
+    bone[18:26, 18:30] = 34
     return bone
 
 
