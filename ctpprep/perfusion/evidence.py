@@ -168,8 +168,10 @@ def _measure_curves(ctp, region, usable, times, image, damage):
     ]
     with contextlib.suppress(Exception):  # too few frames to fit
         explained = bolus_fit.fit_bolus(curves[highest][:, usable], times[usable]).explained
-        alike = rise[highest] * np.clip(np.nan_to_num(explained), 0, 1)
-        highest = highest[np.argsort(-alike, kind='stable')]
+        explained = np.clip(np.nan_to_num(explained), 0, 1)
+        alike = rise[highest] * explained
+        # a jump by motion is often higher than an artery
+        highest = highest[np.lexsort((-alike, explained <= bolus.LEAST_EXPLAINED))]
     highest = highest[:MOST_CANDIDATES]
     marked = np.zeros(region.shape, dtype=bool)
     marked[tuple(np.argwhere(region)[highest].T)] = True
