@@ -16,9 +16,9 @@ from ctpprep.perfusion.symmetry import SIDES
 # contrast reaches the voxels of the AIF up to this much after the true AIF, s
 MOST_SHIFT_S, SHIFT_STEP_S = 1.5, 0.05
 # the true bolus has arrived at this fraction of its peak
+ARRIVED = 0.005
 # the rule of the core, fraction of normal CBF
 CORE_RCBF = 0.3
-ARRIVED = 0.005
 SCORES = (
     scores.score_brain, scores.score_flow, scores.score_relative_flow, scores.score_tmax,
     scores.score_hypoperfusion, scores.score_core_global, scores.score_core_local,

@@ -262,8 +262,9 @@ def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):
     inside = _close_gaps(fill_in_plane(soft & reach), bone, voxel_size_mm[:2])
     if inside.sum() < LEAST_SHARE * max(head.sum(), 1):
         raise PerfusionError(
-            f'brain mask: {inside.sum()} of {head.sum()} voxels of the head lie inside bone, at '
-            f'least {LEAST_SHARE:.0%} are needed; is the series in HU, and does it show a head?'
+            f'brain mask: {inside.sum()} of {head.sum()} voxels of the head are inside bone, need at '
+            f'least {LEAST_SHARE:.0%}; check that the series is in HU and shows a head, or supply a '
+            'brain mask (--brain-mask)'
         )
     return inside
 
@@ -415,7 +416,14 @@ def is_stripped(image):
 def _inside_stripped(smooth, voxel_size_mm, closing_mm):
     """Find the brain of a series without skull: what is denser than the background."""
     background = _most_frequent(smooth[smooth > -200]) if (smooth > -200).any() else -1024.0
-    level = _most_frequent(smooth[smooth > background + LEAST_CONTRAST_HU])
+    denser = smooth > background + LEAST_CONTRAST_HU
+    if not denser.any():
+        raise PerfusionError(
+            f'brain mask: the series has no skull, and 0 voxels are {LEAST_CONTRAST_HU:g} HU denser than '
+            f'its background of {background:.0f} HU, need a brain; check that the series is in HU and '
+            'shows a head, or supply a brain mask (--brain-mask)'
+        )
+    level = _most_frequent(smooth[denser])
     # a background of 0 HU is not darker than CSF, which is closed and filled
     dense = smooth > max(background, level - MOST_CONTRAST_HU) + LEAST_CONTRAST_HU
     brain = largest(ndimage.binary_opening(dense, IN_PLANE))

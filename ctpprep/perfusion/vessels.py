@@ -245,8 +245,8 @@ def find_aif(
         raise VesselError(
             f'no artery-like curve for the AIF: {high.sum()} voxels rise by more than {least:.0f} HU and '
             f'fall again within the scan, and {like.sum()} of them are shaped like a bolus and higher '
-            f'than the changes by motion, need at least {LEAST_CANDIDATES}; check the bolus, or supply an AIF '
-            '(--aif-file) or its voxels (--aif-mask)'
+            f'than the changes by motion, need at least {LEAST_CANDIDATES}; check the bolus, or supply an '
+            'AIF (--aif-file)'
         )
     # blood reaches arteries before tissue, and veins after it: where the slab shows few arteries, veins
     # are the majority
@@ -346,7 +346,7 @@ def find_vof(curves, smooth, times, pattern, aif, *, aif_voxels, noise=0.0, dama
         raise VesselError(
             f'no vein-like curve for the VOF: {like.sum()} voxels fill after the artery with at least a '
             'third of its area, need at least 3; check that the scan covers the bolus, or supply an '
-            'AIF (--aif-file)'
+            'AIF (--aif-file), with a VOF if --aif-scaling is vof'
         )
     # motion that brings more of a sinus into a voxel makes its area large, but its shape odd
     score = np.where(like, features.area * _certainty(explained), 0.0)
