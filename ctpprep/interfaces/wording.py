@@ -101,13 +101,13 @@ WORDING = {
         'Shape of the AIF',
         'share of the AIF that the passage of one bolus explains',
         'this curve is not that of an artery (motion, bone or tissue): all maps are wrong; supply an '
-        'AIF (--aif-file, --aif-mask)',
+        'AIF (--aif-file)',
     ),
     'aif_over_tissue': Wording(
         'AIF over tissue',
         'peak of the AIF over that of the mean tissue curve',
         'the voxels of the AIF are largely tissue, which makes it wide: all maps are uncertain; supply an '
-        'AIF (--aif-file, --aif-mask)',
+        'AIF (--aif-file)',
     ),
     'aif_before': Wording(
         'AIF before the bolus',
