@@ -72,8 +72,8 @@ def test_missing_voxels_count_in_usable_frames_only():
 def test_first_pass_is_the_curve_of_the_vessels(artery):
     times = np.arange(27) * 1.5
     ctp = 40 + RNG.normal(0, 2, (10, 10, 5, 27))
-    ctp[4, 4] += artery(times)
-    found = bolus.first_pass(ctp, np.ones((10, 10, 5), bool), np.ones(27))
+    ctp[4, 3:6] += artery(times)
+    found = bolus.first_pass(ctp, np.ones((10, 10, 5), bool), np.ones(27), times)
     assert np.abs(found - 40 - artery(times)).max() < 5
 
 
@@ -84,7 +84,7 @@ def test_first_pass_bridges_a_rejected_frame(artery):
     weights = np.ones(27)
     weights[12] = 0
     ctp[..., 12] = np.nan
-    found = bolus.first_pass(ctp, np.ones((10, 10, 1), bool), weights)
+    found = bolus.first_pass(ctp, np.ones((10, 10, 1), bool), weights, times)
     assert found[12] == pytest.approx((found[11] + found[13]) / 2)
 
 

@@ -9,6 +9,8 @@ from ctpprep.perfusion import vessels
 
 STEP = np.arange(27) * 1.5
 TIMES = np.stack([STEP, STEP + 0.75])
+# tissue of 10 HU that fills after the early arteries, and hardly any enhancement
+TISSUE, QUIET = vessels.Tissue(10.0, 11.0), vessels.Tissue(0.1, 11.0)
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def candidates(artery, tissue):
 
 
 def find_aif(curves, pattern, aif_voxels=5):
-    return vessels.find_aif(curves, curves, TIMES, pattern, 10.0, 1.5, aif_voxels=aif_voxels)
+    return vessels.find_aif(curves, curves, TIMES, pattern, TISSUE, 1.5, aif_voxels=aif_voxels)
 
 
 def test_aif_is_made_of_early_arteries(candidates):
@@ -64,14 +66,14 @@ def test_tissue_is_never_taken_for_an_artery(candidates):
 def test_noise_is_never_taken_for_an_artery():
     noise = np.random.default_rng(0).normal(0, 1.5, (5000, 27))
     with pytest.raises(VesselError, match='no artery-like curve'):
-        vessels.find_aif(noise, noise, TIMES, np.zeros(5000, int), 0.1, 1.5, aif_voxels=5)
+        vessels.find_aif(noise, noise, TIMES, np.zeros(5000, int), QUIET, 1.5, aif_voxels=5)
 
 
 def test_a_bolus_that_does_not_come_down_is_no_artery(candidates):
     curves, pattern = candidates(late=0, veins=0)
     with pytest.raises(VesselError):
         vessels.find_aif(
-            curves[:, :8], curves[:, :8], TIMES[:, :8], pattern, 10.0, 1.5, aif_voxels=5
+            curves[:, :8], curves[:, :8], TIMES[:, :8], pattern, TISSUE, 1.5, aif_voxels=5
         )
 
 
@@ -124,8 +126,8 @@ def test_scaling_to_the_vof_never_lowers_the_aif():
 def test_vessels_of_a_head_have_the_true_shape(head, found):
     curves = found.enhancement[found.inside]
     pattern = np.broadcast_to(found.pattern, found.inside.shape)[found.inside]
-    tissue_peak = np.median(found.peak[found.tissue])
-    aif = vessels.find_aif(curves, curves, found.times, pattern, tissue_peak, 3.0, aif_voxels=8)
+    tissue = vessels.Tissue(np.median(found.peak[found.tissue]), found.arrival + 2)
+    aif = vessels.find_aif(curves, curves, found.times, pattern, tissue, 3.0, aif_voxels=8)
     vof = vessels.find_vof(curves, curves, found.times, pattern, aif, aif_voxels=8)
     for vessel, truth in ((aif, head.aif), (vof, head.vof)):
         true = np.interp(vessel.times, head.times_fine, truth)
@@ -138,7 +140,7 @@ def test_an_artery_that_fades_when_the_head_moves_is_not_chosen(candidates):
     smooth = curves.copy()
     curves[:4] *= 1.6
     smooth[:4] *= 0.4
-    aif = vessels.find_aif(curves, smooth, TIMES, pattern, 10.0, 1.5, aif_voxels=5)
+    aif = vessels.find_aif(curves, smooth, TIMES, pattern, TISSUE, 1.5, aif_voxels=5)
     assert set(aif.voxels) <= set(range(4, 12))
     np.testing.assert_allclose(aif.curve, curves[aif.voxels].mean(axis=0))
 
@@ -157,7 +159,7 @@ def test_a_short_scan_does_not_turn_down_the_earliest_arteries(artery):
     proximal = np.tile(artery(times[0], peak=400, arrival=6), (12, 1))
     distal = np.tile(artery(times[0], peak=250, arrival=8), (40, 1))
     curves = np.concatenate([proximal, distal]) + rng.normal(0, 1.0, (52, 14))
-    aif = vessels.find_aif(curves, curves, times, np.zeros(52, int), 10.0, 1.0, aif_voxels=8)
+    aif = vessels.find_aif(curves, curves, times, np.zeros(52, int), TISSUE, 1.0, aif_voxels=8)
     assert set(aif.voxels) <= set(range(12))
 
 
