@@ -52,7 +52,7 @@ class Flip:
 
 
 def compute(head, **options):
-    settings = MethodSettings.of(motion_correction=False, mirror_least_similarity=-1.0)
+    settings = MethodSettings.of(motion_correction=False, mirror_most_mm=50.0)
     return compute_maps(
         head.ctp, head.frame_times, head.settings.voxel_size_mm, settings, head.affine,
         registration=Flip(), **options,
@@ -73,7 +73,7 @@ def test_one_call_finds_the_lesion_on_its_side(head, result):
 
 def test_times_by_slice_equal_times_by_frame_of_a_series_without_delays(head, result):
     times = np.tile(head.frame_times, (head.ctp.shape[2], 1))
-    settings = MethodSettings.of(motion_correction=False, mirror_least_similarity=-1.0)
+    settings = MethodSettings.of(motion_correction=False, mirror_most_mm=50.0)
     again = compute_maps(
         head.ctp, times, head.settings.voxel_size_mm, settings, head.affine, registration=Flip()
     )

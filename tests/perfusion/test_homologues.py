@@ -103,15 +103,18 @@ def test_search_ends_at_the_first_good_registration(head):
     assert (measured['mirror_attempts'], measured['mirror_start']) == (2, 'plane and affine')
 
 
-def test_most_similar_registration_is_the_result(head):
-    mirror = register(head, Shift(LARGE, SMALL, LARGE), mirror_retry_similarity=1.0)
+def test_registration_with_the_least_distance_is_the_result(head):
+    mirror = register(head, Shift(LARGE, SMALL, LARGE), mirror_retry_mm=0.0)
     assert mirror.measured['mirror_start'] == mirror.best.start == 'plane and affine'
     assert mirror.measured['mirror_similarity'] == mirror.best.similarity
+    assert mirror.measured['mirror_distance_mm'] == pytest.approx(
+        mirror.best.misalignment.median_mm, abs=0.01
+    )
 
 
 def test_registration_that_folds_is_worse_than_one_that_does_not(head):
     mirror = register(
-        head, Shift(NONE, SMALL, LARGE, folds_at=['plane']), mirror_retry_similarity=1.0
+        head, Shift(NONE, SMALL, LARGE, folds_at=['plane']), mirror_retry_mm=0.0
     )
     assert mirror.measured['mirror_start'] == 'plane and affine'
     assert mirror.measured['withheld'] == ''
@@ -132,8 +135,8 @@ def test_only_the_windowed_brain_is_registered(head):
 
 
 def test_registration_below_the_limit_is_withheld_and_a_plane_remains(head):
-    mirror = register(head, Shift(LARGE, LARGE, LARGE), mirror_least_similarity=1.0)
-    assert mirror.measured['withheld'].startswith('withheld: the mirrored brain does not match')
+    mirror = register(head, Shift(LARGE, LARGE, LARGE), mirror_most_mm=1.0)
+    assert mirror.measured['withheld'].startswith('withheld: homologues are off by about')
     assert mirror.measured['hemisphere_rule'] == 'plane of symmetry'
     assert mirror.transforms == {}
     assert mirror.best.transforms  # it is still shown
@@ -154,10 +157,10 @@ def test_registration_that_does_not_swap_sides_has_no_similarity(head):
     assert register(head, Straight(NONE, NONE, NONE)).measured['mirror_similarity'] == 0
 
 
-def test_limit_is_lower_for_a_map_in_place_of_densities(head):
-    limits = {'mirror_least_similarity': 1.0, 'map_least_similarity': 0.3}
+def test_densities_are_judged_by_distance_and_a_map_by_similarity(head):
+    limits = {'mirror_most_mm': 1.0, 'map_least_similarity': 0.0}
     of_densities, of_map = (
-        register(head, Shift(SMALL, SMALL, SMALL), by_density, **limits)
+        register(head, Shift(LARGE, LARGE, LARGE), by_density, **limits)
         for by_density in (True, False)
     )
     assert of_densities.measured['withheld']
@@ -183,7 +186,7 @@ def test_homologues_are_coordinates_and_nan_outside_the_slab(head):
     mirror = register(head, Shift(NONE))
     where = symmetry.world_coordinates(SHAPE, AFFINE)
     np.testing.assert_allclose(mirror.best.homologues, where[::-1], atol=1e-3)
-    shifted = register(head, Shift((2, 0, 0)), mirror_retry_similarity=-1.0).best.homologues
+    shifted = register(head, Shift((2, 0, 0)), mirror_retry_mm=50.0).best.homologues
     assert np.isnan(shifted[:2]).all()
     assert np.isfinite(shifted[2:]).all()
 

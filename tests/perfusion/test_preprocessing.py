@@ -163,7 +163,7 @@ def test_motion_of_2_mm_and_2_degrees_is_found(symmetric_head, turn):
 def test_voxels_that_a_corrected_series_lacks_are_missing(toy_head):
     ctp = toy_head[0].copy()
     ctp[..., 5, 7] = AIR_HU  # the uppermost slice in one frame
-    corrected = preprocessing.accept_corrected(ctp, METHOD)
+    corrected = preprocessing.accept_corrected(ctp, toy_head[1], METHOD)
     head = (ctp[..., 0] > -200)[..., 5]
     assert np.isnan(corrected.ctp[..., 5, 7][head]).all()
     np.testing.assert_array_equal(corrected.ctp[..., :5, :], ctp[..., :5, :])
@@ -171,7 +171,7 @@ def test_voxels_that_a_corrected_series_lacks_are_missing(toy_head):
 
 
 def test_motion_of_a_corrected_series_is_not_known(toy_head):
-    corrected = preprocessing.accept_corrected(toy_head[0], METHOD)
+    corrected = preprocessing.accept_corrected(*toy_head[:2], METHOD)
     for name in (*preprocessing.COLUMNS, 'framewise_displacement', 'displacement'):
         assert np.isnan(corrected.confounds[name]).all(), name
 
@@ -179,7 +179,7 @@ def test_motion_of_a_corrected_series_is_not_known(toy_head):
 def test_frame_of_a_corrected_series_with_a_displaced_skull_is_rejected(toy_head):
     ctp = toy_head[0].copy()
     ctp[..., 9] = np.roll(ctp[..., 9], 6, axis=1)
-    corrected = preprocessing.accept_corrected(ctp, METHOD)
+    corrected = preprocessing.accept_corrected(ctp, toy_head[1], METHOD)
     assert np.flatnonzero(corrected.weights == 0).tolist() == [9]
 
 
