@@ -35,6 +35,8 @@ MOST_CONTRAST_HU = 40.0
 GAP_BONE_HU, GAP_REACH_MM, GAP_AREA_MM2 = 150.0, 25.0, 3000.0
 # a head without skull: densities of tissue and of bone, HU, and the largest fraction of bone
 STRIPPED_BONE_HU, STRIPPED_BONE_SHARE = (10.0, 250.0), 0.02
+# its brain is denser than a background near 0 HU by at least the first, HU, in this fraction of both
+STRIPPED_BRAIN_HU, STRIPPED_BRAIN_SHARE = 15.0, 0.05
 # usual median density of brain without contrast, HU
 USUAL_BRAIN_HU = 31.0
 # width of the Gaussian that smooths histograms of density, HU
@@ -342,8 +344,14 @@ def is_stripped(image):
 
 def _inside_stripped(smooth, voxel_size_mm, closing_mm):
     """Find the brain of a series without skull: what is denser than the background."""
-    background = _most_frequent(smooth[smooth > -200]) if (smooth > -200).any() else -1024.0
-    level = _most_frequent(smooth[smooth > background + LEAST_CONTRAST_HU])
+    solid = smooth[smooth > -200]
+    background = _most_frequent(solid)
+    denser = solid > background + STRIPPED_BRAIN_HU
+    # the most frequent is brain if the background is air, or if the image is cropped to the brain
+    if denser.mean() < STRIPPED_BRAIN_SHARE:
+        level, background = background, float(np.percentile(smooth, 1))
+    else:
+        level = _most_frequent(solid[denser])
     # a background of 0 HU is not darker than CSF, which is closed and filled
     dense = smooth > max(background, level - MOST_CONTRAST_HU) + LEAST_CONTRAST_HU
     brain = largest(ndimage.binary_opening(dense, IN_PLANE))

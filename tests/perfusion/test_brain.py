@@ -62,6 +62,19 @@ def test_an_image_that_is_almost_all_bone_is_refused():
         brain.inside_skull(volume, (2.0, 2.0, 5.0), 130.0)
 
 
+@pytest.mark.parametrize('background', [-1024.0, 0.0])
+@pytest.mark.parametrize('density', [23.0, 33.0])
+@pytest.mark.parametrize('cropped', [False, True])
+def test_brain_without_skull_is_found_on_any_background(background, density, cropped):
+    x, y = np.ogrid[-40:41, -40:41]
+    disc = np.repeat((np.hypot(x, y) < 30)[..., None], 4, axis=2)
+    image = np.where(disc, density, background)
+    image += np.random.default_rng(0).normal(0, 2, image.shape) * disc
+    part = (slice(15, -15),) * 2 if cropped else slice(None)
+    found = brain.inside_skull(image[part], (2.0, 2.0, 5.0), 130.0)
+    assert dice(found, disc[part]) > 0.95
+
+
 @pytest.mark.parametrize(
     ('change', 'said'),
     [
