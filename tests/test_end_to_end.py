@@ -716,7 +716,7 @@ def withheld(site):
     """
     out = site.folder / 'withheld'
     shutil.copytree(site.out, out)
-    options = ('--participant-label', '01', '--mirror-least-similarity', '1')
+    options = ('--participant-label', '01', '--mirror-most-mm', '0.1')
     again = call(site.folder, 'withheld', '--nprocs', '1', *options)
     assert again.returncode == 0, again.stderr
     return SimpleNamespace(out=out, run=again, folder=out / 'sub-01' / 'ct')

@@ -333,17 +333,13 @@ def test_bolus_is_written_beside_the_masks(masks):
     assert bolus['scan_duration_s'] == 34
 
 
-def test_settings_of_the_stage_are_applied_to_the_masks(toy_head):
+def test_settings_of_the_stage_are_applied_to_the_masks(masks, toy_head):
     ctp, affine, times = toy_head
     working = prepare(write(ctp, affine), no_delay(times, 6))
-    corrected = correct(working)
-    few, many = (
-        nifti.load_mask(
-            make_masks(corrected, working.sample_times, csf_level=level).csf_mask
-        ).sum()
-        for level in (0.1, 0.9)
-    )
-    assert few < 0.9 * many
+    narrow = make_masks(correct(working), working.sample_times, bone_margin_mm=10.0)
+    wide, narrow = (nifti.load_mask(found.intracranial_mask) for found in (masks['RAS'], narrow))
+    assert not (narrow & ~wide).any()
+    assert 0 < narrow.sum() < 0.9 * wide.sum()
 
 
 @pytest.mark.parametrize('axes', ['RAS', 'LPI'])

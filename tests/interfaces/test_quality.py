@@ -76,7 +76,9 @@ def files(tmp_path, monkeypatch):
 
 
 def assess(files, **changed):
-    settings = MethodSettings.of(**{'mirror_most_folding': 0.05} | changed).as_dict('lesion', 'symmetry')
+    settings = MethodSettings.of(**{'mirror_most_folding': 0.05} | changed).as_dict(
+        'lesion', 'symmetry'
+    )
     path = AssessQuality(**files, settings=settings).run().outputs.quality
     (row,) = pd.read_csv(path, sep='\t', keep_default_na=False).to_dict('records')
     return row

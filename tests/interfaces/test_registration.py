@@ -139,9 +139,7 @@ def test_share_of_tissue_at_the_homologue_is_a_fraction(tilted):
 @pytest.mark.usefixtures('register_as_before')
 def test_registration_that_is_not_trusted_gives_no_transform(symmetric_head, monkeypatch):
     far = Misalignment(np.full(SHAPE, 9.0, np.float32), 9.0, 0.0)
-    monkeypatch.setattr(
-        'ctpprep.perfusion.alignment.estimate_misalignment', lambda *_: far
-    )
+    monkeypatch.setattr('ctpprep.perfusion.alignment.estimate_misalignment', lambda *_: far)
     withheld = mirror(symmetric_head)
     assert withheld.measured['withheld'].startswith('withheld: homologues are off by about 9.0 mm')
     assert not isdefined(withheld.outputs.mirror_to_reference)

@@ -49,7 +49,9 @@ def test_brain_has_its_sulci_but_not_the_rim_of_csf():
     r = np.hypot(x, y)
     sulcus = (np.abs(x) < 2.5) & (y > 30) & (r < 50)
     volume[((r > 54) & (r <= 66)) | ((np.abs(x) < 2.5) & (y > 30) & (r <= 66))] = 5
-    found, inside = brain.brain_masks(volume, volume, (2.0, 2.0, 5.0), bone_hu=130.0, csf_level=0.4)
+    found, inside = brain.brain_masks(
+        volume, volume, (2.0, 2.0, 5.0), bone_hu=130.0, csf_level=0.4
+    )
     assert found[sulcus].all()
     assert not found[(r > 58) & (r < 62)].any()
     assert inside[(r > 58) & (r < 62)].all()

@@ -113,9 +113,7 @@ def test_registration_with_the_least_distance_is_the_result(head):
 
 
 def test_registration_that_folds_is_worse_than_one_that_does_not(head):
-    mirror = register(
-        head, Shift(NONE, SMALL, LARGE, folds_at=['plane']), mirror_retry_mm=0.0
-    )
+    mirror = register(head, Shift(NONE, SMALL, LARGE, folds_at=['plane']), mirror_retry_mm=0.0)
     assert mirror.measured['mirror_start'] == 'plane and affine'
     assert mirror.measured['withheld'] == ''
 
