@@ -170,3 +170,72 @@ def test_taller_curve_of_another_shape_lends_no_height(artery):
     vessel = vessels.Vessel(shape, STEP, np.array([0]))
     restored = vessels.restore_height(vessel, np.array([1.5 * shape, later]))
     np.testing.assert_allclose(restored.curve, 1.5 * shape)
+
+
+# -- few arteries, wide boluses, motion
+
+
+def test_veins_are_no_arteries_where_the_slab_shows_few_arteries(candidates):
+    """Ten veins to an artery, and as high: they fill after tissue, so they are not the AIF."""
+    curves, pattern = candidates(arteries=8, late=0, veins=80)
+    curves[8:88] *= 1.3
+    assert set(find_aif(curves, pattern, aif_voxels=3).voxels) <= set(range(8))
+
+
+def test_arteries_behind_a_stenosis_are_found_though_they_fill_with_tissue(candidates):
+    curves, pattern = candidates(arteries=0, late=12, veins=0)
+    assert set(find_aif(curves, pattern).voxels) <= set(range(12))
+
+
+@pytest.mark.parametrize('width', [20, 28])
+def test_wide_bolus_of_a_failing_heart_is_an_aif(artery, tissue, width):
+    times = np.arange(0, 60, 1.5)
+    wide = artery(times, arrival=6.0, peak=150, rise=width / 1.404)
+    curves = np.concatenate([np.tile(wide, (12, 1)), np.tile(tissue(times), (100, 1))])
+    curves = curves + np.random.default_rng(0).normal(0, 1.5, curves.shape)
+    aif = vessels.find_aif(
+        curves, curves, times[None], np.zeros(112, int), TISSUE, 1.5, aif_voxels=8
+    )
+    assert set(aif.voxels) <= set(range(12))
+    assert np.corrcoef(aif.curve, wide)[0, 1] > 0.99
+
+
+@pytest.mark.parametrize('damage', [100.0, np.inf], ids=['moving', 'not soft'])
+def test_voxels_that_motion_changes_or_that_are_bone_are_no_vessels(candidates, damage):
+    curves, pattern = candidates(late=0)
+    curves[[0, 1, 12, 13]] *= 1.6
+    bad = np.zeros(len(curves))
+    bad[[0, 1, 12, 13]] = damage
+    arguments = (curves, curves, TIMES, pattern)
+    aif = vessels.find_aif(*arguments, TISSUE, 1.5, aif_voxels=5, damage=bad)
+    vof = vessels.find_vof(*arguments, aif, aif_voxels=5, damage=bad)
+    assert set(aif.voxels) <= set(range(2, 12))
+    assert set(vof.voxels) <= set(range(14, 24))
+
+
+def test_small_damage_refuses_no_vessel(candidates):
+    curves, pattern = candidates(late=0)
+    damage = np.full(len(curves), 20.0)
+    aif = vessels.find_aif(
+        curves, curves, TIMES, pattern, TISSUE, 1.5, aif_voxels=5, damage=damage
+    )
+    assert set(aif.voxels) <= set(range(12))
+
+
+def test_bone_that_stays_for_some_seconds_is_no_vessel(candidates):
+    """It rises and falls like a bolus, but all at once; a few such voxels do not count."""
+    curves, pattern = candidates(late=0)
+    curves[40:46] += np.where((STEP > 9) & (STEP < 24), 800.0, 0)
+    aif = find_aif(curves, pattern)
+    vof = vessels.find_vof(curves, curves, TIMES, pattern, aif, aif_voxels=5)
+    assert set(aif.voxels) <= set(range(12))
+    assert set(vof.voxels) <= set(range(12, 24))
+
+
+def test_error_tells_how_many_curves_failed_by_height_and_by_shape(candidates):
+    curves, pattern = candidates(late=0, veins=0)
+    damage = np.full(len(curves), np.inf)
+    with pytest.raises(VesselError, match=r'12 voxels rise by more .* 0 of them are shaped'):
+        vessels.find_aif(
+            curves, curves, TIMES, pattern, TISSUE, 1.5, aif_voxels=5, damage=damage
+        )
