@@ -95,6 +95,8 @@ WIDTH_MODE_S = 9.0  # of a triangular distribution over the range of width_s
 LESION_ML_PER_MM = 3.0
 # the slab is not shifted towards the vertex if it is thicker, mm
 MOST_SHIFTED_MM = 100.0
+# slabs of real CTs are no higher, mm
+REAL_COVERAGE_MM = 130.0
 # traits that a real CT brings with it
 REAL_TRAITS = (
     'skull', 'size', 'brain_hu', 'calcifications', 'skull_defect_mm', 'extracranial_vessels',
@@ -176,6 +178,8 @@ def draw(seed: int, kind: bool = False, anatomies: tuple[str, ...] = ()) -> Phan
         plain = HeadTraits()
         kept = {trait: getattr(plain, trait) for trait in REAL_TRAITS}
         path = str(anatomies[seed % len(anatomies)])
+        n_slices = min(n_slices, int(REAL_COVERAGE_MM / thickness))
+        settings = replace(settings, n_slices=n_slices)
         settings = replace(settings, anatomy=path, head=replace(settings.head, **kept))
     return settings
 

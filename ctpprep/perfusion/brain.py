@@ -33,6 +33,13 @@ MOST_CONTRAST_HU = 40.0
 # gaps in the skull: density of thin bone, HU, its distance from the surface of the brain, mm, and the
 # least area of the brain in a slice, mm2
 GAP_BONE_HU, GAP_REACH_MM, GAP_AREA_MM2 = 150.0, 25.0, 3000.0
+# a gap is measured over this height, mm
+GAP_HEIGHT_MM = 30.0
+# rays beside a gap that are not used
+EDGE_RAYS = 5
+# gaps that are closed: least length and distance from the centre, mm, and least fraction of rays that
+# meet bone
+LEAST_GAP_MM, LEAST_RADIUS_MM, LEAST_CLOSED = 30.0, 30.0, 0.5
 # a head without skull: densities of tissue and of bone, HU, and the largest fraction of bone
 STRIPPED_BONE_HU, STRIPPED_BONE_SHARE = (10.0, 250.0), 0.02
 # its brain is denser than a background near 0 HU by at least the first, HU, in this fraction of both
@@ -48,8 +55,8 @@ MOSTLY_TISSUE = 0.73
 TISSUE_RANGE_HU = (-10.0, 2.0)
 # tissue may be less dense than its surroundings by this much: white matter next to grey matter
 LIGHTER_HU = 2.0
-# sigma of the surroundings, mm
-AROUND_MM = 5.0
+# sigma of the surroundings, mm, and rounds of their estimate
+AROUND_MM, AROUND_ROUNDS = 5.0, 3
 # least tissue fraction: dividing by less would amplify noise without bound
 LEAST_TISSUE = 0.5
 # a voxel and its four neighbours in the slice
@@ -254,7 +261,7 @@ def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):
     deep = largest(distance_in_plane(soft, voxel_size_mm) > neck_mm)
     # grow back to the bone, but not through the openings that the erosion closed
     reach = _distance_outside(deep, voxel_size_mm) <= neck_mm
-    inside = fill_in_plane(soft & reach)
+    inside = _close_gaps(fill_in_plane(soft & reach), bone, voxel_size_mm[:2])
     if inside.sum() < LEAST_SHARE * max(head.sum(), 1):
         raise PerfusionError(
             f'brain mask: {inside.sum()} of {head.sum()} voxels of the head lie inside bone, at '
@@ -279,8 +286,8 @@ def skull_gap(image, brain_mask, voxel_size_mm):
     Returns
     -------
     float or None
-        Length of the longest gap that the middle slices show, mm: the median over the quarter of the
-        slices with the longest gaps; None for a series without skull.
+        Length that the gap has or exceeds over 30 mm of slices, mm: orbits and foramina are open in
+        fewer slices. None for a series without skull.
     """
     if is_stripped(image):
         return None
@@ -292,31 +299,96 @@ def skull_gap(image, brain_mask, voxel_size_mm):
         gaps.append(_gap_in_slice(bone[..., z], brain_mask[..., z], voxel_size_mm[:2]))
     if not gaps:
         return 0.0
-    return float(np.median(np.sort(gaps)[-max(1, len(gaps) // 4) :]))
+    count = min(len(gaps), int(np.ceil(GAP_HEIGHT_MM / voxel_size_mm[2])))
+    return float(np.sort(gaps)[-count])
 
 
 def _gap_in_slice(bone, brain_mask, size):
     """Return the length of the longest run of rays without bone, mm."""
-    centre = np.argwhere(brain_mask).mean(axis=0)
-    angles = np.radians(np.arange(0, 360, 2))
-    distances = np.arange(0, 160.0, 1.0)
-    where = [
-        np.clip(
-            np.round(centre[axis] + np.outer(wave(angles), distances) / size[axis]).astype(int),
-            0, bone.shape[axis] - 1,
+    rays = _Rays(brain_mask, size)
+    on_brain, on_bone = (array[rays.voxels] for array in (brain_mask, bone))
+    surface = np.where(on_brain, rays.distances, 0).max(axis=1)
+    outside = (rays.distances > surface[:, None] - 3) & (
+        rays.distances < surface[:, None] + GAP_REACH_MM
+    )
+    lengths = _run_lengths(~(on_bone & outside).any(axis=1), surface)
+    return float(lengths.max(initial=0))
+
+
+def _close_gaps(inside, bone, size):
+    """Remove scalp from the inside of the skull where bone is missing.
+
+    In each slice, the inner surface of the bone is interpolated over gaps, by its distance from the
+    centre: a missing piece of skull was about as far away as its neighbours.
+    """
+    closed = inside.copy()
+    for z in np.flatnonzero(inside.any(axis=(0, 1))):
+        rays = _Rays(inside[..., z], size)
+        on_bone = bone[..., z][rays.voxels] & (rays.distances > LEAST_RADIUS_MM)
+        known = on_bone.any(axis=1)
+        radius = np.where(known, rays.distances[np.argmax(on_bone, axis=1)], np.nan)
+        if known.mean() < LEAST_CLOSED:
+            continue
+        # the edges of a gap are oblique: rays meet them farther out than the inner surface
+        sure = ~ndimage.binary_dilation(np.tile(~known, 3), iterations=EDGE_RAYS)[
+            len(known) : 2 * len(known)
+        ]
+        if not sure.any():
+            continue
+        radius = np.interp(
+            np.arange(len(known)), np.flatnonzero(sure), radius[sure], period=len(known)
         )
-        for axis, wave in enumerate((np.cos, np.sin))
-    ]  # fmt: skip
-    on_brain, on_bone = brain_mask[tuple(where)], bone[tuple(where)]
-    surface = np.where(on_brain, distances, 0).max(axis=1)
-    outside = (distances > surface[:, None] - 3) & (distances < surface[:, None] + GAP_REACH_MM)
-    open_rays = ~(on_bone & outside).any(axis=1)
-    if open_rays.all() or not open_rays.any():
-        return float(open_rays.all() * surface.mean() * 2 * np.pi)
-    start = int(np.argmin(open_rays))
-    rolled, arcs = np.roll(open_rays, -start), np.roll(surface, -start) * (angles[1] - angles[0])
-    labels, count = ndimage.label(rolled)
-    return float(max(ndimage.sum_labels(arcs, labels, range(1, count + 1))))
+        gaps = _run_lengths(~sure, radius) > LEAST_GAP_MM
+        if gaps.any():
+            index, distance = rays.of_voxels(inside.shape[:2])
+            closed[..., z] &= ~gaps[index] | (distance < radius[index])
+    return closed
+
+
+class _Rays:
+    """Rays from the centre of a region of a slice, every 2 degrees.
+
+    Attributes
+    ----------
+    distances : (N,) array
+        Along a ray, mm.
+    voxels : tuple of two (180, N) arrays of int
+        Voxels along each ray; those at the edge of the image are repeated.
+    """
+
+    def __init__(self, region, size):
+        self.centre, self.size = np.argwhere(region).mean(axis=0), np.asarray(size, dtype=float)
+        self.distances = np.arange(0, 160.0, 1.0)
+        angles = np.radians(np.arange(0, 360, 2))
+        self.voxels = tuple(
+            np.clip(
+                np.round(self.centre[i] + np.outer(wave, self.distances) / size[i]).astype(int),
+                0,
+                region.shape[i] - 1,
+            )
+            for i, wave in enumerate((np.cos(angles), np.sin(angles)))
+        )
+
+    def of_voxels(self, shape):
+        """Return the ray and the distance of each voxel of the slice."""
+        x, y = (
+            (np.arange(n) - middle) * width
+            for n, middle, width in zip(shape, self.centre, self.size, strict=True)
+        )
+        angle = np.degrees(np.arctan2(y[None, :], x[:, None])) % 360
+        return np.round(angle / 2).astype(int) % 180, np.hypot(x[:, None], y[None, :])
+
+
+def _run_lengths(missing, radius):
+    """Return, for each ray, the length of the run of missing rays to which it belongs, mm."""
+    arcs = np.where(missing, radius, 0) * 2 * np.pi / len(missing)
+    if missing.all():
+        return np.full(len(missing), arcs.sum())
+    start = int(np.argmin(missing))
+    labels, count = ndimage.label(np.roll(missing, -start))
+    totals = ndimage.sum_labels(np.roll(arcs, -start), labels, np.arange(count + 1))
+    totals[0] = 0
+    return np.roll(totals[labels], start)
 
 
 def is_stripped(image):
@@ -473,7 +545,7 @@ def tissue_masks(average, brain_mask, vessels, csf, inside, seen, voxel_size_mm,
     return tissue, off_vessels & (distance_in_plane(inside, voxel_size_mm) > bone_margin_mm)
 
 
-def csf_mask(average, brain_mask, voxel_size_mm, csf_hu):
+def csf_mask(average, brain_mask, voxel_size_mm, levels, csf_level):
     """Find CSF in sulci and ventricles by its density in the time average.
 
     Parameters
@@ -482,15 +554,39 @@ def csf_mask(average, brain_mask, voxel_size_mm, csf_hu):
         Time average of the corrected series, HU.
     brain_mask : (X, Y, Z) array of bool
     voxel_size_mm : (3,) sequence of float
-    csf_hu : float
-        Density below which a voxel is CSF, HU.
+    levels : Levels
+        Of the time average.
+    csf_level : float
+        Density below which a voxel is CSF, as a fraction of the way from CSF to the brain around it:
+        in a fresh infarct, whose oedema makes it less dense, CSF is less dense, too.
 
     Returns
     -------
     (X, Y, Z) array of bool
     """
     sigma = [0.8 / voxel_size_mm[0], 0.8 / voxel_size_mm[1], 0]
-    return brain_mask & (ndimage.gaussian_filter(average, sigma) < csf_hu)
+    smooth = ndimage.gaussian_filter(average, sigma)
+    around = _density_around(smooth, brain_mask, voxel_size_mm, levels, csf_level)
+    return brain_mask & (smooth < levels.csf + csf_level * (around - levels.csf))
+
+
+def _density_around(smooth, region, voxel_size_mm, levels, share):
+    """Return the density of tissue around each voxel, HU.
+
+    Tissue is what is denser than a fraction of the way from CSF to the tissue around it; since this
+    depends on the result, it is repeated.
+    """
+    size = np.asarray(voxel_size_mm, dtype=float)
+    around = np.full(smooth.shape, levels.brain, dtype=np.float32)
+    for _ in range(AROUND_ROUNDS):
+        tissue = region & (smooth > levels.csf + share * (around - levels.csf))
+        weight = smoothing_weight(tissue, AROUND_MM / size)
+        total = ndimage.gaussian_filter(
+            np.where(tissue, smooth, 0), AROUND_MM / size, mode='constant', truncate=3.0
+        )
+        mean = np.divide(total, weight, out=around.copy(), where=weight > 1e-3)
+        around = np.clip(mean, *np.add(TISSUE_RANGE_HU, levels.brain)).astype(np.float32)
+    return around
 
 
 def tissue_share(density, tissue_mask, pure_mask, voxel_size_mm):
@@ -528,14 +624,8 @@ def tissue_share(density, tissue_mask, pure_mask, voxel_size_mm):
     size = np.asarray(voxel_size_mm, dtype=float)
     smooth = smooth_within(density, tissue_mask, [0.6 / size[0], 0.6 / size[1], 0])
     levels = density_levels(density, fill_in_plane(tissue_mask), size)
-    mostly = pure_mask & (smooth > levels.between(MOSTLY_TISSUE))
-    weight = smoothing_weight(mostly, AROUND_MM / size)
-    total = ndimage.gaussian_filter(
-        np.where(mostly, smooth, 0), AROUND_MM / size, mode='constant', truncate=3.0
-    )
-    around = np.divide(total, weight, out=np.full_like(total, levels.brain), where=weight > 1e-3)
-    least, most = np.add(TISSUE_RANGE_HU, levels.brain)
-    reference = np.clip(around, least, most) - LIGHTER_HU
+    around = _density_around(smooth, pure_mask, size, levels, MOSTLY_TISSUE)
+    reference = around - LIGHTER_HU
     share = np.clip(
         (smooth - levels.csf) / np.maximum(reference - levels.csf, 1.0), LEAST_TISSUE, 1.0
     )

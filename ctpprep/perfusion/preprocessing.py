@@ -330,7 +330,7 @@ def make_masks(
     n_baseline, arrival = _find_arrival(series, soft, method.bolus_arrival, aif)
     reference = bolus.baseline(ctp, n_baseline, weights)
     peak = bolus.peak_enhancement(ctp, reference, inside & seen, weights)
-    csf = brain.csf_mask(average, brain_voxels, size, levels.between(method.csf_level))
+    csf = brain.csf_mask(average, brain_voxels, size, levels, method.csf_level)
     parenchyma = brain_voxels & seen & ~csf
     vessels = brain.vessel_mask(peak, inside, parenchyma, method.vessel_ratio)
     tissue, pure = brain.tissue_masks(

@@ -67,7 +67,7 @@ CHECKS = (
     Check('drift', 'HU', 1.0, 3.0, False),
     Check('brain_density', 'HU', 20.0, 10.0, True),
     Check('brain_density_high', 'HU', 46.0, 56.0, False),
-    Check('skull_gap', 'mm', 20.0, 50.0, False),
+    Check('skull_gap', 'mm', 20.0, 90.0, False),
     Check('coverage', 'mm', 50.0, 20.0, True),
     Check('coverage_asymmetry', 'fraction', 0.1, 0.3, False),
     Check('brain_asymmetry', 'fraction', 0.1, 0.25, False),

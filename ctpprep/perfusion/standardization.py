@@ -205,7 +205,7 @@ class _Standardization:
             rule = 'by hardly any flow'
         else:
             levels = brain.density_levels(density, brain_mask, self.size)
-            csf = brain.csf_mask(density, brain_mask, self.size, levels.between(masks.csf_level))
+            csf = brain.csf_mask(density, brain_mask, self.size, levels, masks.csf_level)
             rule = 'by density'
         self._note('tissue mask', f'brain without vessels (by {word}) and CSF ({rule})')
         return {'vessel_mask': vessels, 'csf_mask': csf & ~vessels}
