@@ -70,8 +70,8 @@ def found(head):
     n_baseline, arrival = bolus.find_arrival(first_pass, frame_times)
     baseline = bolus.baseline(ctp, n_baseline, weights)
     peak = bolus.peak_enhancement(ctp, baseline, inside, weights)
-    csf_hu = brain.density_levels(average, inside, size).between(settings.masks.csf_level)
-    csf = brain.csf_mask(average, brain_mask, size, csf_hu)
+    levels = brain.density_levels(average, inside, size)
+    csf = brain.csf_mask(average, brain_mask, size, levels, settings.masks.csf_level)
     vessels = brain.vessel_mask(peak, inside, brain_mask & ~csf, settings.masks.vessel_ratio)
     times, pattern = grid.sampling_patterns(head.sample_times)
     return SimpleNamespace(
