@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The search for homologues, with registrations of known quality instead of ANTs."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from ctpprep.perfusion import homologues, symmetry
+from ctpprep.perfusion import alignment, homologues, symmetry
 from ctpprep.perfusion.homologues import FAR_MM, STARTS
 from ctpprep.settings import MethodSettings
 
@@ -205,6 +207,39 @@ def test_hemispheres_and_share_of_tissue_are_those_of_the_homologues(head):
     expected = np.where(right, symmetry.RIGHT, symmetry.LEFT) * head[1]
     np.testing.assert_array_equal(result.hemispheres, expected)
     np.testing.assert_array_equal(result.tissue_share, tissue[::-1])
+
+
+def test_misaligned_voxels_have_no_tissue_at_their_homologue(head):
+    brain = head[1]
+    misaligned = np.zeros_like(brain)
+    misaligned[:, 30:] = True
+    where = symmetry.world_coordinates(SHAPE, AFFINE)
+    result = homologues.find_homologues(
+        brain, brain, AFFINE, Shift(), where[::-1], NONE, None, misaligned
+    )
+    assert not result.tissue_share[misaligned].any()
+    assert (result.tissue_share[brain & ~misaligned] == 1).all()
+
+
+def test_regions_are_misaligned_beyond_the_limit_and_never_where_unknown(head):
+    distance = np.full(SHAPE, 3.0, np.float32)
+    distance[:, :20], distance[:, 40:] = 9.0, np.nan
+    mirror = register(head, Shift(NONE))
+    best = dataclasses.replace(
+        mirror.best, misalignment=alignment.Misalignment(distance, 3.0, 1.0)
+    )
+    misaligned = dataclasses.replace(mirror, best=best).misaligned(8.0)
+    assert misaligned[:, :20].all()
+    assert not misaligned[:, 20:].any()
+    assert dataclasses.replace(mirror, best=None).misaligned(8.0) is None
+
+
+def test_mirrored_map_has_no_distance(head):
+    """Its lesions would be taken for distance."""
+    mirror = register(head, Shift(NONE), by_density=False)
+    assert mirror.best.misalignment is None
+    assert mirror.misaligned(8.0) is None
+    assert 'mirror_distance_mm' not in mirror.measured
 
 
 def test_without_a_transform_the_plane_divides_the_hemispheres(head):
