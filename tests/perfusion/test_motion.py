@@ -297,3 +297,33 @@ def test_end_slice_that_leaves_the_slab_is_extrapolated(slab):
 def test_rejected_frames_damage_nothing(slab):
     weights = np.repeat([1.0, 0.0], 6)
     assert not damage_of(slab, shift(z=3.0), weights)[0].any()
+
+
+# -- series without skull
+
+
+def outline(background, moved=0, enhancement=0.0):
+    """Similarity of a disc of brain to a moved and enhanced one, on a background."""
+    rng = np.random.default_rng(0)
+    x, y = np.ogrid[-30:31, -30:31]
+    disc = np.repeat((np.hypot(x, y) < 20)[..., None], 4, axis=2)
+    first, second = (
+        np.where(disc, hu + rng.normal(0, 4, disc.shape), background)
+        for hu in (33.0, 33.0 + enhancement)
+    )
+    second = np.roll(second, moved, axis=0)
+    return motion.outline_similarity(second, first, first > motion.HEAD_HU)
+
+
+@pytest.mark.parametrize('background', [0.0, -1024.0])
+def test_outline_shows_motion_but_neither_noise_nor_contrast(background):
+    assert outline(background, enhancement=8.0) > 0.97
+    assert outline(background, moved=6) < 0.9
+
+
+def test_outline_that_left_the_field_of_view_is_unknown():
+    reference = np.full((10, 10, 2), 33.0)
+    reference[:2] = 0
+    frame = reference.copy()
+    frame[4:] = np.nan
+    assert np.isnan(motion.outline_similarity(frame, reference, reference > 20))
