@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of the vessels' curves, and in which direction a cut scan errs."""
 
+import re
+
 import numpy as np
 import pytest
 
+from ctpprep.cli.parser import make_parser
 from ctpprep.interfaces import wording
 from ctpprep.perfusion import quality
 from ctpprep.settings import MethodSettings
@@ -267,6 +270,12 @@ def test_every_check_fails_only_beyond_its_warning():
     for check in quality.CHECKS:
         sign = -1 if check.low_is_bad else 1
         assert sign * check.fail > sign * check.warn, check.name
+
+
+def test_options_that_advice_names_exist():
+    options = make_parser()._option_string_actions
+    advice = ' '.join(words.advice for words in wording.WORDING.values())
+    assert set(re.findall('--[a-z-]+', advice)) <= set(options)
 
 
 def test_every_check_has_words():
