@@ -15,7 +15,6 @@ from ctpprep.perfusion import custom
 from ctpprep.phantom import PhantomSettings, make_phantom
 from ctpprep.registration import MirrorSyN
 
-
 PLAIN = PhantomSettings(
     seed=7, matrix=48, voxel_size_mm=(4.5, 4.5, 8.0), n_slices=6, n_frames=18, frame_interval=2.0,
     motion_mm=0.0, lesion='large', lesion_side='right', orientation='RAS',
