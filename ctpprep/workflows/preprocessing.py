@@ -136,12 +136,15 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
         ' A linear drift of density over the scan was subtracted where air (else bone) and, before '
         'contrast, brain showed it alike.'
     )
-    arrival = (
-        f'Contrast was taken to arrive {method.masks.bolus_arrival:g} s after the start of the scan, as '
-        'given by the user.'
-        if method.masks.bolus_arrival
-        else 'The arrival of contrast was found in the earliest curves that have the shape of a bolus.'
-    )
+    if method.masks.bolus_arrival:
+        arrival = (
+            f'Contrast was taken to arrive {method.masks.bolus_arrival:g} s after the start of the scan, '
+            'as given by the user.'
+        )
+    elif {'curves', 'aif_mask'} & set(series.overrides):
+        arrival = 'Contrast was taken to arrive with the AIF that was supplied.'
+    else:
+        arrival = 'The arrival of contrast was found in the earliest curves that have the shape of a bolus.'
     return f"""
 ### Preprocessing
 

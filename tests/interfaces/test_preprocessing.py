@@ -333,6 +333,34 @@ def test_bolus_is_written_beside_the_masks(masks):
     assert bolus['scan_duration_s'] == 34
 
 
+def test_supplied_aif_is_read_as_curves_or_as_its_voxels(toy_head):
+    ctp, affine, times = toy_head
+    flat = ctp[..., [0, 1, 2] * 6].copy()
+    rise = np.clip((times - 9) / 4, 0, None)
+    aif = 300 * (rise * np.exp(1 - rise)) ** 2
+    pd.DataFrame({'time': times, 'aif': aif}).to_csv('aif.tsv', sep='\t', index=False)
+    voxels = np.zeros(ctp.shape[:3], np.uint8)
+    voxels[28:30, 34:36, 2] = 1
+    flat[voxels > 0] += aif.astype(np.int16)
+    working = prepare(write(flat, affine), no_delay(times, 6))
+    corrected = correct(working)
+    for supplied in (
+        {'supplied_curves': str(Path('aif.tsv').absolute())},
+        {'supplied_aif_mask': write(voxels, affine, 'LPI', 'aif.nii.gz')},
+    ):
+        bolus = read_json(make_masks(corrected, working.sample_times, supplied).bolus)
+        assert bolus['arrival_s'] == pytest.approx(9.5, abs=1)
+
+
+def test_drift_and_damage_of_a_series_are_written(toy_head):
+    ctp, affine, times = toy_head
+    corrected = correct(prepare(write(ctp, affine), no_delay(times, 6)))
+    assert {'materials', 'corrected_hu', 'left_hu'} == set(read_json(corrected.motion)['drift'])
+    damage, _ = nifti.load(corrected.damage)
+    assert damage.shape == ctp.shape[:3]
+    assert not damage.any()
+
+
 def test_settings_of_the_stage_are_applied_to_the_masks(masks, toy_head):
     ctp, affine, times = toy_head
     working = prepare(write(ctp, affine), no_delay(times, 6))
