@@ -218,6 +218,6 @@ def test_finished_heads_are_not_run_again(tmp_path, monkeypatch):
 
 
 def test_a_variant_is_checked():
-    assert population.parse_setting('masks.csf_hu=15') == ('csf_hu', 15.0)
+    assert population.parse_setting('masks.csf_level=0.3') == ('csf_level', 0.3)
     with pytest.raises(population.argparse.ArgumentTypeError, match='is not stage'):
-        population.parse_setting('vessels.csf_hu=15')
+        population.parse_setting('vessels.csf_level=0.3')

@@ -126,7 +126,7 @@ def test_inverse_brings_a_homologue_back(tilted, symmetric_head):
 def retried(symmetric_head, tmp_path_factory):
     """The same registration from every start."""
     folder = tmp_path_factory.mktemp('retried')
-    result = mirror(symmetric_head, folder, mirror_retry_similarity=1.0)
+    result = mirror(symmetric_head, folder, mirror_retry_mm=0.0)
     return SimpleNamespace(result=result, folder=folder)
 
 

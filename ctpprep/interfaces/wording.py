@@ -101,7 +101,7 @@ WORDING = {
         'Shape of the AIF',
         'share of the AIF that the passage of one bolus explains',
         'this curve is not that of an artery (motion, bone or tissue): all maps are wrong; supply an '
-        'AIF (--aif-file)',
+        'AIF or its voxels (--aif-file)',
     ),
     'aif_over_tissue': Wording(
         'AIF over tissue',

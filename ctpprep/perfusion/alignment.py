@@ -2,8 +2,8 @@
 """How far the homologues are off: what a local shift of the mirrored brain would improve.
 
 Brain and mirrored brain are never equal: noise and asymmetry bound their correlation, which therefore
-says little about millimetres. Whether a shifted mirrored brain would match better, and by which shift,
-does say it, in each region.
+means little in millimetres. Whether a shifted mirrored brain would match better, and by which shift,
+measures the distance in each region.
 """
 
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ def estimate_misalignment(reference, homologue_reference, brain_mask, voxel_size
 
     Notes
     -----
-    A brain without structure in a region yields about 7 mm there: nothing is known. Takes about a
+    A brain without structure in a region yields about 7 mm: nothing is known there. Takes about a
     second.
     """
     size = np.asarray(voxel_size_mm, dtype=float)
@@ -80,14 +80,14 @@ def estimate_misalignment(reference, homologue_reference, brain_mask, voxel_size
     distance = np.full(brain_mask.shape, np.nan, dtype=np.float32)
     if not inside.any():
         return Misalignment(distance, np.inf, np.inf)
-    here, there = (
+    fixed, mirrored = (
         grid.average_blocks(_contrast(brain.at_usual_level(image, both), both, size), blocks)
         for image in (reference, homologue_reference)
     )
     steps = size * blocks
     shifts = _shifts(steps, inside.shape)
     likelihoods = np.stack(
-        [_likelihood(here, there, inside, shift, steps)[inside > 0] for shift in shifts]
+        [_likelihood(fixed, mirrored, inside, shift, steps)[inside > 0] for shift in shifts]
     )
     lengths = np.linalg.norm(shifts * steps, axis=1)[:, None]
     weights = np.exp(likelihoods - likelihoods.max(axis=0))
@@ -154,7 +154,7 @@ def _shifts(steps, shape):
     return shifts[np.linalg.norm(shifts * steps, axis=1) <= max(REACH_MM, steps[2])]
 
 
-def _likelihood(here, there, inside, shift, steps):
+def _likelihood(fixed, mirrored, inside, shift, steps):
     """Return the log-likelihood of a shift around each block."""
     sigma = (
         WINDOW_MM / steps[0], WINDOW_MM / steps[1],
@@ -164,11 +164,11 @@ def _likelihood(here, there, inside, shift, steps):
     def local(array):
         return ndimage.gaussian_filter(array, sigma, mode='constant', truncate=2.5)
 
-    moved, seen = _shifted(there, shift), inside * _shifted(inside, shift)
+    moved, seen = _shifted(mirrored, shift), inside * _shifted(inside, shift)
     share = local(seen) + 1e-6
-    mean_here, mean_moved = local(here * seen) / share, local(moved * seen) / share
-    covariance = local(here * moved * seen) / share - mean_here * mean_moved
-    variance = local(here * here * seen) / share - mean_here**2
+    mean_fixed, mean_moved = local(fixed * seen) / share, local(moved * seen) / share
+    covariance = local(fixed * moved * seen) / share - mean_fixed * mean_moved
+    variance = local(fixed * fixed * seen) / share - mean_fixed**2
     variance *= local(moved * moved * seen) / share - mean_moved**2
     correlation = covariance / np.sqrt(np.maximum(variance, 1e-6))
     correlation = np.where(share > LEAST_OVERLAP, np.clip(correlation, 0, 0.999), 0)

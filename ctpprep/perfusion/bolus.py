@@ -5,7 +5,7 @@ import numpy as np
 from scipy import ndimage
 
 from ctpprep.exceptions import BolusError
-from ctpprep.perfusion import bolus_fit
+from ctpprep.perfusion import bolus_fit, vessels
 
 # densities of blood and tissue before contrast, relative to brain, HU
 SOFT_RANGE_HU = (-55.0, 80.0)
@@ -67,6 +67,8 @@ def first_pass(ctp, mask, weights, times, damage=None):
     rise = smooth.max(axis=-1) - start
     changed = 0.0 if damage is None else damage[mask]
     likely = np.flatnonzero((rise > LEAST_SNR * noise) & (rise > LEAST_OVER_DAMAGE * changed))
+    # a wide bolus that the scan cuts explains a late step, so bone that moved in is excluded first
+    likely = likely[~vessels.step_like(usable[likely] - start[likely, None])]
     most = max(LEAST_VOXELS, int(FITTED_SHARE * len(curves)))
     likely = likely[np.argsort(rise[likely], kind='stable')[::-1][:most]]
     fit = bolus_fit.fit_bolus(usable[likely], times[good])

@@ -88,7 +88,7 @@ def fit_bolus(curves, times):
     rest_norm = np.maximum(np.linalg.norm(rest, axis=1, keepdims=True), 1e-9)
     rest = rest / rest_norm
     curves = np.atleast_2d(curves)
-    found = np.zeros((4, len(curves)))
+    fitted = np.zeros((4, len(curves)))
     for start in range(0, len(curves), CHUNK):
         part = np.asarray(curves[start : start + CHUNK], dtype=float)
         part = part - part.mean(axis=1, keepdims=True)
@@ -102,10 +102,10 @@ def fit_bolus(curves, times):
         gain = np.where(height > 0, by_first**2 + np.where(both, by_rest**2, 0), 0.0)
         best = np.argmax(gain, axis=1)
         rows = np.arange(len(part))
-        found[:, start : start + CHUNK] = (
+        fitted[:, start : start + CHUNK] = (
             onset[best], width[best], height[rows, best] * peak[best], gain[rows, best] / total
         )  # fmt: skip
-    return BolusFit(*found)
+    return BolusFit(*fitted)
 
 
 @lru_cache(maxsize=16)

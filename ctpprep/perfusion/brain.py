@@ -23,9 +23,10 @@ BRAIN_HU, UNSCALED_HU = 80.0, 1024.0
 LEAST_BRAIN, MOST_SHIFTED = 0.01, 0.05
 # the levels of a series are measured at this distance from bone, mm, after smoothing in plane, mm
 LEVEL_DEPTH_MM, LEVEL_SIGMA_MM = 8.0, 1.2
-# CSF is at least this much less dense than brain, and forms at least this fraction of the depth; if it
-# does not, it is assumed to be less dense than brain by the last number, HU
-LEAST_CONTRAST_HU, LEAST_CSF_SHARE, USUAL_CONTRAST_HU = 10.0, 0.002, 26.0
+# CSF is at least this much less dense than brain (less is fresh core, or a voxel that is half CSF), and
+# forms at least this fraction of the depth; if it does not, it is assumed to be less dense than brain
+# by the last number, HU
+LEAST_CONTRAST_HU, LEAST_CSF_SHARE, USUAL_CONTRAST_HU = 16.0, 0.002, 26.0
 # distance from brain of the CSF that is measured, mm
 LEAST_CSF_DEPTH_MM = 3.5
 # CSF cannot be less dense than brain by more, HU
@@ -42,6 +43,9 @@ EDGE_RAYS = 5
 LEAST_GAP_MM, LEAST_RADIUS_MM, LEAST_CLOSED = 30.0, 30.0, 0.5
 # a head without skull: densities of tissue and of bone, HU, and the largest fraction of bone
 STRIPPED_BONE_HU, STRIPPED_BONE_SHARE = (10.0, 250.0), 0.02
+# its brain is denser than a background near 0 HU by at least the first, HU, in this fraction of both;
+# the edge of the brain is denser than the background by the last, HU
+STRIPPED_BRAIN_HU, STRIPPED_BRAIN_SHARE, STRIPPED_EDGE_HU = 15.0, 0.05, 10.0
 # usual median density of brain without contrast, HU
 USUAL_BRAIN_HU = 31.0
 # width of the Gaussian that smooths histograms of density, HU
@@ -410,22 +414,28 @@ def is_stripped(image):
     True
     """
     solid = np.count_nonzero(image > STRIPPED_BONE_HU[0])
-    return np.count_nonzero(image > STRIPPED_BONE_HU[1]) < STRIPPED_BONE_SHARE * solid
+    bone = np.count_nonzero(image > STRIPPED_BONE_HU[1])
+    return bool(bone < STRIPPED_BONE_SHARE * solid)
 
 
 def _inside_stripped(smooth, voxel_size_mm, closing_mm):
     """Find the brain of a series without skull: what is denser than the background."""
-    background = _most_frequent(smooth[smooth > -200]) if (smooth > -200).any() else -1024.0
-    denser = smooth > background + LEAST_CONTRAST_HU
-    if not denser.any():
+    solid = smooth[smooth > -200]
+    background = _most_frequent(solid) if solid.size else -1024.0
+    denser = solid > background + STRIPPED_BRAIN_HU
+    if not (smooth > background + LEAST_CONTRAST_HU).any():
         raise PerfusionError(
             f'brain mask: the series has no skull, and 0 voxels are {LEAST_CONTRAST_HU:g} HU denser than '
             f'its background of {background:.0f} HU, need a brain; check that the series is in HU and '
             'shows a head, or supply a brain mask (--brain-mask)'
         )
-    level = _most_frequent(smooth[denser])
+    # the most frequent is brain if the background is air, or if the image is cropped to the brain
+    if denser.mean() < STRIPPED_BRAIN_SHARE:
+        level, background = background, float(np.percentile(smooth, 1))
+    else:
+        level = _most_frequent(solid[denser])
     # a background of 0 HU is not darker than CSF, which is closed and filled
-    dense = smooth > max(background, level - MOST_CONTRAST_HU) + LEAST_CONTRAST_HU
+    dense = smooth > max(background, level - MOST_CONTRAST_HU) + STRIPPED_EDGE_HU
     brain = largest(ndimage.binary_opening(dense, IN_PLANE))
     return fill_in_plane(close_in_plane(brain, voxel_size_mm, closing_mm))
 
@@ -558,7 +568,7 @@ def csf_mask(average, brain_mask, voxel_size_mm, levels, csf_level):
         Of the time average.
     csf_level : float
         Density below which a voxel is CSF, as a fraction of the way from CSF to the brain around it:
-        in a fresh infarct, whose oedema makes it less dense, CSF is less dense, too.
+        in a fresh infarct, whose oedema makes it less dense, CSF must also be less dense.
 
     Returns
     -------

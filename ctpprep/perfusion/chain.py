@@ -208,7 +208,7 @@ def find_mirror(reference, brain_mask, tissue_mask, affine, settings=None, regis
         brain_mask, tissue_mask, affine, registration,
         result.best and result.best.homologues, transform, _rounded(result),
         result.misaligned(settings.symmetry.mirror_region_mm),
-    )  # fmt: skip  # fmt: skip
+    )  # fmt: skip
     return Mirror(result, sides.hemispheres, sides.tissue_share, transform, registration)
 
 

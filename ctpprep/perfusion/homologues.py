@@ -183,9 +183,10 @@ def register_mirror(reference, brain_mask, affine, settings, registration, by_de
 
     The first initial transform is the plane of symmetry. If a shift of the mirrored brain would then
     improve the match by much, the others are tried, and the result with the least estimated distance
-    between found and true homologues among those that do not fold is used (`alignment`). Only the brain is registered, at the densities of soft
-    tissue and on a coarse grid, so that skull and vessels cannot distort the warp; local maps are
-    smoothed later, so that a finer grid would gain nothing.
+    between found and true homologues among those that do not fold is used (`alignment`). Only the
+    brain is registered, at the densities of soft tissue and on a coarse grid, so that skull and
+    vessels cannot distort the warp; local maps are smoothed later, so that a finer grid would gain
+    nothing.
 
     Parameters
     ----------
@@ -248,11 +249,11 @@ def _distances(best, brain_mask):
     """Return the estimated distances over the brain and in its regions, mm."""
     if best is None or best.misalignment is None:
         return {}
-    found = best.misalignment
-    regions = alignment.by_region(found.distance_mm, brain_mask)
+    misalignment = best.misalignment
+    regions = alignment.by_region(misalignment.distance_mm, brain_mask)
     return {
-        'mirror_distance_mm': round(min(found.median_mm, FAR_MM), 2),
-        'mirror_distance_error_mm': round(min(found.error_mm, FAR_MM), 2),
+        'mirror_distance_mm': round(min(misalignment.median_mm, FAR_MM), 2),
+        'mirror_distance_error_mm': round(min(misalignment.error_mm, FAR_MM), 2),
         'mirror_distances_mm': regions,
     }
 
@@ -344,7 +345,7 @@ def find_homologues(
     plane : tuple of (3,) sequences or None
         Point and normal of that plane, mm RAS.
     misaligned : (X, Y, Z) array of bool, optional
-        Voxels whose homologues are not used: they count as homologues without tissue.
+        Voxels whose homologues are not used, as if they contained no tissue.
 
     Returns
     -------

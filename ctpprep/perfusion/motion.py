@@ -165,16 +165,17 @@ def outline_similarity(frame, reference, head):
     frame, reference : (X, Y, Z) arrays
         HU; NaN where missing.
     head : (X, Y, Z) array of bool
-        Voxels to compare.
+        Voxels of which at least half must be in the field of view.
 
     Returns
     -------
     float
         Pearson correlation of the densities, smoothed in plane and clipped so that neither vessels
-        nor noise matter; NaN if less than half of the voxels are in the field of view.
+        nor noise matter; NaN if less than half of the head is in the field of view.
     """
-    seen = head & np.isfinite(frame) & np.isfinite(reference)
-    if np.count_nonzero(seen) <= LEAST_SEEN * np.count_nonzero(head):
+    # also outside the head: the outline is its border, and inside it noise and contrast prevail
+    seen = np.isfinite(frame) & np.isfinite(reference)
+    if np.count_nonzero(head & seen) <= LEAST_SEEN * np.count_nonzero(head):
         return float('nan')
     density = [
         ndimage.gaussian_filter(np.clip(np.nan_to_num(image), *OUTLINE_HU), (1.5, 1.5, 0))[seen]

@@ -246,7 +246,7 @@ def find_aif(
             f'no artery-like curve for the AIF: {high.sum()} voxels rise by more than {least:.0f} HU and '
             f'fall again within the scan, and {like.sum()} of them are shaped like a bolus and higher '
             f'than the changes by motion, need at least {LEAST_CANDIDATES}; check the bolus, or supply an '
-            'AIF (--aif-file)'
+            'AIF or its voxels (--aif-file)'
         )
     # blood reaches arteries before tissue, and veins after it: where the slab shows few arteries, veins
     # are the majority

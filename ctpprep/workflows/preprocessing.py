@@ -136,19 +136,23 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
         ' A linear drift of density over the scan was subtracted where air (else bone) and, before '
         'contrast, brain showed it alike.'
     )
-    arrival = (
-        f'Contrast was taken to arrive {method.masks.bolus_arrival:g} s after the start of the scan, as '
-        'given by the user.'
-        if method.masks.bolus_arrival
-        else 'The arrival of contrast was found in the earliest curves that have the shape of a bolus.'
-    )
+    if method.masks.bolus_arrival:
+        arrival = (
+            f'Contrast was taken to arrive {method.masks.bolus_arrival:g} s after the start of the scan, '
+            'as given by the user.'
+        )
+    elif {'curves', 'aif_mask'} & set(series.overrides):
+        arrival = 'Contrast was taken to arrive with the AIF that was supplied.'
+    else:
+        arrival = 'The arrival of contrast was found in the earliest curves that have the shape of a bolus.'
     return f"""
 ### Preprocessing
 
 Voxels were averaged in plane while they stayed within {method.grid.working_in_plane_mm:g} mm, and thin
-slices acquired together while they stayed within {method.grid.working_slice_mm:g} mm. {motion} The reference image is
-the mean of the corrected frames before contrast. {brain} Voxels
+slices acquired together while they stayed within {method.grid.working_slice_mm:g} mm. {motion} The
+reference image is the mean of the corrected frames before contrast. {brain} Voxels
 that enhance more than {method.masks.vessel_ratio:g} times the median of brain count as vessels, voxels
 whose density in the time average is less than {method.masks.csf_level:.0%} of the way from CSF to brain,
-both measured in the series itself, as CSF; neither counts as tissue. {arrival} AIF and VOF are looked for at least {method.masks.bone_margin_mm:g} mm off the bone. {describe_overrides(series)}
+both measured in the series itself, as CSF; neither counts as tissue. {arrival} AIF and VOF are
+looked for at least {method.masks.bone_margin_mm:g} mm off the bone. {describe_overrides(series)}
 """

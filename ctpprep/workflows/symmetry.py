@@ -90,7 +90,10 @@ def _limits(method: MethodSettings, series: Series | None) -> str:
     similarity = (
         f'if map and mirrored map correlated by less than {symmetry.map_least_similarity:g}'
     )
-    regions = f' Homologues of regions that were off by more than {symmetry.mirror_region_mm:g} mm were not used.'
+    regions = (
+        f' Homologues of regions that were off by more than {symmetry.mirror_region_mm:g} mm were '
+        'not used.'
+    )
     if series is None or series.reference_kind == 'ctpref':
         return f'A registration failed {distance}, or {folds}.{regions}'
     if not series.reference_kind:

@@ -33,6 +33,7 @@ def prepare(toy_head, axes):
     masks['pure'] = masks['tissue'] & ~ndimage.binary_dilation(mean < 25)
     for name, mask in masks.items():
         nifti.save(mask, affine, f'{name}.nii', like='ctp.nii')
+    nifti.save(np.zeros(mean.shape, np.float32), affine, 'damage.nii', like='ctp.nii')
     folder = Path.cwd()
     return {
         'intracranial_mask': str(folder / 'intracranial.nii'),
@@ -42,6 +43,7 @@ def prepare(toy_head, axes):
         'bolus': str(folder / 'bolus.json'),
         'tissue_mask': str(folder / 'tissue.nii'),
         'pure_mask': str(folder / 'pure.nii'),
+        'damage': str(folder / 'damage.nii'),
     }
 
 
@@ -53,7 +55,8 @@ def find_vessels(files, **changed):
 
 def deconvolve(files, curves, **changed):
     settings = MethodSettings.of(**changed).as_dict('denoising', 'deconvolution', 'kinetics')
-    files = {name: path for name, path in files.items() if name != 'intracranial_mask'}
+    away = ('intracranial_mask', 'damage')
+    files = {name: path for name, path in files.items() if name not in away}
     return Deconvolve(curves=curves, settings=settings, **files).run().outputs
 
 

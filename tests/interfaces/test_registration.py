@@ -19,6 +19,7 @@ from ctpprep.interfaces.registration import (
 )
 from ctpprep.io import nifti
 from ctpprep.perfusion import symmetry
+from ctpprep.perfusion.alignment import Misalignment
 from ctpprep.phantom import frame_affine
 from ctpprep.registration import apply_transform
 from ctpprep.settings import MethodSettings
@@ -136,12 +137,15 @@ def test_share_of_tissue_at_the_homologue_is_a_fraction(tilted):
 
 
 @pytest.mark.usefixtures('register_as_before')
-def test_registration_that_is_not_trusted_gives_no_transform(symmetric_head):
-    withheld = mirror(symmetric_head, mirror_least_similarity=1.0)
-    assert withheld.measured['withheld'].startswith('withheld: the mirrored brain does not match')
+def test_registration_that_is_not_trusted_gives_no_transform(symmetric_head, monkeypatch):
+    far = Misalignment(np.full(SHAPE, 9.0, np.float32), 9.0, 0.0)
+    monkeypatch.setattr('ctpprep.perfusion.alignment.estimate_misalignment', lambda *_: far)
+    withheld = mirror(symmetric_head)
+    assert withheld.measured['withheld'].startswith('withheld: homologues are off by about 9.0 mm')
     assert not isdefined(withheld.outputs.mirror_to_reference)
     assert not isdefined(withheld.outputs.reference_to_mirror)
     assert not isdefined(withheld.homologue_tissue)
+    assert nifti.load_mask(withheld.outputs.misaligned_mask).all()
     # a plane divides this head, which is symmetric, as well
     clear = withheld.brain & (np.abs(withheld.right) > 3)
     expected = np.where(withheld.right > 0, symmetry.RIGHT, symmetry.LEFT)
@@ -152,7 +156,7 @@ def test_registration_that_is_not_trusted_gives_no_transform(symmetric_head):
 def test_limit_is_that_of_the_image_that_was_mirrored(symmetric_head, tmp_path):
     entry = tmp_path / 'entry.json'
     entry.write_text('{"reference_image_from": "cbv"}')
-    limits = {'mirror_least_similarity': 1.0, 'map_least_similarity': 0.3}
+    limits = {'mirror_most_mm': 0.1, 'map_least_similarity': 0.3}
     assert not mirror(symmetric_head, entry=str(entry), **limits).measured['withheld']
 
 

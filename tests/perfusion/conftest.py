@@ -63,13 +63,15 @@ def found(head):
         ctp[..., :2].mean(axis=-1),
         size,
         bone_hu=settings.masks.bone_hu,
-        csf_hu=settings.masks.csf_hu,
+        csf_level=settings.masks.csf_level,
     )
-    first_pass = bolus.first_pass(ctp, inside, weights)
-    n_baseline, arrival = bolus.find_arrival(first_pass, head.sample_times.mean(axis=0))
+    frame_times = head.sample_times.mean(axis=0)
+    first_pass = bolus.first_pass(ctp, inside, weights, frame_times)
+    n_baseline, arrival = bolus.find_arrival(first_pass, frame_times)
     baseline = bolus.baseline(ctp, n_baseline, weights)
     peak = bolus.peak_enhancement(ctp, baseline, inside, weights)
-    csf = brain.csf_mask(average, brain_mask, size, settings.masks.csf_hu)
+    levels = brain.density_levels(average, inside, size)
+    csf = brain.csf_mask(average, brain_mask, size, levels, settings.masks.csf_level)
     vessels = brain.vessel_mask(peak, inside, brain_mask & ~csf, settings.masks.vessel_ratio)
     times, pattern = grid.sampling_patterns(head.sample_times)
     return SimpleNamespace(

@@ -134,6 +134,8 @@ def stages_read(toy_head, tmp_path_factory):
             read[type(interface).__name__],
         )
     )
+    # a brain without texture does not show where its homologues are
+    method = MethodSettings.of(mirror_most_mm=50.0, mirror_region_mm=50.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StageInterface, 'method', record)
         # rendering is slow and reads no settings
@@ -146,7 +148,7 @@ def stages_read(toy_head, tmp_path_factory):
                 'preprocessing_wf',
             ),
         ):
-            workflow = init_series_wf(scan, MethodSettings(), run)
+            workflow = init_series_wf(scan, method, run)
             part = workflow.get_node(part) if part else workflow
             part.base_dir = str(folder / 'work' / part.name)
             part.run()
