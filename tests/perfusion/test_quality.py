@@ -12,7 +12,7 @@ from ctpprep.perfusion import quality
 from ctpprep.settings import MethodSettings
 
 WITHOUT_VOF = {
-    'aif_peak', 'aif_width', 'aif_explained', 'aif_before', 'aif_undershoot', 'tissue_lag',
+    'aif_peak', 'aif_width', 'aif_explained', 'aif_over_tissue', 'aif_before', 'aif_undershoot', 'tissue_lag',
     'scan_after_peak', 'contrast_to_noise',
 }  # fmt: skip
 
@@ -41,7 +41,7 @@ def grade(figures):
 
 
 def test_curves_are_measured_as_drawn():
-    shape = {'aif_explained', 'aif_before', 'aif_undershoot', 'tissue_lag'}
+    shape = {'aif_explained', 'aif_over_tissue', 'aif_before', 'aif_undershoot', 'tissue_lag'}
     figures = {name: figure for name, figure in measure().items() if name not in shape}
     assert figures == pytest.approx(
         {
@@ -110,7 +110,7 @@ def fails(figures):
 
 def test_vessels_of_a_plain_scan_fail_nothing():
     row = grade(figures_of())
-    for name in ('aif_explained', 'aif_before', 'aif_undershoot', 'tissue_lag', 'vof_lag'):
+    for name in ('aif_explained', 'aif_over_tissue', 'aif_before', 'aif_undershoot', 'tissue_lag', 'vof_lag'):
         assert row[f'{name}_status'] == 'pass', name
 
 
@@ -163,7 +163,7 @@ def status(name, figure):
 
 @pytest.mark.parametrize(
     ('density', 'low', 'high'),
-    [(33, 'pass', 'pass'), (15, 'warn', 'pass'), (-5, 'fail', 'pass'), (60, 'pass', 'fail')],
+    [(33, 'pass', 'pass'), (15, 'warn', 'pass'), (-5, 'fail', 'pass'), (60, 'pass', 'warn'), (80, 'pass', 'fail')],
 )
 def test_density_of_brain_is_graded_in_both_directions(density, low, high):
     brain = np.zeros((40, 40, 4), bool)
@@ -280,3 +280,20 @@ def test_options_that_advice_names_exist():
 
 def test_every_check_has_words():
     assert list(wording.WORDING) == [check.name for check in quality.CHECKS]
+
+
+# -- what a core reads
+
+
+def test_reading_of_a_core_grows_with_noise_and_regularization():
+    low = quality.noise_figures({'core_reading': 0.2, 'cbf_noise': 2.0}, 50.0)['core_floor']
+    assert low == pytest.approx(0.24)
+    assert status('core_floor', low) == 'pass'
+    high = quality.noise_figures({'core_reading': 0.25, 'cbf_noise': 4.0}, 50.0)['core_floor']
+    assert status('core_floor', high) == 'fail'
+    assert quality.noise_figures({'core_reading': 0.2}, 50.0)['core_floor'] is None
+
+
+def test_an_aif_that_is_largely_tissue_fails():
+    assert 'aif_over_tissue' in fails(figures_of(tissue=gamma_variate(9.0, 6.0, 40.0)))
+    assert 'aif_over_tissue' not in fails(figures_of())
