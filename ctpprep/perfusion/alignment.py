@@ -2,8 +2,8 @@
 """How far the homologues are off: what a local shift of the mirrored brain would improve.
 
 Brain and mirrored brain are never equal: noise and asymmetry bound their correlation, which therefore
-says little about millimetres. Whether a shifted mirrored brain would match better, and by which shift,
-does say it, in each region.
+reveals little about millimetres. Whether a shifted mirrored brain would match better, and by which
+shift, reveals it in each region.
 """
 
 from dataclasses import dataclass

@@ -558,7 +558,7 @@ def csf_mask(average, brain_mask, voxel_size_mm, levels, csf_level):
         Of the time average.
     csf_level : float
         Density below which a voxel is CSF, as a fraction of the way from CSF to the brain around it:
-        in a fresh infarct, whose oedema makes it less dense, CSF is less dense, too.
+        in a fresh infarct, whose oedema makes it less dense, the limit of CSF is lower.
 
     Returns
     -------

@@ -140,7 +140,7 @@ def _early_slope(times, curve):
 
 
 def _confirmed(materials):
-    """Return the drift of air or bone over the whole scan, if brain shows it before contrast, too."""
+    """Return the drift of air or bone over the whole scan, if brain also shows it before contrast."""
     known = [materials[name] for name in ('air', 'bone') if name in materials]
     if not known or 'brain' not in materials:
         return None

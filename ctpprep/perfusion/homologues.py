@@ -344,7 +344,7 @@ def find_homologues(
     plane : tuple of (3,) sequences or None
         Point and normal of that plane, mm RAS.
     misaligned : (X, Y, Z) array of bool, optional
-        Voxels whose homologues are not used: they count as homologues without tissue.
+        Voxels whose homologues are not used: they are treated as homologues without tissue.
 
     Returns
     -------

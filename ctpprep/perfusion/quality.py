@@ -433,7 +433,7 @@ def map_figures(
         'coverage': slices * voxel_size_mm[2],
         'normal_tissue': normalization['normal_share'],
         'mirror_distance': mirror.get('mirror_distance_mm'),
-        # lesions lower it; where a distance is known it says nothing more
+        # lesions lower it; where a distance is known it adds nothing
         'mirror_similarity': None
         if 'mirror_distance_mm' in mirror
         else mirror['mirror_similarity'],
