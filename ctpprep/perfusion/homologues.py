@@ -183,9 +183,10 @@ def register_mirror(reference, brain_mask, affine, settings, registration, by_de
 
     The first initial transform is the plane of symmetry. If a shift of the mirrored brain would then
     improve the match by much, the others are tried, and the result with the least estimated distance
-    between found and true homologues among those that do not fold is used (`alignment`). Only the brain is registered, at the densities of soft
-    tissue and on a coarse grid, so that skull and vessels cannot distort the warp; local maps are
-    smoothed later, so that a finer grid would gain nothing.
+    between found and true homologues among those that do not fold is used (`alignment`). Only the
+    brain is registered, at the densities of soft tissue and on a coarse grid, so that skull and
+    vessels cannot distort the warp; local maps are smoothed later, so that a finer grid would gain
+    nothing.
 
     Parameters
     ----------
