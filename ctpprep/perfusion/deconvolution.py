@@ -346,7 +346,7 @@ def reading_of_core(operator, aif_times, aif, times, weights, residue_step, resi
     """Compute what the operator makes of the relative flow of a core, without noise.
 
     Regularization lowers the maximum of a narrow residue function more than that of a wide one, so low
-    flow with a long transit time reads too high relative to normal tissue.
+    flow with a long transit time is overestimated relative to normal tissue.
 
     Parameters
     ----------

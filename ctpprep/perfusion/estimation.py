@@ -475,7 +475,7 @@ class _Estimation:
         spread = denoising.smooth_within(spread, self.tissue, sigma)[self.tissue]
         ratio = values['cbf'] / np.maximum(spread, 1e-6)
         share = (ratio / self.method.tmax_snr) ** 2
-        # tissue outside an infarct has more flow, but tells no more about the time inside
+        # tissue outside an infarct has more flow, but no more information on the time inside
         trust = np.minimum(share, 1)
         weight, weighted = (
             ndimage.gaussian_filter(
