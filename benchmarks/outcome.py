@@ -17,6 +17,8 @@ from ctpprep.perfusion.symmetry import SIDES
 MOST_SHIFT_S, SHIFT_STEP_S = 1.5, 0.05
 # the true bolus has arrived at this fraction of its peak
 ARRIVED = 0.005
+# the rule of the core, fraction of normal CBF
+CORE_RCBF = 0.3
 SCORES = (
     scores.score_brain, scores.score_flow, scores.score_relative_flow, scores.score_tmax,
     scores.score_hypoperfusion, scores.score_core_global, scores.score_core_local,
@@ -51,7 +53,7 @@ def measure(result, truth, settings) -> tuple[dict, list[str]]:
     }
     failures = []
     functions = [f for f in SCORES if has_local or f is not scores.score_core_local]
-    for function in (*functions, score_homologues, score_aif):
+    for function in (*functions, score_homologues, score_aif, score_heights, score_rule):
         try:
             scored = function(comparison)
         except Exception as error:  # a broken result must not end the run
@@ -86,6 +88,32 @@ def score_homologues(comparison):
         return nothing | lost
     median, p90 = np.percentile(distance[inside], (50, 90))
     return {'homologue_median': float(median), 'homologue_p90': float(p90)} | lost
+
+
+def score_heights(comparison):
+    """Compare absolute CBF and CBV of normal tissue with the truth, as ratios of medians."""
+    truth, result = comparison.truth, comparison.result
+    normal = result.masks.tissue & truth.tissue & (truth.maps['delay'] < scores.NORMAL_DELAY)
+    pairs = {'cbf_ratio': (result.maps.cbf, 'cbf'), 'cbv_ratio': (result.maps.cbv, 'cbv')}
+    return {
+        name: float(np.median(found[normal]) / np.median(truth.maps[true][normal]))
+        for name, (found, true) in pairs.items()
+        if true in truth.maps and normal.any()
+    }
+
+
+def score_rule(comparison):
+    """Volume that the rule of the core finds in the true maps, in the side that was segmented, mL.
+
+    In microangiopathy and in severe penumbra, tissue that is no planted core has less than 30 % of
+    normal flow: there, the rule is wrong, not its measurement.
+    """
+    maps, result = comparison.truth.maps, comparison.result
+    tissue = comparison.truth.tissue
+    reference = np.median(maps['cbf'][tissue & (maps['delay'] <= scores.NORMAL_DELAY)])
+    side = maps['side'] == SIDES[result.relative.measured['affected_side']]
+    core = tissue & side & (maps['cbf'] < CORE_RCBF * reference)
+    return {'core_rule_ml': float(core.sum() * comparison.truth.voxel_ml)}
 
 
 def score_aif(comparison):
@@ -171,7 +199,7 @@ def checks_of_result(result, settings) -> dict:
     figures = (
         quality.motion_figures(confounds['displacement'], confounds['weight'])
         | {'baseline_frames': masks.n_baseline, 'arrival': masks.arrival_s}
-        | {'noise_raw': maps.measured.get('noise_raw_hu'), 'noise_denoised': noise}
+        | quality.noise_figures(maps.measured, relative.measured['cbf_reference'])
         | quality.curve_figures(
             vessels.times, vessels.aif, vessels.vof, vessels.tissue, noise, masks.arrival_s,
             masks.scan_duration_s,

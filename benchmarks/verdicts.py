@@ -53,8 +53,13 @@ WRONG: dict[str, Callable[[dict], bool]] = {
         f.get('aif_offset') is not None and abs(f['aif_offset']) > 0.05
     ),
     'wrong side': _wrong_side,
-    'global core off by > 10 mL and > 50 %': lambda f: _volume_off(
-        f, 'core_global_ml', 'core_true_ml', 10.0, 0.5
+    # also off what the rule finds in the true maps: it is wrong itself in microangiopathy
+    'global core off by > 10 mL and > 50 %': lambda f: (
+        _volume_off(f, 'core_global_ml', 'core_true_ml', 10.0, 0.5)
+        and (
+            f.get('core_rule_ml') is None
+            or _volume_off(f, 'core_global_ml', 'core_rule_ml', 10.0, 0.5)
+        )
     ),
     'hypoperfusion off by > 20 mL and > 40 %': lambda f: _volume_off(
         f, 'hypoperfusion_ml', 'hypoperfusion_true_ml', 20.0, 0.4
@@ -169,6 +174,8 @@ FIGURES = {
     'cbf_r': ('r(CBF)', '.3f', 1, 'high'),
     'cbf_share': ('tissue with a CBF, %', '.1f', 100, 'high'),
     'rcbf_rmse': ('RMSE rCBF', '.3f', 1, 'low'),
+    'cbf_ratio': ('CBF found / true, normal tissue', '.2f', 1, 'one'),
+    'cbv_ratio': ('CBV found / true, normal tissue', '.2f', 1, 'one'),
     'tmax_r': ('r(Tmax)', '.3f', 1, 'high'),
     'tmax_bias': ('bias Tmax, s', '+.2f', 1, 'zero'),
     'hypoperfusion_dice': ('Dice hypoperfusion', '.3f', 1, 'high'),

@@ -309,6 +309,10 @@ class DeconvolutionSettings(StageSettings):
         'how far before zero the residue function begins', low=0.0, high=15.0)
     tmax_calibration: bool = _setting(True, '',
         "subtract the operator's own Tmax (exponential residue, no delay) from Tmax")
+    tmax_snr: float = _setting(1.0, 'ratio',
+        'CBF over its noise at which Tmax comes in equal parts from the voxel and from tissue '
+        'around it: without flow, the time of the maximum is that of noise; 0 for never',
+        low=0.0, high=50.0)
     calibration_mtt: float = _setting(4.0, 's',
         'mean transit time of the calibrating residue', low=0.5, high=20.0)
     cbf_noise_correction: bool = _setting(True, '',

@@ -9,6 +9,7 @@ import pandas as pd
 from nipype.interfaces.base import File, TraitedSpec, traits
 
 from ctpprep.interfaces.base import StageInputSpec, StageInterface, load_aif, load_supplied
+from ctpprep.interfaces.evidence import keep_evidence
 from ctpprep.interfaces.preprocessing import frame_weights
 from ctpprep.io import nifti
 from ctpprep.perfusion.estimation import estimate_maps
@@ -52,20 +53,24 @@ class FindVessels(StageInterface):
             intracranial=self.load_mask('intracranial_mask'), tissue=self.load_mask('tissue_mask'),
             n_baseline=bolus['n_baseline'], arrival_s=bolus['arrival_s'],
         )  # fmt: skip
-        vessels = find_vessels(
-            ctp, np.load(inputs.sample_times), affine, masks, self.method,
-            frame_weights(inputs.confounds),
-            load_aif(inputs.supplied_curves) or load_supplied(inputs.supplied_aif_mask),
-            self.load('damage'),
-        )  # fmt: skip
-        columns = {'time': vessels.times, 'aif': vessels.aif, 'vof': vessels.vof}
-        columns |= {'tissue': vessels.tissue, 'weight': vessels.weights}
-        self.save_table(runtime, 'curves', pd.DataFrame(columns), float_format='%.6g')
+        series = (ctp, np.load(inputs.sample_times), affine)
+        quality = {'weights': frame_weights(inputs.confounds), 'damage': self.load('damage')}
+        supplied = load_aif(inputs.supplied_curves) or load_supplied(inputs.supplied_aif_mask)
+        with keep_evidence(runtime, *series, self.method, masks=masks, **quality):
+            vessels = find_vessels(*series, masks, self.method, supplied=supplied, **quality)
+        self.save_table(runtime, 'curves', _tabulate(vessels), float_format='%.6g')
         self.save_images(
             runtime, affine, inputs.ctp_corrected, aif_mask=vessels.aif_mask,
             vof_mask=vessels.vof_mask,
         )  # fmt: skip
         return runtime
+
+
+def _tabulate(vessels):
+    """Tabulate the curves; times keep their digits, since they may be times of day in s."""
+    columns = {'time': [f'{time:.12g}' for time in np.round(vessels.times, 4)]}
+    columns |= {name: getattr(vessels, name) for name in ('aif', 'vof', 'tissue')}
+    return pd.DataFrame(columns | {'weight': vessels.weights})
 
 
 class _DeconvolveInputSpec(StageInputSpec):

@@ -9,6 +9,7 @@ from nipype.interfaces.base import File, TraitedSpec, traits
 
 from ctpprep.interfaces import blocks
 from ctpprep.interfaces.base import StageInputSpec, StageInterface, load_aif, load_supplied
+from ctpprep.interfaces.evidence import keep_evidence
 from ctpprep.io import nifti
 from ctpprep.io.transforms import write_rigid_transforms
 from ctpprep.perfusion import grid, preprocessing
@@ -203,11 +204,13 @@ class MakeMasks(StageInterface):
     def _run_interface(self, runtime):
         inputs = self.inputs
         ctp, affine = nifti.load(inputs.ctp_corrected, dtype=None)
-        masks = preprocessing.make_masks(
+        series = (
             ctp, np.load(inputs.sample_times), affine, self.method, frame_weights(inputs.confounds),
             load_supplied(inputs.supplied_brain_mask), self.load('damage'),
-            load_aif(inputs.supplied_curves) or load_supplied(inputs.supplied_aif_mask),
         )  # fmt: skip
+        aif = load_aif(inputs.supplied_curves) or load_supplied(inputs.supplied_aif_mask)
+        with keep_evidence(runtime, *series):
+            masks = preprocessing.make_masks(*series, aif)
         self.save_images(
             runtime, affine, inputs.ctp_corrected, reference=masks.reference,
             brain_mask=masks.brain, intracranial_mask=masks.intracranial,

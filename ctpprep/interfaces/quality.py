@@ -59,8 +59,8 @@ class AssessQuality(StageInterface):
         if bolus:
             figures |= {'baseline_frames': bolus['n_baseline'], 'arrival': bolus['arrival_s']}
         if noise:
-            figures['noise_raw'] = noise['noise_raw_hu']
-            figures['noise_denoised'] = noise['noise_denoised_hu']
+            reference = self.load_json('normalization')['cbf_reference']
+            figures |= quality.noise_figures(noise, reference)
         if {'vof', 'tissue'} <= set(curves):
             figures |= quality.curve_figures(
                 *(curves[name].to_numpy() for name in ('time', 'aif', 'vof', 'tissue')),

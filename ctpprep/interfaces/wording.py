@@ -103,6 +103,12 @@ WORDING = {
         'this curve is not that of an artery (motion, bone or tissue): all maps are wrong; supply an '
         'AIF or its voxels (--aif-file)',
     ),
+    'aif_over_tissue': Wording(
+        'AIF over tissue',
+        'peak of the AIF over that of the mean tissue curve',
+        'the voxels of the AIF are largely tissue, which makes it wide: all maps are uncertain; supply an '
+        'AIF or its voxels (--aif-file)',
+    ),
     'aif_before': Wording(
         'AIF before the bolus',
         'root mean square of the AIF before its upslope, relative to its peak',
@@ -146,6 +152,11 @@ WORDING = {
         'longest part of the surface of the brain without bone outside of it, in a slice',
         'bone is missing (craniectomy?): scalp may have been taken for brain without flow; check the '
         'brain mask, or supply one (--brain-mask)',
+    ),
+    'core_floor': Wording(
+        'Reading of a core',
+        'relative CBF that tissue with 15 % of normal flow reads, with one standard deviation of noise',
+        'noise, a wide bolus or sparse frames lift low flow above the threshold: core is under-read',
     ),
     'coverage': Wording(
         'Coverage',

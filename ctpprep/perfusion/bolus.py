@@ -46,8 +46,14 @@ def first_pass(ctp, mask, weights, times, damage=None):
     Raises
     ------
     BolusError
-        If the mean curve is not shaped like a bolus, either.
+        If the mean curve is not shaped like a bolus, either, or if the mask is empty.
     """
+    if not mask.any():
+        raise BolusError(
+            'no contrast bolus: 0 voxels inside the skull are soft tissue in the field of view of every '
+            'usable frame, need at least one; check the coverage and the motion, or supply a brain mask '
+            '(--brain-mask)'
+        )
     times = np.asarray(times, dtype=float)
     curves = np.asarray(ctp[mask], dtype=np.float32)
     good = np.asarray(weights) > 0
@@ -84,8 +90,8 @@ def _mean_bolus(curves, times, n_like):
         raise BolusError(
             f'no contrast bolus: {n_like} voxels have a curve like a bolus, need {LEAST_VOXELS}, and a '
             f'bolus explains {fit.explained[0]:.0%} of the mean curve of the brain, need '
-            f'{LEAST_EXPLAINED:.0%}; check the injection and the acquisition times, or give the time '
-            'at which contrast arrives (--bolus-arrival)'
+            f'{LEAST_EXPLAINED:.0%}; check the injection and the acquisition times, or supply the time '
+            'at which contrast arrives (--bolus-arrival) or an AIF (--aif-file)'
         )
     return mean
 
@@ -170,7 +176,8 @@ def find_arrival(curve, times):
         raise BolusError(
             f'no contrast bolus: the vessels rise by {height:.0f} HU at frame {peak}, need a rise of at '
             f'least {max(10.0, 6 * noise):.0f} HU after two frames without contrast; check the '
-            'injection and the start of the scan'
+            'injection and the start of the scan, or supply the time at which contrast arrives '
+            '(--bolus-arrival) or the AIF of an artery (--aif-file)'
         )
     level = floor.mean() + max(ARRIVAL_SHARE * height, 2.5 * noise)
     rising = peak - int(np.argmax(before[::-1] < level))
@@ -181,7 +188,8 @@ def find_arrival(curve, times):
     if n_baseline < 1:
         raise BolusError(
             'no baseline: the first frame already contains contrast, need at least one frame before '
-            'it arrives; check the start of the scan'
+            'it arrives; check the start of the scan, or, if contrast arrives later, supply that time '
+            '(--bolus-arrival)'
         )
     return n_baseline, float(arrival)
 

@@ -266,8 +266,9 @@ def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):
     inside = _close_gaps(fill_in_plane(soft & reach), bone, voxel_size_mm[:2])
     if inside.sum() < LEAST_SHARE * max(head.sum(), 1):
         raise PerfusionError(
-            f'brain mask: {inside.sum()} of {head.sum()} voxels of the head lie inside bone, at '
-            f'least {LEAST_SHARE:.0%} are needed; is the series in HU, and does it show a head?'
+            f'brain mask: {inside.sum()} of {head.sum()} voxels of the head are inside bone, need at '
+            f'least {LEAST_SHARE:.0%}; check that the series is in HU and shows a head, or supply a '
+            'brain mask (--brain-mask)'
         )
     return inside
 
@@ -429,6 +430,12 @@ def _inside_stripped(smooth, voxel_size_mm, closing_mm):
         level = _most_frequent(solid[denser])
     # a background of 0 HU is not darker than CSF, which is closed and filled
     dense = smooth > max(background, level - MOST_CONTRAST_HU) + STRIPPED_EDGE_HU
+    if not dense.any():
+        raise PerfusionError(
+            f'brain mask: the series has no skull, and 0 voxels are {STRIPPED_EDGE_HU:g} HU denser than '
+            f'its background of {background:.0f} HU, need a brain; check that the series is in HU and '
+            'shows a head, or supply a brain mask (--brain-mask)'
+        )
     brain = largest(ndimage.binary_opening(dense, IN_PLANE))
     return fill_in_plane(close_in_plane(brain, voxel_size_mm, closing_mm))
 

@@ -200,7 +200,11 @@ class _Search:
         """Find the VOF; it is optional for a supplied AIF that is not scaled."""
         try:
             return vessels.find_vof(
-                *self._candidates(), aif, aif_voxels=self.method.aif_voxels, damage=self.damage
+                *self._candidates(),
+                aif,
+                aif_voxels=self.method.aif_voxels,
+                noise=self.noise,
+                damage=self.damage,
             )
         except VesselError:
             if required or self.method.aif_scaling == 'vof':

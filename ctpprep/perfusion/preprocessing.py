@@ -339,7 +339,7 @@ def make_masks(
     if not pure.any():
         raise PerfusionError(
             'masks: the brain contains no tissue away from vessels and bone, need at least one voxel; '
-            'check that the series is in HU'
+            'check that the series is in HU, or supply a brain mask (--brain-mask)'
         )
     return Masks(
         _fill_air(reference, np.isfinite(reference)), brain_voxels, deep, vessels, csf & ~vessels,

@@ -55,19 +55,21 @@ CHECKS = (
     Check('scan_after_peak', 's', 35.0, 18.0, True),
     Check('scan_reserve', 's', 0.0, -10.0, True),
     Check('vof_end', 'fraction', 0.5, 0.8, False),
-    Check('vof_width', 's', 20.0, 30.0, False),
+    Check('vof_width', 's', 24.0, 40.0, False),
     Check('aif_peak', 'HU', 80.0, 40.0, True),
     Check('aif_width', 's', 16.0, 28.0, False),
     Check('aif_area', 'ratio', 0.5, 0.2, True),
     Check('aif_explained', 'fraction', 0.95, 0.9, True),
+    Check('aif_over_tissue', 'ratio', 10.0, 6.0, True),
     Check('aif_before', 'fraction', 0.06, 0.12, False),
     Check('aif_undershoot', 'fraction', 0.1, 0.25, False),
     Check('tissue_lag', 's', 0.0, -1.0, True),
     Check('vof_lag', 's', 0.5, -0.5, True),
     Check('drift', 'HU', 1.0, 3.0, False),
-    Check('brain_density', 'HU', 20.0, 10.0, True),
-    Check('brain_density_high', 'HU', 46.0, 56.0, False),
+    Check('brain_density', 'HU', 20.0, 0.0, True),
+    Check('brain_density_high', 'HU', 46.0, 70.0, False),
     Check('skull_gap', 'mm', 20.0, 90.0, False),
+    Check('core_floor', 'ratio', 0.27, 0.3, False),
     Check('coverage', 'mm', 50.0, 20.0, True),
     Check('coverage_asymmetry', 'fraction', 0.1, 0.3, False),
     Check('brain_asymmetry', 'fraction', 0.1, 0.25, False),
@@ -253,14 +255,12 @@ def curve_figures(times, aif, vof, tissue, noise_denoised, arrival, duration):
     """
     times, aif = np.asarray(times, dtype=float), np.asarray(aif, dtype=float)
     artery = curve_features(aif[None], times)
-    passes = {
-        name: bolus_fit.fit_bolus(np.asarray(curve, dtype=float)[None], times)
-        for name, curve in (('aif', aif), ('tissue', tissue))
-    }
-    before = aif[times < passes['aif'].onset[0]]
+    fit = bolus_fit.fit_bolus(aif[None], times)
+    before = aif[times < fit.onset[0]]
     after = aif[int(np.argmax(aif)) :]
     figures = {
-        'aif_explained': float(passes['aif'].explained[0]),
+        'aif_over_tissue': float(artery.peak[0] / np.max(tissue)) if np.max(tissue) > 0 else None,
+        'aif_explained': float(fit.explained[0]),
         'aif_before': float(np.sqrt(np.mean(before**2)) / artery.peak[0]) if before.size else None,
         'aif_undershoot': float(max(0.0, -after.min()) / artery.peak[0]),
         'tissue_lag': _rise(tissue, times) - _rise(aif, times),
@@ -338,6 +338,32 @@ def density_figures(reference, brain_mask, voxel_size_mm):
         'brain_density': level,
         'brain_density_high': level,
         'skull_gap': brain.skull_gap(reference, brain_mask, voxel_size_mm),
+    }
+
+
+def noise_figures(deconvolution, cbf_reference):
+    """Collect the noise, and what a core reads in spite of noise and regularization.
+
+    Parameters
+    ----------
+    deconvolution : dict
+        ``measured`` of `estimation.Maps`.
+    cbf_reference : float
+        CBF of the global reference, mL/100 g/min.
+
+    Returns
+    -------
+    dict
+        ``noise_raw`` and ``noise_denoised``, HU, and ``core_floor``: the relative flow that tissue with
+        15 % of normal flow reads after regularization, plus one standard deviation of noise; None if
+        one of them is unknown.
+    """
+    reading, noise = (deconvolution.get(name) for name in ('core_reading', 'cbf_noise'))
+    known = reading is not None and noise is not None and cbf_reference > 0
+    return {
+        'noise_raw': deconvolution.get('noise_raw_hu'),
+        'noise_denoised': deconvolution.get('noise_denoised_hu'),
+        'core_floor': reading + noise / cbf_reference if known else None,
     }
 
 

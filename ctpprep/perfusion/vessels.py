@@ -237,7 +237,9 @@ def find_aif(
     # a curve that is high from the first frame, or in a single frame, is not a bolus
     falls &= (features.arrival > first) & (features.width > LEAST_WIDTH_S)
     like = (features.peak > least) & falls & ~step_like(smooth)
-    explained = explained_by_bolus(smooth, times, pattern, like & _undamaged(features, damage))
+    explained = explained_by_bolus(
+        smooth, times, pattern, like & _undamaged(features, damage), noise
+    )
     high, like = like, like & (explained > LEAST_EXPLAINED)
     if like.sum() < LEAST_CANDIDATES:
         raise VesselError(
@@ -272,8 +274,8 @@ def find_aif(
     return _average_best(curves, smooth, times, pattern, score, aif_voxels)
 
 
-def explained_by_bolus(curves, times, pattern, candidates):
-    """Compute the fraction of each curve that a bolus explains.
+def explained_by_bolus(curves, times, pattern, candidates, noise=0.0):
+    """Compute the fraction of each curve, apart from its noise, that a bolus explains.
 
     Parameters
     ----------
@@ -284,6 +286,8 @@ def explained_by_bolus(curves, times, pattern, candidates):
     pattern : (V,) array of int
     candidates : (V,) array of bool
         Curves that are fitted.
+    noise : float
+        Noise of a single curve, HU.
 
     Returns
     -------
@@ -294,15 +298,18 @@ def explained_by_bolus(curves, times, pattern, candidates):
     for group in range(len(times)):
         rows = np.flatnonzero(candidates & (pattern == group))
         if rows.size:
-            explained[rows] = bolus_fit.fit_bolus(curves[rows], times[group]).explained
-    return explained
+            fitted = bolus_fit.fit_bolus(curves[rows], times[group]).explained
+            spread = np.var(curves[rows], axis=1)
+            left = np.maximum((1 - fitted) * spread - noise**2, 0)
+            explained[rows] = 1 - left / np.maximum(spread - noise**2, 1e-6)
+    return np.clip(explained, 0, 1)
 
 
 def _undamaged(features, damage):
     return features.peak > LEAST_OVER_DAMAGE * np.asarray(damage)
 
 
-def find_vof(curves, smooth, times, pattern, aif, *, aif_voxels, damage=0.0):
+def find_vof(curves, smooth, times, pattern, aif, *, aif_voxels, noise=0.0, damage=0.0):
     """Find the venous output function: the largest area that fills after the arteries.
 
     Parameters
@@ -313,6 +320,8 @@ def find_vof(curves, smooth, times, pattern, aif, *, aif_voxels, damage=0.0):
         The arterial input function.
     aif_voxels : int
         Number of voxels averaged.
+    noise : float
+        Noise of a single smoothed curve, HU.
     damage : (V,) array
         As for `find_aif`.
 
@@ -331,13 +340,13 @@ def find_vof(curves, smooth, times, pattern, aif, *, aif_voxels, damage=0.0):
     # a vein drains the arterial bolus, so a curve with less than a third of its area is tissue
     large = (features.area > artery.area[0] / 3) & (features.peak > artery.peak[0] / 5)
     like = after & large & ~step_like(smooth) & _undamaged(features, damage)
-    explained = explained_by_bolus(smooth, times, pattern, like)
+    explained = explained_by_bolus(smooth, times, pattern, like, noise)
     like &= explained > LEAST_EXPLAINED
     if like.sum() < 3:
         raise VesselError(
             f'no vein-like curve for the VOF: {like.sum()} voxels fill after the artery with at least a '
             'third of its area, need at least 3; check that the scan covers the bolus, or supply an '
-            'AIF (--aif-file)'
+            'AIF (--aif-file), with a VOF if --aif-scaling is vof'
         )
     # motion that brings more of a sinus into a voxel makes its area large, but its shape odd
     score = np.where(like, features.area * _certainty(explained), 0.0)
