@@ -188,6 +188,21 @@ def test_excess_of_noise_is_subtracted_from_flow_and_measured(estimate, maps, sl
     np.testing.assert_array_equal(*steady)
 
 
+def test_tmax_without_flow_is_that_of_tissue_around(estimate, slow_head):
+    """Where nothing enhances, the time of the maximum is that of noise."""
+    empty = slow_head.ctp.copy()
+    middle = tuple(np.argwhere(slow_head.tissue).mean(axis=0).astype(int))
+    hole = np.zeros(slow_head.tissue.shape, bool)
+    hole[tuple(slice(n - 1, n + 2) for n in middle)] = True
+    hole &= slow_head.tissue
+    noise = np.random.default_rng(0).normal(0, 1, empty[hole].shape)
+    empty[hole] = 30 + noise
+    own, steady = (estimate(empty, tmax_snr=snr).tmax for snr in (0.0, 3.0))
+    assert np.std(steady[hole]) < 0.8 * np.std(own[hole])
+    strong = slow_head.tissue & ~hole & (steady > 0)
+    assert np.median(np.abs(steady - own)[strong]) < 0.5
+
+
 @pytest.mark.parametrize('changed', [{'denoise': 'none'}, {'denoise_rank': 12}])
 def test_noise_of_flow_is_not_estimated_without_denoising_or_spare_frames(estimate, changed):
     assert estimate(**changed).cbf_noise is None

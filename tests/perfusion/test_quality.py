@@ -111,7 +111,14 @@ def fails(figures):
 
 def test_vessels_of_a_plain_scan_fail_nothing():
     row = grade(figures_of())
-    for name in ('aif_explained', 'aif_before', 'aif_undershoot', 'tissue_lag', 'vof_lag'):
+    for name in (
+        'aif_explained',
+        'aif_over_tissue',
+        'aif_before',
+        'aif_undershoot',
+        'tissue_lag',
+        'vof_lag',
+    ):
         assert row[f'{name}_status'] == 'pass', name
 
 
@@ -304,3 +311,20 @@ def test_options_that_advice_names_exist():
 
 def test_every_check_has_words():
     assert list(wording.WORDING) == [check.name for check in quality.CHECKS]
+
+
+# -- what a core reads
+
+
+def test_reading_of_a_core_grows_with_noise_and_regularization():
+    low = quality.noise_figures({'core_reading': 0.2, 'cbf_noise': 2.0}, 50.0)['core_floor']
+    assert low == pytest.approx(0.24)
+    assert status('core_floor', low) == 'pass'
+    high = quality.noise_figures({'core_reading': 0.25, 'cbf_noise': 4.0}, 50.0)['core_floor']
+    assert status('core_floor', high) == 'fail'
+    assert quality.noise_figures({'core_reading': 0.2}, 50.0)['core_floor'] is None
+
+
+def test_an_aif_that_is_largely_tissue_fails():
+    assert 'aif_over_tissue' in fails(figures_of(tissue=gamma_variate(9.0, 6.0, 40.0)))
+    assert 'aif_over_tissue' not in fails(figures_of())
