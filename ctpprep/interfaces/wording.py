@@ -107,7 +107,7 @@ WORDING = {
         'AIF over tissue',
         'peak of the AIF over that of the mean tissue curve',
         'the voxels of the AIF are largely tissue, which makes it wide: all maps are uncertain; supply an '
-        'AIF (--aif-file)',
+        'AIF or its voxels (--aif-file)',
     ),
     'aif_before': Wording(
         'AIF before the bolus',

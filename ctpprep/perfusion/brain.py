@@ -421,21 +421,21 @@ def is_stripped(image):
 def _inside_stripped(smooth, voxel_size_mm, closing_mm):
     """Find the brain of a series without skull: what is denser than the background."""
     solid = smooth[smooth > -200]
-    background = _most_frequent(solid) if solid.size else -1024.0
+    background = _most_frequent(solid)
     denser = solid > background + STRIPPED_BRAIN_HU
     # the most frequent is brain if the background is air, or if the image is cropped to the brain
-    if denser.sum() < STRIPPED_BRAIN_SHARE * denser.size:
+    if denser.mean() < STRIPPED_BRAIN_SHARE:
         level, background = background, float(np.percentile(smooth, 1))
     else:
         level = _most_frequent(solid[denser])
-    if not (smooth > background + LEAST_CONTRAST_HU).any():
+    # a background of 0 HU is not darker than CSF, which is closed and filled
+    dense = smooth > max(background, level - MOST_CONTRAST_HU) + STRIPPED_EDGE_HU
+    if not dense.any():
         raise PerfusionError(
-            f'brain mask: the series has no skull, and 0 voxels are {LEAST_CONTRAST_HU:g} HU denser than '
+            f'brain mask: the series has no skull, and 0 voxels are {STRIPPED_EDGE_HU:g} HU denser than '
             f'its background of {background:.0f} HU, need a brain; check that the series is in HU and '
             'shows a head, or supply a brain mask (--brain-mask)'
         )
-    # a background of 0 HU is not darker than CSF, which is closed and filled
-    dense = smooth > max(background, level - MOST_CONTRAST_HU) + STRIPPED_EDGE_HU
     brain = largest(ndimage.binary_opening(dense, IN_PLANE))
     return fill_in_plane(close_in_plane(brain, voxel_size_mm, closing_mm))
 

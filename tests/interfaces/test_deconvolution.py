@@ -225,7 +225,7 @@ def test_weights_of_the_confounds_reject_frames(again, runs, tissue):
 def test_what_was_measured_is_written(runs):
     assert set(read_json(runs['RAS'].maps.deconvolution)) == {
         'lambda_rel', 'lambda', 'lambda_tmax', 'tmax_offset_s', 'tmax_offset_s_by_slice',
-        'cbf_noise_excess', 'noise_raw_hu', 'noise_denoised_hu', 'n_patterns',
+        'cbf_noise_excess', 'cbf_noise', 'core_reading', 'noise_raw_hu', 'noise_denoised_hu', 'n_patterns',
     }  # fmt: skip
 
 

@@ -54,9 +54,11 @@ def files(tmp_path, monkeypatch):
     measured = {
         'motion': {'drift': {'left_hu': 0.4}},
         'bolus': {'n_baseline': 3, 'arrival_s': 6.0, 'scan_duration_s': 58.0},
-        'deconvolution': {'noise_raw_hu': 4.0, 'noise_denoised_hu': 1.0},
+        'deconvolution': {
+            'noise_raw_hu': 4.0, 'noise_denoised_hu': 1.0, 'core_reading': 0.2, 'cbf_noise': 2.0,
+        },
         'normalization': {
-            'normal_share': 0.8, 'side_confidence': 0.6, 'affected_side': 'right',
+            'normal_share': 0.8, 'cbf_reference': 50.0, 'side_confidence': 0.6, 'affected_side': 'right',
             'tmax_left_s': 1.0, 'tmax_right_s': 7.0,
         },
         'symmetry': {
@@ -94,7 +96,7 @@ def test_figures_are_those_counted_by_hand(files):
         'healthy_side_tmax': 1, 'tmax_at_zero': 0, 'core_disagreement': 12,
         'core_disagreement_share': 0.4, 'healthy_side_hypoperfusion': 0, 'healthy_side_low_flow': 0,
         'coverage_asymmetry': 40 / 500, 'brain_asymmetry': 40 / 480,
-        'core_hypodense': 0.7, 'vof_lag': 4, 'drift': 0.4, 'skull_gap': 0,
+        'core_hypodense': 0.7, 'vof_lag': 4, 'drift': 0.4, 'skull_gap': 0, 'core_floor': 0.24,
     }  # fmt: skip
     figures = {name: float(row[name]) for name in expected}
     assert figures == pytest.approx(expected, abs=1e-4)

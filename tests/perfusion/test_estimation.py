@@ -110,13 +110,23 @@ def test_lambda_of_the_user_is_not_shared(estimate):
 
 
 def test_calibration_shifts_tmax_by_the_measured_offset(estimate, slow_head):
-    calibrated = estimate(tmax_snr=0.0)
-    offset = calibrated.measured['tmax_offset_s']
+    maps, raw = (
+        estimate(tmax_snr=0.0, tmax_calibration=calibration) for calibration in (True, False)
+    )
+    offset = maps.measured['tmax_offset_s']
     assert offset > 0
-    difference = (estimate(tmax_calibration=False, tmax_snr=0.0).tmax - calibrated.tmax)[
-        slow_head.tissue & (calibrated.tmax > 0.5)
-    ]
+    difference = (raw.tmax - maps.tmax)[slow_head.tissue & (maps.tmax > 0.5)]
     np.testing.assert_allclose(difference, offset, atol=1e-3)
+
+
+def test_time_of_tissue_that_has_flow_is_its_own(estimate, maps, slow_head):
+    """Only without flow is the time of the maximum that of noise."""
+    raw = estimate(tmax_snr=0.0)
+    np.testing.assert_array_equal(maps.cbf, raw.cbf)
+    left = slow_head.tissue.copy()
+    left[SLOW_RIGHT] = False
+    assert np.median(np.abs(maps.tmax - raw.tmax)[left]) < 0.05
+    assert (maps.tmax != raw.tmax)[slow_head.tissue].any()
 
 
 # -- denoising and noise
@@ -174,6 +184,8 @@ def test_excess_of_noise_is_subtracted_from_flow_and_measured(estimate, maps, sl
     assert excess.min() >= 0
     assert maps.measured['cbf_noise_excess'] == pytest.approx(np.median(excess), rel=0.02)
     assert uncorrected.measured['cbf_noise_excess'] is None
+    steady = [estimate(cbf_noise_correction=part, tmax_snr=0.0).tmax for part in (True, False)]
+    np.testing.assert_array_equal(*steady)
 
 
 def test_tmax_without_flow_is_that_of_tissue_around(estimate, slow_head):

@@ -12,7 +12,7 @@ from ctpprep.perfusion import quality
 from ctpprep.settings import MethodSettings
 
 WITHOUT_VOF = {
-    'aif_peak', 'aif_width', 'aif_explained', 'aif_over_tissue', 'aif_before', 'aif_undershoot', 'tissue_lag',
+    'aif_peak', 'aif_width', 'aif_over_tissue', 'aif_explained', 'aif_before', 'aif_undershoot', 'tissue_lag',
     'scan_after_peak', 'contrast_to_noise',
 }  # fmt: skip
 
@@ -41,11 +41,12 @@ def grade(figures):
 
 
 def test_curves_are_measured_as_drawn():
-    shape = {'aif_explained', 'aif_over_tissue', 'aif_before', 'aif_undershoot', 'tissue_lag'}
+    shape = {'aif_explained', 'aif_before', 'aif_undershoot', 'tissue_lag'}
     figures = {name: figure for name, figure in measure().items() if name not in shape}
     assert figures == pytest.approx(
         {
-            'aif_peak': 200, 'aif_width': 8, 'scan_after_peak': 46, 'contrast_to_noise': 12,
+            'aif_peak': 200, 'aif_width': 8, 'aif_over_tissue': 200 / 6, 'scan_after_peak': 46,
+            'contrast_to_noise': 12,
             'vof_end': 0, 'vof_width': 12, 'vof_lag': 10, 'aif_area': 200 * 8 / (300 * 12),
             'scan_reserve': 60 - 6 - 1.6 * 12,
         },
@@ -110,7 +111,14 @@ def fails(figures):
 
 def test_vessels_of_a_plain_scan_fail_nothing():
     row = grade(figures_of())
-    for name in ('aif_explained', 'aif_over_tissue', 'aif_before', 'aif_undershoot', 'tissue_lag', 'vof_lag'):
+    for name in (
+        'aif_explained',
+        'aif_over_tissue',
+        'aif_before',
+        'aif_undershoot',
+        'tissue_lag',
+        'vof_lag',
+    ):
         assert row[f'{name}_status'] == 'pass', name
 
 
@@ -145,6 +153,23 @@ def test_vein_in_place_of_the_artery_fails_by_tissue_that_comes_first():
     assert 'tissue_lag' in fails(figures)
 
 
+def test_aif_that_is_largely_tissue_fails():
+    figures = figures_of(aif=gamma_variate(peak=40.0))
+    assert figures['aif_over_tissue'] == pytest.approx(5, rel=0.05)
+    assert 'aif_over_tissue' in fails(figures)
+
+
+@pytest.mark.parametrize(
+    ('reading', 'noise', 'expected'),
+    [(0.18, 2.0, 'pass'), (0.18, 5.0, 'warn'), (0.28, 2.0, 'fail'), (None, 2.0, 'n/a')],
+)
+def test_core_that_reads_above_the_threshold_is_graded(reading, noise, expected):
+    measured = {'noise_raw_hu': 4.0, 'core_reading': reading, 'cbf_noise': noise}
+    figures = quality.noise_figures(measured, 50.0)
+    assert figures['noise_raw'] == 4
+    assert status('core_floor', figures['core_floor']) == expected
+
+
 def test_artery_in_place_of_the_vein_fails_by_its_time():
     assert figures_of()['vof_lag'] == pytest.approx(5, abs=1.5)
     figures = figures_of(vof=gamma_variate(7.0, 5.0, 250.0))
@@ -163,7 +188,13 @@ def status(name, figure):
 
 @pytest.mark.parametrize(
     ('density', 'low', 'high'),
-    [(33, 'pass', 'pass'), (15, 'warn', 'pass'), (-5, 'fail', 'pass'), (60, 'pass', 'warn'), (80, 'pass', 'fail')],
+    [
+        (33, 'pass', 'pass'),
+        (15, 'warn', 'pass'),
+        (-5, 'fail', 'pass'),
+        (60, 'pass', 'warn'),
+        (75, 'pass', 'fail'),
+    ],
 )
 def test_density_of_brain_is_graded_in_both_directions(density, low, high):
     brain = np.zeros((40, 40, 4), bool)
