@@ -54,8 +54,7 @@ def find_vessels(
     weights : (T,) array, optional
         0 for rejected frames; 1 by default.
     supplied : overrides.SuppliedCurves or overrides.SuppliedMask, optional
-        An AIF as a curve, optionally with a VOF, or as the mask of its voxels. A VOF is then
-        required only if the AIF is scaled to it.
+        An AIF as a curve, optionally with a VOF, or as the mask of its voxels.
     damage : (X, Y, Z) array, optional
         Change of each voxel by motion, HU, `preprocessing.Corrected.damage`; 0 by default.
 
@@ -66,8 +65,8 @@ def find_vessels(
     Raises
     ------
     VesselError
-        If there is no artery-like or vein-like curve, or if a supplied AIF does not match the
-        series.
+        If there is no artery-like curve, if a supplied AIF does not match the series, or if there is
+        no vein-like curve to which the AIF is to be scaled.
 
     Notes
     -----
@@ -124,7 +123,7 @@ class _Search:
                 damage=self.damage,
             )
         if vof is None:
-            vof = self._find_vof(aif, required=supplied is None)
+            vof = self._find_vof(aif)
         aif, vof = self._restore_height(aif), self._restore_height(vof)
         if by_curve:
             times, weights = aif.times, np.ones(len(aif.times))
@@ -196,8 +195,8 @@ class _Search:
         times = self.times[group][self.usable]
         return vessels.Vessel(curve, times, np.array([], dtype=int)), mask
 
-    def _find_vof(self, aif, required):
-        """Find the VOF; it is optional for a supplied AIF that is not scaled."""
+    def _find_vof(self, aif):
+        """Find the VOF; a slab without a sinus has none, which matters only if the AIF is scaled."""
         try:
             return vessels.find_vof(
                 *self._candidates(),
@@ -207,7 +206,7 @@ class _Search:
                 damage=self.damage,
             )
         except VesselError:
-            if required or self.method.aif_scaling == 'vof':
+            if self.method.aif_scaling == 'vof':
                 raise
         return None
 
