@@ -10,8 +10,9 @@ DEMO_OUT := demo-output
 DEMO_WORK := demo-work
 DOCS_OUT := docs/_build
 
-# loadfile: tests that share an expensive fixture stay in one worker
-PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
+# loadfile: tests that share an expensive fixture stay in one worker; tests/conftest.py orders the files
+IN_PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
+PYTEST_ARGS ?= --maxprocesses 4
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-browser test-cluster test-container check-container lock validate docs lint format bench clean distclean
@@ -75,7 +76,7 @@ demo: $(VENV)/.installed-run
 	show 'Volume tables (mL)' '*_seg-perfusion_morph.tsv'
 
 test: $(VENV)/.installed-tests
-	$(BIN)/python -m pytest -q -n auto --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q $(IN_PARALLEL) $(PYTEST_ARGS)
 
 validate: $(VENV)/.installed-tests
 	$(BIN)/python scripts/bids_schema.py $(DEMO_DATA)
@@ -98,7 +99,7 @@ docs: $(VENV)/.installed-docs $(DEMO_OUT)/sub-01.html
 # Where namespaces are forbidden, the reason is said and nothing is run.
 test-offline: $(VENV)/.installed-tests
 	@if unshare --map-current-user --net true; then \
-		unshare --map-current-user --net $(BIN)/python -m pytest -q $(PYTEST_ARGS); \
+		unshare --map-current-user --net $(BIN)/python -m pytest -q $(IN_PARALLEL) $(PYTEST_ARGS); \
 	else \
 		echo 'not run: a network namespace cannot be made here (unshare --net)'; \
 	fi

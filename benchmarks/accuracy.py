@@ -5,6 +5,7 @@
     python benchmarks/accuracy.py --quick              # three
     python benchmarks/accuracy.py --out DIR -- --lambda-rel 0.2
     python benchmarks/accuracy.py --arrays --cases small-right     # without files, in seconds
+    python benchmarks/accuracy.py --anatomy CT.nii.gz --quick      # lesions in the head of a CT
 
 What follows ``--`` goes to ctpprep. With ``--arrays`` the science runs alone, from arrays to arrays
 (`ctpprep.compute_maps`): no nipype, no files, no report. The heads are made once and kept
@@ -24,7 +25,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nb
@@ -33,6 +34,7 @@ from scores import ArrayComparison, read_truth, score, score_series
 
 from ctpprep import phantom
 from ctpprep.phantom import PhantomSettings, make_phantom, write_bids
+from ctpprep.phantom.dataset import record_settings
 
 SCAN = {'matrix': 128, 'voxel_size_mm': (1.72, 1.72, 5.0), 'n_slices': 20, 'n_frames': 27,
         'frame_interval': 1.5, 'motion_mm': 2.0}  # fmt: skip
@@ -88,10 +90,11 @@ QUICK = ('ma-large-left', 'ma-only', 'small-right')
 # -- heads on disk
 
 
-def default_data_dir() -> Path:
-    """Folder of the heads: of this version of the phantom, so that no stale one is scored."""
+def default_data_dir(anatomy: Path | None = None) -> Path:
+    """Folder of the heads: of this version of the phantom and this CT, so that no stale one is scored."""
     modules = sorted(Path(phantom.__file__).parent.glob('*.py'))
-    code = hashlib.sha256(b''.join(module.read_bytes() for module in modules)).hexdigest()[:8]
+    files = modules + ([anatomy] if anatomy else [])
+    code = hashlib.sha256(b''.join(file.read_bytes() for file in files)).hexdigest()[:8]
     cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     return Path(cache) / 'ctpprep-benchmarks' / f'heads-{code}'
 
@@ -103,7 +106,7 @@ def _is_made(bids_dir, label, settings):
     if not (bids_dir / 'derivatives' / 'truth' / stem / 'ct' / last).exists():
         return False
     return json.loads(sidecar.read_text())['PhantomSettings'] == json.loads(
-        json.dumps(asdict(settings))
+        json.dumps(record_settings(settings))
     )
 
 
@@ -514,10 +517,15 @@ def main(argv) -> int:
     parser.add_argument('--cases', nargs='+', choices=names, metavar='NAME', help=', '.join(names))
     parser.add_argument('--quick', action='store_true', help=f'only {", ".join(QUICK)}')
     parser.add_argument('--arrays', action='store_true', help='the science alone, without files')
+    parser.add_argument('--anatomy', type=Path, metavar='CT',
+                        help='head CT (NIfTI, HU) that is the anatomy of all heads')  # fmt: skip
     args, extra = parse(parser, argv)
     wanted = args.cases or (QUICK if args.quick else [case.name for case in CASES])
     cases = [case for case in CASES if case.name in wanted]
-    bids_dir = (args.data or default_data_dir()).absolute()
+    bids_dir = (args.data or default_data_dir(args.anatomy)).absolute()
+    if args.anatomy:
+        ct = str(args.anatomy.absolute())
+        cases = [replace(c, settings=replace(c.settings, anatomy=ct)) for c in cases]
     make_heads(bids_dir, {case.label: case.settings for case in cases}, args.jobs)
     if args.arrays:
         return run_arrays(cases, bids_dir, args.jobs, extra)

@@ -28,6 +28,7 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # array -> file of derivatives/truth, see ctpprep.phantom.write_bids
 TRUTH_FILES = {
     'cbf': 'desc-truth_cbf',
+    'cbv': 'desc-truth_cbv',
     'delay': 'desc-truth_delay',
     'tissue': 'label-tissue_desc-truth_probseg',
     'brain': 'label-brain_desc-truth_mask',

@@ -21,6 +21,8 @@ RIGID = {
     'aff_iterations': (200, 100, 50, 20), 'aff_shrink_factors': (6, 4, 2, 1),
     'aff_smoothing_sigmas': (3, 2, 1, 0),
 }  # fmt: skip
+# thinner slabs are thickened for the registration
+LEAST_SLICES = 6
 
 
 class MirrorSyN:
@@ -52,7 +54,9 @@ class MirrorSyN:
         folder = self.folder / start.replace(' ', '_')
         folder.mkdir(exist_ok=True)
         try:
-            result = _register(fixed, moving, self.seed, folder, **SYN, **options)
+            result = _register(
+                _thicken(*fixed), _thicken(*moving), self.seed, folder, **SYN, **options
+            )
         except RuntimeError:  # from ITK: no overlap, or a singular matrix
             return None
         return {
@@ -89,6 +93,45 @@ def register_rigid(fixed, moving, seed, folder, path):
 
     result = _register(fixed, moving, seed, folder, **RIGID)
     ants.write_transform(ants.read_transform(result['fwdtransforms'][0]), str(path))
+
+
+def register_positions(fixed, moving, seed, folder):
+    """Register two images nonrigidly and return where each voxel is in the moving image.
+
+    Parameters
+    ----------
+    fixed, moving : tuple of (X, Y, Z) array and (4, 4) array
+    seed : int
+    folder : path-like
+        Folder of temporary files.
+
+    Returns
+    -------
+    (X, Y, Z, 3) array of float32
+        Position of the voxels of the fixed in the moving image, mm RAS; NaN outside it.
+
+    Raises
+    ------
+    RuntimeError
+        From ITK: no overlap, or a singular matrix.
+    """
+    import ants
+
+    result = _register(fixed, moving, seed, folder, type_of_transform='SyN', **SYN)
+    array, affine = moving
+    index = np.indices(array.shape).reshape(3, -1)
+    positions = (affine[:3, :3] @ index + affine[:3, 3:]).reshape(3, *array.shape)
+    grid, outside = to_ants(*fixed), -1e6
+    # positions are linear, so that their linear interpolation is exact
+    warped = [
+        ants.apply_transforms(
+            grid, to_ants(axis, affine), [result['fwdtransforms']], interpolator='linear',
+            defaultvalue=outside,
+        ).numpy()
+        for axis in positions
+    ]  # fmt: skip
+    mapped = np.stack(warped, axis=-1)
+    return np.where(mapped <= outside, np.nan, mapped)
 
 
 def apply_transform(array, affine, transform, outside=0.0):
@@ -159,6 +202,15 @@ def to_ants(array, affine):
         spacing=spacing.tolist(),
         direction=lps[:3, :3] / spacing,
     )
+
+
+def _thicken(array, affine):
+    """Repeat the end slices of a thin slab, which ITK cannot smooth or shrink otherwise."""
+    missing = max(0, LEAST_SLICES - array.shape[2])
+    before = (missing + 1) // 2
+    affine = np.array(affine, dtype=float)
+    affine[:3, 3] -= before * affine[:3, 2]
+    return np.pad(array, [(0, 0), (0, 0), (before, missing - before)], mode='edge'), affine
 
 
 def _register(fixed, moving, seed, folder, **options):

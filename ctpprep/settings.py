@@ -196,7 +196,8 @@ class GridSettings(StageSettings):
     working_in_plane_mm: float = _setting(1.8, 'mm',
         'blocks of voxels are averaged in plane while their size stays within', low=0.1, high=20.0)
     working_slice_mm: float = _setting(5.0, 'mm',
-        'thin slices acquired together are averaged to about', low=0.1, high=20.0)
+        'thin slices acquired together are averaged while their thickness stays within', low=0.1,
+        high=20.0)
 
 
 @dataclass(frozen=True)
@@ -226,13 +227,17 @@ class MaskSettings(StageSettings):
 
     bone_hu: float = _setting(130.0, 'HU',
         'smoothed density above which a voxel is bone', low=80.0, high=600.0)
-    csf_hu: float = _setting(17.0, 'HU',
-        'time-averaged density below which a brain voxel may be CSF', low=0.0, high=25.0)
+    csf_level: float = _setting(0.43, 'fraction',
+        'time-averaged density below which a brain voxel may be CSF: fraction of the way from '
+        'the most frequent density of CSF to that of brain', low=0.1, high=0.9)
     vessel_ratio: float = _setting(2.5, 'ratio',
         'peak enhancement, relative to the median of brain, of a vessel', low=1.0, high=20.0)
     bone_margin_mm: float = _setting(3.0, 'mm',
         'distance from bone within which no AIF or VOF is selected and no curve is used for '
         'denoising: motion brings bone there', low=0.0, high=10.0)
+    bolus_arrival: float = _setting(0.0, 's',
+        'time from the start of the scan to the arrival of contrast; 0 finds it automatically',
+        low=0.0, high=200.0)
 
 
 @dataclass(frozen=True)
@@ -304,6 +309,10 @@ class DeconvolutionSettings(StageSettings):
         'how far before zero the residue function begins', low=0.0, high=15.0)
     tmax_calibration: bool = _setting(True, '',
         "subtract the operator's own Tmax (exponential residue, no delay) from Tmax")
+    tmax_snr: float = _setting(1.0, 'ratio',
+        'CBF over its noise at which Tmax comes in equal parts from the voxel and from tissue '
+        'around it: without flow, the time of the maximum is that of noise; 0 for never',
+        low=0.0, high=50.0)
     calibration_mtt: float = _setting(4.0, 's',
         'mean transit time of the calibrating residue', low=0.5, high=20.0)
     cbf_noise_correction: bool = _setting(True, '',
@@ -321,18 +330,22 @@ class SymmetrySettings(StageSettings):
         'in-plane voxel size of the images in the mirror registration', low=1.0, high=10.0)
     mirror_window_hu: tuple[float, float] = _setting((0.0, 60.0), 'HU',
         'densities used by the mirror registration', low=-100.0, high=300.0)
-    mirror_retry_similarity: float = _setting(0.68, '',
-        'correlation of brain and mirrored brain below which other starts of the mirror '
-        'registration are tried', low=-1.0, high=1.0)
-    mirror_least_similarity: float = _setting(0.56, '',
-        'correlation of brain and mirrored brain below which the mirror registration has '
-        'failed and local maps are withheld', low=-1.0, high=1.0)
+    mirror_retry_mm: float = _setting(2.5, 'mm',
+        'estimated distance between found and true homologues, median over the brain, above '
+        'which other starts of the mirror registration are tried', low=0.0, high=50.0)
+    mirror_most_mm: float = _setting(5.0, 'mm',
+        'the same distance above which local maps are withheld', low=0.1, high=50.0)
+    mirror_region_mm: float = _setting(8.0, 'mm',
+        'estimated distance of a region above which its homologues are not used',
+        low=0.1, high=50.0)
     mirror_most_folding: float = _setting(0.01, '',
         'share of the brain in which the mirror registration may fold or change volume '
         'fivefold; above it local maps are withheld', low=0.0, high=1.0)
     map_least_similarity: float = _setting(0.45, '',
-        'replaces --mirror-least-similarity where a perfusion map is mirrored because there '
-        'is no CT: lesions make it less similar', low=-1.0, high=1.0)
+        'correlation below which local maps are withheld where a perfusion map is mirrored '
+        'because there is no CT: its lesions would be taken for distance', low=-1.0, high=1.0)
+    map_retry_similarity: float = _setting(0.68, '',
+        'the same correlation below which other starts are tried', low=-1.0, high=1.0)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,27 @@ os.environ.update(
 )
 
 
+# A worker takes whole files in this order and then the others: what is long must not come last.
+LONGEST_FILES = (
+    'tests/test_end_to_end.py',
+    'tests/test_interruption.py',
+    'tests/phantom/test_phantom.py',
+    'tests/cli/test_display.py',
+    'tests/workflows/test_node_settings.py',
+    'tests/test_registration.py',
+    'tests/test_offline.py',
+    'tests/perfusion/test_estimation.py',
+    'ctpprep/perfusion/chain.py',
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the workers of pytest-xdist begin with the longest files."""
+    if hasattr(config, 'workerinput'):
+        rank = {name: place for place, name in enumerate(LONGEST_FILES)}
+        items.sort(key=lambda item: rank.get(item.nodeid.partition('::')[0], len(rank)))
+
+
 @pytest.fixture(scope='session')
 def bids_dir() -> Path:
     """Path of the bundled BIDS data set (read it, never write to it)."""
@@ -67,6 +88,41 @@ def _toy_head() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def toy_head() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Canonical (X, Y, Z, T) series in HU, its affine, and its frame times in s."""
     return _toy_head()
+
+
+@pytest.fixture(scope='session')
+def coarse_head():
+    """Phantom for tests of the command: every stage gets through, in seconds."""
+    from ctpprep.phantom import PhantomSettings, make_phantom
+
+    return make_phantom(
+        PhantomSettings(
+            seed=11, matrix=40, voxel_size_mm=(5.0, 5.0, 10.0), n_slices=7, n_frames=16,
+            frame_interval=2.0, motion_mm=1.0, lesion='large', lesion_side='left',
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture(scope='session')
+def mapped_head() -> dict[str, np.ndarray]:
+    """Maps of a brain with ventricles and a vessel, and the CT of its head, 3 x 3 x 8 mm."""
+    shape = (60, 72, 8)
+    x, y, _ = (axis - (n - 1) / 2 for axis, n in zip(np.indices(shape), shape, strict=True))
+    radius = np.hypot(x / 22, y / 28)
+    ventricles = (np.abs(x) < 4) & (np.abs(y) < 8)
+    tissue = (radius < 1) & ~ventricles
+    vessel = np.zeros(shape, bool)
+    vessel[30:32, 14:16] = True
+    grey = np.where(radius > 0.8, 60.0, 30.0)
+    flow = np.where(vessel, 300.0, np.where(tissue, grey, 0.0)).astype(np.float32)
+    density = np.select(
+        [tissue, radius < 1, radius < 1.1, radius < 1.25], [34, 6, 20, 900], -1000.0
+    )
+    return {
+        'cbf': flow, 'cbv': flow / 12, 'tmax': np.where(tissue, 1.5, 0).astype(np.float32),
+        'density': density.astype(np.float32), 'tissue': tissue & ~vessel, 'brain': radius < 1,
+        'vessel': vessel, 'ventricles': ventricles,
+    }  # fmt: skip
 
 
 class SymmetricHead:

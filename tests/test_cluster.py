@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from ctpprep.phantom import PhantomSettings, make_phantom, write_bids
+from ctpprep.phantom import write_bids
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / 'tests' / 'tools'))
@@ -24,10 +24,6 @@ from loopback_slurm import loopback_slurm  # noqa: E402
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-HEAD = PhantomSettings(
-    seed=11, matrix=64, voxel_size_mm=(3.4, 3.4, 8.0), n_slices=10, n_frames=20,
-    frame_interval=2.0, motion_mm=1.0, lesion='large', lesion_side='left',
-)  # fmt: skip
 LABELS = ('01', '02', '03', '04', '05')
 PATIENCE = 300  # s, on a busy machine
 
@@ -44,13 +40,12 @@ def slurm():
 
 
 @pytest.fixture(scope='module')
-def site(slurm, tmp_path_factory):
+def site(slurm, coarse_head, tmp_path_factory):
     """Give a dataset of five participants, one of them broken, and ways to call and to wait."""
     folder = tmp_path_factory.mktemp('cluster')
     raw, out = folder / 'raw', folder / 'out'
-    head = make_phantom(HEAD)
     for label in LABELS:
-        write_bids(head, raw, label)
+        write_bids(coarse_head, raw, label)
     series = raw / 'sub-02' / 'ct' / 'sub-02_ctp.nii.gz'
     whole = series.read_bytes()
     series.write_bytes(whole[: len(whole) // 2])

@@ -18,12 +18,8 @@ import numpy as np
 import psutil
 import pytest
 
-from ctpprep.phantom import PhantomSettings, make_phantom, write_bids
+from ctpprep.phantom import write_bids
 
-HEAD = PhantomSettings(
-    seed=11, matrix=64, voxel_size_mm=(3.4, 3.4, 8.0), n_slices=10, n_frames=20,
-    frame_interval=2.0, motion_mm=1.0, lesion='large', lesion_side='left',
-)  # fmt: skip
 PATIENCE = 300  # s, on a busy machine
 
 
@@ -93,12 +89,11 @@ def contents(out, participant='01'):
 
 
 @pytest.fixture(scope='module')
-def site(tmp_path_factory):
+def site(coarse_head, tmp_path_factory):
     """Return the folder of the dataset and the outputs of the undisturbed run."""
     folder = tmp_path_factory.mktemp('interruption')
-    head = make_phantom(HEAD)
     for participant in ('01', '02'):
-        write_bids(head, folder / 'raw', participant)
+        write_bids(coarse_head, folder / 'raw', participant)
     finish(start(folder, 'whole', '--nprocs', '2', work='whole_work'))
     return SimpleNamespace(
         folder=folder, contents=contents(folder / 'whole'),

@@ -13,12 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from ctpprep.phantom import PhantomSettings, make_phantom, write_bids
+from ctpprep.phantom import write_bids
 
-HEAD = PhantomSettings(
-    seed=12, matrix=64, voxel_size_mm=(3.4, 3.4, 8.0), n_slices=10, n_frames=20,
-    frame_interval=2.0, lesion='large',
-)  # fmt: skip
 # Python imports this module at the start of every process that finds it.
 HOOK = """\
 import os, sys
@@ -75,10 +71,10 @@ def watched(folder, command):
 
 
 @pytest.fixture(scope='module')
-def isolated(tmp_path_factory):
+def isolated(coarse_head, tmp_path_factory):
     """Run the command once: without network if that can be had, with the hook in any case."""
     folder = tmp_path_factory.mktemp('offline')
-    write_bids(make_phantom(HEAD), folder / 'raw', '01')
+    write_bids(coarse_head, folder / 'raw', '01')
     command = [*(ISOLATION or []), sys.executable, '-m', 'ctpprep', folder / 'raw', folder / 'out']
     command += ['participant', '-w', folder / 'work', '--nprocs', '2']
     run, noted = watched(folder, command)

@@ -16,6 +16,7 @@ from ctpprep.cli.folders import make_folder
 from ctpprep.cli.messages import log_and_continue, log_file, print_error
 from ctpprep.cli.pages import (
     describe_run,
+    draw_failures,
     rewrite_reports,
     select_usable,
     write_boilerplate,
@@ -144,6 +145,7 @@ def process(all_series: Sequence[Any], method: MethodSettings, run: RunSettings)
             'logs/CITATION.md could not be written', failures, *everyone, run=run
         ):
             write_methods(all_series, method, run, f'run-{run.run_uuid}_')
+        draw_failures(results, run)
         write_reports(all_series, results, method, run, failures)
         if run.clean_workdir_on_success:
             clean_work(

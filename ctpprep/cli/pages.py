@@ -54,6 +54,19 @@ def write_reports(
             _write_page(label, of_participant, results, method, run)
 
 
+def draw_failures(results: Sequence['SeriesResult'], run: RunSettings) -> None:
+    """Draw what each failed series shows; the figures of earlier runs have been removed by then."""
+    from ctpprep.reports.evidence import draw_evidence
+
+    for result in results:
+        if result.succeeded or result.crash_file is None:
+            continue
+        folder = run.output_dir / f'sub-{result.participant}' / 'figures'
+        what = f'what {result.prefix} shows could not be drawn'
+        with log_and_continue(what, {}, run=run):
+            draw_evidence(result.crash_file, folder / f'{result.prefix}_desc-evidence_ctp.svg')
+
+
 def _group_by_participant(all_series: Sequence[Any]) -> list[tuple[str, list[Any]]]:
     groups: dict[str, list[Any]] = {}
     for series in all_series:

@@ -14,12 +14,14 @@ keep global state.
     mosaic    slices side by side, fixed windows, SVG files
     maps      figures of slices
     charts    figures with axes: curves, motion, histogram
+    evidence  figure of a series that failed
     packing   maps, masks and curves for the interactive viewer of a page
     sources   the outputs that each figure shows
 """
 
 from ctpprep.figures import packing as viewer  # the name in interfaces/viewer.py
 from ctpprep.figures.charts import plot_curves, plot_motion, plot_tmax_histogram
+from ctpprep.figures.evidence import plot_evidence
 from ctpprep.figures.maps import (
     compare_cores,
     plot_lesions,
@@ -39,6 +41,7 @@ __all__ = [
     'compare_cores',
     'lay_out',
     'plot_curves',
+    'plot_evidence',
     'plot_lesions',
     'plot_maps',
     'plot_masks',

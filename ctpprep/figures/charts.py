@@ -56,7 +56,7 @@ def plot_curves(
 
 def _draw_curves(axes: Axes, time: np.ndarray, curves: dict[str, np.ndarray]) -> None:
     """Draw arteries and veins on the left axis, tissue on the right one with a finer scale."""
-    _style(axes, 'time (s)', 'AIF, VOF: enhancement (HU)')
+    style_axes(axes, 'time (s)', 'AIF, VOF: enhancement (HU)')
     handles = []
     for name in ('aif', 'vof'):
         if name in curves:
@@ -132,7 +132,7 @@ def plot_motion(confounds: dict[str, np.ndarray]) -> Figure:
     weight = np.nan_to_num(np.asarray(confounds.get('weight', ()), float), nan=1.0)
     for row, (label, names, scale) in enumerate(groups):
         axes = figure.add_subplot(3, 1, row + 1)
-        _style(axes, 'frame' if row == 2 else '', label)
+        style_axes(axes, 'frame' if row == 2 else '', label)
         for name, colour in zip(names, colours, strict=False):
             if name in confounds:
                 values = scale * np.asarray(confounds[name], float)
@@ -182,7 +182,7 @@ def plot_tmax_histogram(
 
     figure = Figure(figsize=(WIDTH_IN, 3.6))
     axes = figure.add_axes((0.07, 0.15, 0.9, 0.8))
-    _style(axes, 'Tmax (s)', 'share of tissue (% per bin)')
+    style_axes(axes, 'Tmax (s)', 'share of tissue (% per bin)')
     high = WINDOWS['tmax'].high
     bins = np.arange(-2, high + 3.25, 0.25)
     for label, side in ((1, 'left'), (2, 'right')):
@@ -222,7 +222,7 @@ def plot_tmax_histogram(
     return figure
 
 
-def _style(axes: Axes, horizontal: str, vertical: str) -> None:
+def style_axes(axes: Axes, horizontal: str, vertical: str) -> None:
     """Label the axes, remove the box and add a light grid."""
     axes.set_xlabel(horizontal)
     axes.set_ylabel(vertical)

@@ -31,6 +31,8 @@ COLOURS = {
     'aif': '#d00000',
     'vof': '#0072b2',
     'tissue curve': '#009e73',
+    'region': '#009e73',
+    'candidate': '#d55e00',
 }
 CONVENTION = (
     "Radiological convention: the patient's right (R) is on the left of the picture. "
@@ -244,7 +246,11 @@ class Row:
 
 
 def plot_rows(
-    mosaic: Mosaic, rows: list[Row], legend: dict[str, str] | None = None, note: str = ''
+    mosaic: Mosaic,
+    rows: list[Row],
+    legend: dict[str, str] | None = None,
+    note: str = '',
+    above_in: float = 0.0,
 ) -> Figure:
     """Draw rows of slices, one block of rows for each line of the mosaic.
 
@@ -258,6 +264,8 @@ def plot_rows(
         Label and colour of each patch.
     note : str
         Sentence at the bottom of the figure, before the convention.
+    above_in : float
+        Height of the space above the rows for axes of the caller, inches.
 
     Returns
     -------
@@ -272,10 +280,10 @@ def plot_rows(
     tall = wide * height * mosaic.aspect / (width * mosaic.columns)
     n_rows = sum(not row.over for row in rows)
     block = n_rows * (tall + gap) + 0.15
-    total = len(mosaic.lines) * block + foot
+    total = len(mosaic.lines) * block + foot + above_in
     figure = Figure(figsize=(WIDTH_IN, total))
     for line in range(len(mosaic.lines)):
-        bottom = total - line * block
+        bottom = total - above_in - line * block
         for row in rows:
             bottom -= 0 if row.over else tall + gap
             box = (left / WIDTH_IN, bottom / total, wide / WIDTH_IN, tall / total)

@@ -6,12 +6,14 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, isdefined, traits
 
 import ctpprep
 from ctpprep.io import nifti
-from ctpprep.perfusion.overrides import SuppliedMask
+from ctpprep.io.curves import read_curves
+from ctpprep.perfusion.overrides import SuppliedCurves, SuppliedMask
 from ctpprep.perfusion.precomputed import MIRRORED
 from ctpprep.settings import MethodSettings
 
@@ -101,6 +103,14 @@ def load_supplied(path):
         return None
     voxels, affine = nifti.load(path, dtype=None)
     return SuppliedMask(voxels > 0, affine, Path(path).name)
+
+
+def load_aif(path):
+    """Read a supplied AIF, and the VOF in the same table if there is one; None without a file."""
+    if not (isdefined(path) and path):
+        return None
+    curves = {name: np.array(values) for name, values in read_curves(Path(path)).items()}
+    return SuppliedCurves(curves['time'], curves['aif'], curves.get('vof'), Path(path).name)
 
 
 def is_density(entry):

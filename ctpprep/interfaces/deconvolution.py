@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 from nipype.interfaces.base import File, TraitedSpec, traits
 
-from ctpprep.interfaces.base import StageInputSpec, StageInterface, load_supplied
+from ctpprep.interfaces.base import StageInputSpec, StageInterface, load_aif, load_supplied
+from ctpprep.interfaces.evidence import keep_evidence
 from ctpprep.interfaces.preprocessing import frame_weights
 from ctpprep.io import nifti
-from ctpprep.io.curves import read_curves
 from ctpprep.perfusion.estimation import estimate_maps
 from ctpprep.perfusion.input_functions import find_vessels
 from ctpprep.perfusion.maps import MAPS
-from ctpprep.perfusion.overrides import SuppliedCurves
 
 
 class _FindVesselsInputSpec(StageInputSpec):
@@ -25,6 +24,7 @@ class _FindVesselsInputSpec(StageInputSpec):
     bolus = File(exists=True, mandatory=True, desc='arrival and baseline frames, json')
     intracranial_mask = File(exists=True, mandatory=True, desc='search region of AIF and VOF')
     tissue_mask = File(exists=True, mandatory=True)
+    damage = File(exists=True, mandatory=True, desc='change of each voxel by motion, HU')
     supplied_curves = File(exists=True, desc='time (s), aif and optionally vof (HU), tsv')
     supplied_aif_mask = File(exists=True, desc='voxels of the AIF, on any grid of the same space')
 
@@ -53,14 +53,12 @@ class FindVessels(StageInterface):
             intracranial=self.load_mask('intracranial_mask'), tissue=self.load_mask('tissue_mask'),
             n_baseline=bolus['n_baseline'], arrival_s=bolus['arrival_s'],
         )  # fmt: skip
-        vessels = find_vessels(
-            ctp, np.load(inputs.sample_times), affine, masks, self.method,
-            frame_weights(inputs.confounds),
-            _load_curves(inputs.supplied_curves) or load_supplied(inputs.supplied_aif_mask),
-        )  # fmt: skip
-        columns = {'time': vessels.times, 'aif': vessels.aif, 'vof': vessels.vof}
-        columns |= {'tissue': vessels.tissue, 'weight': vessels.weights}
-        self.save_table(runtime, 'curves', pd.DataFrame(columns), float_format='%.6g')
+        series = (ctp, np.load(inputs.sample_times), affine)
+        quality = {'weights': frame_weights(inputs.confounds), 'damage': self.load('damage')}
+        supplied = load_aif(inputs.supplied_curves) or load_supplied(inputs.supplied_aif_mask)
+        with keep_evidence(runtime, *series, self.method, masks=masks, **quality):
+            vessels = find_vessels(*series, masks, self.method, supplied=supplied, **quality)
+        self.save_table(runtime, 'curves', _tabulate(vessels), float_format='%.6g')
         self.save_images(
             runtime, affine, inputs.ctp_corrected, aif_mask=vessels.aif_mask,
             vof_mask=vessels.vof_mask,
@@ -68,12 +66,11 @@ class FindVessels(StageInterface):
         return runtime
 
 
-def _load_curves(path):
-    """Read a supplied AIF, and the VOF in the same table if there is one; None without a file."""
-    if not path:
-        return None
-    curves = {name: np.array(values) for name, values in read_curves(Path(path)).items()}
-    return SuppliedCurves(curves['time'], curves['aif'], curves.get('vof'), Path(path).name)
+def _tabulate(vessels):
+    """Tabulate the curves; times keep their digits, since they may be times of day in s."""
+    columns = {'time': [f'{time:.12g}' for time in np.round(vessels.times, 4)]}
+    columns |= {name: getattr(vessels, name) for name in ('aif', 'vof', 'tissue')}
+    return pd.DataFrame(columns | {'weight': vessels.weights})
 
 
 class _DeconvolveInputSpec(StageInputSpec):

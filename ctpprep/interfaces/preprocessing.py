@@ -8,7 +8,8 @@ import pandas as pd
 from nipype.interfaces.base import File, TraitedSpec, traits
 
 from ctpprep.interfaces import blocks
-from ctpprep.interfaces.base import StageInputSpec, StageInterface, load_supplied
+from ctpprep.interfaces.base import StageInputSpec, StageInterface, load_aif, load_supplied
+from ctpprep.interfaces.evidence import keep_evidence
 from ctpprep.io import nifti
 from ctpprep.io.transforms import write_rigid_transforms
 from ctpprep.perfusion import grid, preprocessing
@@ -100,7 +101,10 @@ class _CorrectedOutputSpec(TraitedSpec):
     )
     frame_transforms = File(exists=True, desc='ITK text file, one transform per frame')
     confounds = File(exists=True, desc='motion and weight of each frame, tsv; n/a if unknown')
-    motion = File(exists=True, desc='reference frame, and whether frames were resampled, json')
+    motion = File(
+        exists=True, desc='reference frame, whether frames were resampled, and drift, json'
+    )
+    damage = File(exists=True, desc='change of each voxel by motion, HU')
 
 
 class CorrectMotion(StageInterface):
@@ -114,7 +118,7 @@ class CorrectMotion(StageInterface):
         transforms = np.load(self.inputs.transforms) if self.inputs.transforms else None
         corrected = preprocessing.correct_motion(
             ctp, affine, self.method, transforms, self.inputs.reference_frame,
-            self.inputs.num_threads,
+            self.inputs.num_threads, np.load(self.inputs.sample_times).mean(axis=0),
         )  # fmt: skip
         _save_corrected(self, runtime, corrected, affine)
         return runtime
@@ -133,7 +137,9 @@ class LoadCorrected(StageInterface):
 
     def _run_interface(self, runtime):
         ctp, affine = nifti.load(self.inputs.ctp_working, dtype=None)
-        corrected = preprocessing.accept_corrected(ctp, self.method)
+        corrected = preprocessing.accept_corrected(
+            ctp, affine, self.method, np.load(self.inputs.sample_times).mean(axis=0)
+        )
         _save_corrected(self, runtime, corrected, affine)
         return runtime
 
@@ -151,9 +157,11 @@ def _save_corrected(interface, runtime, corrected, affine):
     interface._results['frame_transforms'] = write_rigid_transforms(
         corrected.transforms, cwd / 'frame_transforms.txt'
     )
+    interface.save_images(runtime, affine, inputs.ctp_working, damage=corrected.damage)
     facts = {
         'reference_frame': corrected.reference_frame,
         'frames_resampled': corrected.resampled,
+        'drift': vars(corrected.drift),
     }
     interface.save_json(runtime, motion=facts)
 
@@ -164,9 +172,14 @@ class _MakeMasksInputSpec(StageInputSpec):
     )
     sample_times = File(exists=True, mandatory=True, desc='(slices, frames), s, npy')
     confounds = File(exists=True, mandatory=True, desc='contains the weight of each frame, tsv')
+    damage = File(exists=True, mandatory=True, desc='change of each voxel by motion, HU')
     supplied_brain_mask = File(
         exists=True, desc='replaces the automatic mask, on any grid in this space'
     )
+    supplied_curves = File(
+        exists=True, desc='time (s) and aif (HU), tsv: contrast arrives with it'
+    )
+    supplied_aif_mask = File(exists=True, desc='voxels of the AIF: contrast arrives with it')
 
 
 class _MakeMasksOutputSpec(TraitedSpec):
@@ -191,10 +204,13 @@ class MakeMasks(StageInterface):
     def _run_interface(self, runtime):
         inputs = self.inputs
         ctp, affine = nifti.load(inputs.ctp_corrected, dtype=None)
-        masks = preprocessing.make_masks(
+        series = (
             ctp, np.load(inputs.sample_times), affine, self.method, frame_weights(inputs.confounds),
-            load_supplied(inputs.supplied_brain_mask),
+            load_supplied(inputs.supplied_brain_mask), self.load('damage'),
         )  # fmt: skip
+        aif = load_aif(inputs.supplied_curves) or load_supplied(inputs.supplied_aif_mask)
+        with keep_evidence(runtime, *series):
+            masks = preprocessing.make_masks(*series, aif)
         self.save_images(
             runtime, affine, inputs.ctp_corrected, reference=masks.reference,
             brain_mask=masks.brain, intracranial_mask=masks.intracranial,

@@ -8,11 +8,13 @@ from ctpprep.interfaces.base import StageInputSpec, StageInterface, is_density
 from ctpprep.interfaces.wording import describe_limits, tabulate_checks
 from ctpprep.io import nifti
 from ctpprep.perfusion import quality
-from ctpprep.perfusion.homologues import least_similarity
 
 
 class _AssessQualityInputSpec(StageInputSpec):
     confounds = File(exists=True, desc='motion, tsv')
+    motion = File(exists=True, desc='drift, json')
+    reference = File(exists=True, desc='HU')
+    brain_mask = File(exists=True)
     curves = File(exists=True, desc='AIF, VOF and tissue, tsv')
     bolus = File(exists=True, desc='arrival and baseline frames, json')
     deconvolution = File(exists=True, desc='noise, json')
@@ -41,9 +43,7 @@ class AssessQuality(StageInterface):
 
     def _run_interface(self, runtime):
         by_density = is_density(self.load_json('entry'))
-        checks = quality.checks_of(
-            least_similarity(self.method, by_density), self.method.symmetry.mirror_most_folding
-        )
+        checks = quality.checks_of(self.method.symmetry)
         figures = self._series_figures() | self._map_figures() | self._core_figures()
         row = tabulate_checks(figures | {'reference_density': float(by_density)}, checks)
         self.save_table(runtime, 'quality', pd.DataFrame([row]))
@@ -54,12 +54,13 @@ class AssessQuality(StageInterface):
         figures, confounds, curves = {}, self.load_table('confounds'), self.load_table('curves')
         if not confounds.empty:
             figures |= quality.motion_figures(confounds['displacement'], confounds['weight'])
+        figures |= quality.drift_figures(self.load_json('motion').get('drift'))
         bolus, noise = self.load_json('bolus'), self.load_json('deconvolution')
         if bolus:
             figures |= {'baseline_frames': bolus['n_baseline'], 'arrival': bolus['arrival_s']}
         if noise:
-            figures['noise_raw'] = noise['noise_raw_hu']
-            figures['noise_denoised'] = noise['noise_denoised_hu']
+            reference = self.load_json('normalization')['cbf_reference']
+            figures |= quality.noise_figures(noise, reference)
         if {'vof', 'tissue'} <= set(curves):
             figures |= quality.curve_figures(
                 *(curves[name].to_numpy() for name in ('time', 'aif', 'vof', 'tissue')),
@@ -71,7 +72,12 @@ class AssessQuality(StageInterface):
 
     def _map_figures(self):
         tmax, affine = nifti.load(self.inputs.tmax)
-        return quality.map_figures(
+        figures = {}
+        if is_density(self.load_json('entry')):
+            figures = quality.density_figures(
+                self.load('reference'), self.load_mask('brain_mask'), nifti.voxel_size_mm(affine)
+            )
+        return figures | quality.map_figures(
             tmax, self.load('rcbf_global'), self.load_mask('tissue_mask'),
             self.load('hemispheres'), nifti.voxel_size_mm(affine),
             self.load_json('normalization'), self.load_json('symmetry'), self.method,

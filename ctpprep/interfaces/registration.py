@@ -27,7 +27,8 @@ class _RegisterMirrorOutputSpec(TraitedSpec):
     reference_reflected = File(
         exists=True, desc='reference reflected across the plane, before the warp'
     )
-    symmetry = File(exists=True, desc='similarity, folding, and reason of withholding, json')
+    misaligned_mask = File(exists=True, desc='voxels whose homologues are too far off to be used')
+    symmetry = File(exists=True, desc='distance, folding, and reason of withholding, json')
 
 
 class RegisterMirror(StageInterface):
@@ -54,6 +55,7 @@ class RegisterMirror(StageInterface):
             runtime, affine, self.inputs.reference, reference_reflected=mirror.reflected,
             homologues=best and best.homologues,
             homologue_reference=best and best.homologue_reference,
+            misaligned_mask=mirror.misaligned(self.method.symmetry.mirror_region_mm),
         )  # fmt: skip
         return runtime
 
@@ -92,6 +94,7 @@ class _FindHomologuesInputSpec(StageInputSpec):
     tissue_mask = File(exists=True, mandatory=True)
     homologues = File(exists=True, desc='patient coordinates, mm RAS, 4D')
     transform = File(exists=True, desc='mirror to reference, h5; absent if maps are withheld')
+    misaligned_mask = File(exists=True, desc='voxels whose homologues are not used')
     symmetry = File(exists=True, mandatory=True, desc='contains the plane to use instead, json')
 
 
@@ -116,7 +119,7 @@ class FindHomologues(StageInterface):
         sides = homologues.find_homologues(
             self.load_mask('brain_mask'), self.load_mask('tissue_mask'), affine,
             MirrorSyN(runtime.cwd, None), self.load('homologues'), inputs.transform or None,
-            plane and (plane['point_mm'], plane['normal']),
+            plane and (plane['point_mm'], plane['normal']), self.load_mask('misaligned_mask'),
         )  # fmt: skip
         self.save_images(
             runtime, affine, inputs.tissue_mask, hemispheres=sides.hemispheres,

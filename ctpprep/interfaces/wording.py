@@ -94,8 +94,69 @@ WORDING = {
     'aif_area': Wording(
         'Area of the AIF',
         'area of the AIF over that of the VOF',
-        'the artery is partial-volumed: absolute CBF and CBV read high, relative maps do '
-        'not change',
+        'the artery is partial-volumed (absolute CBF and CBV read high), or one of the curves is '
+        'no vessel: look at both',
+    ),
+    'aif_explained': Wording(
+        'Shape of the AIF',
+        'share of the AIF that the passage of one bolus explains',
+        'this curve is not that of an artery (motion, bone or tissue): all maps are wrong; supply an '
+        'AIF or its voxels (--aif-file)',
+    ),
+    'aif_over_tissue': Wording(
+        'AIF over tissue',
+        'peak of the AIF over that of the mean tissue curve',
+        'the voxels of the AIF are largely tissue, which makes it wide: all maps are uncertain; supply an '
+        'AIF or its voxels (--aif-file)',
+    ),
+    'aif_before': Wording(
+        'AIF before the bolus',
+        'root mean square of the AIF before its upslope, relative to its peak',
+        'the baseline contains contrast, or the artery moves: all maps are wrong; give the time of '
+        'arrival (--bolus-arrival) or supply an AIF',
+    ),
+    'aif_undershoot': Wording(
+        'AIF below its baseline',
+        'depth to which the AIF falls below its baseline after the peak, relative to the peak',
+        'blood never falls below its density before contrast: the artery moves, or the baseline '
+        'contains contrast',
+    ),
+    'tissue_lag': Wording(
+        'Tissue after the AIF',
+        'time from the upslope of the AIF to that of the mean tissue curve',
+        'tissue fills before its artery: the AIF comes from a late artery, a vein or another clock',
+    ),
+    'vof_lag': Wording(
+        'VOF after the AIF',
+        'time from the peak of the AIF to that of the VOF',
+        'the vein fills with or before the artery: one of the curves is not what it should be',
+    ),
+    'drift': Wording(
+        'Drift of density',
+        'change of density over the scan of what does not enhance, not corrected',
+        'the density of the whole image changes over the scan: late tissue and core are wrong',
+    ),
+    'brain_density': Wording(
+        'Density of brain: low',
+        'most frequent density of brain before contrast',
+        'brain of this density is unusual: check the rescale slope and intercept',
+    ),
+    'brain_density_high': Wording(
+        'Density of brain: high',
+        'most frequent density of brain before contrast',
+        'brain of this density is unusual: check the rescale slope and intercept, and whether contrast '
+        'was given before',
+    ),
+    'skull_gap': Wording(
+        'Gap in the skull',
+        'longest part of the surface of the brain without bone outside of it, in a slice',
+        'bone is missing (craniectomy?): scalp may have been taken for brain without flow; check the '
+        'brain mask, or supply one (--brain-mask)',
+    ),
+    'core_floor': Wording(
+        'Reading of a core',
+        'relative CBF that tissue with 15 % of normal flow reads, with one standard deviation of noise',
+        'noise, a wide bolus or sparse frames lift low flow above the threshold: core is under-read',
     ),
     'coverage': Wording(
         'Coverage',
@@ -138,9 +199,14 @@ WORDING = {
         'lesions are in the image that is registered: look at the mirror figure, and '
         'prefer the global map',
     ),
+    'mirror_distance': Wording(
+        'Mirror registration: distance',
+        'estimated distance between found and true homologues, median over the brain',
+        'homologues are uncertain: read the global map',
+    ),
     'mirror_similarity': Wording(
         'Mirror registration: similarity',
-        'agreement of brain with its mirrored self',
+        'agreement of a perfusion map with its mirrored self, where there is no CT',
         'homologues are uncertain: read the global map',
     ),
     'mirror_folding': Wording(

@@ -5,48 +5,135 @@ import numpy as np
 from scipy import ndimage
 
 from ctpprep.exceptions import BolusError
+from ctpprep.perfusion import bolus_fit, vessels
 
-# the fraction of voxels that enhance most represents arteries and veins
-VESSEL_SHARE = 0.01
-# a vessel is filled at this fraction of its peak; this fraction of vessels, the earliest, are arteries
-FILLED_SHARE = 0.3
-EARLY_SHARE = 0.15
+# densities of blood and tissue before contrast, relative to brain, HU
+SOFT_RANGE_HU = (-55.0, 80.0)
+# a vessel rises by at least this many times the noise, and this many times the damage by motion
+LEAST_SNR, LEAST_OVER_DAMAGE = 4.0, 5.0
+# fraction of voxels that is fitted, and least number of them that must be shaped like a bolus
+FITTED_SHARE, LEAST_VOXELS = 0.03, 12
+# least fraction of a curve that a bolus explains: 0.96 and more in arteries, 0.75 and less in bone
+LEAST_EXPLAINED = 0.85
+# the earliest of the higher half are arteries: quantile of the onset, and its range, s
+EARLY_QUANTILE, SAME_ONSET_S = 0.05, 1.0
 # contrast has arrived when the arteries reach this fraction of their peak
 ARRIVAL_SHARE = 0.08
 
 
-def first_pass(ctp, mask, weights):
-    """Average the curves of the arteries: the earliest of the voxels that enhance most.
+def first_pass(ctp, mask, weights, times, damage=None):
+    """Average the curves of the arteries: the earliest of the curves that are shaped like a bolus.
 
     Parameters
     ----------
     ctp : (X, Y, Z, T) array
         Corrected series, HU.
     mask : (X, Y, Z) array of bool
-        Voxels to search: inside the skull.
+        Voxels to search: soft tissue and vessels inside the skull.
     weights : (T,) array
         0 for rejected frames.
+    times : (T,) array
+        Frame times, s.
+    damage : (X, Y, Z) array, optional
+        Change of each voxel by motion, HU.
 
     Returns
     -------
     (T,) array
-        Mean HU curve; rejected frames are interpolated.
+        Median HU curve; rejected frames are interpolated. The mean curve of all voxels if fewer than
+        12 voxels are shaped like a bolus: brain enhances less than vessels, but has less noise.
+
+    Raises
+    ------
+    BolusError
+        If the mean curve is not shaped like a bolus, either, or if the mask is empty.
     """
+    if not mask.any():
+        raise BolusError(
+            'no contrast bolus: 0 voxels inside the skull are soft tissue in the field of view of every '
+            'usable frame, need at least one; check the coverage and the motion, or supply a brain mask '
+            '(--brain-mask)'
+        )
+    times = np.asarray(times, dtype=float)
     curves = np.asarray(ctp[mask], dtype=np.float32)
     good = np.asarray(weights) > 0
-    # three-frame means, so that a single noisy frame does not select a voxel
-    smooth = ndimage.uniform_filter1d(curves[:, good], 3, axis=-1, mode='nearest')
-    third = max(1, smooth.shape[1] // 3)
-    start, end = (np.median(part, axis=-1) for part in (smooth[:, :third], smooth[:, -third:]))
-    # contrast washes out again; bone that motion moves into the voxel remains
-    rise = smooth.max(axis=-1) - np.maximum(start, end)
-    chosen = np.flatnonzero(rise >= np.quantile(rise, 1 - VESSEL_SHARE))
-    # veins enhance most, but late: the baseline ends when the first artery fills
-    filled = smooth[chosen] > (start + FILLED_SHARE * rise)[chosen, None]
-    onset = np.argmax(filled, axis=1)
-    curve = curves[chosen[onset <= np.quantile(onset, EARLY_SHARE)]].mean(axis=0)
     frames = np.arange(len(good))
-    return np.interp(frames, frames[good], curve[good])
+    usable = curves[:, good]
+    noise = 1.4826 / np.sqrt(2) * float(np.median(np.abs(np.diff(usable, axis=1))))
+    # three-frame means, so that a single noisy frame does not select a voxel
+    smooth = ndimage.uniform_filter1d(usable, 3, axis=-1, mode='nearest')
+    third = max(1, smooth.shape[1] // 3)
+    start = np.median(smooth[:, :third], axis=-1)
+    rise = smooth.max(axis=-1) - start
+    changed = 0.0 if damage is None else damage[mask]
+    likely = np.flatnonzero((rise > LEAST_SNR * noise) & (rise > LEAST_OVER_DAMAGE * changed))
+    # a wide bolus that the scan cuts explains a late step, so bone that moved in is excluded first
+    likely = likely[~vessels.step_like(usable[likely] - start[likely, None])]
+    most = max(LEAST_VOXELS, int(FITTED_SHARE * len(curves)))
+    likely = likely[np.argsort(rise[likely], kind='stable')[::-1][:most]]
+    fit = bolus_fit.fit_bolus(usable[likely], times[good])
+    like = (fit.explained > LEAST_EXPLAINED) & (fit.height > LEAST_SNR * noise)
+    if np.count_nonzero(like) < LEAST_VOXELS:
+        curve = _mean_bolus(usable, times[good], np.count_nonzero(like))
+    else:
+        onset, height = fit.onset[like], fit.height[like]
+        earliest = np.quantile(onset[height >= np.median(height)], EARLY_QUANTILE)
+        curve = np.median(usable[likely[like][np.abs(onset - earliest) <= SAME_ONSET_S]], axis=0)
+    return np.interp(frames, frames[good], curve)
+
+
+def _mean_bolus(curves, times, n_like):
+    """Return the mean curve if it is shaped like a bolus."""
+    mean = curves.mean(axis=0)
+    fit = bolus_fit.fit_bolus(mean[None], times)
+    if fit.explained[0] < LEAST_EXPLAINED:
+        raise BolusError(
+            f'no contrast bolus: {n_like} voxels have a curve like a bolus, need {LEAST_VOXELS}, and a '
+            f'bolus explains {fit.explained[0]:.0%} of the mean curve of the brain, need '
+            f'{LEAST_EXPLAINED:.0%}; check the injection and the acquisition times, or supply the time '
+            'at which contrast arrives (--bolus-arrival) or an AIF (--aif-file)'
+        )
+    return mean
+
+
+def is_soft(image, brain_hu):
+    """Find voxels with a density that tissue or blood can have before contrast.
+
+    Parameters
+    ----------
+    image : (...) array
+        Without contrast, HU.
+    brain_hu : float
+        Density of brain in this series, HU.
+
+    Returns
+    -------
+    (...) array of bool
+    """
+    low, high = np.add(SOFT_RANGE_HU, brain_hu)
+    return (image > low) & (image < high)
+
+
+def check_baseline(n_baseline, n_frames, arrival_s):
+    """Check a bolus arrival given by the user.
+
+    Parameters
+    ----------
+    n_baseline, n_frames : int
+        Frames before that time, and all frames.
+    arrival_s : float
+        After the start of the scan, s.
+
+    Raises
+    ------
+    BolusError
+        If no frame is before it, or fewer than three are after it.
+    """
+    if n_baseline < 1 or n_frames - n_baseline < 3:
+        raise BolusError(
+            f'bolus arrival: {n_baseline} of {n_frames} frames are before {arrival_s:g} s, need at least '
+            'one before and three after it; check --bolus-arrival'
+        )
 
 
 def find_arrival(curve, times):
@@ -89,7 +176,8 @@ def find_arrival(curve, times):
         raise BolusError(
             f'no contrast bolus: the vessels rise by {height:.0f} HU at frame {peak}, need a rise of at '
             f'least {max(10.0, 6 * noise):.0f} HU after two frames without contrast; check the '
-            'injection and the start of the scan'
+            'injection and the start of the scan, or supply the time at which contrast arrives '
+            '(--bolus-arrival) or the AIF of an artery (--aif-file)'
         )
     level = floor.mean() + max(ARRIVAL_SHARE * height, 2.5 * noise)
     rising = peak - int(np.argmax(before[::-1] < level))
@@ -100,7 +188,8 @@ def find_arrival(curve, times):
     if n_baseline < 1:
         raise BolusError(
             'no baseline: the first frame already contains contrast, need at least one frame before '
-            'it arrives; check the start of the scan'
+            'it arrives; check the start of the scan, or, if contrast arrives later, supply that time '
+            '(--bolus-arrival)'
         )
     return n_baseline, float(arrival)
 

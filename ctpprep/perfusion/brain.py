@@ -5,28 +5,60 @@ The slab is open at top and bottom, so the skull is closed only within slices. T
 region inside the ring of bone, including sulci and ventricles, without the outer rim of CSF.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 
 from ctpprep.exceptions import PerfusionError
 from ctpprep.perfusion.denoising import smooth_within, smoothing_weight
 
-# densities of brain, CSF and enhancing vessels in the time average, HU
-SOFT_HU = (-15.0, 110.0)
+# densities of brain, CSF and enhancing vessels in the time average, with any calibration, HU
+SOFT_HU = (-30.0, 125.0)
 # a brain mask smaller than this fraction of the head has failed
 LEAST_SHARE = 0.15
 # density of brain is at most the first; without the rescale intercept it is higher by the second
 BRAIN_HU, UNSCALED_HU = 80.0, 1024.0
 # fractions of the image: least with the density of brain, most with that density unscaled
 LEAST_BRAIN, MOST_SHIFTED = 0.01, 0.05
-# density of CSF, and of voxels that are nearly all tissue, HU
-CSF_HU, MOSTLY_TISSUE_HU = 5.0, 24.0
-# limits of the density of the surrounding tissue, HU, against beam hardening
-TISSUE_HU = (26.0, 33.0)
+# the levels of a series are measured at this distance from bone, mm, after smoothing in plane, mm
+LEVEL_DEPTH_MM, LEVEL_SIGMA_MM = 8.0, 1.2
+# CSF is at least this much less dense than brain (less is fresh core, or a voxel that is half CSF), and
+# forms at least this fraction of the depth; if it does not, it is assumed to be less dense than brain
+# by the last number, HU
+LEAST_CONTRAST_HU, LEAST_CSF_SHARE, USUAL_CONTRAST_HU = 16.0, 0.002, 26.0
+# distance from brain of the CSF that is measured, mm
+LEAST_CSF_DEPTH_MM = 3.5
+# CSF cannot be less dense than brain by more, HU
+MOST_CONTRAST_HU = 40.0
+# gaps in the skull: density of thin bone, HU, its distance from the surface of the brain, mm, and the
+# least area of the brain in a slice, mm2
+GAP_BONE_HU, GAP_REACH_MM, GAP_AREA_MM2 = 150.0, 25.0, 3000.0
+# a gap is measured over this height, mm
+GAP_HEIGHT_MM = 30.0
+# rays beside a gap that are not used
+EDGE_RAYS = 5
+# gaps that are closed: least length and distance from the centre, mm, and least fraction of rays that
+# meet bone
+LEAST_GAP_MM, LEAST_RADIUS_MM, LEAST_CLOSED = 30.0, 30.0, 0.5
+# a head without skull: densities of tissue and of bone, HU, and the largest fraction of bone
+STRIPPED_BONE_HU, STRIPPED_BONE_SHARE = (10.0, 250.0), 0.02
+# its brain is denser than a background near 0 HU by at least the first, HU, in this fraction of both;
+# the edge of the brain is denser than the background by the last, HU
+STRIPPED_BRAIN_HU, STRIPPED_BRAIN_SHARE, STRIPPED_EDGE_HU = 15.0, 0.05, 10.0
+# usual median density of brain without contrast, HU
+USUAL_BRAIN_HU = 31.0
+# width of the Gaussian that smooths histograms of density, HU
+LEVEL_WIDTH_HU = 1.5
+# voxels that are nearly all tissue: fraction of the way from CSF to brain
+MOSTLY_TISSUE = 0.73
+# limits of the density of the surrounding tissue relative to brain, HU: beam hardening raises it, and
+# oedema lowers it, which does not make it CSF
+TISSUE_RANGE_HU = (-10.0, 2.0)
 # tissue may be less dense than its surroundings by this much: white matter next to grey matter
 LIGHTER_HU = 2.0
-# sigma of the surroundings, mm
-AROUND_MM = 5.0
+# sigma of the surroundings, mm, and rounds of their estimate
+AROUND_MM, AROUND_ROUNDS = 5.0, 3
 # least tissue fraction: dividing by less would amplify noise without bound
 LEAST_TISSUE = 0.5
 # a voxel and its four neighbours in the slice
@@ -116,6 +148,89 @@ def check_density(volume):
         )
 
 
+@dataclass(frozen=True)
+class Levels:
+    """Densities that the series itself shows: calibration differs between scanners by 20 HU.
+
+    Attributes
+    ----------
+    brain, csf : float
+        Most frequent density of brain, and median of CSF away from brain, HU.
+    """
+
+    brain: float
+    csf: float
+
+    def between(self, share):
+        """Return the density at a fraction of the way from CSF to brain, HU."""
+        return self.csf + share * (self.brain - self.csf)
+
+
+def density_levels(image, inside, voxel_size_mm):
+    """Measure the densities of brain and CSF.
+
+    Parameters
+    ----------
+    image : (X, Y, Z) array
+        HU.
+    inside : (X, Y, Z) array of bool
+        Brain and CSF, or the region inside the skull.
+    voxel_size_mm : (3,) sequence of float
+
+    Returns
+    -------
+    Levels
+        Without ventricles or wide sulci, CSF is assumed to be 26 HU less dense than brain.
+
+    Examples
+    --------
+    >>> image = np.full((30, 30, 2), 43.0); image[10:15, 10:20] = 12.0
+    >>> levels = density_levels(image, np.ones(image.shape, bool), (2, 2, 5))
+    >>> round(levels.brain), round(levels.csf)
+    (43, 12)
+    """
+    sigma = [LEVEL_SIGMA_MM / voxel_size_mm[0], LEVEL_SIGMA_MM / voxel_size_mm[1], 0]
+    smooth = smooth_within(np.clip(np.nan_to_num(image), -100, 200), inside, sigma)
+    deep = inside & (distance_in_plane(inside, voxel_size_mm) > LEVEL_DEPTH_MM)
+    values = smooth[deep if deep.any() else inside]
+    level = _most_frequent(values)
+    # voxels at the border of a ventricle are partly brain
+    low = inside & (smooth < level - LEAST_CONTRAST_HU) & (smooth > level - MOST_CONTRAST_HU)
+    middle = smooth[deep & (distance_in_plane(low, voxel_size_mm) > LEAST_CSF_DEPTH_MM)]
+    csf = level - USUAL_CONTRAST_HU
+    if middle.size and middle.size >= LEAST_CSF_SHARE * values.size:
+        csf = float(np.median(middle))
+    return Levels(level, csf)
+
+
+def at_usual_level(image, brain_mask):
+    """Add a constant to an image, so that brain has the density for which fixed windows are meant.
+
+    Parameters
+    ----------
+    image : (X, Y, Z) array
+        HU.
+    brain_mask : (X, Y, Z) array of bool
+
+    Returns
+    -------
+    (X, Y, Z) array
+        HU, with a median of 31 HU in the brain.
+    """
+    values = np.asarray(image)[brain_mask]
+    values = values[np.isfinite(values)]
+    return image - (np.median(values) - USUAL_BRAIN_HU) if values.size else image
+
+
+def _most_frequent(values):
+    """Return the mode of densities, HU."""
+    edges = np.arange(np.floor(values.min()) - 5, np.ceil(values.max()) + 6, 0.25)
+    counts, _ = np.histogram(values, edges)
+    smooth = ndimage.gaussian_filter1d(counts.astype(float), LEVEL_WIDTH_HU / 0.25)
+    top = int(np.argmax(smooth))
+    return float(edges[top] + 0.125)
+
+
 def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):
     """Find the region inside the ring of bone.
 
@@ -140,19 +255,189 @@ def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):
     """
     sigma = [1.0 / voxel_size_mm[0], 1.0 / voxel_size_mm[1], 0]
     smooth = ndimage.gaussian_filter(baseline, sigma)
-    head = fill_in_plane(ndimage.binary_opening(smooth > -200, iterations=2))
+    if is_stripped(smooth):
+        return _inside_stripped(smooth, voxel_size_mm, neck_mm)
+    head = fill_in_plane(ndimage.binary_opening(smooth > -200, IN_PLANE, iterations=2))
     bone = smooth > bone_hu
     soft = head & ~bone & (smooth > SOFT_HU[0])
     deep = largest(distance_in_plane(soft, voxel_size_mm) > neck_mm)
     # grow back to the bone, but not through the openings that the erosion closed
     reach = _distance_outside(deep, voxel_size_mm) <= neck_mm
-    inside = fill_in_plane(soft & reach)
+    inside = _close_gaps(fill_in_plane(soft & reach), bone, voxel_size_mm[:2])
     if inside.sum() < LEAST_SHARE * max(head.sum(), 1):
         raise PerfusionError(
-            f'brain mask: {inside.sum()} of {head.sum()} voxels of the head lie inside bone, at '
-            f'least {LEAST_SHARE:.0%} are needed; is the series in HU, and does it show a head?'
+            f'brain mask: {inside.sum()} of {head.sum()} voxels of the head are inside bone, need at '
+            f'least {LEAST_SHARE:.0%}; check that the series is in HU and shows a head, or supply a '
+            'brain mask (--brain-mask)'
         )
     return inside
+
+
+def skull_gap(image, brain_mask, voxel_size_mm):
+    """Measure the longest part of the surface of the brain that has no bone outside of it.
+
+    Rays run outward in each slice from the centre of the brain. A ray has bone if it meets any beyond
+    the surface of the brain, within the thickness of subdural space, dura and skull.
+
+    Parameters
+    ----------
+    image : (X, Y, Z) array
+        Reference image without contrast, HU.
+    brain_mask : (X, Y, Z) array of bool
+    voxel_size_mm : (3,) sequence of float
+
+    Returns
+    -------
+    float or None
+        Length that the gap has or exceeds over 30 mm of slices, mm: orbits and foramina are open in
+        fewer slices. None for a series without skull.
+    """
+    if is_stripped(image):
+        return None
+    gaps = []
+    bone = ndimage.maximum_filter(image, (3, 3, 1)) > GAP_BONE_HU
+    for z in np.flatnonzero(
+        brain_mask.sum(axis=(0, 1)) * np.prod(voxel_size_mm[:2]) > GAP_AREA_MM2
+    ):
+        gaps.append(_gap_in_slice(bone[..., z], brain_mask[..., z], voxel_size_mm[:2]))
+    if not gaps:
+        return 0.0
+    count = min(len(gaps), int(np.ceil(GAP_HEIGHT_MM / voxel_size_mm[2])))
+    return float(np.sort(gaps)[-count])
+
+
+def _gap_in_slice(bone, brain_mask, size):
+    """Return the length of the longest run of rays without bone, mm."""
+    rays = _Rays(brain_mask, size)
+    on_brain, on_bone = (array[rays.voxels] for array in (brain_mask, bone))
+    surface = np.where(on_brain, rays.distances, 0).max(axis=1)
+    outside = (rays.distances > surface[:, None] - 3) & (
+        rays.distances < surface[:, None] + GAP_REACH_MM
+    )
+    lengths = _run_lengths(~(on_bone & outside).any(axis=1), surface)
+    return float(lengths.max(initial=0))
+
+
+def _close_gaps(inside, bone, size):
+    """Remove scalp from the inside of the skull where bone is missing.
+
+    In each slice, the inner surface of the bone is interpolated over gaps, by its distance from the
+    centre: a missing piece of skull was about as far away as its neighbours.
+    """
+    closed = inside.copy()
+    for z in np.flatnonzero(inside.any(axis=(0, 1))):
+        rays = _Rays(inside[..., z], size)
+        on_bone = bone[..., z][rays.voxels] & (rays.distances > LEAST_RADIUS_MM)
+        known = on_bone.any(axis=1)
+        radius = np.where(known, rays.distances[np.argmax(on_bone, axis=1)], np.nan)
+        if known.mean() < LEAST_CLOSED:
+            continue
+        # the edges of a gap are oblique: rays meet them farther out than the inner surface
+        sure = ~ndimage.binary_dilation(np.tile(~known, 3), iterations=EDGE_RAYS)[
+            len(known) : 2 * len(known)
+        ]
+        if not sure.any():
+            continue
+        radius = np.interp(
+            np.arange(len(known)), np.flatnonzero(sure), radius[sure], period=len(known)
+        )
+        gaps = _run_lengths(~sure, radius) > LEAST_GAP_MM
+        if gaps.any():
+            index, distance = rays.of_voxels(inside.shape[:2])
+            closed[..., z] &= ~gaps[index] | (distance < radius[index])
+    return closed
+
+
+class _Rays:
+    """Rays from the centre of a region of a slice, every 2 degrees.
+
+    Attributes
+    ----------
+    distances : (N,) array
+        Along a ray, mm.
+    voxels : tuple of two (180, N) arrays of int
+        Voxels along each ray; those at the edge of the image are repeated.
+    """
+
+    def __init__(self, region, size):
+        self.centre, self.size = np.argwhere(region).mean(axis=0), np.asarray(size, dtype=float)
+        self.distances = np.arange(0, 160.0, 1.0)
+        angles = np.radians(np.arange(0, 360, 2))
+        self.voxels = tuple(
+            np.clip(
+                np.round(self.centre[i] + np.outer(wave, self.distances) / size[i]).astype(int),
+                0,
+                region.shape[i] - 1,
+            )
+            for i, wave in enumerate((np.cos(angles), np.sin(angles)))
+        )
+
+    def of_voxels(self, shape):
+        """Return the ray and the distance of each voxel of the slice."""
+        x, y = (
+            (np.arange(n) - middle) * width
+            for n, middle, width in zip(shape, self.centre, self.size, strict=True)
+        )
+        angle = np.degrees(np.arctan2(y[None, :], x[:, None])) % 360
+        return np.round(angle / 2).astype(int) % 180, np.hypot(x[:, None], y[None, :])
+
+
+def _run_lengths(missing, radius):
+    """Return, for each ray, the length of the run of missing rays to which it belongs, mm."""
+    arcs = np.where(missing, radius, 0) * 2 * np.pi / len(missing)
+    if missing.all():
+        return np.full(len(missing), arcs.sum())
+    start = int(np.argmin(missing))
+    labels, count = ndimage.label(np.roll(missing, -start))
+    totals = ndimage.sum_labels(np.roll(arcs, -start), labels, np.arange(count + 1))
+    totals[0] = 0
+    return np.roll(totals[labels], start)
+
+
+def is_stripped(image):
+    """Return whether the skull has been removed from a CT of the head.
+
+    Parameters
+    ----------
+    image : (X, Y, Z) array
+        HU.
+
+    Returns
+    -------
+    bool
+        Whether hardly any of the voxels with the density of tissue or bone is bone.
+
+    Examples
+    --------
+    >>> image = np.zeros((20, 20, 2)); image[5:15, 5:15] = 33.0
+    >>> is_stripped(image)
+    True
+    """
+    solid = np.count_nonzero(image > STRIPPED_BONE_HU[0])
+    bone = np.count_nonzero(image > STRIPPED_BONE_HU[1])
+    return bool(bone < STRIPPED_BONE_SHARE * solid)
+
+
+def _inside_stripped(smooth, voxel_size_mm, closing_mm):
+    """Find the brain of a series without skull: what is denser than the background."""
+    solid = smooth[smooth > -200]
+    background = _most_frequent(solid)
+    denser = solid > background + STRIPPED_BRAIN_HU
+    # the most frequent is brain if the background is air, or if the image is cropped to the brain
+    if denser.mean() < STRIPPED_BRAIN_SHARE:
+        level, background = background, float(np.percentile(smooth, 1))
+    else:
+        level = _most_frequent(solid[denser])
+    # a background of 0 HU is not darker than CSF, which is closed and filled
+    dense = smooth > max(background, level - MOST_CONTRAST_HU) + STRIPPED_EDGE_HU
+    if not dense.any():
+        raise PerfusionError(
+            f'brain mask: the series has no skull, and 0 voxels are {STRIPPED_EDGE_HU:g} HU denser than '
+            f'its background of {background:.0f} HU, need a brain; check that the series is in HU and '
+            'shows a head, or supply a brain mask (--brain-mask)'
+        )
+    brain = largest(ndimage.binary_opening(dense, IN_PLANE))
+    return fill_in_plane(close_in_plane(brain, voxel_size_mm, closing_mm))
 
 
 def _distance_outside(mask, voxel_size_mm):
@@ -163,7 +448,7 @@ def _distance_outside(mask, voxel_size_mm):
     return distance
 
 
-def brain_masks(average, baseline, voxel_size_mm, *, bone_hu, csf_hu, sulcus_mm=5.0):
+def brain_masks(average, baseline, voxel_size_mm, *, bone_hu, csf_level, sulcus_mm=5.0):
     """Find the brain, including sulci and ventricles, without the outer rim of CSF.
 
     Parameters
@@ -174,8 +459,10 @@ def brain_masks(average, baseline, voxel_size_mm, *, bone_hu, csf_hu, sulcus_mm=
     baseline : (X, Y, Z) array
         Reference image without contrast, HU.
     voxel_size_mm : (3,) sequence of float
-    bone_hu, csf_hu : float
+    bone_hu : float
         HU.
+    csf_level : float
+        Density below which a voxel is CSF, as a fraction of the way from CSF to brain.
     sulcus_mm : float
         Sulci narrower than twice this distance belong to the brain.
 
@@ -187,6 +474,7 @@ def brain_masks(average, baseline, voxel_size_mm, *, bone_hu, csf_hu, sulcus_mm=
     inside = inside_skull(baseline, voxel_size_mm, bone_hu)
     sigma = [0.8 / voxel_size_mm[0], 0.8 / voxel_size_mm[1], 0]
     smooth = ndimage.gaussian_filter(average, sigma)
+    csf_hu = density_levels(average, inside, voxel_size_mm).between(csf_level)
     parenchyma = inside & (smooth > csf_hu) & (smooth < SOFT_HU[1])
     # remove specks and strands of meninges without eroding the cortex
     parenchyma = largest(ndimage.binary_opening(parenchyma, IN_PLANE))
@@ -267,7 +555,7 @@ def tissue_masks(average, brain_mask, vessels, csf, inside, seen, voxel_size_mm,
     return tissue, off_vessels & (distance_in_plane(inside, voxel_size_mm) > bone_margin_mm)
 
 
-def csf_mask(average, brain_mask, voxel_size_mm, csf_hu):
+def csf_mask(average, brain_mask, voxel_size_mm, levels, csf_level):
     """Find CSF in sulci and ventricles by its density in the time average.
 
     Parameters
@@ -276,15 +564,39 @@ def csf_mask(average, brain_mask, voxel_size_mm, csf_hu):
         Time average of the corrected series, HU.
     brain_mask : (X, Y, Z) array of bool
     voxel_size_mm : (3,) sequence of float
-    csf_hu : float
-        Density below which a voxel is CSF, HU.
+    levels : Levels
+        Of the time average.
+    csf_level : float
+        Density below which a voxel is CSF, as a fraction of the way from CSF to the brain around it:
+        in a fresh infarct, whose oedema makes it less dense, CSF must also be less dense.
 
     Returns
     -------
     (X, Y, Z) array of bool
     """
     sigma = [0.8 / voxel_size_mm[0], 0.8 / voxel_size_mm[1], 0]
-    return brain_mask & (ndimage.gaussian_filter(average, sigma) < csf_hu)
+    smooth = ndimage.gaussian_filter(average, sigma)
+    around = _density_around(smooth, brain_mask, voxel_size_mm, levels, csf_level)
+    return brain_mask & (smooth < levels.csf + csf_level * (around - levels.csf))
+
+
+def _density_around(smooth, region, voxel_size_mm, levels, share):
+    """Return the density of tissue around each voxel, HU.
+
+    Tissue is what is denser than a fraction of the way from CSF to the tissue around it; since this
+    depends on the result, it is repeated.
+    """
+    size = np.asarray(voxel_size_mm, dtype=float)
+    around = np.full(smooth.shape, levels.brain, dtype=np.float32)
+    for _ in range(AROUND_ROUNDS):
+        tissue = region & (smooth > levels.csf + share * (around - levels.csf))
+        weight = smoothing_weight(tissue, AROUND_MM / size)
+        total = ndimage.gaussian_filter(
+            np.where(tissue, smooth, 0), AROUND_MM / size, mode='constant', truncate=3.0
+        )
+        mean = np.divide(total, weight, out=around.copy(), where=weight > 1e-3)
+        around = np.clip(mean, *np.add(TISSUE_RANGE_HU, levels.brain)).astype(np.float32)
+    return around
 
 
 def tissue_share(density, tissue_mask, pure_mask, voxel_size_mm):
@@ -301,13 +613,15 @@ def tissue_share(density, tissue_mask, pure_mask, voxel_size_mm):
     Returns
     -------
     (X, Y, Z) array of float32
-        ``(HU - 5) / (HU of the surrounding tissue - 2 - 5)``, limited to 0.5 to 1; 1 outside tissue.
+        ``(HU - CSF) / (HU of the surrounding tissue - 2 - CSF)``, limited to 0.5 to 1; 1 outside
+        tissue.
 
     Notes
     -----
-    CSF has no flow, so the curve of a voxel that is half CSF is half that of its tissue. Tissue that
-    is less dense than its surroundings by more than 2 HU is mistaken for a mixture with CSF: early
-    oedema in part (it also lowers the density of the surroundings), old infarcts completely.
+    CSF has no flow, so the curve of a voxel that is half CSF is half that of its tissue. The densities
+    of CSF and brain are those of the series itself (`density_levels`). Tissue that is less dense than
+    its surroundings by more than 2 HU is mistaken for a mixture with CSF: the border of early oedema
+    in part (inside, it also lowers the density of the surroundings), old infarcts completely.
 
     Examples
     --------
@@ -319,12 +633,10 @@ def tissue_share(density, tissue_mask, pure_mask, voxel_size_mm):
     """
     size = np.asarray(voxel_size_mm, dtype=float)
     smooth = smooth_within(density, tissue_mask, [0.6 / size[0], 0.6 / size[1], 0])
-    mostly = pure_mask & (smooth > MOSTLY_TISSUE_HU)
-    weight = smoothing_weight(mostly, AROUND_MM / size)
-    total = ndimage.gaussian_filter(
-        np.where(mostly, smooth, 0), AROUND_MM / size, mode='constant', truncate=3.0
+    levels = density_levels(density, fill_in_plane(tissue_mask), size)
+    around = _density_around(smooth, pure_mask, size, levels, MOSTLY_TISSUE)
+    reference = around - LIGHTER_HU
+    share = np.clip(
+        (smooth - levels.csf) / np.maximum(reference - levels.csf, 1.0), LEAST_TISSUE, 1.0
     )
-    around = np.divide(total, weight, out=np.full_like(total, TISSUE_HU[0]), where=weight > 1e-3)
-    reference = np.clip(around, *TISSUE_HU) - LIGHTER_HU
-    share = np.clip((smooth - CSF_HU) / (reference - CSF_HU), LEAST_TISSUE, 1.0)
     return np.where(tissue_mask, share, 1.0).astype(np.float32)

@@ -132,9 +132,9 @@ def compute_maps(
     --------
     >>> import ctpprep
     >>> head = ctpprep.phantom.make_phantom(ctpprep.phantom.PhantomSettings(
-    ...     matrix=64, voxel_size_mm=(3.4, 3.4, 8.0), n_slices=8, n_frames=20, frame_interval=2.0,
+    ...     matrix=40, voxel_size_mm=(5.0, 5.0, 10.0), n_slices=6, n_frames=20, frame_interval=2.0,
     ...     lesion='large', lesion_side='right', orientation='RAS'))
-    >>> result = ctpprep.compute_maps(head.ctp, head.frame_times, (3.4, 3.4, 8.0))
+    >>> result = ctpprep.compute_maps(head.ctp, head.frame_times, (5.0, 5.0, 10.0))
     >>> result.relative.measured['affected_side']
     'right'
     """
@@ -147,11 +147,20 @@ def compute_maps(
         settings.grid.working_slice_mm,
     )  # fmt: skip
     ctp, affine, times = _average(ctp, affine, times, factors)
-    corrected = _correct(ctp, affine, settings, num_threads)
+    corrected = _correct(ctp, affine, times, settings, num_threads)
     masks = preprocessing.make_masks(
-        corrected.ctp, times, affine, settings, corrected.weights, brain_mask
+        corrected.ctp,
+        times,
+        affine,
+        settings,
+        corrected.weights,
+        brain_mask,
+        corrected.damage,
+        aif,
     )
-    vessels = find_vessels(corrected.ctp, times, affine, masks, settings, corrected.weights, aif)
+    vessels = find_vessels(
+        corrected.ctp, times, affine, masks, settings, corrected.weights, aif, corrected.damage
+    )
     usable = vessels.weights > 0
     maps = estimate_maps(
         corrected.ctp, times, grid.voxel_size_mm(affine), vessels.times[usable],
@@ -198,6 +207,7 @@ def find_mirror(reference, brain_mask, tissue_mask, affine, settings=None, regis
     sides = homologues.find_homologues(
         brain_mask, tissue_mask, affine, registration,
         result.best and result.best.homologues, transform, _rounded(result),
+        result.misaligned(settings.symmetry.mirror_region_mm),
     )  # fmt: skip
     return Mirror(result, sides.hemispheres, sides.tissue_share, transform, registration)
 
@@ -317,7 +327,7 @@ def _average(ctp, affine, times, factors):
     return working, grid.block_affine(affine, factors), kept
 
 
-def _correct(ctp, affine, settings, num_threads):
+def _correct(ctp, affine, times, settings, num_threads):
     """Correct motion, unless motion correction is off."""
     transforms, reference_frame = None, 0
     if settings.motion.motion_correction:
@@ -325,7 +335,7 @@ def _correct(ctp, affine, settings, num_threads):
             ctp, affine, settings, num_threads
         )
     return preprocessing.correct_motion(
-        ctp, affine, settings, transforms, reference_frame, num_threads
+        ctp, affine, settings, transforms, reference_frame, num_threads, times.mean(axis=0)
     )
 
 

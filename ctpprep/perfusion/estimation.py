@@ -4,6 +4,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import ndimage
 
 from ctpprep.perfusion import (
     bolus,
@@ -28,6 +29,8 @@ SHOWN_COMPONENTS = 12
 REDUCING = ('lowrank', 'similarity')
 # curves are cross-validated before the last step of denoising, after which half of the lambda suffices
 LAMBDA_SHARE = 0.5
+# sigma of the tissue around a voxel whose Tmax is uncertain, mm, and least weight of it
+TMAX_REACH_MM, LEAST_TRUST = 4.0, 1e-7
 # noise of the time average, in sigma, that is added to the density tolerance
 DENSITY_SIGMAS = 2.0
 
@@ -81,7 +84,8 @@ class Maps:
     measured : dict
         ``lambda_rel``, ``lambda``, ``lambda_tmax``, ``tmax_offset_s``, ``tmax_offset_s_by_slice``
         (feet to head; None for slices whose sampling pattern contains no tissue),
-        ``cbf_noise_excess`` (median, mL/100 g/min; None if it was not subtracted),
+        ``cbf_noise_excess`` (median, mL/100 g/min; None if it was not subtracted), ``cbf_noise``
+        (median standard deviation, mL/100 g/min), ``core_reading`` (`deconvolution.reading_of_core`),
         ``noise_raw_hu``, ``noise_denoised_hu`` and ``n_patterns``.
     """
 
@@ -195,6 +199,8 @@ class _Estimation:
             else self._apply_custom(deconvolver, curves, share)
         )
         cbf_noise = values.pop('cbf_noise', None)
+        if cbf_noise is not None:
+            measured['cbf_noise'] = float(np.median(cbf_noise.std(axis=1)))
         noise_map = self._noise(curves)
         measured |= {
             'noise_raw_hu': float(np.median(self._noise(self.raw))),
@@ -325,6 +331,7 @@ class _Estimation:
         cbf_time = values.pop('cbf_time')
         if known:
             values['cbf_noise'] = self._flow_noise(noise, cbf_time, share)
+            values['tmax'] = self._steady_tmax(values)
         operators, tmax_operators = zip(*self.operators.values(), strict=True)
         offsets = {group: tmax.tmax_offset for group, (_, tmax) in self.operators.items()}
         return values, {
@@ -336,7 +343,22 @@ class _Estimation:
             'cbf_noise_excess': float(np.median(self._flow(excess) / share))
             if corrected
             else None,
+            'core_reading': self._core_reading(),
         }
+
+    def _core_reading(self):
+        """Return what a core reads by the operators, averaged over the sampling patterns."""
+        return float(
+            np.mean(
+                [
+                    deconvolution.reading_of_core(
+                        operator, self.aif_times, self.aif, self.times[group], self.weights,
+                        self.method.residue_step, self.method.residue_lead,
+                    )
+                    for group, (operator, _) in self.operators.items()
+                ]
+            )
+        )  # fmt: skip
 
     def _choose_lambda(self, smooth):
         """Choose lambda by cross-validation on curves whose noise is independent between frames.
@@ -438,9 +460,32 @@ class _Estimation:
             )  # fmt: skip
             for name in values:
                 values[name][rows] = computed[name]
-        names = ('lambda_rel', 'lambda', 'lambda_tmax', 'tmax_offset_s', 'cbf_noise_excess')
+        names = (
+            'lambda_rel', 'lambda', 'lambda_tmax', 'tmax_offset_s', 'cbf_noise_excess', 'core_reading',
+        )  # fmt: skip
         by_slice = {'tmax_offset_s_by_slice': [None] * len(self.slice_pattern)}
         return values, dict.fromkeys(names) | by_slice
+
+    def _steady_tmax(self, values):
+        """Replace Tmax in part by that of tissue around, the more, the less flow exceeds its noise."""
+        if not self.method.tmax_snr:
+            return values['tmax']
+        spread = self._volume(values['cbf_noise'].std(axis=1))
+        sigma = uncertainty.NOISE_SIGMA_MM / self.size
+        spread = denoising.smooth_within(spread, self.tissue, sigma)[self.tissue]
+        ratio = values['cbf'] / np.maximum(spread, 1e-6)
+        share = (ratio / self.method.tmax_snr) ** 2
+        # tissue outside an infarct has more flow, but no more information on the time inside
+        trust = np.minimum(share, 1)
+        weight, weighted = (
+            ndimage.gaussian_filter(
+                self._volume(part), TMAX_REACH_MM / self.size, mode='constant', truncate=5.0
+            )[self.tissue]
+            for part in (trust, trust * values['tmax'])
+        )
+        around = np.divide(weighted, weight, out=values['tmax'].copy(), where=weight > LEAST_TRUST)
+        own = share / (1 + share)
+        return (own * values['tmax'] + (1 - own) * around).astype(np.float32)
 
     def _aif_area(self):
         return float(np.trapezoid(self.aif, self.aif_times))

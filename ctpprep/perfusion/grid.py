@@ -7,8 +7,8 @@ import numpy as np
 def block_factors(voxel_size_mm, sample_times, in_plane_mm, slice_mm):
     """Choose how many voxels are averaged along each axis.
 
-    In plane, blocks are as large as possible within `in_plane_mm`. Through plane, thin slices are
-    averaged to about `slice_mm`, but never slices that were acquired at different times.
+    Blocks are as large as possible within the stated sizes: arteries lose height in larger ones.
+    Slices that were acquired at different times are never averaged.
 
     Parameters
     ----------
@@ -17,7 +17,7 @@ def block_factors(voxel_size_mm, sample_times, in_plane_mm, slice_mm):
     sample_times : (Z, T) array
         Acquisition time of each slice in each frame, s.
     in_plane_mm, slice_mm : float
-        Target sizes, mm.
+        Largest sizes, mm.
 
     Returns
     -------
@@ -33,7 +33,7 @@ def block_factors(voxel_size_mm, sample_times, in_plane_mm, slice_mm):
     # tolerance for rounding in the header: 4 voxels of 0.45 mm must fit into 1.8 mm
     in_plane = [max(1, int(np.floor(in_plane_mm * 1.001 / size))) for size in voxel_size_mm[:2]]
     times = np.asarray(sample_times, dtype=float)
-    for through in range(max(1, round(slice_mm / voxel_size_mm[2])), 1, -1):
+    for through in range(int(np.floor(slice_mm * 1.001 / voxel_size_mm[2])), 1, -1):
         whole = len(times) // through * through
         blocks = times[:whole].reshape(-1, through, times.shape[1])
         if len(blocks) and np.ptp(blocks, axis=1).max() < 1e-3:

@@ -5,12 +5,12 @@ The caller supplies the registration algorithm (`Registration`). This module dec
 are registered, from which initial transforms, and whether the result is reliable.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from ctpprep.perfusion import grid, symmetry
+from ctpprep.perfusion import alignment, brain, grid, symmetry
 
 AIR_HU = -1000.0
 # means "outside the slab" in images that cannot contain NaN
@@ -60,8 +60,10 @@ class Attempt:
     homologue_reference : (X, Y, Z) array
         The mirrored reference image, registered to the reference, HU.
     similarity, folding : float
+    misalignment : alignment.Misalignment or None
+        Estimated distance between found and true homologues; None for a mirrored perfusion map.
     score : float
-        Similarity; for a transform that folds too much, its folding with a negative sign.
+        Larger for a better transform: the distance in mm with a negative sign, or the similarity.
     """
 
     start: str
@@ -70,6 +72,7 @@ class Attempt:
     homologue_reference: np.ndarray
     similarity: float
     folding: float
+    misalignment: alignment.Misalignment | None
     score: float
 
 
@@ -86,7 +89,8 @@ class MirrorRegistration:
     plane : tuple of (3,) arrays
         Point and unit normal of the plane of symmetry, mm RAS.
     measured : dict
-        ``mirror_similarity``, ``mirror_folding``, ``mirror_start``, ``mirror_attempts``,
+        ``mirror_distance_mm`` and its ``mirror_distance_error_mm``, ``mirror_distances_mm`` (by
+        region), ``mirror_similarity``, ``mirror_folding``, ``mirror_start``, ``mirror_attempts``,
         ``withheld`` (why the local maps are withheld; '' if they are not), ``hemisphere_rule`` and,
         if they are withheld, ``hemisphere_plane``.
     """
@@ -95,6 +99,13 @@ class MirrorRegistration:
     reflected: np.ndarray
     plane: tuple
     measured: dict
+
+    def misaligned(self, most_mm):
+        """Return the voxels whose homologues are off by more than a distance; None if unknown."""
+        if self.best is None or self.best.misalignment is None:
+            return None
+        with np.errstate(invalid='ignore'):
+            return self.best.misalignment.distance_mm > most_mm
 
     @property
     def transforms(self):
@@ -170,11 +181,12 @@ def window_image(image, affine, window, in_plane_mm):
 def register_mirror(reference, brain_mask, affine, settings, registration, by_density=True):
     """Register the mirrored reference image to the reference and assess the result.
 
-    The first initial transform is the plane of symmetry. If brain and mirrored brain are then less
-    similar than in most heads, the others are tried, and the result with the greatest similarity
-    among those that do not fold is used. Only the brain is registered, at the densities of soft
-    tissue and on a coarse grid, so that skull and vessels cannot distort the warp; local maps are
-    smoothed later, so that a finer grid would gain nothing.
+    The first initial transform is the plane of symmetry. If a shift of the mirrored brain would then
+    improve the match by much, the others are tried, and the result with the least estimated distance
+    between found and true homologues among those that do not fold is used (`alignment`). Only the
+    brain is registered, at the densities of soft tissue and on a coarse grid, so that skull and
+    vessels cannot distort the warp; local maps are smoothed later, so that a finer grid would gain
+    nothing.
 
     Parameters
     ----------
@@ -194,24 +206,20 @@ def register_mirror(reference, brain_mask, affine, settings, registration, by_de
     MirrorRegistration
     """
     method = settings.symmetry
-    search = _Search(reference, brain_mask, affine, method, registration)
+    search = _Search(reference, brain_mask, affine, method, registration, by_density)
+    good_enough = -method.mirror_retry_mm if by_density else method.map_retry_similarity
     best, n_tried = None, 0
     for start in STARTS:
         attempt, n_tried = search.attempt(start), n_tried + 1
         if attempt is not None and (best is None or attempt.score > best.score):
             best = attempt
-        if best is not None and best.score >= method.mirror_retry_similarity:
+        if best is not None and best.score >= good_enough:
             break
-    similarity, folding = (best.similarity, best.folding) if best else (None, None)
-    withheld = symmetry.withheld_reason(
-        similarity,
-        folding,
-        least_similarity=least_similarity(settings, by_density),
-        most_folding=method.mirror_most_folding,
-    )
+    withheld = _withheld_reason(best, method)
     measured = {
-        'mirror_similarity': similarity if best else 0.0,
-        'mirror_folding': folding if best else 1.0,
+        'mirror_similarity': best.similarity if best else 0.0,
+        'mirror_folding': best.folding if best else 1.0,
+        **_distances(best, brain_mask),
         'mirror_start': best.start if best else None,
         'mirror_attempts': n_tried,
         'withheld': withheld,
@@ -225,20 +233,42 @@ def register_mirror(reference, brain_mask, affine, settings, registration, by_de
     return MirrorRegistration(best, search.reflected(), search.plane, measured)
 
 
-def least_similarity(settings, by_density):
-    """Return the similarity below which local maps are withheld."""
-    method = settings.symmetry
-    return method.mirror_least_similarity if by_density else method.map_least_similarity
+def _withheld_reason(best, method):
+    """Return why local maps are withheld; empty if they are not."""
+    if best is None:
+        return symmetry.withheld_reason(None, method.mirror_most_folding)
+    limits = (
+        {'similarity': best.similarity, 'least_similarity': method.map_least_similarity}
+        if best.misalignment is None
+        else {'distance_mm': best.misalignment.median_mm, 'most_mm': method.mirror_most_mm}
+    )
+    return symmetry.withheld_reason(best.folding, method.mirror_most_folding, **limits)
+
+
+def _distances(best, brain_mask):
+    """Return the estimated distances over the brain and in its regions, mm."""
+    if best is None or best.misalignment is None:
+        return {}
+    misalignment = best.misalignment
+    regions = alignment.by_region(misalignment.distance_mm, brain_mask)
+    return {
+        'mirror_distance_mm': round(min(misalignment.median_mm, FAR_MM), 2),
+        'mirror_distance_error_mm': round(min(misalignment.error_mm, FAR_MM), 2),
+        'mirror_distances_mm': regions,
+    }
 
 
 class _Search:
     """Images and plane of one mirror registration."""
 
-    def __init__(self, reference, brain, affine, method, registration):
-        self.reference, self.brain, self.affine = reference, brain, affine
+    def __init__(self, reference, brain_mask, affine, method, registration, by_density):
+        self.reference, self.brain, self.affine = reference, brain_mask, affine
         self.method, self.registration = method, registration
-        self.plane = symmetry.find_symmetry_plane(reference, affine, brain)
-        self.matrix = mirror_by_plane(self.plane, brain.shape, affine)
+        self.by_density = by_density
+        # the windows are fixed, but scanners are not
+        self.compared = brain.at_usual_level(reference, brain_mask) if by_density else reference
+        self.plane = symmetry.find_symmetry_plane(self.compared, affine, brain_mask)
+        self.matrix = mirror_by_plane(self.plane, brain_mask.shape, affine)
 
     def reflected(self):
         return self.registration.apply_matrix(
@@ -253,8 +283,8 @@ class _Search:
                 np.where(mask, image, window[0]), self.affine, window, self.method.mirror_grid_mm
             )
             for image, mask in (
-                (self.reference, self.brain),
-                (symmetry.mirror(self.reference), symmetry.mirror(self.brain)),
+                (self.compared, self.brain),
+                (symmetry.mirror(self.compared), symmetry.mirror(self.brain)),
             )
         )
         transforms = self.registration.register(fixed, moving, start, self.matrix)
@@ -262,7 +292,7 @@ class _Search:
 
     def _measure(self, start, transforms):
         """Compute homologues by a transform, and the similarity of brain and mirrored brain."""
-        brain, affine = self.brain, self.affine
+        brain_mask, affine = self.brain, self.affine
 
         def home(array, outside=0.0):
             return self.registration.apply(
@@ -270,26 +300,37 @@ class _Search:
             )
 
         # the warped coordinates of the mirrored grid are the coordinates of the homologues
-        coordinates = symmetry.world_coordinates(brain.shape, affine)
+        coordinates = symmetry.world_coordinates(brain_mask.shape, affine)
         homologues = np.stack([home(coordinates[..., i], FAR_MM) for i in range(3)], axis=-1)
         homologues[(homologues > FAR_MM / 2).any(axis=-1)] = np.nan
         homologue_reference = home(self.reference, AIR_HU)
-        homologue_brain = home(brain.astype(np.float32)) > IN_BRAIN
+        homologue_brain = home(brain_mask.astype(np.float32)) > IN_BRAIN
         similarity = symmetry.mirror_similarity(
-            self.reference, homologue_reference, brain, homologue_brain,
+            self.compared, home(self.compared, AIR_HU), brain_mask, homologue_brain,
             grid.voxel_size_mm(affine),
         )  # fmt: skip
-        if not symmetry.swaps_sides(coordinates, homologues, brain):
+        misalignment = None
+        if self.by_density:
+            misalignment = alignment.estimate_misalignment(
+                self.reference, homologue_reference, brain_mask, grid.voxel_size_mm(affine)
+            )
+        if not symmetry.swaps_sides(coordinates, homologues, brain_mask):
             similarity = 0.0
-        folding = symmetry.folding(homologues, affine, brain)
+            misalignment = misalignment and replace(misalignment, median_mm=np.inf)
+        folding = symmetry.folding(homologues, affine, brain_mask)
+        score = similarity if misalignment is None else -misalignment.median_mm
         # a transform that folds ranks below all that do not
-        score = similarity if folding <= self.method.mirror_most_folding else -folding
+        if folding > self.method.mirror_most_folding:
+            score = -FAR_MM * (1 + folding)
         return Attempt(
-            start, transforms, homologues, homologue_reference, similarity, folding, score
-        )
+            start, transforms, homologues, homologue_reference, similarity, folding, misalignment,
+            score,
+        )  # fmt: skip
 
 
-def find_homologues(brain_mask, tissue_mask, affine, registration, homologues, transform, plane):
+def find_homologues(
+    brain_mask, tissue_mask, affine, registration, homologues, transform, plane, misaligned=None
+):  # fmt: skip
     """Find the hemisphere of each voxel and the tissue fraction at its homologue.
 
     Parameters
@@ -303,6 +344,8 @@ def find_homologues(brain_mask, tissue_mask, affine, registration, homologues, t
         Mirror to reference; if None, the plane divides the hemispheres.
     plane : tuple of (3,) sequences or None
         Point and normal of that plane, mm RAS.
+    misaligned : (X, Y, Z) array of bool, optional
+        Voxels whose homologues are not used, as if they contained no tissue.
 
     Returns
     -------
@@ -313,6 +356,8 @@ def find_homologues(brain_mask, tissue_mask, affine, registration, homologues, t
         sides = symmetry.hemispheres_by_plane(coordinates, *plane, brain_mask)
         return Homologues(sides, None)
     share = registration.apply(symmetry.mirror(tissue_mask.astype(np.float32)), affine, transform)
+    if misaligned is not None:
+        share = np.where(misaligned, np.float32(0), share)
     return Homologues(symmetry.hemispheres(coordinates, homologues, brain_mask), share)
 
 

@@ -34,7 +34,9 @@ class InputFunctions:
     vof_mask: np.ndarray
 
 
-def find_vessels(ctp, sample_times, affine, masks, settings, weights=None, supplied=None):
+def find_vessels(
+    ctp, sample_times, affine, masks, settings, weights=None, supplied=None, damage=None
+):  # fmt: skip
     """Find the AIF and the VOF of a corrected series, or use those supplied by the user.
 
     Parameters
@@ -52,8 +54,9 @@ def find_vessels(ctp, sample_times, affine, masks, settings, weights=None, suppl
     weights : (T,) array, optional
         0 for rejected frames; 1 by default.
     supplied : overrides.SuppliedCurves or overrides.SuppliedMask, optional
-        An AIF as a curve, optionally with a VOF, or as the mask of its voxels. A VOF is then
-        required only if the AIF is scaled to it.
+        An AIF as a curve, optionally with a VOF, or as the mask of its voxels.
+    damage : (X, Y, Z) array, optional
+        Change of each voxel by motion, HU, `preprocessing.Corrected.damage`; 0 by default.
 
     Returns
     -------
@@ -62,22 +65,22 @@ def find_vessels(ctp, sample_times, affine, masks, settings, weights=None, suppl
     Raises
     ------
     VesselError
-        If there is no artery-like or vein-like curve, or if a supplied AIF does not match the
-        series.
+        If there is no artery-like curve, if a supplied AIF does not match the series, or if there is
+        no vein-like curve to which the AIF is to be scaled.
 
     Notes
     -----
     The AIF is the mean of high, early, narrow and smooth curves (Mouridsen et al. 2006,
     doi:10.1002/mrm.20759, describe the criteria).
     """
-    search = _Search(ctp, sample_times, affine, masks, settings.vessels, weights)
+    search = _Search(ctp, sample_times, affine, masks, settings.vessels, weights, damage)
     return search.run(supplied)
 
 
 class _Search:
     """The candidate voxels of one series, with their curves smoothed in plane and in 3D."""
 
-    def __init__(self, ctp, sample_times, affine, masks, method, weights):
+    def __init__(self, ctp, sample_times, affine, masks, method, weights, damage):
         self.ctp, self.affine, self.method, self.masks = ctp, affine, method, masks
         self.weights = np.ones(ctp.shape[3]) if weights is None else np.asarray(weights)
         self.usable = self.weights > 0
@@ -86,6 +89,10 @@ class _Search:
         candidates = masks.intracranial
         self.pattern = np.broadcast_to(self.slice_pattern, candidates.shape)[candidates]
         self.curves = self._enhancement(candidates)
+        changed = np.zeros(len(self.curves)) if damage is None else damage[candidates]
+        before = bolus.baseline(ctp, masks.n_baseline, self.weights)
+        soft = bolus.is_soft(before[candidates], float(np.median(before[masks.tissue])))
+        self.damage = np.where(soft, changed, np.inf)
         sigma = np.asarray(method.vessel_smoothing_mm) / grid.voxel_size_mm(affine)
         self.in_plane, self.smooth = (
             denoising.smooth_by_pattern(
@@ -98,6 +105,7 @@ class _Search:
         self.tissue_curves = self.smooth[masks.tissue[candidates]][:, self.usable]
         smooth_in_time = vessels.smooth_in_time(self.tissue_curves)
         self.tissue_peak = float(np.median(smooth_in_time.max(axis=1)))
+        self.tissue = vessels.Tissue(self.tissue_peak, self._tissue_arrival(smooth_in_time))
 
     def run(self, supplied):
         by_curve = isinstance(supplied, overrides.SuppliedCurves)
@@ -109,12 +117,13 @@ class _Search:
         else:
             aif = vessels.find_aif(
                 *self._candidates(),
-                self.tissue_peak,
+                self.tissue,
                 self.noise,
                 aif_voxels=self.method.aif_voxels,
+                damage=self.damage,
             )
         if vof is None:
-            vof = self._find_vof(aif, required=supplied is None)
+            vof = self._find_vof(aif)
         aif, vof = self._restore_height(aif), self._restore_height(vof)
         if by_curve:
             times, weights = aif.times, np.ones(len(aif.times))
@@ -136,6 +145,17 @@ class _Search:
 
     def _enhancement(self, mask):
         return bolus.enhancement(self.ctp, mask, self.masks.n_baseline, self.weights)
+
+    def _tissue_arrival(self, curves):
+        """Return the arrival in mean tissue, averaged over the sampling patterns by voxels, s."""
+        pattern = self.pattern[self.masks.tissue[self.masks.intracranial]]
+        arrivals, counts = [], []
+        for group in np.unique(pattern):
+            mean = curves[pattern == group].mean(axis=0)
+            times = self.times[group][self.usable]
+            arrivals.append(vessels.curve_features(mean[None], times).arrival[0])
+            counts.append(np.count_nonzero(pattern == group))
+        return float(np.average(arrivals, weights=counts))
 
     def _candidates(self):
         usable = self.usable
@@ -175,12 +195,18 @@ class _Search:
         times = self.times[group][self.usable]
         return vessels.Vessel(curve, times, np.array([], dtype=int)), mask
 
-    def _find_vof(self, aif, required):
-        """Find the VOF; it is optional for a supplied AIF that is not scaled."""
+    def _find_vof(self, aif):
+        """Find the VOF; a slab without a sinus has none, which matters only if the AIF is scaled."""
         try:
-            return vessels.find_vof(*self._candidates(), aif, aif_voxels=self.method.aif_voxels)
+            return vessels.find_vof(
+                *self._candidates(),
+                aif,
+                aif_voxels=self.method.aif_voxels,
+                noise=self.noise,
+                damage=self.damage,
+            )
         except VesselError:
-            if required or self.method.aif_scaling == 'vof':
+            if self.method.aif_scaling == 'vof':
                 raise
         return None
 

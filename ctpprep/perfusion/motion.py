@@ -7,6 +7,8 @@ from scipy.spatial.transform import Rotation
 
 # densities of bone that are compared, HU
 BONE_HU = (100.0, 1000.0)
+# densities that are compared where there is no bone, HU
+OUTLINE_HU = (-20.0, 50.0)
 # densities above this are head
 HEAD_HU = -200.0
 # least fraction of the bone that must be in the field of view
@@ -18,6 +20,14 @@ SLICE_SIGMA = 0.5
 LEAST_OVERLAP = 0.1
 # number of frames compared with a candidate reference frame, and number of candidates
 PROBES = 9
+# edges: range of density in a box of voxels, HU; the first usable frames are before contrast
+EDGE_HU, EDGE_BOX, EARLY_FRAMES = 100.0, (5, 5, 3), 3
+# the change of bone calibrates predictions: least prediction, HU; least number of voxels; limit
+LEAST_PREDICTED_HU, LEAST_BONE_VOXELS, MOST_RATIO = 5.0, 50, 3.0
+# voxels beyond the centre of an end slice, in slices, have the density of that slice: change, HU
+BEYOND_SLICES, EXTRAPOLATED_HU = 0.15, 1000.0
+# poses that differ by less are predicted together, at points this far from the centre, mm
+SAME_POSE_MM, PROBE_MM = 0.15, 60.0
 CANDIDATES = 6
 
 
@@ -147,6 +157,35 @@ def skull_similarity(frame, reference, head):
     return float(np.corrcoef(densities)[0, 1])
 
 
+def outline_similarity(frame, reference, head):
+    """Correlate the outlines of a corrected frame and the reference of a series without skull.
+
+    Parameters
+    ----------
+    frame, reference : (X, Y, Z) arrays
+        HU; NaN where missing.
+    head : (X, Y, Z) array of bool
+        Voxels of which at least half must be in the field of view.
+
+    Returns
+    -------
+    float
+        Pearson correlation of the densities, smoothed in plane and clipped so that neither vessels
+        nor noise matter; NaN if less than half of the head is in the field of view.
+    """
+    # also outside the head: the outline is its border, and inside it noise and contrast prevail
+    seen = np.isfinite(frame) & np.isfinite(reference)
+    if np.count_nonzero(head & seen) <= LEAST_SEEN * np.count_nonzero(head):
+        return float('nan')
+    density = [
+        ndimage.gaussian_filter(np.clip(np.nan_to_num(image), *OUTLINE_HU), (1.5, 1.5, 0))[seen]
+        for image in (frame, reference)
+    ]
+    if not np.ptp(density, axis=1).all():
+        return float('nan')
+    return float(np.corrcoef(density)[0, 1])
+
+
 def find_reference(n_frames, compare, reject_similarity):
     """Find the first usable frame: its skull matches most other frames after registration.
 
@@ -236,6 +275,93 @@ def resample_frame(frame, affine, transform, order=1):
         where = sum(to_voxel[axis, i] * index[i] for i in range(3)) + to_voxel[axis, 3]
         moved[(where < -0.5) | (where > size - 0.5)] = np.nan
     return moved
+
+
+def measure_damage(corrected, affine, transforms, weights):
+    """Estimate how much interpolation at edges changes each voxel of a corrected series.
+
+    A frame of a head that moved shows other averages of bone, air and soft tissue in its thick slices,
+    and no resampling restores those of the reference pose. The reference is therefore resampled to the
+    pose of each frame and back; what this changes is scaled by what has changed in bone, which does
+    not enhance.
+
+    Parameters
+    ----------
+    corrected : (X, Y, Z, T) array
+        Corrected series, HU; NaN where a voxel is outside the field of view.
+    affine : (4, 4) array
+        Voxel to patient RAS, mm.
+    transforms : (T, 4, 4) array
+        From points of the reference frame to points of each frame, mm.
+    weights : (T,) array
+        0 for rejected frames.
+
+    Returns
+    -------
+    (X, Y, Z) array of float32
+        Root mean square change relative to the first frames, HU; 0 away from edges, and 1000 HU where a
+        frame is extrapolated beyond its end slices.
+    """
+    usable = np.flatnonzero(np.asarray(weights) > 0)
+    early = usable[:EARLY_FRAMES]
+    reference = np.nan_to_num(
+        np.mean([corrected[..., frame] for frame in early], axis=0), nan=-1024.0
+    ).astype(np.float32)
+    spread = ndimage.maximum_filter(reference, EDGE_BOX) - ndimage.minimum_filter(
+        reference, EDGE_BOX
+    )
+    edge = spread > EDGE_HU
+    poses = _similar_poses(transforms, usable)
+    changes = {}
+    for frame in sorted(set(poses.values())):
+        away = resample_frame(reference, affine, np.linalg.inv(transforms[frame]), order=3)
+        away = np.where(np.isfinite(away), away, reference)
+        back = resample_frame(away, affine, transforms[frame])
+        changes[frame] = np.nan_to_num(back - reference)[edge]
+    start = np.mean([changes[poses[frame]] for frame in early], axis=0)
+    predicted = np.zeros(np.count_nonzero(edge))
+    for frame in usable:
+        predicted += (changes[poses[frame]] - start) ** 2
+    predicted = np.sqrt(predicted / len(usable))
+    damage = np.zeros(reference.shape, dtype=np.float32)
+    bone = (reference[edge] > BONE_HU[0]) & (predicted > LEAST_PREDICTED_HU)
+    if np.count_nonzero(bone) >= LEAST_BONE_VOXELS:
+        real = corrected[edge][bone][:, usable] - reference[edge][bone][:, None]
+        real = np.sqrt(np.nanmean(np.square(real), axis=1))
+        ratio = float(np.sqrt(np.nanmean(real**2) / np.mean(predicted[bone] ** 2)))
+        damage[edge] = np.clip(ratio, 0.5, MOST_RATIO) * predicted
+    damage[_extrapolated(damage.shape, affine, [transforms[i] for i in poses.values()])] = (
+        EXTRAPOLATED_HU
+    )
+    return damage
+
+
+def _extrapolated(shape, affine, transforms):
+    """Find voxels that a frame shows only from beyond its first or last slice."""
+    affine = np.asarray(affine, dtype=float)
+    index = np.ogrid[tuple(slice(size) for size in shape)]
+    outside = np.zeros(shape, dtype=bool)
+    for transform in transforms:
+        to_voxel = np.linalg.inv(affine) @ np.asarray(transform, dtype=float) @ affine
+        z = sum(to_voxel[2, axis] * index[axis] for axis in range(3)) + to_voxel[2, 3]
+        outside |= (z < -BEYOND_SLICES) | (z > shape[2] - 1 + BEYOND_SLICES)
+    return outside
+
+
+def _similar_poses(transforms, frames):
+    """Assign to each frame the first frame in nearly the same pose, to predict each pose once."""
+    poses, kept = {}, []
+    corners = PROBE_MM * np.vstack([np.eye(3), -np.eye(3)])
+    for frame in frames:
+        for other in kept:
+            step = np.linalg.inv(transforms[other]) @ transforms[frame]
+            if displacement(step[None], corners)[0] < SAME_POSE_MM:
+                poses[frame] = other
+                break
+        else:
+            kept.append(frame)
+            poses[frame] = frame
+    return poses
 
 
 class RigidTarget:

@@ -291,7 +291,7 @@ def hull_in_plane(mask):
     return hull
 
 
-def brain_of_ct(density, values, voxel_size_mm, *, bone_hu, csf_hu):
+def brain_of_ct(density, values, voxel_size_mm, *, bone_hu, csf_level):
     """Find the brain in a baseline CT, within the extent of the maps.
 
     Parameters
@@ -301,8 +301,8 @@ def brain_of_ct(density, values, voxel_size_mm, *, bone_hu, csf_hu):
     values : (X, Y, Z) array of bool
         From `valued`.
     voxel_size_mm : (3,) sequence of float
-    bone_hu, csf_hu : float
-        HU.
+    bone_hu, csf_level : float
+        HU and fraction, as for `brain.brain_masks`.
 
     Returns
     -------
@@ -313,7 +313,9 @@ def brain_of_ct(density, values, voxel_size_mm, *, bone_hu, csf_hu):
     PerfusionError
         If there is no brain inside bone.
     """
-    mask, _ = brain.brain_masks(density, density, voxel_size_mm, bone_hu=bone_hu, csf_hu=csf_hu)
+    mask, _ = brain.brain_masks(
+        density, density, voxel_size_mm, bone_hu=bone_hu, csf_level=csf_level
+    )
     # the CT extends beyond the slab of the maps; the hull retains a core without values
     reach = hull_in_plane(brain.largest(ndimage.binary_opening(values, brain.IN_PLANE)))
     return mask & reach

@@ -9,12 +9,15 @@ import numpy as np
 
 from ctpprep.exceptions import PerfusionError
 from ctpprep.perfusion import bolus, brain, grid, motion, overrides, symmetry
+from ctpprep.perfusion import drift as drifts
 from ctpprep.perfusion.motion import HEAD_HU
 
 # density of air; scanners pad voxels outside the reconstruction with large negative numbers, HU
 AIR_HU = -1024.0
 # one in this many voxels of the head is used to measure its displacement
 POINT_STEP = 97
+# voxels that motion changes by more feed no denoising, if at least this fraction remains, HU
+DAMAGED_HU, LEAST_UNDAMAGED = 2.0, 0.5
 COLUMNS = ('trans_x', 'trans_y', 'trans_z', 'rot_x', 'rot_y', 'rot_z')
 
 
@@ -36,6 +39,10 @@ class Corrected:
     reference_frame : int
     resampled : bool
         Whether frames were resampled.
+    damage : (X, Y, Z) array of float32
+        Change by interpolation at edges, `motion.measure_damage`, HU; 0 where unknown.
+    drift : drift.Drift
+        Drift of density over the scan, as far as it was measured and subtracted.
     """
 
     ctp: np.ndarray
@@ -44,6 +51,8 @@ class Corrected:
     confounds: dict[str, np.ndarray]
     reference_frame: int
     resampled: bool
+    damage: np.ndarray
+    drift: drifts.Drift
 
 
 @dataclass(frozen=True)
@@ -108,9 +117,13 @@ def estimate_motion(ctp, affine, settings, num_threads=1):
     coarse = grid.block_affine(affine, factors)
     frames = range(ctp.shape[3])
 
+    similarity_of = _similarity_of(ctp[..., 0])
+    stripped = similarity_of is motion.outline_similarity
+    window = motion.OUTLINE_HU if stripped else method.motion_window_hu
+
     @functools.cache
     def image(frame):
-        return grid.average_blocks(np.clip(ctp[..., frame], *method.motion_window_hu), factors)
+        return grid.average_blocks(np.clip(ctp[..., frame], *window), factors)
 
     @functools.cache
     def target(reference):
@@ -130,7 +143,7 @@ def estimate_motion(ctp, affine, settings, num_threads=1):
 
             def similarity(frame):
                 moved = motion.resample_frame(ctp[..., frame], affine, register(reference, frame))
-                return motion.skull_similarity(moved, first, head)
+                return similarity_of(moved, first, head)
 
             return list(pool.map(similarity, others))
 
@@ -139,8 +152,12 @@ def estimate_motion(ctp, affine, settings, num_threads=1):
     return np.stack(transforms), reference
 
 
-def correct_motion(ctp, affine, settings, transforms=None, reference_frame=0, num_threads=1):
+def correct_motion(
+    ctp, affine, settings, transforms=None, reference_frame=0, num_threads=1, frame_times=None
+):  # fmt: skip
     """Resample all frames to the pose of the reference frame, if any moved, and weight them.
+
+    A drift of density over the scan is subtracted if it is certain (`drift.measure_drift`).
 
     Parameters
     ----------
@@ -148,12 +165,14 @@ def correct_motion(ctp, affine, settings, transforms=None, reference_frame=0, nu
         Series on the working grid, HU.
     affine : (4, 4) array
     settings : MethodSettings
-        Uses the branch ``motion``.
+        Uses the branches ``motion`` and ``masks``.
     transforms : (T, 4, 4) array, optional
         From `estimate_motion`; no motion by default.
     reference_frame : int
     num_threads : int
         Number of frames resampled in parallel; the result is the same for any number.
+    frame_times : (T,) array, optional
+        s; evenly spaced by default.
 
     Returns
     -------
@@ -166,11 +185,12 @@ def correct_motion(ctp, affine, settings, transforms=None, reference_frame=0, nu
     reference = ctp[..., reference_frame]
     head = reference > HEAD_HU
     points = symmetry.world_coordinates(head.shape, affine)[head][::POINT_STEP]
+    similarity_of = _similarity_of(reference)
     corrected = np.empty(ctp.shape, dtype=np.float32, order='F')
 
     def correct(frame):
         corrected[..., frame] = motion.resample_frame(ctp[..., frame], affine, transforms[frame])
-        return motion.skull_similarity(corrected[..., frame], reference, head)
+        return similarity_of(corrected[..., frame], reference, head)
 
     with ThreadPoolExecutor(num_threads) as pool:
         similarity = np.array(list(pool.map(correct, range(n_frames))))
@@ -185,21 +205,41 @@ def correct_motion(ctp, affine, settings, transforms=None, reference_frame=0, nu
         'skull_similarity': similarity,
         'weight': weights,
     }
+    damage = np.zeros(ctp.shape[:3], dtype=np.float32)
+    if resampled:
+        damage = motion.measure_damage(corrected, affine, transforms, weights)
+    drift = _correct_drift(corrected, frame_times, weights, affine, settings, resampled)
     return Corrected(
         corrected, transforms if resampled else identities, weights, confounds, reference_frame,
-        resampled,
+        resampled, damage, drift,
     )  # fmt: skip
 
 
-def accept_corrected(ctp, settings):
+def _correct_drift(corrected, frame_times, weights, affine, settings, resampled):
+    """Measure the drift of a corrected series, and subtract it in place if it is certain."""
+    if np.count_nonzero(weights) < 3:
+        return drifts.Drift({}, 0.0, None)
+    times = np.arange(corrected.shape[3]) if frame_times is None else np.asarray(frame_times)
+    drift = drifts.measure_drift(
+        corrected, times, weights, grid.voxel_size_mm(affine), settings.masks.bone_hu, resampled
+    )
+    if drift.corrected_hu:
+        drifts.subtract_drift(corrected, times, drift.corrected_hu)
+    return drift
+
+
+def accept_corrected(ctp, affine, settings, frame_times=None):
     """Weight the frames of a precomputed motion-corrected series.
 
     Parameters
     ----------
     ctp : (X, Y, Z, T) array
         Corrected series, HU; air where a voxel is outside the field of view.
+    affine : (4, 4) array
     settings : MethodSettings
-        Uses the branch ``motion``.
+        Uses the branches ``motion`` and ``masks``.
+    frame_times : (T,) array, optional
+        s; evenly spaced by default.
 
     Returns
     -------
@@ -212,11 +252,12 @@ def accept_corrected(ctp, settings):
         head |= ctp[..., frame] > HEAD_HU
     corrected = np.empty(ctp.shape, dtype=np.float32)
     similarity = np.ones(n_frames)
+    similarity_of = _similarity_of(ctp[..., 0])
     for frame in range(n_frames):
         # where head turns into air, the voxel is outside the field of view
         missing = head & (ctp[..., frame] <= HEAD_HU)
         corrected[..., frame] = np.where(missing, np.nan, ctp[..., frame])
-        similarity[frame] = motion.skull_similarity(
+        similarity[frame] = similarity_of(
             corrected[..., frame], corrected[..., 0], head & np.isfinite(corrected[..., 0])
         )
     weights = motion.frame_weights(similarity, settings.motion.motion_reject_similarity)
@@ -224,10 +265,21 @@ def accept_corrected(ctp, settings):
     confounds = {name: np.full(n_frames, np.nan) for name in unknown}
     confounds |= {'skull_similarity': similarity, 'weight': weights}
     identities = np.tile(np.eye(4), (n_frames, 1, 1))
-    return Corrected(corrected, identities, weights, confounds, 0, False)
+    damage = np.zeros(ctp.shape[:3], dtype=np.float32)
+    drift = _correct_drift(corrected, frame_times, weights, affine, settings, True)
+    return Corrected(corrected, identities, weights, confounds, 0, False, damage, drift)
 
 
-def make_masks(ctp, sample_times, affine, settings, weights=None, brain_mask=None):
+def _similarity_of(reference):
+    """Return the measure that compares frames: the skull, or the outline if there is none."""
+    if brain.is_stripped(np.nan_to_num(reference, nan=AIR_HU)):
+        return motion.outline_similarity
+    return motion.skull_similarity
+
+
+def make_masks(
+    ctp, sample_times, affine, settings, weights=None, brain_mask=None, damage=None, aif=None
+):  # fmt: skip
     """Find brain, vessels, CSF and tissue, the arrival of the bolus, and the reference image.
 
     Parameters
@@ -243,6 +295,10 @@ def make_masks(ctp, sample_times, affine, settings, weights=None, brain_mask=Non
         Weight of each frame; 1 by default.
     brain_mask : overrides.SuppliedMask, optional
         Replaces the automatic brain mask.
+    damage : (X, Y, Z) array, optional
+        Change of each voxel by motion, HU, as in `Corrected`; 0 by default.
+    aif : overrides.SuppliedCurves or overrides.SuppliedMask, optional
+        A supplied AIF, whose rise is then the arrival of contrast.
 
     Returns
     -------
@@ -266,13 +322,15 @@ def make_masks(ctp, sample_times, affine, settings, weights=None, brain_mask=Non
     two_usable = int(np.flatnonzero(weights > 0)[:2].max()) + 1
     first = _fill_air(bolus.baseline(ctp, two_usable, weights), seen)
     brain_voxels, inside = _find_brain(average, first, affine, method, brain_mask)
+    levels = brain.density_levels(average, inside, size)
     # exclude the outermost voxels, where moving bone could be mistaken for contrast
     deep = inside & seen & (brain.distance_in_plane(inside, size) > method.bone_margin_mm)
-    curve = bolus.first_pass(ctp, deep, weights)
-    n_baseline, arrival = bolus.find_arrival(curve, times)
+    soft = deep & bolus.is_soft(first, levels.brain)
+    series = _Series(ctp, times, weights, affine, damage)
+    n_baseline, arrival = _find_arrival(series, soft, method.bolus_arrival, aif)
     reference = bolus.baseline(ctp, n_baseline, weights)
     peak = bolus.peak_enhancement(ctp, reference, inside & seen, weights)
-    csf = brain.csf_mask(average, brain_voxels, size, method.csf_hu)
+    csf = brain.csf_mask(average, brain_voxels, size, levels, method.csf_level)
     parenchyma = brain_voxels & seen & ~csf
     vessels = brain.vessel_mask(peak, inside, parenchyma, method.vessel_ratio)
     tissue, pure = brain.tissue_masks(
@@ -281,12 +339,56 @@ def make_masks(ctp, sample_times, affine, settings, weights=None, brain_mask=Non
     if not pure.any():
         raise PerfusionError(
             'masks: the brain contains no tissue away from vessels and bone, need at least one voxel; '
-            'check that the series is in HU'
+            'check that the series is in HU, or supply a brain mask (--brain-mask)'
         )
     return Masks(
         _fill_air(reference, np.isfinite(reference)), brain_voxels, deep, vessels, csf & ~vessels,
-        tissue, pure, n_baseline, arrival - float(times[0]), float(times[-1] - times[0]),
+        tissue, _undamaged(pure, damage), n_baseline, arrival - float(times[0]),
+        float(times[-1] - times[0]),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Series:
+    """A corrected series and its frames."""
+
+    ctp: np.ndarray
+    times: np.ndarray
+    weights: np.ndarray
+    affine: np.ndarray
+    damage: np.ndarray | None
+
+    def arrival_of(self, curve):
+        return bolus.find_arrival(curve, self.times)
+
+
+def _find_arrival(series, soft, given_s, aif):
+    """Return the number of frames before contrast and the arrival, from what is most certain."""
+    if given_s:
+        arrival = series.times[0] + given_s
+        n_baseline = int(np.searchsorted(series.times, arrival))
+        bolus.check_baseline(n_baseline, len(series.times), given_s)
+        return n_baseline, float(arrival)
+    if isinstance(aif, overrides.SuppliedCurves):
+        return series.arrival_of(np.interp(series.times, aif.times, aif.aif))
+    if aif is not None:
+        first = bolus.baseline(series.ctp, 2, np.ones(len(series.times)))
+        mask = overrides.place_mask(aif, first, series.affine, few_voxels=True)
+        with np.errstate(invalid='ignore'):
+            curve = np.nanmean(series.ctp[mask], axis=0)
+        good = (series.weights > 0) & np.isfinite(curve)
+        return series.arrival_of(np.interp(series.times, series.times[good], curve[good]))
+    return series.arrival_of(
+        bolus.first_pass(series.ctp, soft, series.weights, series.times, series.damage)
+    )
+
+
+def _undamaged(pure, damage):
+    """Exclude voxels that motion has changed from the source of denoising, if most remain."""
+    if damage is None:
+        return pure
+    undamaged = pure & (damage < DAMAGED_HU)
+    return undamaged if undamaged.sum() > LEAST_UNDAMAGED * pure.sum() else pure
 
 
 def _find_brain(average, first, affine, method, supplied):
@@ -295,7 +397,7 @@ def _find_brain(average, first, affine, method, supplied):
     override = None if supplied is None else overrides.place_mask(supplied, first, affine)
     try:
         brain_mask, inside = brain.brain_masks(
-            average, first, size, bone_hu=method.bone_hu, csf_hu=method.csf_hu
+            average, first, size, bone_hu=method.bone_hu, csf_level=method.csf_level
         )
     except PerfusionError:
         if override is None:

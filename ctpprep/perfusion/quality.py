@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ctpprep.perfusion import bolus_fit, brain
 from ctpprep.perfusion.symmetry import OTHER_SIDE, SIDES
 from ctpprep.perfusion.vessels import curve_features
 
@@ -54,10 +55,21 @@ CHECKS = (
     Check('scan_after_peak', 's', 35.0, 18.0, True),
     Check('scan_reserve', 's', 0.0, -10.0, True),
     Check('vof_end', 'fraction', 0.5, 0.8, False),
-    Check('vof_width', 's', 20.0, 30.0, False),
+    Check('vof_width', 's', 24.0, 40.0, False),
     Check('aif_peak', 'HU', 80.0, 40.0, True),
-    Check('aif_width', 's', 14.0, 20.0, False),
+    Check('aif_width', 's', 16.0, 28.0, False),
     Check('aif_area', 'ratio', 0.5, 0.2, True),
+    Check('aif_explained', 'fraction', 0.95, 0.9, True),
+    Check('aif_over_tissue', 'ratio', 10.0, 6.0, True),
+    Check('aif_before', 'fraction', 0.06, 0.12, False),
+    Check('aif_undershoot', 'fraction', 0.1, 0.25, False),
+    Check('tissue_lag', 's', 0.0, -1.0, True),
+    Check('vof_lag', 's', 0.5, -0.5, True),
+    Check('drift', 'HU', 1.0, 3.0, False),
+    Check('brain_density', 'HU', 20.0, 0.0, True),
+    Check('brain_density_high', 'HU', 46.0, 70.0, False),
+    Check('skull_gap', 'mm', 20.0, 90.0, False),
+    Check('core_floor', 'ratio', 0.27, 0.3, False),
     Check('coverage', 'mm', 50.0, 20.0, True),
     Check('coverage_asymmetry', 'fraction', 0.1, 0.3, False),
     Check('brain_asymmetry', 'fraction', 0.1, 0.25, False),
@@ -65,7 +77,8 @@ CHECKS = (
     Check('healthy_side_tmax', 's', 4.0, 6.0, False),
     Check('tmax_at_zero', 'fraction', 0.1, 0.3, False),
     Check('reference_density', 'ratio', 1.0, 0.0, True),
-    Check('mirror_similarity', 'correlation', 0.68, 0.56, True),
+    Check('mirror_distance', 'mm', 3.0, 5.0, False),
+    Check('mirror_similarity', 'correlation', 0.6, 0.45, True),
     Check('mirror_folding', 'fraction', 0.002, 0.01, False),
     Check('unassessable', 'fraction', 0.1, 0.3, False),
     Check('healthy_side_hypoperfusion', 'fraction', 0.05, 0.1, False),
@@ -77,18 +90,22 @@ CHECKS = (
 )  # fmt: skip
 
 
-def checks_of(mirror_least_similarity, mirror_most_folding):
+def checks_of(symmetry):
     """List the checks; those of the mirror registration fail at the limits of withholding.
 
     Parameters
     ----------
-    mirror_least_similarity, mirror_most_folding : float
+    symmetry : settings.SymmetrySettings
 
     Returns
     -------
     tuple of Check
     """
-    limits = {'mirror_similarity': mirror_least_similarity, 'mirror_folding': mirror_most_folding}
+    limits = {
+        'mirror_distance': symmetry.mirror_most_mm,
+        'mirror_similarity': symmetry.map_least_similarity,
+        'mirror_folding': symmetry.mirror_most_folding,
+    }
     return tuple(
         replace(check, fail=limit, warn=(max if check.low_is_bad else min)(check.warn, limit))
         if (limit := limits.get(check.name)) is not None
@@ -236,9 +253,17 @@ def curve_figures(times, aif, vof, tissue, noise_denoised, arrival, duration):
         Measures by their names in `CHECKS`; those that need a VOF are absent without one. A positive
         ``scan_reserve`` is also absent if the VOF is truncated above half of its peak.
     """
-    times = np.asarray(times, dtype=float)
-    artery = curve_features(np.asarray(aif)[None], times)
+    times, aif = np.asarray(times, dtype=float), np.asarray(aif, dtype=float)
+    artery = curve_features(aif[None], times)
+    fit = bolus_fit.fit_bolus(aif[None], times)
+    before = aif[times < fit.onset[0]]
+    after = aif[int(np.argmax(aif)) :]
     figures = {
+        'aif_over_tissue': float(artery.peak[0] / np.max(tissue)) if np.max(tissue) > 0 else None,
+        'aif_explained': float(fit.explained[0]),
+        'aif_before': float(np.sqrt(np.mean(before**2)) / artery.peak[0]) if before.size else None,
+        'aif_undershoot': float(max(0.0, -after.min()) / artery.peak[0]),
+        'tissue_lag': _rise(tissue, times) - _rise(aif, times),
         'aif_peak': float(artery.peak[0]),
         'aif_width': float(artery.width[0]),
         'scan_after_peak': float(times[-1] - artery.peak_time[0]),
@@ -250,6 +275,7 @@ def curve_figures(times, aif, vof, tissue, noise_denoised, arrival, duration):
         figures |= {
             'vof_end': float(np.mean(vof[-2:]) / np.max(vof)),
             'vof_width': width,
+            'vof_lag': float(vein.peak_time[0] - artery.peak_time[0]),
             'aif_area': float(np.trapezoid(aif, times) / np.trapezoid(vof, times)),
         }
         if arrival is not None:
@@ -258,6 +284,87 @@ def curve_figures(times, aif, vof, tissue, noise_denoised, arrival, duration):
             if reserve < 0 or vof[-1] < 0.5 * np.max(vof):
                 figures['scan_reserve'] = reserve
     return figures
+
+
+def _rise(curve, times):
+    """Return when a curve first reaches a quarter of its peak for good, s."""
+    curve = np.asarray(curve, dtype=float)
+    top = int(np.argmax(curve))
+    level = 0.25 * curve[top]
+    low = np.flatnonzero(curve[: top + 1] < level)
+    if not low.size:
+        return float(times[0])
+    last = low[-1]
+    share = (level - curve[last]) / (curve[last + 1] - curve[last])
+    return float(times[last] + share * (times[last + 1] - times[last]))
+
+
+def drift_figures(drift):
+    """Return the drift of density that was not corrected.
+
+    Parameters
+    ----------
+    drift : dict or None
+        Attributes of `drift.Drift`.
+
+    Returns
+    -------
+    dict
+        ``drift``, HU; None if it could not be measured.
+    """
+    return {'drift': None if not drift else drift['left_hu']}
+
+
+def density_figures(reference, brain_mask, voxel_size_mm):
+    """Measure the density of brain and the gap in the skull around it.
+
+    Parameters
+    ----------
+    reference : (X, Y, Z) array
+        Reference image without contrast, HU.
+    brain_mask : (X, Y, Z) array of bool
+    voxel_size_mm : (3,) sequence of float
+
+    Returns
+    -------
+    dict
+        ``brain_density`` and ``brain_density_high``, HU; ``skull_gap``, mm, None for a series without
+        skull.
+    """
+    if not brain_mask.any():
+        return {}
+    level = brain.density_levels(reference, brain_mask, voxel_size_mm).brain
+    return {
+        'brain_density': level,
+        'brain_density_high': level,
+        'skull_gap': brain.skull_gap(reference, brain_mask, voxel_size_mm),
+    }
+
+
+def noise_figures(deconvolution, cbf_reference):
+    """Collect the noise, and what a core reads in spite of noise and regularization.
+
+    Parameters
+    ----------
+    deconvolution : dict
+        ``measured`` of `estimation.Maps`.
+    cbf_reference : float
+        CBF of the global reference, mL/100 g/min.
+
+    Returns
+    -------
+    dict
+        ``noise_raw`` and ``noise_denoised``, HU, and ``core_floor``: the relative flow that tissue with
+        15 % of normal flow reads after regularization, plus one standard deviation of noise; None if
+        one of them is unknown.
+    """
+    reading, noise = (deconvolution.get(name) for name in ('core_reading', 'cbf_noise'))
+    known = reading is not None and noise is not None and cbf_reference > 0
+    return {
+        'noise_raw': deconvolution.get('noise_raw_hu'),
+        'noise_denoised': deconvolution.get('noise_denoised_hu'),
+        'core_floor': reading + noise / cbf_reference if known else None,
+    }
 
 
 def motion_figures(displacement, weights):
@@ -325,7 +432,11 @@ def map_figures(
     return figures | {
         'coverage': slices * voxel_size_mm[2],
         'normal_tissue': normalization['normal_share'],
-        'mirror_similarity': mirror['mirror_similarity'],
+        'mirror_distance': mirror.get('mirror_distance_mm'),
+        # lesions lower it; where a distance is known it adds nothing
+        'mirror_similarity': None
+        if 'mirror_distance_mm' in mirror
+        else mirror['mirror_similarity'],
         'mirror_folding': mirror['mirror_folding'],
         'unassessable': None if unassessable is None else unassessable.sum() / tissue_mask.sum(),
         'side_confidence': normalization['side_confidence'],

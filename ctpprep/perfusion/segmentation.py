@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ctpprep.perfusion.brain import TISSUE_HU, close_in_plane, distance_in_plane, fill_in_plane
+from ctpprep.perfusion.brain import close_in_plane, distance_in_plane, fill_in_plane
 from ctpprep.perfusion.denoising import smooth_within
 from ctpprep.perfusion.symmetry import SIDES
 
@@ -18,6 +18,8 @@ from ctpprep.perfusion.symmetry import SIDES
 CONNECTED = np.ones((3, 3, 3), bool)
 # sulci narrower than twice this distance are inside the surface of the brain, mm
 SULCUS_MM = 5.0
+# density expected at the homologue, relative to the median of tissue, HU
+EXPECTED_RANGE_HU = (-5.0, 2.0)
 # largest fraction of the slab that its end slices may be
 MOST_ENDS = 1 / 3
 
@@ -391,9 +393,11 @@ def find_hypodense(
     array([0, 1, 2, 3])
     """
     sigma = [hypodense_sigma_mm / size for size in voxel_size_mm[:2]] + [0.0]
-    expected = np.full(reference.shape, np.mean(TISSUE_HU), dtype=np.float32)
+    level = float(np.median(reference[tissue_mask])) if tissue_mask.any() else 0.0
+    least, most = np.add(EXPECTED_RANGE_HU, level)
+    expected = np.full(reference.shape, (least + most) / 2, dtype=np.float32)
     if homologue_reference is not None and homologue_tissue is not None:
         known = homologue_tissue > 0.5
         smooth = smooth_within(homologue_reference, known, sigma)
-        expected[known] = np.clip(smooth[known], *TISSUE_HU)
+        expected[known] = np.clip(smooth[known], least, most)
     return tissue_mask & (smooth_within(reference, tissue_mask, sigma) < expected - hypodense_hu)

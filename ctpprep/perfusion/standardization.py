@@ -179,7 +179,11 @@ class _Standardization:
         if density is not None:
             try:
                 mask = precomputed.brain_of_ct(
-                    density, self.values, self.size, bone_hu=masks.bone_hu, csf_hu=masks.csf_hu
+                    density,
+                    self.values,
+                    self.size,
+                    bone_hu=masks.bone_hu,
+                    csf_level=masks.csf_level,
                 )
                 self._note('brain mask', 'baseline CT, as far as the maps reach')
                 self.brain_from_density = True
@@ -200,7 +204,8 @@ class _Standardization:
             csf = precomputed.csf_of_maps(self.flow, maps.get('cbv'), brain_mask, self.size)
             rule = 'by hardly any flow'
         else:
-            csf = brain.csf_mask(density, brain_mask, self.size, masks.csf_hu)
+            levels = brain.density_levels(density, brain_mask, self.size)
+            csf = brain.csf_mask(density, brain_mask, self.size, levels, masks.csf_level)
             rule = 'by density'
         self._note('tissue mask', f'brain without vessels (by {word}) and CSF ({rule})')
         return {'vessel_mask': vessels, 'csf_mask': csf & ~vessels}

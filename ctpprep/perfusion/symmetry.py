@@ -343,17 +343,20 @@ def folding(homologues, affine, mask):
     return float(1 - np.mean((change > 1 / MOST_VOLUME_CHANGE) & (change < MOST_VOLUME_CHANGE)))
 
 
-def withheld_reason(similarity, folded, *, least_similarity, most_folding):
-    """Assess a mirror registration.
+def withheld_reason(folded, most_folding, *, distance_mm=None, most_mm=None, similarity=None,
+                    least_similarity=None):  # fmt: skip
+    """Assess a mirror registration, by distance or, of a mirrored perfusion map, by similarity.
 
     Parameters
     ----------
-    similarity : float or None
-        Correlation of brain and mirrored brain; None if the registration failed.
     folded : float or None
-        Result of `folding`, fraction of the brain.
-    least_similarity, most_folding : float
-        Limits.
+        Result of `folding`, fraction of the brain; None if the registration failed.
+    most_folding : float
+        Limit.
+    distance_mm, most_mm : float, optional
+        Estimated distance between found and true homologues, and its limit, mm.
+    similarity, least_similarity : float, optional
+        Correlation of brain and mirrored brain, and its limit.
 
     Returns
     -------
@@ -362,16 +365,18 @@ def withheld_reason(similarity, folded, *, least_similarity, most_folding):
 
     Examples
     --------
-    >>> withheld_reason(0.8, 0.0, least_similarity=0.6, most_folding=0.05)
+    >>> withheld_reason(0.0, 0.05, distance_mm=1.2, most_mm=5.0)
     ''
-    >>> withheld_reason(0.31, 0.0, least_similarity=0.6, most_folding=0.05)
-    'withheld: the mirrored brain does not match the brain (correlation 0.31, at least 0.6 needed)'
+    >>> withheld_reason(0.0, 0.05, distance_mm=6.31, most_mm=5.0)
+    'withheld: homologues are off by about 6.3 mm (at most 5 mm allowed)'
     """
-    if similarity is None:
+    if folded is None:
         return f'{WITHHELD}the mirrored brain could not be registered to the brain'
-    if not similarity >= least_similarity:
+    if distance_mm is not None and not distance_mm <= most_mm:
+        return f'{WITHHELD}homologues are off by about {distance_mm:.1f} mm (at most {most_mm:g} mm allowed)'
+    if similarity is not None and not similarity >= least_similarity:
         return (
-            f'{WITHHELD}the mirrored brain does not match the brain (correlation {similarity:.2f}, '
+            f'{WITHHELD}the mirrored map does not match the map (correlation {similarity:.2f}, '
             f'at least {least_similarity:g} needed)'
         )
     if folded > most_folding:

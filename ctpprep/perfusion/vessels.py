@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ctpprep.exceptions import VesselError
+from ctpprep.perfusion import bolus_fit
 
 # arterial candidates arrive within this time of the earliest, s
 EARLY_S = 3.0
@@ -22,6 +23,14 @@ LEAST_ALIKE = 0.95
 # artery-like curve: least peak relative to noise and relative to tissue
 LEAST_SNR = 6.0
 LEAST_OVER_TISSUE = 4.0
+# largest width of a bolus: the widest of 93 clinical ones was 27.7 s, and smoothing widens it, s
+MOST_WIDTH_S = 34.0
+# least fraction of the curve of a vessel that a bolus explains, and a fraction that leaves no doubt
+LEAST_EXPLAINED, SURELY_EXPLAINED = 0.88, 0.98
+# least number of candidates
+LEAST_CANDIDATES = 3
+# a vessel rises by at least this many times the change that motion causes in its voxel
+LEAST_OVER_DAMAGE = 5.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,22 @@ def _crossings(curves, times, top, share):
 
 
 @dataclass(frozen=True)
+class Tissue:
+    """The mean tissue curve, with which arteries are compared.
+
+    Attributes
+    ----------
+    peak : float
+        Median peak enhancement of tissue, HU.
+    arrival : float
+        Time at which mean tissue reaches a fifth of its peak, s.
+    """
+
+    peak: float
+    arrival: float
+
+
+@dataclass(frozen=True)
 class Vessel:
     """The curve of a vessel, with its times and voxels.
 
@@ -170,7 +195,9 @@ def smooth_in_time(curves):
     return 0.25 * padded[:, :-2] + 0.5 * padded[:, 1:-1] + 0.25 * padded[:, 2:]
 
 
-def find_aif(curves, smooth, times, pattern, tissue_peak, noise, *, aif_voxels):
+def find_aif(
+    curves, smooth, times, pattern, tissue, noise, *, aif_voxels, damage=0.0
+):  # fmt: skip
     """Find the arterial input function.
 
     Parameters
@@ -185,12 +212,13 @@ def find_aif(curves, smooth, times, pattern, tissue_peak, noise, *, aif_voxels):
         Sampling patterns, s.
     pattern : (V,) array of int
         Sampling pattern of each candidate.
-    tissue_peak : float
-        Median peak enhancement of tissue, HU.
+    tissue : Tissue
     noise : float
         Noise of a single smoothed curve, HU.
     aif_voxels : int
         Number of voxels averaged.
+    damage : (V,) array
+        Change of each candidate by motion, HU; infinite for candidates that are not soft tissue.
 
     Returns
     -------
@@ -202,19 +230,28 @@ def find_aif(curves, smooth, times, pattern, tissue_peak, noise, *, aif_voxels):
         If no curve is artery-like; a tissue curve is never used instead.
     """
     features = curve_features(smooth_in_time(smooth), times[pattern])
-    least = max(LEAST_SNR * noise, LEAST_OVER_TISSUE * tissue_peak)
+    least = max(LEAST_SNR * noise, LEAST_OVER_TISSUE * tissue.peak)
     scan_end = times[pattern][:, -1]
     first = times[pattern][:, 0]
-    falls = (features.width < 14.0) & (features.peak_time < scan_end - 3)
+    falls = (features.width < MOST_WIDTH_S) & (features.peak_time < scan_end - 3)
     # a curve that is high from the first frame, or in a single frame, is not a bolus
     falls &= (features.arrival > first) & (features.width > LEAST_WIDTH_S)
     like = (features.peak > least) & falls & ~step_like(smooth)
-    if like.sum() < 3:
+    explained = explained_by_bolus(
+        smooth, times, pattern, like & _undamaged(features, damage), noise
+    )
+    high, like = like, like & (explained > LEAST_EXPLAINED)
+    if like.sum() < LEAST_CANDIDATES:
         raise VesselError(
-            f'no artery-like curve for the AIF: {like.sum()} voxels rise by more than {least:.0f} HU and '
-            'fall again within the scan, need at least 3; check the bolus, or supply an AIF '
-            '(--aif-file)'
+            f'no artery-like curve for the AIF: {high.sum()} voxels rise by more than {least:.0f} HU and '
+            f'fall again within the scan, and {like.sum()} of them are shaped like a bolus and higher '
+            f'than the changes by motion, need at least {LEAST_CANDIDATES}; check the bolus, or supply an '
+            'AIF or its voxels (--aif-file)'
         )
+    # blood reaches arteries before tissue, and veins after it: where the slab shows few arteries, veins
+    # are the majority
+    first_filled = like & (features.arrival < tissue.arrival)
+    like = first_filled if first_filled.sum() >= LEAST_CANDIDATES else like
     strong = like & (features.peak >= np.quantile(features.peak[like], 0.5))
     earliest = np.quantile(features.arrival[strong], 0.05)
     late = np.maximum(features.arrival - earliest, 0)
@@ -230,13 +267,49 @@ def find_aif(curves, smooth, times, pattern, tissue_peak, noise, *, aif_voxels):
         features.peak
         / np.maximum(features.width, 0.1)
         * np.exp(-0.5 * (late**2 + odd**2))
-        / (1 + 5 * features.roughness),
+        / (1 + 5 * features.roughness)
+        * _certainty(explained),
         0.0,
     )
     return _average_best(curves, smooth, times, pattern, score, aif_voxels)
 
 
-def find_vof(curves, smooth, times, pattern, aif, *, aif_voxels):
+def explained_by_bolus(curves, times, pattern, candidates, noise=0.0):
+    """Compute the fraction of each curve, apart from its noise, that a bolus explains.
+
+    Parameters
+    ----------
+    curves : (V, T) array
+        HU.
+    times : (G, T) array
+        Sampling patterns, s.
+    pattern : (V,) array of int
+    candidates : (V,) array of bool
+        Curves that are fitted.
+    noise : float
+        Noise of a single curve, HU.
+
+    Returns
+    -------
+    (V,) array
+        0 for curves that are not fitted.
+    """
+    explained = np.zeros(len(curves))
+    for group in range(len(times)):
+        rows = np.flatnonzero(candidates & (pattern == group))
+        if rows.size:
+            fitted = bolus_fit.fit_bolus(curves[rows], times[group]).explained
+            spread = np.var(curves[rows], axis=1)
+            left = np.maximum((1 - fitted) * spread - noise**2, 0)
+            explained[rows] = 1 - left / np.maximum(spread - noise**2, 1e-6)
+    return np.clip(explained, 0, 1)
+
+
+def _undamaged(features, damage):
+    return features.peak > LEAST_OVER_DAMAGE * np.asarray(damage)
+
+
+def find_vof(curves, smooth, times, pattern, aif, *, aif_voxels, noise=0.0, damage=0.0):
     """Find the venous output function: the largest area that fills after the arteries.
 
     Parameters
@@ -247,6 +320,10 @@ def find_vof(curves, smooth, times, pattern, aif, *, aif_voxels):
         The arterial input function.
     aif_voxels : int
         Number of voxels averaged.
+    noise : float
+        Noise of a single smoothed curve, HU.
+    damage : (V,) array
+        As for `find_aif`.
 
     Returns
     -------
@@ -262,15 +339,24 @@ def find_vof(curves, smooth, times, pattern, aif, *, aif_voxels):
     after = features.arrival > artery.arrival[0] + 1.5
     # a vein drains the arterial bolus, so a curve with less than a third of its area is tissue
     large = (features.area > artery.area[0] / 3) & (features.peak > artery.peak[0] / 5)
-    like = after & large & ~step_like(smooth)
+    like = after & large & ~step_like(smooth) & _undamaged(features, damage)
+    explained = explained_by_bolus(smooth, times, pattern, like, noise)
+    like &= explained > LEAST_EXPLAINED
     if like.sum() < 3:
         raise VesselError(
             f'no vein-like curve for the VOF: {like.sum()} voxels fill after the artery with at least a '
             'third of its area, need at least 3; check that the scan covers the bolus, or supply an '
-            'AIF (--aif-file)'
+            'AIF (--aif-file), with a VOF if --aif-scaling is vof'
         )
-    area = np.where(like, features.area, 0.0)
-    return _average_best(curves, smooth, times, pattern, area, aif_voxels)
+    # motion that brings more of a sinus into a voxel makes its area large, but its shape odd
+    score = np.where(like, features.area * _certainty(explained), 0.0)
+    return _average_best(curves, smooth, times, pattern, score, aif_voxels)
+
+
+def _certainty(explained):
+    """Return a weight from the fraction of a curve that a bolus explains."""
+    share = (explained - LEAST_EXPLAINED) / (SURELY_EXPLAINED - LEAST_EXPLAINED)
+    return np.clip(share, 0.05, 1.0)
 
 
 def _average_best(curves, smooth, times, pattern, score, n_voxels):

@@ -26,9 +26,12 @@ The phantom tests the deconvolution, so it shares no code with it. Positions in 
     anatomy      the template: tissue, skull, ventricles
     vessels      arteries, veins, sinuses, clot
     physiology   flow, volume, delay; microangiopathy and infarct
+    skull        bone and soft tissue around the brain
     head         all of them on the fine grid, in HU
+    patient      a head CT as anatomy instead: its parts, and its place in the template
     curves       bolus and tissue curves
-    scanner      timing, movement, sampling, noise
+    scanner      timing, movement, sampling
+    artefacts    photon noise, streaks of metal, skull stripping
     truth        maps and masks on the acquired voxels
     dataset      BIDS files
 
@@ -42,7 +45,13 @@ from ctpprep.phantom.curves import TIME_STEP
 from ctpprep.phantom.dataset import TEMPLATE_NOTICE, write_bids
 from ctpprep.phantom.physiology import GREY, MICROANGIOPATHY, WHITE
 from ctpprep.phantom.scanner import K_H, RHO, frame_affine, scanner_noise
-from ctpprep.phantom.settings import LESIONS_ML, PhantomSettings
+from ctpprep.phantom.settings import (
+    LESIONS_ML,
+    BolusTraits,
+    HeadTraits,
+    PhantomSettings,
+    ScanTraits,
+)
 from ctpprep.phantom.simulation import Phantom, make_phantom
 
 __all__ = [
@@ -54,8 +63,11 @@ __all__ = [
     'TEMPLATE_NOTICE',
     'TIME_STEP',
     'WHITE',
+    'BolusTraits',
+    'HeadTraits',
     'Phantom',
     'PhantomSettings',
+    'ScanTraits',
     'frame_affine',
     'make_phantom',
     'scanner_noise',

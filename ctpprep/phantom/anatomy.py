@@ -45,29 +45,29 @@ def load_template() -> Template:
     white_fraction = smooth_step(white / np.maximum(grey + white, 1e-3), 0.3, 0.75)
 
     half = tissue[::2, ::2, ::2]
-    brain = ndimage.binary_fill_holes(_close(half > 0.5, 4.0))
-    skull = _close(brain, 14.0)
+    brain = ndimage.binary_fill_holes(close_mask(half > 0.5, 4.0))
+    skull = close_mask(brain, 14.0)
     ventricle = _lateral_ventricles(half, brain, origin)
     return Template(
         matter=stack_fields(origin, 1.0, tissue=tissue, white=white_fraction),
         surfaces=stack_fields(
             origin,
             2.0,
-            brain=_signed_distance(brain),
-            skull=_signed_distance(skull) - 2.5,
+            brain=signed_distance(brain),
+            skull=signed_distance(skull) - 2.5,
             ventricle=2.0 * ndimage.distance_transform_edt(~ventricle),
         ),
     )
 
 
-def _close(mask: np.ndarray, radius_mm: float) -> np.ndarray:
+def close_mask(mask: np.ndarray, radius_mm: float) -> np.ndarray:
     """Close a mask of 2 mm voxels with a ball."""
     radius = radius_mm / 2
     grown = ndimage.distance_transform_edt(~mask) <= radius
     return ndimage.distance_transform_edt(grown) > radius
 
 
-def _signed_distance(mask: np.ndarray) -> np.ndarray:
+def signed_distance(mask: np.ndarray) -> np.ndarray:
     """Return the distance to the border of a mask of 2 mm voxels, mm, with its steps smoothed."""
     outside = ndimage.distance_transform_edt(~mask)
     inside = ndimage.distance_transform_edt(mask)

@@ -2,7 +2,7 @@
 """A phantom written as a BIDS data set, with its truth as a derivative."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ TRUTH_FILES = (
      'Tissue with a delay above 6 s'),
     ('label-microangiopathy_desc-truth_mask', 'microangiopathy', 'uint8', 1, None,
      'White matter with microangiopathy'),
+    ('label-oldinfarct_desc-truth_mask', 'old_infarct', 'uint8', 1, None,
+     'Old infarct, filled with CSF'),
     ('seg-hemisphere_desc-truth_dseg', 'side', 'uint8', 1, None,
      'Hemisphere: 1 left, 2 right of the true midline'),
     ('desc-truth_homologue', 'homologue', 'int16', 0.1, 'mm',
@@ -46,12 +48,15 @@ implied warranty. The authors are not responsible for any data loss, equipment d
 loss, or injury to subjects or patients resulting from the use or misuse of this software package.
 """
 
-
+# without and with the CT of a person
+_WHOSE = (": nobody's patient data", ' from CTs of real heads.\nThey show the face and skull of a person: '
+          'share them only if you may share the CT')  # fmt: skip
+_ORIGIN = ('The anatomy is a bent copy', 'Tissue and territories are those')
 _README = """\
-Simulated CT perfusion of digital heads, made by ctpprep.phantom: nobody's patient data.
+Simulated CT perfusion of digital heads, made by ctpprep.phantom{whose}.
 The truth of each head is in derivatives/truth, in the pose of frame 0.
 
-The anatomy is a bent copy of the ICBM152 2009 nonlinear symmetric template:
+{origin} of the ICBM152 2009 nonlinear symmetric template:
 
 {notice}"""
 
@@ -87,7 +92,7 @@ def write_bids(
     _save_json(raw / f'{stem}_ctp.json', describe_series(phantom))
     source = f'bids:raw:{folder.as_posix()}/{path.name}'
     _write_truth(phantom, truth, stem, source)
-    _describe_dataset(bids_dir)
+    _describe_dataset(bids_dir, phantom.settings.anatomy is not None)
     _update_participants(bids_dir, participant, phantom.settings)
     return path
 
@@ -104,7 +109,7 @@ def describe_series(phantom: Phantom) -> dict[str, Any]:
         'SliceThickness': settings.voxel_size_mm[2],
         'ContrastBolusIngredient': 'IODINE',
         'Units': 'HU',
-        'PhantomSettings': asdict(settings),
+        'PhantomSettings': record_settings(settings),
     }
     if settings.timing == 'uneven':
         sidecar['VolumeTiming'] = _round(phantom.frame_times)
@@ -119,6 +124,12 @@ def describe_series(phantom: Phantom) -> dict[str, Any]:
     return sidecar
 
 
+def record_settings(settings: PhantomSettings) -> dict[str, Any]:
+    """Return the settings as they are recorded: of the CT of the anatomy only the file's name."""
+    anatomy = Path(settings.anatomy).name if settings.anatomy else None
+    return asdict(replace(settings, anatomy=anatomy))
+
+
 def _round(values: np.ndarray) -> list:
     """Round times to 0.1 ms."""
     return np.round(values, 4).tolist()
@@ -127,6 +138,8 @@ def _round(values: np.ndarray) -> list:
 def _write_truth(phantom: Phantom, folder: Path, stem: str, source: str) -> None:
     """Write the maps, curves and motion with which the output of a pipeline is compared."""
     for name, key, dtype, slope, unit, description in TRUTH_FILES:
+        if key not in phantom.truth:
+            continue
         values = np.asarray(phantom.truth[key], float) / slope
         limits = np.iinfo(dtype)
         stored = np.clip(np.where(np.isnan(values), limits.min, np.round(values)),
@@ -191,14 +204,19 @@ def _save_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + '\n')
 
 
-def _describe_dataset(bids_dir: Path) -> None:
-    """Write the files of the data set that are missing."""
+def _describe_dataset(bids_dir: Path, is_patient: bool) -> None:
+    """Write the files of the data set that are missing, and the README again for a patient."""
+    license_text = 'CC0; the notice of the ICBM152 template in README applies as well'
+    if is_patient:
+        license_text = (
+            'That of the head CT; the notice of the ICBM152 template in README applies as well'
+        )
     generator = {'Name': 'ctpprep.phantom', 'Description': 'Digital CT perfusion phantom'}
     raw = {
         'Name': 'ctpprep digital CT perfusion phantom',
         'BIDSVersion': '1.10.0',
         'DatasetType': 'raw',
-        'License': 'CC0; the notice of the ICBM152 template in README applies as well',
+        'License': license_text,
         'ReferencesAndLinks': ['https://doi.org/10.1016/j.neuroimage.2010.07.033'],
         'GeneratedBy': [generator],
     }
@@ -207,14 +225,16 @@ def _describe_dataset(bids_dir: Path) -> None:
         'DatasetType': 'derivative',
         'DatasetLinks': {'raw': '../..'},
     }
-    readme = _README.format(notice=TEMPLATE_NOTICE)
+    readme = _README.format(
+        notice=TEMPLATE_NOTICE, whose=_WHOSE[is_patient], origin=_ORIGIN[is_patient]
+    )
     # CT is not part of the BIDS standard yet.
     texts = {'README': readme, '.bidsignore': '**/ct\n'}
     for name, text in texts.items():
-        if not (bids_dir / name).exists():
+        if is_patient or not (bids_dir / name).exists():
             (bids_dir / name).write_text(text)
     for folder, content in ((bids_dir, raw), (bids_dir / 'derivatives' / 'truth', truth)):
-        if not (folder / 'dataset_description.json').exists():
+        if is_patient or not (folder / 'dataset_description.json').exists():
             _save_json(folder / 'dataset_description.json', content)
 
 

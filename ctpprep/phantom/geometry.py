@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ctpprep.phantom.anatomy import load_template
 from ctpprep.phantom.fields import ORIGIN, SPACING, Fields, draw_smooth_field, stack_fields
 from ctpprep.phantom.settings import PhantomSettings
 
 _MARGIN_MM = 10.0  # of head below and above the slab, so that motion brings in real tissue
-_SLAB_BOTTOM = -28.0  # template z, mm: just below the carotid terminus
-_HEAD_CENTRE = np.array([0.0, -17.0, 10.0])  # template mm, pivot of the pose
+SLAB_BOTTOM = -28.0  # template z, mm: just below the carotid terminus
+HEAD_CENTRE = np.array([0.0, -17.0, 10.0])  # template mm, pivot of the pose
 
 
 class Grid:
@@ -59,12 +60,12 @@ class Grid:
         z = (plane - self.margin + 0.5) * self.fine_voxel[2]
         return np.stack([np.repeat(x, ny), np.tile(y, nx), np.full(nx * ny, z)])
 
-    def to_filtered_index(self, points: np.ndarray) -> np.ndarray:
-        """Convert patient mm to indices of a fine volume averaged over the acquired voxel."""
+    def to_filtered_index(self, points: np.ndarray, factor: np.ndarray) -> np.ndarray:
+        """Convert patient mm to indices of a fine volume averaged over `factor` fine voxels."""
         index = (points - self.corner[:, None]) / self.fine_voxel[:, None]
         index[2] += self.margin
         # An average over an even number of planes is centred between two of them.
-        return index - 0.5 * (self.factor[:, None] % 2)
+        return index - 0.5 * (factor[:, None] % 2)
 
 
 @dataclass(frozen=True)
@@ -88,19 +89,25 @@ class Shape:
             unposed = points - self._shift(unposed)
         return self.pose[:3, :3] @ unposed + self.pose[:3, 3:]
 
+    def tissue(self, points: np.ndarray) -> np.ndarray:
+        """Return the fraction of brain tissue at (3, N) patient positions."""
+        return load_template().matter(self.to_template(points))['tissue']
+
     def _shift(self, points: np.ndarray) -> np.ndarray:
         return np.stack(list(self.bending(points).values()))
 
 
 def draw_shape(settings: PhantomSettings, rng: np.random.Generator) -> Shape:
     """Draw size, pose and asymmetric bending of the head."""
-    size = rng.uniform(0.92, 0.97, 3)  # the ICBM152 brain is larger than most
+    # the ICBM152 brain is larger than most
+    size = rng.uniform(0.92, 0.97, 3) * settings.head.size
     angles = np.radians(settings.tilt_deg) * rng.uniform(-1, 1, 3)
     jitter = rng.uniform(-3, 3, 3)
     pose = np.eye(4)
     pose[:3, :3] = rotation_matrix(angles) @ np.diag(size)
-    target = np.array([0, 0, size[2] * (_HEAD_CENTRE[2] - _SLAB_BOTTOM)]) + jitter
-    pose[:3, 3] = target - pose[:3, :3] @ _HEAD_CENTRE
+    target = np.array([0, 0, size[2] * (HEAD_CENTRE[2] - SLAB_BOTTOM)]) + jitter
+    target[2] -= settings.head.slab_shift_mm
+    pose[:3, 3] = target - pose[:3, :3] @ HEAD_CENTRE
 
     fields = [draw_smooth_field(rng, 28.0) for _ in range(3)]
     # The symmetric part is removed: only the asymmetric part bends the midline.

@@ -5,15 +5,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ctpprep.phantom.artefacts import draw_metal, place_clip
 from ctpprep.phantom.curves import CurveTable, draw_bolus
 from ctpprep.phantom.geometry import Grid, draw_shape
 from ctpprep.phantom.head import build_head
-from ctpprep.phantom.physiology import draw_lesions, draw_variation
+from ctpprep.phantom.patient import load_patient
+from ctpprep.phantom.patient_head import PatientGrid, build_patient_head
+from ctpprep.phantom.physiology import draw_lesions, draw_old_infarct, draw_variation
 from ctpprep.phantom.scanner import draw_motion, scan, schedule_frames
 from ctpprep.phantom.settings import PhantomSettings
 from ctpprep.phantom.truth import average_truth, mirror_truth
 
-_STREAMS = ('shape', 'physiology', 'lesion', 'bolus', 'motion', 'noise')
+_STREAMS = (
+    'shape', 'physiology', 'lesion', 'bolus', 'motion', 'noise', 'old_infarct', 'metal', 'skull',
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Phantom:
         amplitude of the voxel's curve is ``tissue * cbf``). ``tissue``, ``vessel``: fractions
         of the voxel. Masks, by majority: ``brain`` (with sulci and ventricles, without the outer
         CSF rim), ``csf`` (with the rim), and, of the tissue in the voxel, ``core``,
-        ``penumbra``, ``hypoperfusion`` (delay > 6 s), ``microangiopathy``. ``side``: 1 left,
+        ``penumbra``, ``hypoperfusion`` (delay > 6 s), ``microangiopathy``, and ``old_infarct``,
+        which is CSF, if there is one. ``side``: 1 left,
         2 right of the bent midline, 0 outside the brain. ``homologue`` (X, Y, Z, 3): patient
         RAS of the mirror homologue, mm; NaN outside the brain and where the homologue is
         outside the slab.
@@ -69,23 +75,35 @@ def make_phantom(settings: PhantomSettings) -> Phantom:
     The result depends on the settings alone. It takes about 10 s and 0.5 GB for
     128 x 128 x 20 x 27 voxels.
     """
-    rngs = dict(zip(_STREAMS, np.random.default_rng(settings.seed).spawn(6), strict=True))
-    grid = Grid(settings)
-    shape = draw_shape(settings, rngs['shape'])
-    variation = draw_variation(rngs['physiology'])
-    lesions = draw_lesions(settings, rngs['lesion'], grid, shape)
+    rngs = dict(
+        zip(_STREAMS, np.random.default_rng(settings.seed).spawn(len(_STREAMS)), strict=True)
+    )
+    patient = load_patient(settings.anatomy) if settings.anatomy else None
+    grid = PatientGrid(settings, patient) if patient else Grid(settings)
+    shape = patient.shape if patient else draw_shape(settings, rngs['shape'])
+    variation = draw_variation(settings, rngs['physiology'], rngs['skull'])
+    old_infarct = draw_old_infarct(settings, rngs['old_infarct'], grid, shape)
+    lesions = draw_lesions(settings, rngs['lesion'], grid, shape, old_infarct)
+    metal = None
+    if settings.scanner.metal:
+        clip = shape.to_patient(place_clip(-settings.slow_sign)[:, None])[:, 0]
+        metal = draw_metal(rngs['metal'], clip)
     frame_times, sample_times = schedule_frames(settings)
-    times_fine, aif, vof = draw_bolus(rngs['bolus'], sample_times.max())
-    motion, frame_affines = draw_motion(settings, rngs['motion'], grid.centre)
+    bolus = draw_bolus(rngs['bolus'], settings.bolus, sample_times.max())
+    motion = draw_motion(settings, rngs['motion'], frame_times, grid.centre)
 
-    head = build_head(settings, grid, shape, variation, lesions)
-    table = CurveTable(times_fine, aif, vof, settings.residue)
-    ctp = scan(head, grid, table, sample_times, frame_affines, settings, rngs['noise'])
+    planted = variation, lesions, old_infarct, metal
+    if patient:
+        head = build_patient_head(settings, grid, patient, *planted)
+    else:
+        head = build_head(settings, grid, shape, *planted)
+    table = CurveTable(bolus, settings.residue)
+    ctp = scan(head, grid, table, sample_times, motion, settings, rngs['noise'])
     truth = average_truth(head, grid)
     truth |= mirror_truth(truth['brain'], grid, shape)
     phantom = Phantom(
-        settings, ctp, grid.affine, frame_times, sample_times, times_fine, aif, vof, truth,
-        motion, frame_affines,
+        settings, ctp, grid.affine, frame_times, sample_times, bolus.times, bolus.aif, bolus.vof,
+        truth, motion.parameters, motion.affines,
     )  # fmt: skip
     return _reorient(phantom)
 

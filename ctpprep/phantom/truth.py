@@ -42,6 +42,8 @@ def average_truth(head: Head, grid: Grid) -> dict[str, np.ndarray]:
         truth[name] = (average(weight * part) > 0.5 * tissue) & (tissue > 0.5)
     truth['brain'] = average(values['brain']) > 0.5
     truth['csf'] = average(values['csf']) > 0.5
+    if 'old_infarct' in values:
+        truth['old_infarct'] = average(values['old_infarct']) > 0.5
     return truth
 
 

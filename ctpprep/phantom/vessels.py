@@ -12,6 +12,7 @@ from scipy import ndimage
 from ctpprep.phantom.anatomy import load_template
 from ctpprep.phantom.fields import Fields, stack_fields
 from ctpprep.phantom.settings import PhantomSettings
+from ctpprep.phantom.skull import skull_thickness
 
 
 class _Course(NamedTuple):
@@ -61,12 +62,15 @@ class Vessels:
     is_vein: np.ndarray  # (P,)
     delay: np.ndarray  # (P,) s
     gain: np.ndarray  # (P,) factor on the AIF or VOF; 0 in a thrombus
+    is_slow: np.ndarray  # (P,) artery of the slow side
     near: Fields  # distance to the closest point on a coarse grid, mm
 
 
-def lay_vessels(settings: PhantomSettings) -> Vessels:
+def lay_vessels(settings: PhantomSettings, variation: Fields) -> Vessels:
     """Lay all vessels; the M1 of each side with a lesion is occluded."""
     courses = [*_MIDLINE, *_lay_sinuses()]
+    if settings.head.extracranial_vessels:
+        courses += _lay_scalp_vessels(variation)
     for course in _PAIRED:
         for sign in (-1, 1):
             courses.append(course._replace(nodes=np.multiply(course.nodes, (sign, 1, 1))))
@@ -74,7 +78,17 @@ def lay_vessels(settings: PhantomSettings) -> Vessels:
     points, radius, is_vein, delay, gain = (
         np.concatenate(part) for part in zip(*parts, strict=True)
     )
-    return Vessels(points, radius, is_vein, delay, gain, _map_distance(points))
+    is_slow = ~is_vein & (settings.slow_sign * points[:, 0] > 0.01)  # not the basilar artery
+    delay = delay + settings.bolus.side_delay_s * is_slow
+    return Vessels(
+        points,
+        radius,
+        is_vein,
+        delay,
+        gain,
+        is_slow,
+        map_distance(points, load_template().surfaces),
+    )
 
 
 def _lay_vessel(course: _Course, occluded: Collection[int]) -> tuple[np.ndarray, ...]:
@@ -123,6 +137,25 @@ def _lay_sinuses() -> Iterator[_Course]:
         yield _Course('transverse', 'vein', (3.2, 3.0), (0.2, 0.8), transverse * (sign, 1, 1))
 
 
+def _lay_scalp_vessels(variation: Fields) -> Iterator[_Course]:
+    """Lay temporal and occipital arteries and veins in the middle of the scalp."""
+    for kind, turn, delay in (('artery', 0, (0.3, 1.0)), ('vein', 8, (0.5, 1.0))):
+        for azimuth, elevation in (
+            ((85, 40), (-20, 45)),
+            ((90, 108), (-20, 60)),
+            ((145, 160), (-15, 40)),
+        ):
+            steps = np.linspace(0, 1, 20)
+            angles = (start + (end - start) * steps for start, end in (azimuth, elevation))
+            path = _directions(*(np.radians(angle + turn) for angle in angles))
+            for sign in (-1, 1):
+                rays = path * (sign, 1, 1)
+                bone = variation(_follow_skull((0, -15, 15), rays, 0.0).T)['bone']
+                depth = -skull_thickness(bone) - 2.75
+                nodes = _follow_skull((0, -15, 15), rays, depth)
+                yield _Course('scalp', kind, (1.2, 0.9), delay, nodes)
+
+
 def _directions(azimuth: np.ndarray, elevation: np.ndarray) -> np.ndarray:
     """Return (n, 3) unit vectors; azimuth from +y to +x, elevation from +y via +z to -y, rad."""
     return np.stack(
@@ -130,18 +163,19 @@ def _directions(azimuth: np.ndarray, elevation: np.ndarray) -> np.ndarray:
     )
 
 
-def _follow_skull(centre: ArrayLike, directions: np.ndarray, depth_mm: float) -> np.ndarray:
+def _follow_skull(
+    centre: ArrayLike, directions: np.ndarray, depth_mm: float | np.ndarray
+) -> np.ndarray:
     """Find the point `depth_mm` inside the inner table on each ray from `centre`; (n, 3) mm."""
     steps = np.arange(20, 140, 0.5)
     rays = np.asarray(centre, float) + steps[None, :, None] * directions[:, None, :]
     distance = load_template().skull_distance(rays.reshape(-1, 3).T).reshape(rays.shape[:2])
-    hit = np.argmax(distance > -depth_mm, axis=1)
+    hit = np.argmax(distance > -np.reshape(depth_mm, (-1, 1)), axis=1)
     return rays[np.arange(len(rays)), hit]
 
 
-def _map_distance(points: np.ndarray) -> Fields:
-    """Map the distance to the closest of (P, 3) points on the 2 mm grid of the template."""
-    grid = load_template().surfaces
+def map_distance(points: np.ndarray, grid: Fields) -> Fields:
+    """Map the distance to the closest of (P, 3) points on the grid of other fields, mm."""
     shape = grid.values.shape[:3]
     index = np.round((points - grid.origin) / grid.spacing).astype(int)
     index = np.clip(index, 0, np.array(shape) - 1)

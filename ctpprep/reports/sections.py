@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ctpprep.perfusion.symmetry import WITHHELD
+from ctpprep.reports.evidence import describe_remedy
 from ctpprep.reports.quality import Check, read_quality
 from ctpprep.reports.sidecars import read_measured, read_notes, read_reference
 from ctpprep.reports.tables import read_volumes
@@ -19,6 +20,14 @@ from ctpprep.reports.viewer import find_viewers
 
 #: Figures in the order in which a reader of perfusion looks: name, title, caption.
 FIGURES = (
+    (
+        'evidence',
+        'What was found before the series failed',
+        'Above: the mean curve of the region that was searched, and the curves in it that rise most like '
+        'a bolus. After a bolus, arteries rise by 100 HU or more and fall again within half a minute, '
+        'and the mean rises by a few HU; jumps are motion. Below: the mean image with the region and, if '
+        'found, brain or tissue as outlines; circles mark the voxels of those curves.',
+    ),
     (
         'maps',
         'Perfusion maps',
@@ -210,7 +219,9 @@ def collect_sections(
     for prefix, element in find_viewers(folder / 'figures'):
         get_section(prefix).viewer = element
     for failure in failed:
-        get_section(str(failure.get('prefix', f'sub-{label}'))).failures.append(failure)
+        remedy = describe_remedy(str(failure.get('reason', '')))
+        section = get_section(str(failure.get('prefix', f'sub-{label}')))
+        section.failures.append(failure | {'remedy': remedy})
     return [sections[prefix] for prefix in sorted(sections)]
 
 

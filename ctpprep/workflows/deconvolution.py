@@ -12,7 +12,7 @@ from ctpprep.settings import MethodSettings
 
 INPUTS = (
     'ctp_corrected', 'sample_times', 'confounds', 'bolus', 'intracranial_mask', 'tissue_mask',
-    'pure_mask',
+    'pure_mask', 'damage',
 )  # fmt: skip
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp')
 
@@ -68,7 +68,7 @@ def init_deconvolution_wf(
     workflow.connect([
         (inputnode, find_vessels, [(port, port) for port in INPUTS if port != 'pure_mask']),
         (inputnode, deconvolve, [
-            (port, port) for port in INPUTS if port != 'intracranial_mask'
+            (port, port) for port in INPUTS if port not in ('intracranial_mask', 'damage')
         ]),
         (find_vessels, deconvolve, [('curves', 'curves')]),
         (find_vessels, outputnode, [(port, port) for port in vessels]),

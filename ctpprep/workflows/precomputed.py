@@ -73,7 +73,11 @@ def _describe(series: PrecomputedMaps, method: MethodSettings) -> str:
         if series.reference
         else BY_VALUES
     )
-    csf = f'voxels below {method.masks.csf_hu:g} HU' if series.reference else NO_FLOW
+    csf = (
+        f'voxels whose density is less than {method.masks.csf_level:.0%} of the way from CSF to brain'
+        if series.reference
+        else NO_FLOW
+    )
     tissue = (
         'a mask that was supplied, too'
         if 'tissue_mask' in series.masks

@@ -47,7 +47,7 @@ def init_preprocessing_wf(
     -------
     LiterateWorkflow
         Outputs: ``ctp_corrected`` ``sample_times`` ``timing`` ``confounds`` ``frame_transforms``
-        ``motion`` ``reference`` ``brain_mask`` ``intracranial_mask`` ``vessel_mask`` ``csf_mask``
+        ``motion`` ``damage`` ``reference`` ``brain_mask`` ``intracranial_mask`` ``vessel_mask`` ``csf_mask``
         ``tissue_mask`` ``pure_mask`` ``bolus``.
     """
     workflow = LiterateWorkflow(name=name)
@@ -64,7 +64,7 @@ def init_preprocessing_wf(
     if ready := 'ctp_corrected' in series.overrides:
         method = method.change(motion_correction=False)
     corrector = LoadCorrected if ready else CorrectMotion
-    correction: dict[str, Any] = {'settings': method.as_dict('motion')}
+    correction: dict[str, Any] = {'settings': method.as_dict('motion', 'masks')}
     if not ready:
         correction['num_threads'] = threads
     correct_motion = pe.Node(
@@ -75,11 +75,12 @@ def init_preprocessing_wf(
     make_masks = pe.Node(
         MakeMasks(settings=method.as_dict('masks')), name='make_masks', mem_gb=OWN_GB + 4 * mem_gb
     )
-    if mask := series.overrides.get('brain_mask'):
-        make_masks.inputs.supplied_brain_mask = str(mask.path)
+    for piece in ('brain_mask', 'curves', 'aif_mask'):
+        if file := series.overrides.get(piece):
+            setattr(make_masks.inputs, f'supplied_{piece}', str(file.path))
     outputs = {
         prepare_series: ('sample_times', 'timing'),
-        correct_motion: ('ctp_corrected', 'confounds', 'frame_transforms', 'motion'),
+        correct_motion: ('ctp_corrected', 'confounds', 'frame_transforms', 'motion', 'damage'),
         make_masks: (
             'reference', 'brain_mask', 'intracranial_mask', 'vessel_mask', 'csf_mask',
             'tissue_mask', 'pure_mask', 'bolus',
@@ -92,7 +93,7 @@ def init_preprocessing_wf(
                                           ('sample_times', 'sample_times')]),
         (prepare_series, make_masks, [('sample_times', 'sample_times')]),
         (correct_motion, make_masks, [('ctp_corrected', 'ctp_corrected'),
-                                      ('confounds', 'confounds')]),
+                                      ('confounds', 'confounds'), ('damage', 'damage')]),
         *((node, outputnode, [(port, port) for port in ports]) for node, ports in outputs.items()),
     ])  # fmt: skip
     if method.motion.motion_correction:
@@ -131,14 +132,27 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
         f'by more than {method.motion.motion_skip_mm:g} mm was not resampled.'
         if method.motion.motion_correction
         else 'Head motion was not corrected.'
+    ) + (
+        ' A linear drift of density over the scan was subtracted where air (else bone) and, before '
+        'contrast, brain showed it alike.'
     )
+    if method.masks.bolus_arrival:
+        arrival = (
+            f'Contrast was taken to arrive {method.masks.bolus_arrival:g} s after the start of the scan, '
+            'as given by the user.'
+        )
+    elif {'curves', 'aif_mask'} & set(series.overrides):
+        arrival = 'Contrast was taken to arrive with the AIF that was supplied.'
+    else:
+        arrival = 'The arrival of contrast was found in the earliest curves that have the shape of a bolus.'
     return f"""
 ### Preprocessing
 
 Voxels were averaged in plane while they stayed within {method.grid.working_in_plane_mm:g} mm, and thin
-slices acquired together to about {method.grid.working_slice_mm:g} mm. {motion} The reference image is
-the mean of the corrected frames before contrast. {brain} Voxels
+slices acquired together while they stayed within {method.grid.working_slice_mm:g} mm. {motion} The
+reference image is the mean of the corrected frames before contrast. {brain} Voxels
 that enhance more than {method.masks.vessel_ratio:g} times the median of brain count as vessels, voxels
-below {method.masks.csf_hu:g} HU in the time average as CSF; neither counts as tissue. AIF and VOF are
+whose density in the time average is less than {method.masks.csf_level:.0%} of the way from CSF to brain,
+both measured in the series itself, as CSF; neither counts as tissue. {arrival} AIF and VOF are
 looked for at least {method.masks.bone_margin_mm:g} mm off the bone. {describe_overrides(series)}
 """

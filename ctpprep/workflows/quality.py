@@ -13,9 +13,9 @@ from ctpprep.interfaces.viewer import PackViewer
 from ctpprep.settings import MethodSettings, RunSettings
 
 CHECKED = (
-    'confounds', 'curves', 'bolus', 'deconvolution', 'normalization', 'symmetry', 'tmax',
-    'tissue_mask', 'rcbf_global', 'unassessable_mask', 'homologue_reference', 'hemispheres', 'volumes',
-    'entry',
+    'confounds', 'motion', 'reference', 'brain_mask', 'curves', 'bolus', 'deconvolution',
+    'normalization', 'symmetry', 'tmax', 'tissue_mask', 'rcbf_global', 'unassessable_mask',
+    'homologue_reference', 'hemispheres', 'volumes', 'entry',
 )  # fmt: skip
 DRAWN = (
     'reference', 'brain_mask', 'tissue_mask', 'cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global',

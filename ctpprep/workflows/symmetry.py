@@ -58,6 +58,7 @@ def init_symmetry_wf(
                                       ('tissue_mask', 'tissue_mask')]),
         (register_mirror, find_homologues, [('mirror_to_reference', 'transform'),
                                             ('homologues', 'homologues'),
+                                            ('misaligned_mask', 'misaligned_mask'),
                                             ('symmetry', 'symmetry')]),
         (mirror_image, outputnode, [('reference_mirror', 'reference_mirror')]),
         (register_mirror, outputnode, [(port, port) for port in registered]),
@@ -70,21 +71,31 @@ def init_symmetry_wf(
 The reference image was flipped left-right and brought home by symmetric diffeomorphic registration
 (ANTs SyN, mutual information [@avants2008; @tustison2021]) of the brain at {low:g} to {high:g} HU
 on a grid of {method.symmetry.mirror_grid_mm:g} mm, from the plane across which the brain is most like its
-reflection. Where brain and mirrored brain then correlated by less than
-{method.symmetry.mirror_retry_similarity:g}, other starts were tried and the best result kept. The transform
-gives each voxel its contralateral homologue; the hemispheres meet where a voxel is its own
-homologue. A registration failed if brain and mirrored brain correlated by less than
-{_limit(method, series)}, or if it folded over itself in more than
-{method.symmetry.mirror_most_folding:.1%} of the brain; local maps were then withheld.
+reflection. How far the homologues are off was estimated from the local correlation of brain and mirrored
+brain under shifts of the latter. Where this was more than {method.symmetry.mirror_retry_mm:g} mm (median),
+other starts were tried and the best result kept. The transform gives each voxel its contralateral
+homologue; the hemispheres meet where a voxel is its own homologue. {_limits(method, series)} Local maps
+were then withheld.
 """
     return workflow
 
 
-def _limit(method: MethodSettings, series: Series | None) -> str:
-    """Return the limit of similarity; both limits if the CT may turn out not to match the maps."""
+def _limits(method: MethodSettings, series: Series | None) -> str:
+    """Describe when a registration failed; by both rules if the CT may turn out not to match the maps."""
     symmetry = method.symmetry
+    folds = (
+        f'if it folded over itself in more than {symmetry.mirror_most_folding:.1%} of the brain'
+    )
+    distance = f'if homologues were off by more than {symmetry.mirror_most_mm:g} mm'
+    similarity = (
+        f'if map and mirrored map correlated by less than {symmetry.map_least_similarity:g}'
+    )
+    regions = (
+        f' Homologues of regions that were off by more than {symmetry.mirror_region_mm:g} mm were '
+        'not used.'
+    )
     if series is None or series.reference_kind == 'ctpref':
-        return f'{symmetry.mirror_least_similarity:g}'
+        return f'A registration failed {distance}, or {folds}.{regions}'
     if not series.reference_kind:
-        return f'{symmetry.map_least_similarity:g}'
-    return f'{symmetry.mirror_least_similarity:g} ({symmetry.map_least_similarity:g} if a map is mirrored)'
+        return f'A registration failed {similarity}, or {folds}.'
+    return f'A registration failed {distance} ({similarity}, where a map is mirrored), or {folds}.{regions}'

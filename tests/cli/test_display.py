@@ -25,13 +25,9 @@ from ctpprep.cli.display import (
     uses_bars,
 )
 from ctpprep.engine.tracker import SeriesState
-from ctpprep.phantom import PhantomSettings, make_phantom, write_bids
+from ctpprep.phantom import write_bids
 from ctpprep.settings import RunSettings
 
-HEAD = PhantomSettings(
-    seed=11, matrix=64, voxel_size_mm=(3.4, 3.4, 8.0), n_slices=10, n_frames=20,
-    frame_interval=2.0, motion_mm=1.0, lesion='large', lesion_side='left',
-)  # fmt: skip
 PATIENCE = 300  # s, on a busy machine
 HIDE, SHOW = '\x1b[?25l', '\x1b[?25h'
 
@@ -58,9 +54,9 @@ def run_on_terminal(command, until=None, **environment):
 
 
 @pytest.fixture(scope='module')
-def command(tmp_path_factory):
+def command(coarse_head, tmp_path_factory):
     folder = tmp_path_factory.mktemp('progress')
-    write_bids(make_phantom(HEAD), folder / 'raw', '01')
+    write_bids(coarse_head, folder / 'raw', '01')
     options = ['participant', '-w', folder / 'work', '--nprocs', '2']
     words = [sys.executable, '-m', 'ctpprep', folder / 'raw', folder / 'out', *options]
     return [str(word) for word in words]

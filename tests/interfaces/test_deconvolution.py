@@ -33,6 +33,7 @@ def prepare(toy_head, axes):
     masks['pure'] = masks['tissue'] & ~ndimage.binary_dilation(mean < 25)
     for name, mask in masks.items():
         nifti.save(mask, affine, f'{name}.nii', like='ctp.nii')
+    nifti.save(np.zeros(mean.shape, np.float32), affine, 'damage.nii', like='ctp.nii')
     folder = Path.cwd()
     return {
         'intracranial_mask': str(folder / 'intracranial.nii'),
@@ -42,6 +43,7 @@ def prepare(toy_head, axes):
         'bolus': str(folder / 'bolus.json'),
         'tissue_mask': str(folder / 'tissue.nii'),
         'pure_mask': str(folder / 'pure.nii'),
+        'damage': str(folder / 'damage.nii'),
     }
 
 
@@ -53,7 +55,8 @@ def find_vessels(files, **changed):
 
 def deconvolve(files, curves, **changed):
     settings = MethodSettings.of(**changed).as_dict('denoising', 'deconvolution', 'kinetics')
-    files = {name: path for name, path in files.items() if name != 'intracranial_mask'}
+    away = ('intracranial_mask', 'damage')
+    files = {name: path for name, path in files.items() if name not in away}
     return Deconvolve(curves=curves, settings=settings, **files).run().outputs
 
 
@@ -222,7 +225,7 @@ def test_weights_of_the_confounds_reject_frames(again, runs, tissue):
 def test_what_was_measured_is_written(runs):
     assert set(read_json(runs['RAS'].maps.deconvolution)) == {
         'lambda_rel', 'lambda', 'lambda_tmax', 'tmax_offset_s', 'tmax_offset_s_by_slice',
-        'cbf_noise_excess', 'noise_raw_hu', 'noise_denoised_hu', 'n_patterns',
+        'cbf_noise_excess', 'cbf_noise', 'core_reading', 'noise_raw_hu', 'noise_denoised_hu', 'n_patterns',
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import nibabel as nb
 import numpy as np
 import pytest
 
+from ctpprep.figures import save_svg
 from ctpprep.interfaces.figures import PlotSeries
 
 SHAPE = (20, 24, 6)
@@ -48,6 +49,22 @@ def series(tmp_path, monkeypatch):
     return paths
 
 
+@pytest.fixture
+def render_only(monkeypatch):
+    """Function that leaves all files of figures but one empty: rendering is slow."""
+
+    def render_only(name=None):
+        def save(figure, path):
+            if f'desc-{name}_' in path.name:
+                return save_svg(figure, path)
+            path.touch()
+            return path
+
+        monkeypatch.setattr('ctpprep.figures.save_svg', save)
+
+    return render_only
+
+
 def draw(**inputs):
     """Run the interface; what was drawn, by name."""
     paths = PlotSeries(prefix='sub-01', **inputs).run().outputs.figures
@@ -72,16 +89,16 @@ def test_every_figure_is_drawn_from_its_files(series):
         ('hemispheres', 'tmaxhist'),
     ],
 )
-def test_missing_file_leaves_out_its_figure_alone(series, missing, figure, monkeypatch):
-    # what is drawn matters here, not the rendering, which is slow
-    monkeypatch.setattr('ctpprep.figures.save_svg', lambda _, path: path.touch() or path)
+def test_missing_file_leaves_out_its_figure_alone(series, missing, figure, render_only):
+    render_only()
     del series[missing]
     drawn = draw(**series)
     assert figure not in drawn
     assert 'masks' in drawn
 
 
-def test_withheld_local_map_is_not_drawn(series):
+def test_withheld_local_map_is_not_drawn(series, render_only):
+    render_only('rcbf')
     for name in ('rcbf_local', 'core_local', 'unassessable_mask'):
         series.pop(name, None)
     drawn = draw(**series)
@@ -110,7 +127,9 @@ def test_absent_vof_is_not_in_the_legend(series):
     assert 'VOF' not in text.replace('AIF, VOF: enhancement', '')
 
 
-def test_map_in_place_of_a_ct_has_no_hu(series, tmp_path):
+def test_map_in_place_of_a_ct_has_no_hu(series, tmp_path, render_only):
+    render_only('masks')
+
     def scales(**inputs):
         return draw(**series, **inputs)['masks'].read_text().count('HU')
 
@@ -121,7 +140,8 @@ def test_map_in_place_of_a_ct_has_no_hu(series, tmp_path):
     assert scales(entry=str(entry)) == 0
 
 
-def test_fine_voxels_do_not_enlarge_the_pictures(series):
+def test_fine_voxels_do_not_enlarge_the_pictures(series, render_only):
+    render_only('maps')
     coarse = draw(**series)['maps'].stat().st_size
     for path in series.values():
         if path.endswith('.nii.gz'):

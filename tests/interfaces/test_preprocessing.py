@@ -60,7 +60,7 @@ def correct(working, transforms=None, reference=0, **changed):
     supplied = {'transforms': transforms} if transforms else {}
     return CorrectMotion(
         ctp_working=working.ctp_working, sample_times=working.sample_times,
-        reference_frame=reference, settings=MethodSettings.of(**changed).as_dict('motion'),
+        reference_frame=reference, settings=MethodSettings.of(**changed).as_dict('motion', 'masks'),
         **supplied,
     ).run().outputs  # fmt: skip
 
@@ -68,13 +68,14 @@ def correct(working, transforms=None, reference=0, **changed):
 def load_corrected(working):
     return LoadCorrected(
         ctp_working=working.ctp_working, sample_times=working.sample_times,
-        settings=MethodSettings().as_dict('motion'),
+        settings=MethodSettings().as_dict('motion', 'masks'),
     ).run().outputs  # fmt: skip
 
 
 def make_masks(corrected, times, supplied=(), **changed):
     return MakeMasks(
         ctp_corrected=corrected.ctp_corrected, confounds=corrected.confounds, sample_times=times,
+        damage=corrected.damage,
         settings=MethodSettings.of(**changed).as_dict('masks'), **dict(supplied),
     ).run().outputs  # fmt: skip
 
@@ -85,6 +86,11 @@ def no_delay(times, n_slices):
 
 def read_json(path):
     return json.loads(Path(path).read_text())
+
+
+def facts(corrected):
+    """Return what was done to the frames, without the drift."""
+    return {name: v for name, v in read_json(corrected.motion).items() if name != 'drift'}
 
 
 # -- working grid
@@ -234,7 +240,7 @@ def test_moved_frame_is_brought_back_in_any_voxel_order(toy_head, axes):
     assert np.isnan(voxels[-1, ..., 3]).all()  # missing, and not air
     table = pd.read_csv(corrected.confounds, sep='\t')
     np.testing.assert_allclose(table['trans_x'], [0, 0, 0, 4, 0, 0], atol=1e-4)
-    assert read_json(corrected.motion) == {'reference_frame': 0, 'frames_resampled': True}
+    assert facts(corrected) == {'reference_frame': 0, 'frames_resampled': True}
 
 
 def test_estimated_motion_is_passed_on_as_transforms_and_reference(toy_head):
@@ -251,7 +257,7 @@ def test_frames_that_were_not_resampled_have_identities_as_transforms(toy_head):
     ctp, affine, times = toy_head
     corrected = correct(prepare(write(ctp, affine, 'LPS'), no_delay(times, 6)), reference=2)
     np.testing.assert_array_equal(nifti.load(corrected.ctp_corrected)[0], ctp)
-    assert read_json(corrected.motion) == {'reference_frame': 2, 'frames_resampled': False}
+    assert facts(corrected) == {'reference_frame': 2, 'frames_resampled': False}
     parameters = re.findall('(?m)^Parameters: (.+)', Path(corrected.frame_transforms).read_text())
     assert parameters == ['1 0 0 0 1 0 0 0 1 0 0 0'] * 18
 
@@ -327,11 +333,41 @@ def test_bolus_is_written_beside_the_masks(masks):
     assert bolus['scan_duration_s'] == 34
 
 
-def test_settings_of_the_stage_are_applied_to_the_masks(toy_head):
+def test_supplied_aif_is_read_as_curves_or_as_its_voxels(toy_head):
+    ctp, affine, times = toy_head
+    flat = ctp[..., [0, 1, 2] * 6].copy()
+    rise = np.clip((times - 9) / 4, 0, None)
+    aif = 300 * (rise * np.exp(1 - rise)) ** 2
+    pd.DataFrame({'time': times, 'aif': aif}).to_csv('aif.tsv', sep='\t', index=False)
+    voxels = np.zeros(ctp.shape[:3], np.uint8)
+    voxels[28:30, 34:36, 2] = 1
+    flat[voxels > 0] += aif.astype(np.int16)
+    working = prepare(write(flat, affine), no_delay(times, 6))
+    corrected = correct(working)
+    for supplied in (
+        {'supplied_curves': str(Path('aif.tsv').absolute())},
+        {'supplied_aif_mask': write(voxels, affine, 'LPI', 'aif.nii.gz')},
+    ):
+        bolus = read_json(make_masks(corrected, working.sample_times, supplied).bolus)
+        assert bolus['arrival_s'] == pytest.approx(9.5, abs=1)
+
+
+def test_drift_and_damage_of_a_series_are_written(toy_head):
+    ctp, affine, times = toy_head
+    corrected = correct(prepare(write(ctp, affine), no_delay(times, 6)))
+    assert {'materials', 'corrected_hu', 'left_hu'} == set(read_json(corrected.motion)['drift'])
+    damage, _ = nifti.load(corrected.damage)
+    assert damage.shape == ctp.shape[:3]
+    assert not damage.any()
+
+
+def test_settings_of_the_stage_are_applied_to_the_masks(masks, toy_head):
     ctp, affine, times = toy_head
     working = prepare(write(ctp, affine), no_delay(times, 6))
-    masks = make_masks(correct(working), working.sample_times, csf_hu=0.0)
-    assert not nifti.load_mask(masks.csf_mask).any()
+    narrow = make_masks(correct(working), working.sample_times, bone_margin_mm=10.0)
+    wide, narrow = (nifti.load_mask(found.intracranial_mask) for found in (masks['RAS'], narrow))
+    assert not (narrow & ~wide).any()
+    assert 0 < narrow.sum() < 0.9 * wide.sum()
 
 
 @pytest.mark.parametrize('axes', ['RAS', 'LPI'])

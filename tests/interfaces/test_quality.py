@@ -18,7 +18,7 @@ SHAPE = (10, 10, 12)
 RIGHT = np.zeros(SHAPE, bool)
 RIGHT[5:] = True
 TIMES = np.arange(30) * 2.0
-SERIES = ('confounds', 'curves', 'bolus', 'deconvolution')
+SERIES = ('confounds', 'motion', 'curves', 'bolus', 'deconvolution')
 
 
 @pytest.fixture
@@ -31,7 +31,11 @@ def files(tmp_path, monkeypatch):
     unassessable[0, :5, 0] = True
     homologue = np.full(SHAPE, 35, np.float32)
     homologue[0, :4] = -1000  # the left homologues of 40 voxels are beyond the slab
+    reference = np.full(SHAPE, 33, np.float32)
+    reference[~tissue] = 900
     images = {
+        'reference': reference,
+        'brain_mask': tissue.astype(np.uint8),
         'rcbf_global': np.ones(SHAPE, np.float32),
         'homologue_reference': homologue,
         'tmax': np.where(RIGHT, 7.0, 1.0).astype(np.float32),
@@ -44,17 +48,22 @@ def files(tmp_path, monkeypatch):
     pd.DataFrame({'displacement': [0, 1, 2.5], 'weight': [1, 1, 0]}).to_csv(
         'confounds.tsv', sep='\t', index=False
     )
-    bolus = np.exp(-(((TIMES - 10) / 3) ** 2))
-    curves = {'time': TIMES, 'aif': 200 * bolus, 'vof': 300 * bolus, 'tissue': 10 * bolus}
+    artery, tissue, vein = (np.exp(-(((TIMES - peak) / 3) ** 2)) for peak in (10, 12, 14))
+    curves = {'time': TIMES, 'aif': 200 * artery, 'vof': 300 * vein, 'tissue': 10 * tissue}
     pd.DataFrame(curves).to_csv('curves.tsv', sep='\t', index=False)
     measured = {
+        'motion': {'drift': {'left_hu': 0.4}},
         'bolus': {'n_baseline': 3, 'arrival_s': 6.0, 'scan_duration_s': 58.0},
-        'deconvolution': {'noise_raw_hu': 4.0, 'noise_denoised_hu': 1.0},
+        'deconvolution': {
+            'noise_raw_hu': 4.0, 'noise_denoised_hu': 1.0, 'core_reading': 0.2, 'cbf_noise': 2.0,
+        },
         'normalization': {
-            'normal_share': 0.8, 'side_confidence': 0.6, 'affected_side': 'right',
+            'normal_share': 0.8, 'cbf_reference': 50.0, 'side_confidence': 0.6, 'affected_side': 'right',
             'tmax_left_s': 1.0, 'tmax_right_s': 7.0,
         },
-        'symmetry': {'mirror_similarity': 0.8, 'mirror_folding': 0.002, 'withheld': ''},
+        'symmetry': {
+            'mirror_distance_mm': 2.0, 'mirror_similarity': 0.5, 'mirror_folding': 0.002, 'withheld': '',
+        },
     }  # fmt: skip
     for name, content in measured.items():
         Path(f'{name}.json').write_text(json.dumps(content))
@@ -69,8 +78,9 @@ def files(tmp_path, monkeypatch):
 
 
 def assess(files, **changed):
-    limits = {'mirror_least_similarity': 0.6, 'mirror_most_folding': 0.05}
-    settings = MethodSettings.of(**limits | changed).as_dict('lesion', 'symmetry')
+    settings = MethodSettings.of(**{'mirror_most_folding': 0.05} | changed).as_dict(
+        'lesion', 'symmetry'
+    )
     path = AssessQuality(**files, settings=settings).run().outputs.quality
     (row,) = pd.read_csv(path, sep='\t', keep_default_na=False).to_dict('records')
     return row
@@ -81,20 +91,23 @@ def test_figures_are_those_counted_by_hand(files):
     expected = {
         'displacement_max': 1, 'frames_rejected': 1 / 3, 'noise_raw': 4, 'baseline_frames': 3,
         'contrast_to_noise': 10, 'aif_peak': 200, 'coverage': 80, 'normal_tissue': 0.8,
-        'mirror_similarity': 0.8, 'mirror_folding': 0.002, 'unassessable': 5 / 1000, 'side_confidence': 0.6,
+        'mirror_distance': 2, 'mirror_folding': 0.002, 'unassessable': 5 / 1000, 'side_confidence': 0.6,
         'arrival': 6, 'noise_denoised': 1, 'scan_after_peak': 48, 'aif_area': 2 / 3,
         'healthy_side_tmax': 1, 'tmax_at_zero': 0, 'core_disagreement': 12,
         'core_disagreement_share': 0.4, 'healthy_side_hypoperfusion': 0, 'healthy_side_low_flow': 0,
         'coverage_asymmetry': 40 / 500, 'brain_asymmetry': 40 / 480,
-        'core_hypodense': 0.7,
+        'core_hypodense': 0.7, 'vof_lag': 4, 'drift': 0.4, 'skull_gap': 0, 'core_floor': 0.24,
     }  # fmt: skip
     figures = {name: float(row[name]) for name in expected}
     assert figures == pytest.approx(expected, abs=1e-4)
+    assert float(row['brain_density']) == pytest.approx(33, abs=0.25)
 
 
 def test_every_check_has_a_grade_and_a_sentence(files):
     row = assess(files)
     for check in CHECKS:
+        if check.name == 'mirror_similarity':  # of maps alone
+            continue
         assert row[f'{check.name}_status'] in ('pass', 'warn', 'fail'), check.name
         assert WORDING[check.name].meaning in row[f'{check.name}_sentence']
 
@@ -104,7 +117,7 @@ def test_grade_of_the_series_is_the_worst_one(files):
     table = pd.read_csv('confounds.tsv', sep='\t').assign(weight=1)
     table.to_csv('confounds.tsv', sep='\t', index=False)
     assert assess(files)['status'] == 'pass'
-    measured = {'mirror_similarity': 0.65, 'mirror_folding': 0, 'withheld': ''}
+    measured = {'mirror_distance_mm': 3.5, 'mirror_folding': 0, 'withheld': ''}
     Path('symmetry.json').write_text(json.dumps(measured))
     assert assess(files)['status'] == 'warn'
 
@@ -112,7 +125,7 @@ def test_grade_of_the_series_is_the_worst_one(files):
 @pytest.mark.parametrize(
     ('limit', 'check'),
     [
-        ({'mirror_least_similarity': 0.81}, 'mirror_similarity'),
+        ({'mirror_most_mm': 1.9}, 'mirror_distance'),
         ({'mirror_most_folding': 0.001}, 'mirror_folding'),
     ],
 )
@@ -122,15 +135,20 @@ def test_limits_that_withhold_local_maps_are_those_of_failure(files, limit, chec
     assert 'read the global map' in row[f'{check}_sentence']
 
 
-@pytest.mark.parametrize(
-    ('mirrored', 'limit', 'status'), [('ncct', 0.85, 'fail'), ('cbv', 0.3, 'pass')]
-)
-def test_limit_is_that_of_the_image_that_was_mirrored(files, mirrored, limit, status):
-    Path('entry.json').write_text(json.dumps({'reference_image_from': mirrored}))
+@pytest.mark.parametrize(('limit', 'status'), [(0.55, 'fail'), (0.3, 'warn')])
+def test_mirrored_map_is_graded_by_its_similarity(files, limit, status):
+    Path('entry.json').write_text(json.dumps({'reference_image_from': 'cbv'}))
     files |= {'entry': str(Path('entry.json').absolute())}
-    limits = {'mirror_least_similarity': 0.85, 'map_least_similarity': 0.3}
-    assert assess(files, **limits)['mirror_similarity_status'] == status
+    measured = {'mirror_similarity': 0.5, 'mirror_folding': 0, 'withheld': ''}
+    Path('symmetry.json').write_text(json.dumps(measured))
+    row = assess(files, map_least_similarity=limit)
+    assert row['mirror_similarity_status'] == status
+    assert row['mirror_distance_status'] == row['brain_density_status'] == 'n/a'
     assert json.loads(Path('limits.json').read_text())['mirror_similarity']['Fail'] == limit
+
+
+def test_similarity_says_nothing_where_the_distance_is_known(files):
+    assert assess(files)['mirror_similarity_status'] == 'n/a'
 
 
 def test_figures_of_withheld_maps_are_not_available(files):
@@ -139,7 +157,7 @@ def test_figures_of_withheld_maps_are_not_available(files):
         'core\tglobal\tvolume\t30\ncore\tlocal\tvolume\tn/a\n'
     )
     del files['unassessable_mask']
-    measured = {'mirror_similarity': 0.65, 'mirror_folding': 0, 'withheld': 'too unlike'}
+    measured = {'mirror_distance_mm': 7.0, 'mirror_folding': 0, 'withheld': 'too far off'}
     Path('symmetry.json').write_text(json.dumps(measured))
     row = assess(files)
     for check in (

@@ -19,6 +19,7 @@ from ctpprep.interfaces.registration import (
 )
 from ctpprep.io import nifti
 from ctpprep.perfusion import symmetry
+from ctpprep.perfusion.alignment import Misalignment
 from ctpprep.phantom import frame_affine
 from ctpprep.registration import apply_transform
 from ctpprep.settings import MethodSettings
@@ -80,6 +81,16 @@ def tilted(symmetric_head, tmp_path_factory):
         return mirror(symmetric_head)
 
 
+@pytest.fixture
+def register_as_before(tilted, monkeypatch):
+    """Skip the registration of the head that is registered already."""
+    found = {
+        name: getattr(tilted.outputs, name)
+        for name in ('mirror_to_reference', 'reference_to_mirror')
+    }
+    monkeypatch.setattr('ctpprep.registration.MirrorSyN.register', lambda *_: dict(found))
+
+
 # -- mirror
 
 
@@ -125,22 +136,27 @@ def test_share_of_tissue_at_the_homologue_is_a_fraction(tilted):
     assert share[deep].mean() > 0.99
 
 
-def test_registration_that_is_not_trusted_gives_no_transform(symmetric_head):
-    withheld = mirror(symmetric_head, mirror_least_similarity=1.0)
-    assert withheld.measured['withheld'].startswith('withheld: the mirrored brain does not match')
+@pytest.mark.usefixtures('register_as_before')
+def test_registration_that_is_not_trusted_gives_no_transform(symmetric_head, monkeypatch):
+    far = Misalignment(np.full(SHAPE, 9.0, np.float32), 9.0, 0.0)
+    monkeypatch.setattr('ctpprep.perfusion.alignment.estimate_misalignment', lambda *_: far)
+    withheld = mirror(symmetric_head)
+    assert withheld.measured['withheld'].startswith('withheld: homologues are off by about 9.0 mm')
     assert not isdefined(withheld.outputs.mirror_to_reference)
     assert not isdefined(withheld.outputs.reference_to_mirror)
     assert not isdefined(withheld.homologue_tissue)
+    assert nifti.load_mask(withheld.outputs.misaligned_mask).all()
     # a plane divides this head, which is symmetric, as well
     clear = withheld.brain & (np.abs(withheld.right) > 3)
     expected = np.where(withheld.right > 0, symmetry.RIGHT, symmetry.LEFT)
     assert (withheld.hemispheres == expected)[clear].mean() > 0.99
 
 
+@pytest.mark.usefixtures('register_as_before')
 def test_limit_is_that_of_the_image_that_was_mirrored(symmetric_head, tmp_path):
     entry = tmp_path / 'entry.json'
     entry.write_text('{"reference_image_from": "cbv"}')
-    limits = {'mirror_least_similarity': 1.0, 'map_least_similarity': 0.3}
+    limits = {'mirror_most_mm': 0.1, 'map_least_similarity': 0.3}
     assert not mirror(symmetric_head, entry=str(entry), **limits).measured['withheld']
 
 

@@ -236,7 +236,8 @@ def test_hypodense_tissue_is_flagged_inside_of_the_core_alone():
 def test_densities_without_tissue_at_the_homologue_are_not_used():
     """A registration that cannot be trusted still has its image."""
     away = save(np.zeros(SHAPE), 'away')
-    path = flag(np.full(SHAPE, 15.0), ['homologue_tissue'], homologue_reference=away)
+    reference = np.where(CORE, 15.0, 31.0)
+    path = flag(reference, ['homologue_tissue'], homologue_reference=away)
     assert nifti.load_mask(path)[18, 8, 3]
 
 

@@ -42,10 +42,10 @@ def tissue_fixture():
 
 @pytest.fixture(scope='session')
 def head():
-    """Head of 3 mm voxels on a toggling table with a large infarct on the left."""
+    """Head of 3.9 mm voxels on a toggling table with a large infarct on the left."""
     return make_phantom(
         PhantomSettings(
-            seed=7, matrix=72, voxel_size_mm=(3.0, 3.0, 6.0), n_slices=10, noise_hu=3.0,
+            seed=7, matrix=56, voxel_size_mm=(3.9, 3.9, 6.0), n_slices=10, noise_hu=3.0,
             motion_mm=0.0, lesion='large', timing='toggling', orientation='RAS',
         )
     )  # fmt: skip
@@ -63,13 +63,15 @@ def found(head):
         ctp[..., :2].mean(axis=-1),
         size,
         bone_hu=settings.masks.bone_hu,
-        csf_hu=settings.masks.csf_hu,
+        csf_level=settings.masks.csf_level,
     )
-    first_pass = bolus.first_pass(ctp, inside, weights)
-    n_baseline, arrival = bolus.find_arrival(first_pass, head.sample_times.mean(axis=0))
+    frame_times = head.sample_times.mean(axis=0)
+    first_pass = bolus.first_pass(ctp, inside, weights, frame_times)
+    n_baseline, arrival = bolus.find_arrival(first_pass, frame_times)
     baseline = bolus.baseline(ctp, n_baseline, weights)
     peak = bolus.peak_enhancement(ctp, baseline, inside, weights)
-    csf = brain.csf_mask(average, brain_mask, size, settings.masks.csf_hu)
+    levels = brain.density_levels(average, inside, size)
+    csf = brain.csf_mask(average, brain_mask, size, levels, settings.masks.csf_level)
     vessels = brain.vessel_mask(peak, inside, brain_mask & ~csf, settings.masks.vessel_ratio)
     times, pattern = grid.sampling_patterns(head.sample_times)
     return SimpleNamespace(

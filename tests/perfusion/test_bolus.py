@@ -72,8 +72,8 @@ def test_missing_voxels_count_in_usable_frames_only():
 def test_first_pass_is_the_curve_of_the_vessels(artery):
     times = np.arange(27) * 1.5
     ctp = 40 + RNG.normal(0, 2, (10, 10, 5, 27))
-    ctp[4, 4] += artery(times)
-    found = bolus.first_pass(ctp, np.ones((10, 10, 5), bool), np.ones(27))
+    ctp[4, 3:6] += artery(times)
+    found = bolus.first_pass(ctp, np.ones((10, 10, 5), bool), np.ones(27), times)
     assert np.abs(found - 40 - artery(times)).max() < 5
 
 
@@ -84,7 +84,7 @@ def test_first_pass_bridges_a_rejected_frame(artery):
     weights = np.ones(27)
     weights[12] = 0
     ctp[..., 12] = np.nan
-    found = bolus.first_pass(ctp, np.ones((10, 10, 1), bool), weights)
+    found = bolus.first_pass(ctp, np.ones((10, 10, 1), bool), weights, times)
     assert found[12] == pytest.approx((found[11] + found[13]) / 2)
 
 
@@ -103,3 +103,57 @@ def test_arrival_in_a_head_follows_the_true_aif(head, found):
     onset = head.times_fine[np.argmax(head.aif > 0.02 * head.aif.max())]
     assert onset - 0.5 < found.arrival < onset + 2.5
     assert found.n_baseline >= 4
+
+
+# -- the curves that are averaged
+
+TIMES = np.arange(27) * 1.5
+
+
+def crowd(*groups, noise_hu=4.0):
+    """Series of 2000 voxels at 40 HU; each group is a number of voxels and their enhancement."""
+    curves = 40 + np.random.default_rng(0).normal(0, noise_hu, (2000, 27))
+    start = 0
+    for count, curve in groups:
+        curves[start : start + count] += curve
+        start += count
+    return curves.reshape(20, 20, 5, 27)
+
+
+def first_pass(ctp, damage=None):
+    return bolus.first_pass(ctp, np.ones(ctp.shape[:3], bool), np.ones(27), TIMES, damage)
+
+
+@pytest.mark.parametrize('frame', [6, 9, 13, 18])
+def test_bone_that_moves_in_does_not_bring_contrast(artery, frame):
+    """Twice as many steps as arteries, and twice as high: a cut, wide bolus explains a late step."""
+    bone = np.where(np.arange(27) >= frame, 600.0, 0)
+    found = first_pass(crowd((20, artery(TIMES)), (40, bone)))
+    assert np.corrcoef(found, artery(TIMES))[0, 1] > 0.99
+
+
+def test_voxels_that_motion_changes_do_not_bring_contrast(artery):
+    """Bone that comes and goes looks like a bolus, but changes less than its damage explains."""
+    passing = artery(TIMES, arrival=1.0, peak=400)
+    ctp = crowd((40, passing), (20, artery(TIMES, arrival=10)))
+    damage = np.zeros(2000)
+    damage[:40] = 100
+    found = first_pass(ctp, damage.reshape(ctp.shape[:3]))
+    assert np.corrcoef(found, artery(TIMES, arrival=10))[0, 1] > 0.99
+
+
+def test_earliest_artery_is_found_among_later_and_higher_veins(artery):
+    vein = artery(TIMES, arrival=13, peak=450)
+    found = first_pass(crowd((20, artery(TIMES, arrival=7, peak=300)), (13, vein)))
+    assert TIMES[np.argmax(found)] == pytest.approx(12, abs=1.5)
+
+
+def test_mean_curve_is_used_where_no_vessel_enhances(artery):
+    """A slab of few or calcified arteries still shows when tissue enhances."""
+    found = first_pass(crowd((2000, artery(TIMES, peak=6.0)), noise_hu=3.0))
+    assert np.abs(found - 40 - artery(TIMES, peak=6.0)).max() < 0.5
+
+
+def test_noise_has_no_first_pass():
+    with pytest.raises(BolusError, match='need 12, and a bolus explains'):
+        first_pass(crowd())

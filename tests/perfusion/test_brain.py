@@ -49,7 +49,9 @@ def test_brain_has_its_sulci_but_not_the_rim_of_csf():
     r = np.hypot(x, y)
     sulcus = (np.abs(x) < 2.5) & (y > 30) & (r < 50)
     volume[((r > 54) & (r <= 66)) | ((np.abs(x) < 2.5) & (y > 30) & (r <= 66))] = 5
-    found, inside = brain.brain_masks(volume, volume, (2.0, 2.0, 5.0), bone_hu=130.0, csf_hu=17.0)
+    found, inside = brain.brain_masks(
+        volume, volume, (2.0, 2.0, 5.0), bone_hu=130.0, csf_level=0.4
+    )
     assert found[sulcus].all()
     assert not found[(r > 58) & (r < 62)].any()
     assert inside[(r > 58) & (r < 62)].all()
@@ -58,8 +60,21 @@ def test_brain_has_its_sulci_but_not_the_rim_of_csf():
 def test_an_image_that_is_almost_all_bone_is_refused():
     volume, inside, _ = ring()
     volume[inside] = 900
-    with pytest.raises(PerfusionError, match='is the series in HU'):
+    with pytest.raises(PerfusionError, match=r'need at least 15%; .*--brain-mask'):
         brain.inside_skull(volume, (2.0, 2.0, 5.0), 130.0)
+
+
+@pytest.mark.parametrize('background', [-1024.0, 0.0])
+@pytest.mark.parametrize('density', [23.0, 33.0])
+@pytest.mark.parametrize('cropped', [False, True])
+def test_brain_without_skull_is_found_on_any_background(background, density, cropped):
+    x, y = np.ogrid[-40:41, -40:41]
+    disc = np.repeat((np.hypot(x, y) < 30)[..., None], 4, axis=2)
+    image = np.where(disc, density, background)
+    image += np.random.default_rng(0).normal(0, 2, image.shape) * disc
+    part = (slice(15, -15),) * 2 if cropped else slice(None)
+    found = brain.inside_skull(image[part], (2.0, 2.0, 5.0), 130.0)
+    assert dice(found, disc[part]) > 0.95
 
 
 @pytest.mark.parametrize(
@@ -195,3 +210,110 @@ def test_share_is_bounded_and_1_outside_tissue():
     assert found.min() >= brain.LEAST_TISSUE
     assert (found[~mask] == 1).all()
     assert found.max() == 1
+
+
+# -- densities of the series
+
+
+SIZE = (2.0, 2.0, 5.0)
+
+
+def slab(brain_hu=33.0, csf_hu=6.0, ventricles=True, core_hu=0.0, noise_hu=3.0):
+    """Brain of 60 x 60 voxels of grey and white matter; a core of a sixth of it may be less dense."""
+    rng = np.random.default_rng(0)
+    image = np.full((60, 60, 4), brain_hu)
+    image[::2] += 2.0  # grey matter
+    image[36:56, 20:50] -= core_hu
+    if ventricles:
+        image[14:22, 20:40] = csf_hu
+    return image + rng.normal(0, noise_hu, image.shape)
+
+
+def levels_of(image):
+    return brain.density_levels(image, np.ones(image.shape, bool), SIZE)
+
+
+@pytest.mark.parametrize('brain_hu', [23.0, 33.0, 43.0])
+def test_levels_are_those_of_the_calibration(brain_hu):
+    levels = levels_of(slab(brain_hu, brain_hu - 27))
+    assert levels.brain == pytest.approx(brain_hu + 1, abs=1.5)
+    assert levels.csf == pytest.approx(brain_hu - 27, abs=1.5)
+
+
+@pytest.mark.parametrize('brain_hu', [23.0, 33.0, 43.0])
+def test_without_ventricles_csf_has_its_usual_distance_from_brain(brain_hu):
+    levels = levels_of(slab(brain_hu, ventricles=False))
+    assert levels.brain - levels.csf == brain.USUAL_CONTRAST_HU
+
+
+@pytest.mark.parametrize('ventricles', [True, False])
+def test_broad_fresh_core_is_not_taken_for_csf(ventricles):
+    """Oedema and missing contrast lower its density by 12 HU in the time average."""
+    levels = levels_of(slab(core_hu=12.0, ventricles=ventricles))
+    assert levels.brain == pytest.approx(34, abs=1.5)
+    assert levels.csf < 10
+
+
+def test_half_csf_in_coarse_voxels_is_not_taken_for_csf():
+    """Voxels wider than a border have no interior that could be told from it."""
+    image = slab(ventricles=False)
+    image[14:22:3, 20:40] = 22.0
+    assert brain.density_levels(image, np.ones(image.shape, bool), (5.0, 5.0, 10.0)).csf < 10
+
+
+def test_one_level_depends_on_the_offset_alone():
+    image = slab()
+    first, second = levels_of(image), levels_of(image - 15)
+    assert first.brain - second.brain == pytest.approx(15, abs=0.5)
+    assert first.csf - second.csf == pytest.approx(15, abs=0.5)
+
+
+def test_usual_level_is_reached_from_any_calibration():
+    mask = np.ones((60, 60, 4), bool)
+    for offset in (-15, 0, 15):
+        moved = brain.at_usual_level(slab() + offset, mask)
+        assert np.median(moved) == pytest.approx(brain.USUAL_BRAIN_HU)
+    empty = np.zeros_like(mask)
+    np.testing.assert_array_equal(brain.at_usual_level(slab(), empty), slab())
+
+
+@pytest.mark.parametrize('core_hu', [3.0, 6.0, 9.0])
+def test_broad_core_is_all_tissue(core_hu):
+    """Its density is that of oedema, not of a mixture with CSF."""
+    image = slab(core_hu=core_hu, ventricles=False, noise_hu=0.5)
+    share = shares(image)
+    assert share[40:52, 25:45].min() > 0.93
+
+
+# -- head without skull, and gaps in the skull
+
+
+def test_head_with_bone_is_not_stripped():
+    volume, inside, _ = ring()
+    assert not brain.is_stripped(volume)
+    assert brain.is_stripped(np.where(inside, volume, 0))
+    assert not brain.is_stripped(np.full((9, 9, 2), -1000.0))
+
+
+@pytest.mark.parametrize(('gap_mm', 'low', 'high'), [(0.0, 0, 0), (80.0, 60, 110)])
+def test_gap_in_the_skull_is_as_long_as_the_bone_that_is_missing(gap_mm, low, high):
+    volume, inside, _ = ring(gap_mm)
+    assert low <= brain.skull_gap(volume, inside, (2.0, 2.0, 5.0)) <= high
+
+
+def test_gap_of_one_slice_is_an_orbit_or_a_foramen():
+    volume, inside, _ = ring()
+    volume[..., 1] = ring(80.0)[0][..., 1]
+    assert brain.skull_gap(volume, inside, (2.0, 2.0, 5.0)) == 0
+
+
+def test_series_without_skull_has_no_gap():
+    volume, inside, _ = ring()
+    assert brain.skull_gap(np.where(inside, volume, 0), inside, (2.0, 2.0, 5.0)) is None
+
+
+def test_scalp_over_a_gap_is_not_brain():
+    volume, inside, outside = ring(60.0)
+    found = brain.inside_skull(volume, (2.0, 2.0, 5.0), 130.0)
+    assert not found[outside].any()
+    assert found[inside].mean() > 0.98

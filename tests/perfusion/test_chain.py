@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The front door: arrays in, maps and lesions out, without nipype."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -12,6 +13,12 @@ from ctpprep import MethodSettings, compute_maps
 from ctpprep.exceptions import PerfusionError, UsageError
 from ctpprep.perfusion import custom
 from ctpprep.phantom import PhantomSettings, make_phantom
+from ctpprep.registration import MirrorSyN
+
+PLAIN = PhantomSettings(
+    seed=7, matrix=48, voxel_size_mm=(4.5, 4.5, 8.0), n_slices=6, n_frames=18, frame_interval=2.0,
+    motion_mm=0.0, lesion='large', lesion_side='right', orientation='RAS',
+)  # fmt: skip
 
 
 def test_the_science_loads_neither_nipype_nor_ants():
@@ -29,13 +36,7 @@ def test_public_names_can_be_reached_from_the_package():
 
 @pytest.fixture(scope='module')
 def head():
-    return make_phantom(
-        PhantomSettings(
-            seed=7, matrix=48, voxel_size_mm=(4.5, 4.5, 8.0), n_slices=6, n_frames=18,
-            frame_interval=2.0, motion_mm=0.0, lesion='large', lesion_side='right',
-            orientation='RAS',
-        )
-    )  # fmt: skip
+    return make_phantom(PLAIN)
 
 
 class Flip:
@@ -52,7 +53,7 @@ class Flip:
 
 
 def compute(head, **options):
-    settings = MethodSettings.of(motion_correction=False, mirror_least_similarity=-1.0)
+    settings = MethodSettings.of(motion_correction=False, mirror_most_mm=50.0)
     return compute_maps(
         head.ctp, head.frame_times, head.settings.voxel_size_mm, settings, head.affine,
         registration=Flip(), **options,
@@ -73,7 +74,7 @@ def test_one_call_finds_the_lesion_on_its_side(head, result):
 
 def test_times_by_slice_equal_times_by_frame_of_a_series_without_delays(head, result):
     times = np.tile(head.frame_times, (head.ctp.shape[2], 1))
-    settings = MethodSettings.of(motion_correction=False, mirror_least_similarity=-1.0)
+    settings = MethodSettings.of(motion_correction=False, mirror_most_mm=50.0)
     again = compute_maps(
         head.ctp, times, head.settings.voxel_size_mm, settings, head.affine, registration=Flip()
     )
@@ -146,3 +147,32 @@ def test_a_deconvolution_that_writes_into_its_arguments_changes_no_volume(head, 
 
     changed = compute(head, deconvolve=deconvolve)
     np.testing.assert_allclose(changed.maps.cbv, result.maps.cbv, rtol=1e-5)
+
+
+# -- scanners and scans that are not as usual
+
+
+def volumes(result):
+    voxel_ml = np.prod(PLAIN.voxel_size_mm) / 1000
+    return {name: mask.sum() * voxel_ml for name, mask in result.lesions.masks.items()}
+
+
+@pytest.mark.parametrize('offset', [-15, 15])
+def test_calibration_of_the_scanner_changes_neither_masks_nor_volumes(head, result, offset):
+    moved = compute(dataclasses.replace(head, ctp=head.ctp + offset))
+    for name in ('brain', 'csf', 'vessels', 'tissue'):
+        first, second = (getattr(each.masks, name) for each in (result, moved))
+        assert (first ^ second).sum() < 0.01 * result.masks.brain.sum(), name
+    assert volumes(moved) == pytest.approx(volumes(result), rel=0.05, abs=1.0)
+
+
+@pytest.mark.parametrize('n_slices', [2, 3, 4])
+def test_thin_slab_has_maps_on_both_sides(n_slices, tmp_path):
+    slab = make_phantom(dataclasses.replace(PLAIN, n_slices=n_slices))
+    found = compute_maps(
+        slab.ctp, slab.frame_times, PLAIN.voxel_size_mm, affine=slab.affine,
+        registration=MirrorSyN(tmp_path, 1),
+    )  # fmt: skip
+    assert found.maps.cbf.shape == slab.ctp.shape[:3]
+    assert found.masks.tissue.any(axis=(0, 1)).all()
+    assert found.relative.measured['affected_side'] == 'right'

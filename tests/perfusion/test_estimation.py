@@ -109,13 +109,24 @@ def test_lambda_of_the_user_is_not_shared(estimate):
     assert estimate(lambda_rel=0.15).measured['lambda_rel'] == 0.15
 
 
-def test_calibration_shifts_tmax_by_the_measured_offset(estimate, maps, slow_head):
+def test_calibration_shifts_tmax_by_the_measured_offset(estimate, slow_head):
+    maps, raw = (
+        estimate(tmax_snr=0.0, tmax_calibration=calibration) for calibration in (True, False)
+    )
     offset = maps.measured['tmax_offset_s']
     assert offset > 0
-    difference = (estimate(tmax_calibration=False).tmax - maps.tmax)[
-        slow_head.tissue & (maps.tmax > 0.5)
-    ]
+    difference = (raw.tmax - maps.tmax)[slow_head.tissue & (maps.tmax > 0.5)]
     np.testing.assert_allclose(difference, offset, atol=1e-3)
+
+
+def test_time_of_tissue_that_has_flow_is_its_own(estimate, maps, slow_head):
+    """Only without flow is the time of the maximum that of noise."""
+    raw = estimate(tmax_snr=0.0)
+    np.testing.assert_array_equal(maps.cbf, raw.cbf)
+    left = slow_head.tissue.copy()
+    left[SLOW_RIGHT] = False
+    assert np.median(np.abs(maps.tmax - raw.tmax)[left]) < 0.05
+    assert (maps.tmax != raw.tmax)[slow_head.tissue].any()
 
 
 # -- denoising and noise
@@ -173,7 +184,23 @@ def test_excess_of_noise_is_subtracted_from_flow_and_measured(estimate, maps, sl
     assert excess.min() >= 0
     assert maps.measured['cbf_noise_excess'] == pytest.approx(np.median(excess), rel=0.02)
     assert uncorrected.measured['cbf_noise_excess'] is None
-    np.testing.assert_array_equal(uncorrected.tmax, maps.tmax)
+    steady = [estimate(cbf_noise_correction=part, tmax_snr=0.0).tmax for part in (True, False)]
+    np.testing.assert_array_equal(*steady)
+
+
+def test_tmax_without_flow_is_that_of_tissue_around(estimate, slow_head):
+    """Where nothing enhances, the time of the maximum is that of noise."""
+    empty = slow_head.ctp.copy()
+    middle = tuple(np.argwhere(slow_head.tissue).mean(axis=0).astype(int))
+    hole = np.zeros(slow_head.tissue.shape, bool)
+    hole[tuple(slice(n - 1, n + 2) for n in middle)] = True
+    hole &= slow_head.tissue
+    noise = np.random.default_rng(0).normal(0, 1, empty[hole].shape)
+    empty[hole] = 30 + noise
+    own, steady = (estimate(empty, tmax_snr=snr).tmax for snr in (0.0, 3.0))
+    assert np.std(steady[hole]) < 0.8 * np.std(own[hole])
+    strong = slow_head.tissue & ~hole & (steady > 0)
+    assert np.median(np.abs(steady - own)[strong]) < 0.5
 
 
 @pytest.mark.parametrize('changed', [{'denoise': 'none'}, {'denoise_rank': 12}])
@@ -233,10 +260,10 @@ def test_delay_of_slices_is_a_later_bolus(estimate, maps, late_upper_slices, slo
 def test_offset_of_each_slice_restores_tmax_before_calibration(
     estimate, late_upper_slices, slow_head
 ):
-    calibrated = estimate(times=late_upper_slices)
+    calibrated = estimate(times=late_upper_slices, tmax_snr=0.0)
     offsets = np.array(calibrated.measured['tmax_offset_s_by_slice'])
     assert len(set(offsets[:3])) == len(set(offsets[3:])) == 1
-    raw = estimate(times=late_upper_slices, tmax_calibration=False).tmax
+    raw = estimate(times=late_upper_slices, tmax_calibration=False, tmax_snr=0.0).tmax
     above = slow_head.tissue & (calibrated.tmax > 0)
     np.testing.assert_allclose((calibrated.tmax + offsets)[above], raw[above], atol=1e-4)
 
@@ -248,7 +275,7 @@ def scanned():
     def scan(timing):
         head = make_phantom(
             PhantomSettings(
-                seed=5, matrix=64, voxel_size_mm=(3.44, 3.44, 5.0), n_slices=8, motion_mm=0.0,
+                seed=5, matrix=48, voxel_size_mm=(4.6, 4.6, 10.0), n_slices=8, motion_mm=0.0,
                 lesion='large', timing=timing, orientation='RAS', noise_hu=2.0,
             )
         )  # fmt: skip

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The search for homologues, with registrations of known quality instead of ANTs."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from ctpprep.perfusion import homologues, symmetry
+from ctpprep.perfusion import alignment, homologues, symmetry
 from ctpprep.perfusion.homologues import FAR_MM, STARTS
 from ctpprep.settings import MethodSettings
 
@@ -55,6 +57,22 @@ def head():
     return reference.astype(np.float32), brain
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _the_plane_of_an_image_is_found_once():
+    """Most tests register the same head, and the search for its plane is their slowest part."""
+    search, found = symmetry.find_symmetry_plane, {}
+
+    def find(image, affine, brain_mask):
+        key = image.tobytes(), affine.tobytes(), brain_mask.tobytes()
+        if key not in found:
+            found[key] = search(image, affine, brain_mask)
+        return found[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(symmetry, 'find_symmetry_plane', find)
+        yield
+
+
 def register(head, registration, by_density=True, **changed):
     reference, brain = head
     return homologues.register_mirror(
@@ -87,16 +105,17 @@ def test_search_ends_at_the_first_good_registration(head):
     assert (measured['mirror_attempts'], measured['mirror_start']) == (2, 'plane and affine')
 
 
-def test_most_similar_registration_is_the_result(head):
-    mirror = register(head, Shift(LARGE, SMALL, LARGE), mirror_retry_similarity=1.0)
+def test_registration_with_the_least_distance_is_the_result(head):
+    mirror = register(head, Shift(LARGE, SMALL, LARGE), mirror_retry_mm=0.0)
     assert mirror.measured['mirror_start'] == mirror.best.start == 'plane and affine'
     assert mirror.measured['mirror_similarity'] == mirror.best.similarity
+    assert mirror.measured['mirror_distance_mm'] == pytest.approx(
+        mirror.best.misalignment.median_mm, abs=0.01
+    )
 
 
 def test_registration_that_folds_is_worse_than_one_that_does_not(head):
-    mirror = register(
-        head, Shift(NONE, SMALL, LARGE, folds_at=['plane']), mirror_retry_similarity=1.0
-    )
+    mirror = register(head, Shift(NONE, SMALL, LARGE, folds_at=['plane']), mirror_retry_mm=0.0)
     assert mirror.measured['mirror_start'] == 'plane and affine'
     assert mirror.measured['withheld'] == ''
 
@@ -116,8 +135,8 @@ def test_only_the_windowed_brain_is_registered(head):
 
 
 def test_registration_below_the_limit_is_withheld_and_a_plane_remains(head):
-    mirror = register(head, Shift(LARGE, LARGE, LARGE), mirror_least_similarity=1.0)
-    assert mirror.measured['withheld'].startswith('withheld: the mirrored brain does not match')
+    mirror = register(head, Shift(LARGE, LARGE, LARGE), mirror_most_mm=1.0)
+    assert mirror.measured['withheld'].startswith('withheld: homologues are off by about')
     assert mirror.measured['hemisphere_rule'] == 'plane of symmetry'
     assert mirror.transforms == {}
     assert mirror.best.transforms  # it is still shown
@@ -138,10 +157,10 @@ def test_registration_that_does_not_swap_sides_has_no_similarity(head):
     assert register(head, Straight(NONE, NONE, NONE)).measured['mirror_similarity'] == 0
 
 
-def test_limit_is_lower_for_a_map_in_place_of_densities(head):
-    limits = {'mirror_least_similarity': 1.0, 'map_least_similarity': 0.3}
+def test_densities_are_judged_by_distance_and_a_map_by_similarity(head):
+    limits = {'mirror_most_mm': 1.0, 'map_least_similarity': 0.0}
     of_densities, of_map = (
-        register(head, Shift(SMALL, SMALL, SMALL), by_density, **limits)
+        register(head, Shift(LARGE, LARGE, LARGE), by_density, **limits)
         for by_density in (True, False)
     )
     assert of_densities.measured['withheld']
@@ -167,7 +186,7 @@ def test_homologues_are_coordinates_and_nan_outside_the_slab(head):
     mirror = register(head, Shift(NONE))
     where = symmetry.world_coordinates(SHAPE, AFFINE)
     np.testing.assert_allclose(mirror.best.homologues, where[::-1], atol=1e-3)
-    shifted = register(head, Shift((2, 0, 0)), mirror_retry_similarity=-1.0).best.homologues
+    shifted = register(head, Shift((2, 0, 0)), mirror_retry_mm=50.0).best.homologues
     assert np.isnan(shifted[:2]).all()
     assert np.isfinite(shifted[2:]).all()
 
@@ -188,6 +207,39 @@ def test_hemispheres_and_share_of_tissue_are_those_of_the_homologues(head):
     expected = np.where(right, symmetry.RIGHT, symmetry.LEFT) * head[1]
     np.testing.assert_array_equal(result.hemispheres, expected)
     np.testing.assert_array_equal(result.tissue_share, tissue[::-1])
+
+
+def test_misaligned_voxels_have_no_tissue_at_their_homologue(head):
+    brain = head[1]
+    misaligned = np.zeros_like(brain)
+    misaligned[:, 30:] = True
+    where = symmetry.world_coordinates(SHAPE, AFFINE)
+    result = homologues.find_homologues(
+        brain, brain, AFFINE, Shift(), where[::-1], NONE, None, misaligned
+    )
+    assert not result.tissue_share[misaligned].any()
+    assert (result.tissue_share[brain & ~misaligned] == 1).all()
+
+
+def test_regions_are_misaligned_beyond_the_limit_and_never_where_unknown(head):
+    distance = np.full(SHAPE, 3.0, np.float32)
+    distance[:, :20], distance[:, 40:] = 9.0, np.nan
+    mirror = register(head, Shift(NONE))
+    best = dataclasses.replace(
+        mirror.best, misalignment=alignment.Misalignment(distance, 3.0, 1.0)
+    )
+    misaligned = dataclasses.replace(mirror, best=best).misaligned(8.0)
+    assert misaligned[:, :20].all()
+    assert not misaligned[:, 20:].any()
+    assert dataclasses.replace(mirror, best=None).misaligned(8.0) is None
+
+
+def test_mirrored_map_has_no_distance(head):
+    """Its lesions would be taken for distance."""
+    mirror = register(head, Shift(NONE), by_density=False)
+    assert mirror.best.misalignment is None
+    assert mirror.misaligned(8.0) is None
+    assert 'mirror_distance_mm' not in mirror.measured
 
 
 def test_without_a_transform_the_plane_divides_the_hemispheres(head):

@@ -142,14 +142,15 @@ def test_hypodense_tissue_is_flagged_inside_of_the_core_alone():
 
 
 def test_hypodense_tissue_of_either_core_is_flagged():
-    hypodense = flag(np.full(SHAPE, 15.0), cores=(SMALLER, OTHER))
+    hypodense = flag(np.where(SMALLER | OTHER, 15.0, 31.0), cores=(SMALLER, OTHER))
     assert hypodense[18, 8, 3]
     assert hypodense[4, 8, 3]
 
 
 def test_densities_without_tissue_at_the_homologue_are_not_used():
     """A registration that cannot be trusted still has its image."""
-    assert flag(np.full(SHAPE, 15.0), homologue=np.zeros(SHAPE))[18, 8, 3]
+    reference = np.where(CORE, 15.0, 31.0)
+    assert flag(reference, homologue=np.zeros(SHAPE))[18, 8, 3]
 
 
 # -- uncertainty

@@ -229,3 +229,101 @@ def test_an_image_does_not_move_against_itself(head):
     image = np.asarray(head.ctp[..., 0], dtype=np.float32)
     found = register(image, image, head.affine)
     np.testing.assert_allclose(found, np.eye(4), atol=1e-4)
+
+
+# -- damage by interpolation
+
+
+@pytest.fixture(scope='module')
+def slab():
+    """Head with a ring of bone in four of eight thick slices, and frames in two poses."""
+    affine = np.diag([3.0, 3.0, 6.0, 1.0])
+    affine[:3, 3] = -30 * 3, -30 * 3, -3.5 * 6
+    x, y = np.ogrid[-30:31, -30:31]
+    radius = np.repeat((3 * np.hypot(x, y))[..., None], 8, axis=2)
+    head = np.select([radius < 66, radius < 75, radius < 84], [35.0, 900.0, 35.0], -1000.0)
+    head[:, :, :4][(radius < 75)[:, :, :4] & (radius > 48)[:, :, :4]] = 900  # skull base
+    return head.astype(np.float32), affine
+
+
+def damage_of(slab, transform, weights=None):
+    """Damage of a series of twelve frames, the last six of which are moved."""
+    head, affine = slab
+    transforms = np.tile(np.eye(4), (12, 1, 1))
+    transforms[6:] = transform
+    shown = motion.resample_frame(head, affine, np.linalg.inv(transform))
+    brought_back = motion.resample_frame(
+        np.where(np.isfinite(shown), shown, head), affine, transform
+    )
+    corrected = np.stack([head] * 6 + [brought_back] * 6, axis=-1)
+    weights = np.ones(12) if weights is None else weights
+    damage = motion.measure_damage(corrected, affine, transforms, weights)
+    return damage, np.abs(brought_back - head)
+
+
+def test_without_motion_there_is_no_damage(slab):
+    damage, _ = damage_of(slab, np.eye(4))
+    assert not damage.any()
+
+
+def test_motion_damages_what_lies_beside_bone(slab):
+    """Through plane, bone of the skull base leaks into the slice above it."""
+    damage, real = damage_of(slab, shift(z=3.0))
+    beside, away = (slice(9, 12), 30, slice(3, 5)), (30, 30, slice(1, 7))
+    assert slab[0][30, 30, 0] == 35
+    assert damage[beside].max() > 50
+    assert damage[away].max() == 0
+    inner = damage[:, :, 1:-1] < motion.EXTRAPOLATED_HU
+    changed = real[:, :, 1:-1][inner] > 100
+    # the error of half of the frames, as a root mean square
+    assert (damage[:, :, 1:-1][inner][changed] > 20).mean() > 0.9
+
+
+def test_larger_motion_damages_more(slab):
+    small, large = (damage_of(slab, shift(x=mm))[0].sum() for mm in (0.5, 1.5))
+    assert 0 < small < large
+
+
+def test_end_slice_that_leaves_the_slab_is_extrapolated(slab):
+    damage, _ = damage_of(slab, shift(z=3.0))
+    assert (damage[:, :, -1] == motion.EXTRAPOLATED_HU).all()
+    assert damage[30, 30, 0] == 0
+    tilted = frame_affine(np.array([0, 0, 0, 0.0, 0.1, 0.0]), np.zeros(3))
+    both = damage_of(slab, tilted)[0] == motion.EXTRAPOLATED_HU
+    # one side leaves at the top, the other at the bottom
+    assert both[[2, -3], 30][:, [0, -1]].sum() == 2
+
+
+def test_rejected_frames_damage_nothing(slab):
+    weights = np.repeat([1.0, 0.0], 6)
+    assert not damage_of(slab, shift(z=3.0), weights)[0].any()
+
+
+# -- series without skull
+
+
+def outline(background, moved=0, enhancement=0.0):
+    """Similarity of a disc of brain to a moved and enhanced one, on a background."""
+    rng = np.random.default_rng(0)
+    x, y = np.ogrid[-30:31, -30:31]
+    disc = np.repeat((np.hypot(x, y) < 20)[..., None], 4, axis=2)
+    first, second = (
+        np.where(disc, hu + rng.normal(0, 4, disc.shape), background)
+        for hu in (33.0, 33.0 + enhancement)
+    )
+    second = np.roll(second, moved, axis=0)
+    return motion.outline_similarity(second, first, first > motion.HEAD_HU)
+
+
+@pytest.mark.parametrize('background', [0.0, -1024.0])
+def test_outline_shows_motion_but_neither_noise_nor_contrast(background):
+    assert outline(background, enhancement=8.0) > 0.97
+    assert outline(background, moved=6) < 0.9
+
+
+def test_outline_that_left_the_field_of_view_is_unknown():
+    reference = np.full((10, 10, 2), 33.0)
+    reference[:2] = 0
+    frame = reference.copy()
+    frame[4:] = np.nan
+    assert np.isnan(motion.outline_similarity(frame, reference, reference > 20))

@@ -175,7 +175,7 @@ def test_brain_of_ct_keeps_a_core_without_values_and_the_reach_of_the_maps(head)
     for name in ('flow', 'tmax'):
         head[name][..., :3] = 0  # the CT reaches lower than the slab of the maps
     values = precomputed.valued([head['flow'], head['tmax']])
-    found = precomputed.brain_of_ct(head['density'], values, SIZE, bone_hu=130, csf_hu=17)
+    found = precomputed.brain_of_ct(head['density'], values, SIZE, bone_hu=130, csf_level=0.4)
     assert not found[..., :3].any()
     core = head['tissue'][10:16, 30:40, 3:]
     assert found[10:16, 30:40, 3:][core].all()
@@ -191,7 +191,7 @@ def test_maps_beside_a_ct_are_noticed(head):
 def test_a_ct_fits_maps_that_have_values_on_bone_and_air(head):
     everywhere = np.ones(head['brain'].shape, bool)
     assert precomputed.share_inside(head['density'], everywhere) > precomputed.LEAST_INSIDE
-    found = precomputed.brain_of_ct(head['density'], everywhere, SIZE, bone_hu=130, csf_hu=17)
+    found = precomputed.brain_of_ct(head['density'], everywhere, SIZE, bone_hu=130, csf_level=0.4)
     assert found[head['brain']].mean() > 0.97
 
 

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from ctpprep.exceptions import BolusError, PerfusionError
 from ctpprep.perfusion import brain, preprocessing
-from ctpprep.perfusion.overrides import SuppliedMask
+from ctpprep.perfusion.overrides import SuppliedCurves, SuppliedMask
 from ctpprep.perfusion.preprocessing import AIR_HU
 from ctpprep.phantom import frame_affine
 from ctpprep.settings import MethodSettings
@@ -163,7 +163,7 @@ def test_motion_of_2_mm_and_2_degrees_is_found(symmetric_head, turn):
 def test_voxels_that_a_corrected_series_lacks_are_missing(toy_head):
     ctp = toy_head[0].copy()
     ctp[..., 5, 7] = AIR_HU  # the uppermost slice in one frame
-    corrected = preprocessing.accept_corrected(ctp, METHOD)
+    corrected = preprocessing.accept_corrected(ctp, toy_head[1], METHOD)
     head = (ctp[..., 0] > -200)[..., 5]
     assert np.isnan(corrected.ctp[..., 5, 7][head]).all()
     np.testing.assert_array_equal(corrected.ctp[..., :5, :], ctp[..., :5, :])
@@ -171,7 +171,7 @@ def test_voxels_that_a_corrected_series_lacks_are_missing(toy_head):
 
 
 def test_motion_of_a_corrected_series_is_not_known(toy_head):
-    corrected = preprocessing.accept_corrected(toy_head[0], METHOD)
+    corrected = preprocessing.accept_corrected(*toy_head[:2], METHOD)
     for name in (*preprocessing.COLUMNS, 'framewise_displacement', 'displacement'):
         assert np.isnan(corrected.confounds[name]).all(), name
 
@@ -179,7 +179,7 @@ def test_motion_of_a_corrected_series_is_not_known(toy_head):
 def test_frame_of_a_corrected_series_with_a_displaced_skull_is_rejected(toy_head):
     ctp = toy_head[0].copy()
     ctp[..., 9] = np.roll(ctp[..., 9], 6, axis=1)
-    corrected = preprocessing.accept_corrected(ctp, METHOD)
+    corrected = preprocessing.accept_corrected(ctp, toy_head[1], METHOD)
     assert np.flatnonzero(corrected.weights == 0).tolist() == [9]
 
 
@@ -249,6 +249,131 @@ def test_voxel_that_left_the_field_of_view_is_not_tissue(toy_head):
 def test_series_without_contrast_is_refused(toy_head):
     with pytest.raises(BolusError, match='no contrast bolus'):
         make_masks(toy_head, ctp=toy_head[0][..., [0, 1, 2] * 4].astype(np.float32))
+
+
+# -- arrival given by the user
+
+
+@pytest.fixture(scope='module')
+def without_bolus(toy_head):
+    """Series whose vessels do not enhance, so that no arrival can be found."""
+    ctp, affine, times = toy_head
+    return ctp[..., [0, 1, 2] * 6].astype(np.float32), times, affine
+
+
+def test_arrival_of_the_user_needs_no_bolus(without_bolus):
+    masks = preprocessing.make_masks(*without_bolus, MethodSettings.of(bolus_arrival=9.0))
+    assert masks.arrival_s == 9
+    assert masks.n_baseline == 5  # frames at 0, 2, 4, 6 and 8 s
+
+
+def test_arrival_of_the_user_is_after_the_first_frame(toy_head):
+    ctp, affine, times = toy_head
+    method = MethodSettings.of(bolus_arrival=5.0)
+    masks = preprocessing.make_masks(ctp.astype(np.float32), times + 100, affine, method)
+    assert (masks.arrival_s, masks.n_baseline) == (5, 3)
+
+
+@pytest.mark.parametrize('arrival', [33.0, 90.0])
+def test_arrival_of_the_user_is_within_the_scan(without_bolus, arrival):
+    method = MethodSettings.of(bolus_arrival=arrival)
+    with pytest.raises(BolusError, match='check --bolus-arrival'):
+        preprocessing.make_masks(*without_bolus, method)
+
+
+def test_contrast_arrives_with_a_supplied_curve(without_bolus):
+    times = np.arange(0, 36, 0.5)
+    rise = np.clip((times - 9) / 4, 0, None)
+    aif = SuppliedCurves(times, 300 * (rise * np.exp(1 - rise)) ** 2, None, 'aif.tsv')
+    masks = preprocessing.make_masks(*without_bolus, METHOD, aif=aif)
+    assert masks.arrival_s == pytest.approx(9.5, abs=1)
+    assert masks.n_baseline in (4, 5)
+
+
+def test_contrast_arrives_with_supplied_voxels(without_bolus, artery):
+    """Four voxels are too few for a search."""
+    ctp, times, affine = without_bolus
+    ctp = ctp.copy()
+    voxels = np.zeros(ctp.shape[:3], bool)
+    voxels[28:30, 34:36, 2] = True
+    ctp[voxels] += artery(times, arrival=9).astype(np.float32)
+    masks = preprocessing.make_masks(
+        ctp, times, affine, METHOD, aif=SuppliedMask(voxels, affine, 'aif.nii.gz')
+    )
+    assert masks.arrival_s == pytest.approx(9.5, abs=1)
+
+
+def test_arrival_of_the_user_precedes_a_supplied_curve(without_bolus):
+    times = np.arange(0, 36, 0.5)
+    flat = SuppliedCurves(times, np.zeros(times.size), None, 'aif.tsv')
+    method = MethodSettings.of(bolus_arrival=9.0)
+    assert preprocessing.make_masks(*without_bolus, method, aif=flat).arrival_s == 9
+
+
+# -- motion and drift reach the masks
+
+
+def test_damaged_tissue_feeds_no_denoising_but_stays_in_the_maps(masks, toy_head):
+    ctp, affine, times = toy_head
+    damage = np.zeros(ctp.shape[:3], np.float32)
+    damage[:, :20] = 50
+    damaged = preprocessing.make_masks(
+        ctp.astype(np.float32), times, affine, METHOD, damage=damage
+    )
+    np.testing.assert_array_equal(damaged.tissue, masks.tissue)
+    np.testing.assert_array_equal(damaged.pure, masks.pure & (damage == 0))
+
+
+def test_series_that_is_damaged_everywhere_is_still_denoised(masks, toy_head):
+    ctp, affine, times = toy_head
+    damage = np.full(ctp.shape[:3], 3.0, np.float32)
+    damaged = preprocessing.make_masks(
+        ctp.astype(np.float32), times, affine, METHOD, damage=damage
+    )
+    np.testing.assert_array_equal(damaged.pure, masks.pure)
+
+
+def test_drift_of_a_series_is_subtracted(toy_head):
+    ctp, affine, times = toy_head
+    # contrast arrives later, so that brain shows the drift before it
+    still = ctp[..., :1] + np.random.default_rng(0).normal(0, 1, (*ctp.shape[:3], 8))
+    ctp = np.concatenate([still, ctp], axis=-1).astype(np.float32)
+    times = 2.0 * np.arange(ctp.shape[3])
+    part = 5 * times / times[-1]
+    corrected = preprocessing.correct_motion(
+        ctp + part.astype(np.float32), affine, METHOD, frame_times=times
+    )
+    assert corrected.drift.corrected_hu == pytest.approx(5, abs=0.3)
+    np.testing.assert_allclose(corrected.ctp, ctp, atol=0.4)
+
+
+# -- series without skull
+
+
+@pytest.mark.parametrize('background', [0, -1024])
+def test_stripped_series_keeps_its_frames_and_its_brain(toy_head, background):
+    ctp, affine, times = toy_head
+    head = ctp[..., :3].mean(axis=-1)
+    brain_voxels = (head > 0) & (head < 100)
+    stripped = np.where(brain_voxels[..., None], ctp, background).astype(np.float32)
+    corrected = estimate_and_correct(stripped, affine)
+    assert (corrected.weights == 1).all()
+    masks = preprocessing.make_masks(corrected.ctp, times, affine, METHOD)
+    assert masks.brain[brain_voxels].mean() > 0.85
+    assert masks.brain[~brain_voxels].mean() < 0.01
+    assert masks.tissue.any()
+    assert 4 < masks.arrival_s < 8
+
+
+def test_motion_of_a_stripped_series_is_found(symmetric_head):
+    poses = [np.eye(4), frame_affine(np.array([3.0, -2, 0, 0, 0, 0.03]), np.zeros(3))]
+    frames = [np.where(inside, image, 0) for image, inside in map(symmetric_head.draw, poses)]
+    transforms, _ = preprocessing.estimate_motion(
+        np.stack(frames, axis=-1), symmetric_head.affine, METHOD
+    )
+    points = np.random.default_rng(0).uniform(-1, 1, (200, 3)) * (50, 60, 30)
+    error = apply_affine(poses[1], points) - apply_affine(transforms[1], points)
+    assert np.linalg.norm(error, axis=1).mean() < 1.0
 
 
 # -- supplied brain masks

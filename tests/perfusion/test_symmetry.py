@@ -198,12 +198,23 @@ def test_a_slab_of_one_slice_has_no_folds_across_slices():
     assert np.isfinite(change).all()
 
 
-def test_a_poor_likeness_and_a_folded_map_are_each_a_reason():
-    limits = {'least_similarity': 0.6, 'most_folding': 0.02}
-    assert symmetry.withheld_reason(0.6, 0.02, **limits) == ''
-    assert 'correlation 0.59' in symmetry.withheld_reason(0.59, 0.0, **limits)
-    assert '3.0% of the brain' in symmetry.withheld_reason(0.9, 0.03, **limits)
-    assert 'could not be registered' in symmetry.withheld_reason(None, None, **limits)
+def test_distance_poor_likeness_and_folding_are_each_a_reason():
+    def reason(folded, **measured):
+        return symmetry.withheld_reason(
+            folded, 0.02, most_mm=5.0, least_similarity=0.6, **measured
+        )
+
+    assert reason(0.02, distance_mm=5.0) == reason(0.02, similarity=0.6) == ''
+    assert 'off by about 5.1 mm' in reason(0.0, distance_mm=5.1)
+    assert 'correlation 0.59' in reason(0.0, similarity=0.59)
+    assert '3.0% of the brain' in reason(0.03, distance_mm=1.0)
+    assert 'could not be registered' in reason(None)
+
+
+@pytest.mark.parametrize('figure', [{'distance_mm': np.nan}, {'similarity': np.nan}])
+def test_likeness_that_is_not_known_is_a_reason(figure):
+    limits = {'most_mm': 5.0, 'least_similarity': 0.6}
+    assert symmetry.withheld_reason(0.0, 0.02, **limits, **figure) != ''
 
 
 # -- the plane between hemispheres

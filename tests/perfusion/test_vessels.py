@@ -9,6 +9,8 @@ from ctpprep.perfusion import vessels
 
 STEP = np.arange(27) * 1.5
 TIMES = np.stack([STEP, STEP + 0.75])
+# tissue of 10 HU that fills after the early arteries, and hardly any enhancement
+TISSUE, QUIET = vessels.Tissue(10.0, 11.0), vessels.Tissue(0.1, 11.0)
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def candidates(artery, tissue):
 
 
 def find_aif(curves, pattern, aif_voxels=5):
-    return vessels.find_aif(curves, curves, TIMES, pattern, 10.0, 1.5, aif_voxels=aif_voxels)
+    return vessels.find_aif(curves, curves, TIMES, pattern, TISSUE, 1.5, aif_voxels=aif_voxels)
 
 
 def test_aif_is_made_of_early_arteries(candidates):
@@ -64,14 +66,14 @@ def test_tissue_is_never_taken_for_an_artery(candidates):
 def test_noise_is_never_taken_for_an_artery():
     noise = np.random.default_rng(0).normal(0, 1.5, (5000, 27))
     with pytest.raises(VesselError, match='no artery-like curve'):
-        vessels.find_aif(noise, noise, TIMES, np.zeros(5000, int), 0.1, 1.5, aif_voxels=5)
+        vessels.find_aif(noise, noise, TIMES, np.zeros(5000, int), QUIET, 1.5, aif_voxels=5)
 
 
 def test_a_bolus_that_does_not_come_down_is_no_artery(candidates):
     curves, pattern = candidates(late=0, veins=0)
     with pytest.raises(VesselError):
         vessels.find_aif(
-            curves[:, :8], curves[:, :8], TIMES[:, :8], pattern, 10.0, 1.5, aif_voxels=5
+            curves[:, :8], curves[:, :8], TIMES[:, :8], pattern, TISSUE, 1.5, aif_voxels=5
         )
 
 
@@ -124,8 +126,8 @@ def test_scaling_to_the_vof_never_lowers_the_aif():
 def test_vessels_of_a_head_have_the_true_shape(head, found):
     curves = found.enhancement[found.inside]
     pattern = np.broadcast_to(found.pattern, found.inside.shape)[found.inside]
-    tissue_peak = np.median(found.peak[found.tissue])
-    aif = vessels.find_aif(curves, curves, found.times, pattern, tissue_peak, 3.0, aif_voxels=8)
+    tissue = vessels.Tissue(np.median(found.peak[found.tissue]), found.arrival + 2)
+    aif = vessels.find_aif(curves, curves, found.times, pattern, tissue, 3.0, aif_voxels=8)
     vof = vessels.find_vof(curves, curves, found.times, pattern, aif, aif_voxels=8)
     for vessel, truth in ((aif, head.aif), (vof, head.vof)):
         true = np.interp(vessel.times, head.times_fine, truth)
@@ -138,7 +140,7 @@ def test_an_artery_that_fades_when_the_head_moves_is_not_chosen(candidates):
     smooth = curves.copy()
     curves[:4] *= 1.6
     smooth[:4] *= 0.4
-    aif = vessels.find_aif(curves, smooth, TIMES, pattern, 10.0, 1.5, aif_voxels=5)
+    aif = vessels.find_aif(curves, smooth, TIMES, pattern, TISSUE, 1.5, aif_voxels=5)
     assert set(aif.voxels) <= set(range(4, 12))
     np.testing.assert_allclose(aif.curve, curves[aif.voxels].mean(axis=0))
 
@@ -157,7 +159,7 @@ def test_a_short_scan_does_not_turn_down_the_earliest_arteries(artery):
     proximal = np.tile(artery(times[0], peak=400, arrival=6), (12, 1))
     distal = np.tile(artery(times[0], peak=250, arrival=8), (40, 1))
     curves = np.concatenate([proximal, distal]) + rng.normal(0, 1.0, (52, 14))
-    aif = vessels.find_aif(curves, curves, times, np.zeros(52, int), 10.0, 1.0, aif_voxels=8)
+    aif = vessels.find_aif(curves, curves, times, np.zeros(52, int), TISSUE, 1.0, aif_voxels=8)
     assert set(aif.voxels) <= set(range(12))
 
 
@@ -168,3 +170,70 @@ def test_taller_curve_of_another_shape_lends_no_height(artery):
     vessel = vessels.Vessel(shape, STEP, np.array([0]))
     restored = vessels.restore_height(vessel, np.array([1.5 * shape, later]))
     np.testing.assert_allclose(restored.curve, 1.5 * shape)
+
+
+# -- few arteries, wide boluses, motion
+
+
+def test_veins_are_no_arteries_where_the_slab_shows_few_arteries(candidates):
+    """Ten veins to an artery, and as high: they fill after tissue, so they are not the AIF."""
+    curves, pattern = candidates(arteries=8, late=0, veins=80)
+    curves[8:88] *= 1.3
+    assert set(find_aif(curves, pattern, aif_voxels=3).voxels) <= set(range(8))
+
+
+def test_arteries_behind_a_stenosis_are_found_though_they_fill_with_tissue(candidates):
+    curves, pattern = candidates(arteries=0, late=12, veins=0)
+    assert set(find_aif(curves, pattern).voxels) <= set(range(12))
+
+
+@pytest.mark.parametrize('width', [20, 28])
+def test_wide_bolus_of_a_failing_heart_is_an_aif(artery, tissue, width):
+    times = np.arange(0, 60, 1.5)
+    wide = artery(times, arrival=6.0, peak=150, rise=width / 1.404)
+    curves = np.concatenate([np.tile(wide, (12, 1)), np.tile(tissue(times), (100, 1))])
+    curves = curves + np.random.default_rng(0).normal(0, 1.5, curves.shape)
+    aif = vessels.find_aif(
+        curves, curves, times[None], np.zeros(112, int), TISSUE, 1.5, aif_voxels=8
+    )
+    assert set(aif.voxels) <= set(range(12))
+    assert np.corrcoef(aif.curve, wide)[0, 1] > 0.99
+
+
+@pytest.mark.parametrize('damage', [100.0, np.inf], ids=['moving', 'not soft'])
+def test_voxels_that_motion_changes_or_that_are_bone_are_no_vessels(candidates, damage):
+    curves, pattern = candidates(late=0)
+    curves[[0, 1, 12, 13]] *= 1.6
+    bad = np.zeros(len(curves))
+    bad[[0, 1, 12, 13]] = damage
+    arguments = (curves, curves, TIMES, pattern)
+    aif = vessels.find_aif(*arguments, TISSUE, 1.5, aif_voxels=5, damage=bad)
+    vof = vessels.find_vof(*arguments, aif, aif_voxels=5, damage=bad)
+    assert set(aif.voxels) <= set(range(2, 12))
+    assert set(vof.voxels) <= set(range(14, 24))
+
+
+def test_small_damage_refuses_no_vessel(candidates):
+    curves, pattern = candidates(late=0)
+    damage = np.full(len(curves), 20.0)
+    aif = vessels.find_aif(
+        curves, curves, TIMES, pattern, TISSUE, 1.5, aif_voxels=5, damage=damage
+    )
+    assert set(aif.voxels) <= set(range(12))
+
+
+def test_bone_that_stays_for_some_seconds_is_no_vessel(candidates):
+    """It rises and falls like a bolus, but all at once; a few such voxels do not count."""
+    curves, pattern = candidates(late=0)
+    curves[40:46] += np.where((STEP > 9) & (STEP < 24), 800.0, 0)
+    aif = find_aif(curves, pattern)
+    vof = vessels.find_vof(curves, curves, TIMES, pattern, aif, aif_voxels=5)
+    assert set(aif.voxels) <= set(range(12))
+    assert set(vof.voxels) <= set(range(12, 24))
+
+
+def test_error_tells_how_many_curves_failed_by_height_and_by_shape(candidates):
+    curves, pattern = candidates(late=0, veins=0)
+    damage = np.full(len(curves), np.inf)
+    with pytest.raises(VesselError, match=r'12 voxels rise by more .* 0 of them are shaped'):
+        vessels.find_aif(curves, curves, TIMES, pattern, TISSUE, 1.5, aif_voxels=5, damage=damage)

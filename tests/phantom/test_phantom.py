@@ -27,7 +27,7 @@ from ctpprep.phantom.scanner import schedule_frames
 
 DATA = Path(__file__).parents[2] / 'data'
 SMALL = PhantomSettings(
-    seed=3, matrix=56, voxel_size_mm=(4.0, 4.0, 8.0), n_slices=11, n_frames=16,
+    seed=3, matrix=48, voxel_size_mm=(4.6, 4.6, 8.0), n_slices=11, n_frames=16,
     frame_interval=2.0, noise_hu=0.0, motion_mm=0.0, lesion='large',
 )  # fmt: skip
 
@@ -51,8 +51,8 @@ def test_transit_time_is_volume_over_flow():
 
 
 def test_bilateral_lesions_have_one_size_and_contain_the_left_lesion():
-    both, left = make(lesion_side='both').truth, make(lesion_side='left').truth
-    voxel_ml = 4.0 * 4.0 * 8.0 / 1000
+    both, left = make(lesion_side='both', n_frames=2).truth, make().truth
+    voxel_ml = np.prod(SMALL.voxel_size_mm) / 1000
     for side in (1, 2):
         core_ml = (both['core'] & (both['side'] == side)).sum() * voxel_ml
         assert core_ml == pytest.approx(LESIONS_ML['large'][0], rel=0.1)
@@ -146,7 +146,7 @@ def test_left_lesion_is_on_the_patients_left():
 
 @pytest.mark.parametrize('lesion', ['small', 'large', 'huge'])
 def test_lesion_has_about_the_nominal_volume(lesion):
-    truth = (make() if lesion == 'large' else make(lesion=lesion)).truth
+    truth = (make() if lesion == 'large' else make(lesion=lesion, n_frames=2)).truth
     voxel_ml = np.prod(SMALL.voxel_size_mm) / 1000
     volumes = [(truth[k] * truth['tissue']).sum() * voxel_ml for k in ('core', 'penumbra')]
     np.testing.assert_allclose(volumes, LESIONS_ML[lesion], rtol=0.2)
@@ -171,7 +171,7 @@ def test_microangiopathy_is_on_both_sides_with_low_flow():
 
 
 def test_noise_has_the_nominal_sd_and_is_correlated_in_plane():
-    noise = make(noise_hu=5.0).ctp[..., :4].astype(float) - make().ctp[..., :4]
+    noise = make(noise_hu=5.0, n_frames=4).ctp.astype(float) - make().ctp[..., :4]
     inside = noise[20:36, 20:36]
     assert inside.std() == pytest.approx(5.0, rel=0.04)
     lag = [
@@ -212,7 +212,8 @@ def test_uneven_frames_come_later_at_the_end():
 
 def test_frame_affine_moves_the_head():
     # Before the bolus and inside the skull, two frames differ by the movement only.
-    head = make(motion_mm=3.0, n_frames=6, frame_interval=1.0)
+    fine = {'matrix': 56, 'voxel_size_mm': (4.0, 4.0, 8.0)}
+    head = make(motion_mm=3.0, n_frames=6, frame_interval=1.0, **fine)
     first, last = np.clip(head.ctp[..., [0, -1]], 0, 80).astype(float).transpose(3, 0, 1, 2)
     inner = np.indices(first.shape)[:, :, :, 3:8].reshape(3, -1)
 

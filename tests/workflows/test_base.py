@@ -28,7 +28,7 @@ def wired(workflow):
 # what one of the two entries alone puts out
 MAPS_ALONE = {'entry'}
 SERIES_ALONE = {
-    'confounds', 'curves', 'bolus', 'deconvolution', 'aif_mask', 'vof_mask', 'cbf_noise',
+    'confounds', 'motion', 'curves', 'bolus', 'deconvolution', 'aif_mask', 'vof_mask', 'cbf_noise',
     'probability_global', 'probability_local', 'tissue_curves',
 }  # fmt: skip
 
@@ -126,7 +126,7 @@ def test_sidecars_of_maps_name_no_settings_of_stages_that_were_left_out(make_map
 
 def test_methods_tell_the_limit_of_a_mirrored_map(make_maps, run):
     method = MethodSettings.of(map_least_similarity=0.35)
-    for density, limit in ((False, 'than 0.35'), (True, '(0.35 if a map is mirrored)')):
+    for density, limit in ((False, 'than 0.35'), (True, 'than 0.35, where a map is mirrored')):
         workflow = init_series_wf(make_maps(density=density), method, run)
         ports = {node.name: fed for node, fed in wired(workflow).items()}
         for name in ('register_mirror', 'assess_quality'):

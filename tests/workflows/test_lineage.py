@@ -357,7 +357,7 @@ def test_settings_of_a_map_are_those_of_all_steps_before_it(rows):
     assert {*rows['cbf']['sidecar']['Settings']} == {
         'grid', 'motion', 'masks', 'denoising', 'vessels', 'kinetics', 'deconvolution'
     }  # fmt: skip
-    assert {*rows['ctp_corrected']['sidecar']['Settings']} == {'grid', 'motion'}
+    assert {*rows['ctp_corrected']['sidecar']['Settings']} == {'grid', 'motion', 'masks'}
 
 
 def test_settings_stand_in_the_order_of_the_stages(rows):

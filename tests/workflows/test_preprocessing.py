@@ -54,6 +54,10 @@ def test_memory_is_planned_by_the_size_of_the_series(tmp_path):
         ({'motion_correction': False}, 'Head motion was not corrected'),
         ({'working_in_plane_mm': 2.5}, 'within 2.5 mm'),
         ({'bone_hu': 150.0}, '> 150 HU'),
+        ({'csf_level': 0.3}, 'less than 30% of the way from CSF to brain'),
+        ({}, 'arrival of contrast was found in the earliest curves'),
+        ({'bolus_arrival': 9.5}, 'taken to arrive 9.5 s after the start of the scan'),
+        ({}, 'linear drift of density over the scan was subtracted'),
     ],
 )
 def test_methods_text_follows_the_settings(tmp_path, changed, sentence):
@@ -79,6 +83,13 @@ def test_a_supplied_brain_mask_reaches_the_masks_and_the_text(tmp_path):
     assert 'The brain is a mask that was supplied' in text
     assert 'ring of bone' not in text
     assert '(bids:x:brain_mask.nii)' in text
+
+
+@pytest.mark.parametrize('piece', ['curves', 'aif_mask'])
+def test_a_supplied_aif_reaches_the_arrival_and_the_text(tmp_path, piece):
+    path, workflow = supply(tmp_path, piece)
+    assert getattr(workflow.get_node('make_masks').inputs, f'supplied_{piece}') == str(path)
+    assert 'to arrive with the AIF that was supplied' in ' '.join(workflow.visit_desc().split())
 
 
 def test_a_supplied_corrected_series_is_read_and_not_corrected_again(tmp_path):

@@ -29,7 +29,8 @@ def test_methods_text_follows_the_settings():
 
 
 def test_methods_text_tells_when_local_maps_are_withheld():
-    method = MethodSettings.of(mirror_least_similarity=0.71, mirror_most_folding=0.023)
+    method = MethodSettings.of(mirror_most_mm=4.5, mirror_region_mm=7.5, mirror_most_folding=0.023)
     text = ' '.join(init_symmetry_wf(method).visit_desc().split())
-    assert 'less than 0.71' in text
+    assert 'off by more than 4.5 mm' in text
+    assert 'off by more than 7.5 mm were not used' in text
     assert 'more than 2.3%' in text
