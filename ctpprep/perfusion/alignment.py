@@ -25,6 +25,8 @@ SIGMAS_MM = (1.5, 12.0)
 WINDOW_HU = (-31.0, 29.0)
 # number of independent samples in a window
 SAMPLES = 60.0
+# largest number of slices among which none can be compared with its neighbours on both sides
+MOST_UNSEEN = 2
 # least fraction of a window that must be inside both brains
 LEAST_OVERLAP = 0.15
 # air, where the homologue is outside the slab, HU
@@ -70,7 +72,8 @@ def estimate_misalignment(reference, homologue_reference, brain_mask, voxel_size
 
     Notes
     -----
-    A brain without structure in a region yields about 7 mm: nothing is known there. Takes about a
+    In slabs of one or two slices, a shift through plane cannot be seen, and half a slice is added. A
+    brain without structure in a region yields about 7 mm: nothing is known there. Takes about a
     second.
     """
     size = np.asarray(voxel_size_mm, dtype=float)
@@ -94,6 +97,9 @@ def estimate_misalignment(reference, homologue_reference, brain_mask, voxel_size
     weights /= weights.sum(axis=0)
     expected = (weights * lengths).sum(axis=0)
     spread = np.sqrt(np.maximum((weights * lengths**2).sum(axis=0) - expected**2, 0))
+    if inside.shape[2] <= MOST_UNSEEN:
+        # no shift through plane can be tried: half a slice stays unseen
+        expected = np.hypot(expected, steps[2] / 2)
     coarse = np.full(inside.shape, np.nan, dtype=np.float32)
     coarse[inside > 0] = expected
     fine = coarse.repeat(blocks[0], axis=0).repeat(blocks[1], axis=1)
@@ -149,7 +155,7 @@ def _contrast(image, both, size):
 
 def _shifts(steps, shape):
     """Return all shifts within reach, in blocks."""
-    reach = [int(REACH_MM / step) for step in steps[:2]] + [int(shape[2] > 2)]
+    reach = [int(REACH_MM / step) for step in steps[:2]] + [int(shape[2] > MOST_UNSEEN)]
     shifts = np.array(list(product(*(range(-n, n + 1) for n in reach))))
     return shifts[np.linalg.norm(shifts * steps, axis=1) <= max(REACH_MM, steps[2])]
 

@@ -95,3 +95,11 @@ def test_slab_of_two_slices_is_compared_in_plane(brain):
     shifted = np.roll(reference, 3, axis=0)
     found = alignment.estimate_misalignment(reference, shifted, brain[two], SIZE)
     assert found.median_mm == pytest.approx(6, abs=1.5)
+
+
+@pytest.mark.parametrize(('n_slices', 'unseen_mm'), [(2, 2.5), (3, 0.0)])
+def test_half_a_slice_is_unseen_in_a_slab_of_two(brain, n_slices, unseen_mm):
+    """Nothing in such a slab shows a shift through plane."""
+    image = np.where(brain, texture(0), AIR_HU)[..., :n_slices]
+    found = alignment.estimate_misalignment(image, image, brain[..., :n_slices], SIZE)
+    assert found.median_mm == pytest.approx(unseen_mm, abs=0.3)
