@@ -105,8 +105,8 @@ def score_heights(comparison):
 def score_rule(comparison):
     """Volume that the rule of the core finds in the true maps, in the side that was segmented, mL.
 
-    In microangiopathy and in severe penumbra, tissue that is no planted core has less than 30 % of
-    normal flow: there, the rule is wrong, not its measurement.
+    In microangiopathy and in severe penumbra, tissue outside the planted core also has less than 30 %
+    of normal flow: there, the rule is wrong, not the measurement.
     """
     maps, result = comparison.truth.maps, comparison.result
     tissue = comparison.truth.tissue
