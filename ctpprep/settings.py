@@ -31,6 +31,7 @@ from ctpprep.exceptions import UsageError
 RAU = 'Rau et al. 2024, doi:10.3174/ajnr.A8111'
 FIESELMANN = 'Fieselmann et al. 2011, doi:10.1155/2011/467563'
 CALAMANTE = 'Calamante et al. 2003, doi:10.1002/mrm.10643'
+BOUTELIER = 'Boutelier et al. 2012, doi:10.1109/TMI.2012.2189890'
 AMUKOTUWA = 'Amukotuwa et al., Stroke 2019;50:2783'
 ALBERS = 'Albers et al. 2018, doi:10.1056/NEJMoa1713973'
 OLIVOT = 'Olivot et al. 2014, doi:10.1161/STROKEAHA.113.003857'
@@ -38,6 +39,14 @@ WACK = 'Wack et al. 2014, doi:10.1186/1471-2342-14-28'
 MENDRIK = 'Mendrik et al., Phys Med Biol 2011;56:3857'
 EFRON = 'Efron 1979, doi:10.1214/aos/1176344552'
 GOLUB = 'Golub et al. 1979, doi:10.1080/00401706.1979.10489751'
+# settings of a published method that differ from the defaults
+PRESETS: dict[str, dict[str, Any]] = {
+    'rau2024': {
+        'deconvolution_method': 'tikhonov', 'tmax_calibration': False, 'tmax_snr': 0.0,
+        'cbf_noise_correction': False, 'partial_volume': False, 'least_lesion_ml': 0.0,
+        'rim_mm': 0.0,
+    },
+}  # fmt: skip
 # least number of draws for which the 2.5th percentile is defined
 LEAST_DRAWS = 40
 # a user function, as MODULE:FUNCTION
@@ -292,9 +301,11 @@ class KineticsSettings(StageSettings):
 class DeconvolutionSettings(StageSettings):
     """Deconvolution of the tissue curves, and the maps that follow from it."""
 
-    deconvolution_method: str = _setting('tikhonov', '',
-        'Tikhonov regularization, or your own function', CALAMANTE, choices=('tikhonov',),
-        options=('--deconvolution',), function=True)
+    deconvolution_method: str = _setting('bayesian', '',
+        'how CBF and CBV are estimated: posterior mean over a dictionary of residue functions, '
+        'Tikhonov regularization (as in the reference paper), or your own function; Tmax always '
+        'comes from Tikhonov regularization, unless from your function',
+        BOUTELIER, choices=('bayesian', 'tikhonov'), options=('--deconvolution',), function=True)
     penalty_order: str = _setting('1', '',
         'order of the derivative that Tikhonov regularization penalizes',
         CALAMANTE, choices=('0', '1', '2'))
@@ -316,7 +327,8 @@ class DeconvolutionSettings(StageSettings):
     calibration_mtt: float = _setting(4.0, 's',
         'mean transit time of the calibrating residue', low=0.5, high=20.0)
     cbf_noise_correction: bool = _setting(True, '',
-        'subtract from CBF what the noise left by denoising adds to a maximum', EFRON)
+        'with Tikhonov regularization, subtract from CBF what the noise left by denoising adds to a '
+        'maximum', EFRON)
     partial_volume: bool = _setting(True, '',
         'divide CBF and CBV by the tissue fraction of the voxel, estimated from its density: '
         'CSF has no flow')
@@ -524,6 +536,37 @@ class MethodSettings:
         """
         return cls().change(**values)
 
+    @classmethod
+    def preset(cls, name: str, **values: Any) -> Self:
+        """Create the settings of a published method.
+
+        Parameters
+        ----------
+        name : {'none', 'rau2024'}
+            ``rau2024`` omits what Rau et al. 2024 (doi:10.3174/ajnr.A8111) do not describe: Bayesian
+            estimation, calibration of Tmax, corrections for noise and partial volume, and removal of
+            specks and rims.
+        **values
+            Settings that differ from it.
+
+        Examples
+        --------
+        >>> MethodSettings.preset('rau2024').deconvolution.deconvolution_method
+        'tikhonov'
+        """
+        if name != 'none' and name not in PRESETS:
+            raise UsageError(f'preset must be one of none, {", ".join(PRESETS)}, got {name}')
+        return cls.of(**PRESETS.get(name, {}) | values)
+
+    @property
+    def preset_name(self) -> str:
+        """Name of the preset that all its settings agree with; 'none' if there is none."""
+        flat = self.flat()
+        for name, values in PRESETS.items():
+            if all(flat[setting] == value for setting, value in values.items()):
+                return name
+        return 'none'
+
     def change(self, **values: Any) -> Self:
         """Return a copy with some settings changed, by name without their branch."""
         known = declared(type(self))
@@ -641,6 +684,9 @@ class RunSettings:
     bids_database_dir: Path | None = _input(None, '',
         'folder of a pybids database of the whole dataset: created if it does not exist, else '
         'used as it is, even if the dataset has changed', value='DIR')
+    preset: str = _input('none', '',
+        'settings of a published method, before all others that are given: rau2024 omits what the '
+        'reference paper does not describe', RAU, choices=('none', *PRESETS))
     entry: str = _input('auto', '',
         'what to process: CT perfusion series, precomputed maps, or maps where a session has '
         'no series', choices=ENTRIES)

@@ -7,6 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from ctpprep.perfusion import (
+    bayesian,
     bolus,
     brain,
     custom,
@@ -194,9 +195,11 @@ class _Estimation:
         enough = noise.shape[1] >= LEAST_NOISE_SAMPLES and not undenoised
         known = enough and denoiser is None and deconvolver is None
         values, measured = (
-            self._apply_tikhonov(smooth, curves, noise, share, known)
-            if deconvolver is None
-            else self._apply_custom(deconvolver, curves, share)
+            self._apply_custom(deconvolver, curves, share)
+            if deconvolver is not None
+            else self._apply_bayesian(smooth, curves, noise, share, known)
+            if self.method.deconvolution_method == 'bayesian'
+            else self._apply_tikhonov(smooth, curves, noise, share, known)
         )
         cbf_noise = values.pop('cbf_noise', None)
         if cbf_noise is not None:
@@ -323,8 +326,7 @@ class _Estimation:
 
     def _apply_tikhonov(self, smooth, curves, noise, share, known):
         """Deconvolve by Tikhonov regularization; return the maps and the measured values."""
-        lambda_rel = self.method.lambda_rel or self._choose_lambda(smooth)
-        self._make_operators(lambda_rel)
+        measured = self._regularize(smooth)
         corrected = known and self.method.cbf_noise_correction
         excess = self._excess(curves, noise) if corrected else np.zeros(len(curves), np.float32)
         values = self._map_curves(curves, share, excess)
@@ -332,19 +334,86 @@ class _Estimation:
         if known:
             values['cbf_noise'] = self._flow_noise(noise, cbf_time, share)
             values['tmax'] = self._steady_tmax(values)
-        operators, tmax_operators = zip(*self.operators.values(), strict=True)
-        offsets = {group: tmax.tmax_offset for group, (_, tmax) in self.operators.items()}
-        return values, {
-            'lambda_rel': float(lambda_rel),
-            'lambda': float(np.mean([op.regularization for op in operators])),
-            'lambda_tmax': float(np.mean([op.regularization for op in tmax_operators])),
-            'tmax_offset_s': float(np.mean(list(offsets.values()))),
-            'tmax_offset_s_by_slice': [offsets.get(group) for group in self.slice_pattern],
+        return values, measured | {
             'cbf_noise_excess': float(np.median(self._flow(excess) / share))
             if corrected
             else None,
             'core_reading': self._core_reading(),
         }
+
+    def _regularize(self, smooth):
+        """Make the operators; return lambda and the calibration of Tmax."""
+        lambda_rel = self.method.lambda_rel or self._choose_lambda(smooth)
+        self._make_operators(lambda_rel)
+        operators, tmax_operators = zip(*self.operators.values(), strict=True)
+        offsets = {group: tmax.tmax_offset for group, (_, tmax) in self.operators.items()}
+        return {
+            'lambda_rel': float(lambda_rel),
+            'lambda': float(np.mean([op.regularization for op in operators])),
+            'lambda_tmax': float(np.mean([op.regularization for op in tmax_operators])),
+            'tmax_offset_s': float(np.mean(list(offsets.values()))),
+            'tmax_offset_s_by_slice': [offsets.get(group) for group in self.slice_pattern],
+        }
+
+    def _apply_bayesian(self, smooth, curves, noise, share, known):
+        """Estimate flow and volume from a dictionary, and Tmax by Tikhonov regularization."""
+        measured = self._regularize(smooth)
+        spread = self._noise(curves)
+        if known:
+            spread = uncertainty.noise_map(self._volume(noise), self.tissue, self.size)[
+                self.tissue
+            ]
+        flow, gain, volume = (np.zeros(len(curves), dtype=np.float32) for _ in range(3))
+        typical = self._typical_volume(curves)
+        readings = []
+        for group, rows, _ in self._groups():
+            part = curves[rows][:, self.usable]
+            entries, whitened = self._dictionary(group, part, spread[rows])
+            posterior = bayesian.estimate_flow(part, spread[rows], entries, whitened, typical)
+            flow[rows], gain[rows] = posterior.flow, posterior.flow_gain
+            volume[rows] = posterior.volume
+            usual = float(np.median(spread[rows]))
+            readings.append(bayesian.reading_of_core(entries, whitened, usual, typical))
+        values = self._quantify_posterior(curves, share, flow, volume)
+        if known:
+            values['cbf_noise'] = (self._flow(gain) / share)[:, None] * noise
+            values['tmax'] = self._steady_tmax(values)
+        return values, measured | {
+            'cbf_noise_excess': None, 'core_reading': float(np.mean(readings)),
+        }  # fmt: skip
+
+    def _typical_volume(self, curves):
+        """Return the median volume of tissue, relative to the area of the AIF."""
+        area = maps.trapezoid_weights(self.times[0], self.weights)
+        return float(np.median(np.maximum(curves @ area, 0))) / self._aif_area()
+
+    def _dictionary(self, group, curves, noise):
+        """Return the dictionary of a sampling pattern and the projection that makes noise white."""
+        times = self.times[group][self.usable]
+        longest = deconvolution.last_seen(self.aif_times, self.aif, times)
+        entries = bayesian.make_dictionary(self.aif_times, self.aif, times, longest)
+        n_baseline = int(np.count_nonzero(self.usable[: self.n_baseline]))
+        peak = float(
+            np.median(curves.max(axis=1)) / max(np.median(noise), bayesian.LEAST_NOISE_HU)
+        )
+        return entries, bayesian.whitening(
+            times, n_baseline, peak, self._components_kept(group)
+        )  # fmt: skip
+
+    def _quantify_posterior(self, curves, share, flow, volume):
+        """Compute the maps from posterior flow and volume, and Tmax by the operators."""
+        values = {name: np.zeros(len(curves), np.float32) for name in maps.MAPS}
+        for group, rows, _ in self._groups():
+            operator = self.operators[group][1]
+            offset = operator.tmax_offset if self.method.tmax_calibration else 0.0
+            tmax = maps.time_of_maximum(curves[rows], operator) - offset
+            computed = maps.quantify(
+                curves[rows], self.times[group], self.weights, flow[rows], tmax, self._aif_area(),
+                share[rows], volume=volume[rows], **self._constants(),
+            )  # fmt: skip
+            for name in values:
+                values[name][rows] = computed[name]
+        return values
 
     def _core_reading(self):
         """Return what a core reads by the operators, averaged over the sampling patterns."""

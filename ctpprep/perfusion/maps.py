@@ -159,14 +159,13 @@ def perfusion_maps(
     """
     n_curves = len(curves)
     height, cbf_time = (np.zeros(n_curves, dtype=np.float32) for _ in range(2))
-    tmax = np.zeros(n_curves)
+    tmax = time_of_maximum(curves, tmax_operator)
     excess = np.broadcast_to(np.float32(excess), n_curves)
-    matrix, tmax_matrix = (op.matrix.T.astype(np.float32) for op in (operator, tmax_operator))
+    matrix = operator.matrix.T.astype(np.float32)
     for part in _chunks(n_curves):
         chunk = np.asarray(curves[part], dtype=np.float32)
         height[part], cbf_time[part] = residue_peak(chunk @ matrix, operator.tau)
         height[part] = np.maximum(height[part] - excess[part], 0.0)
-        tmax[part] = residue_peak(chunk @ tmax_matrix, tmax_operator.tau)[1]
     maps = quantify(
         curves, times, weights, height, tmax - tmax_offset, aif_area, tissue_share,
         scan_start=scan_start, hematocrit_factor=hematocrit_factor, tissue_density=tissue_density,
@@ -174,9 +173,30 @@ def perfusion_maps(
     return maps | {'cbf_time': cbf_time}
 
 
+def time_of_maximum(curves, operator):
+    """Find the time of the maximum of each residue function.
+
+    Parameters
+    ----------
+    curves : (V, T) array
+        Tissue enhancement, HU.
+    operator : Operator
+
+    Returns
+    -------
+    (V,) array
+        s.
+    """
+    time, matrix = np.zeros(len(curves)), operator.matrix.T.astype(np.float32)
+    for part in _chunks(len(curves)):
+        chunk = np.asarray(curves[part], dtype=np.float32)
+        time[part] = residue_peak(chunk @ matrix, operator.tau)[1]
+    return time
+
+
 def quantify(
     curves, times, weights, height, tmax, aif_area, tissue_share,
-    *, scan_start, hematocrit_factor, tissue_density,
+    *, scan_start, hematocrit_factor, tissue_density, volume=None,
 ):  # fmt: skip
     """Compute the maps from the maxima of the residue functions and the areas of the curves.
 
@@ -190,6 +210,8 @@ def quantify(
         Time of that maximum, s.
     scan_start, hematocrit_factor, tissue_density : float
         As for `perfusion_maps`.
+    volume : (V,) array, optional
+        Area of each curve over that of the AIF; by default that of the samples.
 
     Returns
     -------
@@ -203,9 +225,10 @@ def quantify(
     for part in _chunks(n_curves):
         chunk = np.asarray(curves[part], dtype=np.float32)
         share = np.asarray(tissue_share[part], dtype=np.float32)
-        volume = blood_volume(chunk @ area, aif_area, hematocrit_factor, tissue_density)
+        tissue_area = chunk @ area if volume is None else aif_area * volume[part]
+        blood = blood_volume(tissue_area, aif_area, hematocrit_factor, tissue_density)
         maps['cbf'][part] = flow(height[part], hematocrit_factor, tissue_density) / share
-        maps['cbv'][part] = volume / share
+        maps['cbv'][part] = blood / share
         maps['tmax'][part] = np.maximum(tmax[part], 0.0)
         maps['ttp'][part] = time_to_peak(chunk, times, weights) - scan_start
     moving = maps['cbf'] > 0

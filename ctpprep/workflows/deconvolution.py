@@ -7,6 +7,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from ctpprep.inputs.series import CTPSeries
 from ctpprep.interfaces.deconvolution import Deconvolve, FindVessels
+from ctpprep.perfusion.bayesian import DELAY_STEP_S, TRANSITS_S
 from ctpprep.perfusion.custom import digests
 from ctpprep.settings import MethodSettings
 
@@ -136,17 +137,30 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
             'narrowest, as high as the strongest voxels of that shape'
         )
     beside = ' unless it was supplied, too' if 'curves' in series.overrides else ''
-    if tikhonov.deconvolution_method == 'tikhonov':
-        deconvolution = f"""They were deconvolved on their
-true sample times by Tikhonov regularization [@calamante2003] (derivative of order
+    regularized = f"""by Tikhonov regularization [@calamante2003] (derivative of order
 {tikhonov.penalty_order}, {chosen}; {tikhonov.tmax_lambda_ratio:g} times as much for Tmax) on a residue
-grid of {tikhonov.residue_step:g} s that begins {tikhonov.residue_lead:g} s before zero, which makes
+grid of {tikhonov.residue_step:g} s that begins {tikhonov.residue_lead:g} s before zero"""
+    if tikhonov.deconvolution_method == 'bayesian':
+        excess, transits = '', f'{TRANSITS_S[0]:g} to {TRANSITS_S[-1]:g} s'
+        deconvolution = f"""Flow and volume are
+posterior means [@boutelier2012] over a dictionary of exponential and box-shaped residue functions
+(mean transit times from {transits}, delays in steps of {DELAY_STEP_S:g} s), given the curves at their true sample times and their noise; differences between model and truth count as
+correlated noise [@kennedy2001]. Tmax was found {regularized}. CBF, CBV and MTT follow from flow and
+volume"""
+    elif tikhonov.deconvolution_method == 'tikhonov':
+        deconvolution = f"""They were deconvolved on their
+true sample times {regularized}, which makes
 the result insensitive to delay. CBF, CBV, MTT and Tmax follow from the residue function"""
     else:
         excess = calibration = ''
         deconvolution = f"""They were deconvolved on their
 true sample times by a function of the user, {tikhonov.deconvolution_method}, in place of Tikhonov
 regularization. CBF, CBV, MTT and Tmax follow from the maximum of the residue function"""
+    preset = (
+        f' The settings are those of the preset {method.preset_name}.'
+        if method.preset_name != 'none'
+        else ''
+    )
     return f"""
 ### Perfusion maps
 
@@ -154,5 +168,5 @@ The arterial input function is {aif}{scaling}; the venous output function is the
 with the largest area among those that fill later{beside}.
 Tissue curves were {denoising}. {deconvolution}
 [@fieselmann2011; @ostergaard1996] with k_H = {kinetics.hematocrit_factor:g} and
-rho = {kinetics.tissue_density:g} g/mL.{excess}{share} {calibration}
+rho = {kinetics.tissue_density:g} g/mL.{excess}{share} {calibration}{preset}
 """

@@ -12,7 +12,7 @@ from ctpprep.interfaces.segmentation import (
     SegmentLesions,
 )
 from ctpprep.perfusion.symmetry import CLEAR_S, TIMES_LARGER
-from ctpprep.settings import MethodSettings
+from ctpprep.settings import FUNCTION, MethodSettings
 
 MAPS = (
     'tmax', 'rcbf_global', 'rcbf_local', 'tissue_mask', 'unassessable_mask', 'hemispheres',
@@ -104,7 +104,7 @@ def _describe(method: MethodSettings, noise: bool) -> str:
     }.get(lesion.affected_side, f'the {lesion.affected_side} hemisphere, as asked for')
     uncalibrated = (
         ' Volumes of Tmax are also given without its calibration.'
-        if tikhonov.tmax_calibration and tikhonov.deconvolution_method == 'tikhonov'
+        if tikhonov.tmax_calibration and not FUNCTION.fullmatch(tikhonov.deconvolution_method)
         else ''
     )
     cleaned = (

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Maps of a head whose right side is slow, and of slices scanned at different times."""
 
+import functools
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -161,25 +163,29 @@ def test_components_explain_a_part_of_curves_of_full_rank(estimate, denoise):
 
 
 @pytest.mark.parametrize('denoise', ['similarity', 'lowrank', 'smooth'])
-def test_samples_of_noise_are_as_noisy_as_repeated_scans(estimate, slow_head, denoise):
+@pytest.mark.parametrize(('method', 'most'), [('tikhonov', 1.3), ('bayesian', 1.45)])
+def test_samples_of_noise_are_as_noisy_as_repeated_scans(
+    estimate, slow_head, denoise, method, most
+):
     inner = ndimage.binary_erosion(slow_head.tissue, iterations=2)
     scans, samples = [], []
     for seed in range(5):
         noise = np.random.default_rng(seed).normal(0, 1.5, slow_head.ctp.shape)
         maps = estimate(
             (slow_head.ctp + noise).astype(np.float32), denoise=denoise, lambda_rel=0.15,
-            partial_volume=False,
+            partial_volume=False, deconvolution_method=method,
         )  # fmt: skip
         scans.append(maps.cbf[inner])
         samples.append(maps.cbf_noise[inner])
     # the noise of the head itself, 1 HU, is in each estimate but in no difference
     spread = np.sqrt(np.median(np.var(scans, axis=0, ddof=1))) * np.hypot(1.5, 1.0) / 1.5
     estimated = np.sqrt(np.median(np.mean(np.square(samples), axis=(0, 2))))
-    assert estimated == pytest.approx(spread, rel=0.3)
+    assert 0.7 < estimated / spread < most
 
 
-def test_excess_of_noise_is_subtracted_from_flow_and_measured(estimate, maps, slow_head):
-    uncorrected = estimate(cbf_noise_correction=False)
+def test_excess_of_noise_is_subtracted_from_flow_and_measured(estimate, slow_head):
+    estimate = functools.partial(estimate, deconvolution_method='tikhonov')
+    maps, uncorrected = estimate(), estimate(cbf_noise_correction=False)
     excess = (uncorrected.cbf - maps.cbf)[slow_head.tissue]
     assert excess.min() >= 0
     assert maps.measured['cbf_noise_excess'] == pytest.approx(np.median(excess), rel=0.02)
@@ -197,7 +203,7 @@ def test_tmax_without_flow_is_that_of_tissue_around(estimate, slow_head):
     hole &= slow_head.tissue
     noise = np.random.default_rng(0).normal(0, 1, empty[hole].shape)
     empty[hole] = 30 + noise
-    own, steady = (estimate(empty, tmax_snr=snr).tmax for snr in (0.0, 3.0))
+    own, steady = (estimate(empty, tmax_snr=snr).tmax for snr in (0.0, 6.0))
     assert np.std(steady[hole]) < 0.8 * np.std(own[hole])
     strong = slow_head.tissue & ~hole & (steady > 0)
     assert np.median(np.abs(steady - own)[strong]) < 0.5
