@@ -38,6 +38,7 @@ logger = logging.getLogger('ctpprep')
 def run_participants(method: MethodSettings, run: RunSettings) -> int:
     """Find all series and process them, or do what the options request instead; return the exit code."""
     from ctpprep.inputs.find import find_series
+    from ctpprep.inputs.frames import check_first_frames
     from ctpprep.inputs.overrides import apply_overrides
 
     if run.use_plugin is not None:
@@ -52,6 +53,7 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
     if run.reports_only:  # what matters is in output_dir
         prepare_templates()
         return rewrite_reports(all_series, method, run)
+    all_series = check_first_frames(all_series, method.masks.bone_hu)
     for series in all_series:
         if not series.can_run:
             print_error(series.reason, 1)

@@ -20,6 +20,9 @@ class _PrepareSeriesInputSpec(StageInputSpec):
     sample_times = traits.List(
         traits.List(traits.Float), mandatory=True, desc='(slices, frames), feet to head, s'
     )
+    affine_from = traits.Enum(
+        'agree', 'sform', 'qform', usedefault=True, desc='affine of the header that is used'
+    )
 
 
 class _PrepareSeriesOutputSpec(TraitedSpec):
@@ -38,7 +41,7 @@ class PrepareSeries(StageInterface):
     def _run_interface(self, runtime):
         cwd, method = Path(runtime.cwd), self.method.grid
         times = np.asarray(self.inputs.sample_times)
-        series = blocks.RawSeries(self.inputs.ctp)
+        series = blocks.RawSeries(self.inputs.ctp, self.inputs.affine_from)
         factors = grid.block_factors(
             series.voxel_size_mm, times, method.working_in_plane_mm, method.working_slice_mm
         )
@@ -50,7 +53,7 @@ class PrepareSeries(StageInterface):
         self.save_json(runtime, timing=blocks.timing_fields(kept, series.upwards))
         self._results['ctp_working'] = nifti.save(
             working, grid.block_affine(series.affine, factors), cwd / 'ctp_working.nii',
-            like=self.inputs.ctp, times_s=times.min(axis=0),
+            like=series.image, times_s=times.min(axis=0),
         )  # fmt: skip
         return runtime
 

@@ -57,6 +57,7 @@ def init_preprocessing_wf(
             ctp=str(series.source.path),
             sample_times=[list(row) for row in series.sample_times],
             settings=method.as_dict('grid'),
+            affine_from=series.affine_from,
         ),
         name='prepare_series',
         mem_gb=OWN_GB + 2 * mem_gb,
