@@ -237,7 +237,7 @@ def _refuse_contradiction(affines: dict[str, Any], shape: Sequence[int]) -> None
     if distance <= max(nb.affines.voxel_sizes(affines['sform']).max(), 1.0):
         return
     shown = '; '.join(
-        f'{name}: axes {"".join(nb.aff2axcodes(affine))}, voxels of '
+        f'{name}: axes {"".join(code or "?" for code in nb.aff2axcodes(affine))}, voxels of '
         f'{_times(nb.affines.voxel_sizes(affine))} mm, first at '
         f'({", ".join(f"{value:.4g}" for value in affine[:3, 3])}) mm'
         for name, affine in affines.items()

@@ -48,7 +48,7 @@ def test_other_values_than_hu_are_named(frame, change, message):
 
 @pytest.mark.parametrize('size', [(4, 4, 32), (8, 8, 8), (2.8, 2.8, 8)])
 def test_head_of_impossible_size_is_refused(frame, size):
-    with pytest.raises(PerfusionError, match='size: .* brain'):
+    with pytest.raises(PerfusionError, match=r'size: .* brain'):
         check(frame, size)
 
 
