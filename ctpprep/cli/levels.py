@@ -12,11 +12,11 @@ from typing import Any
 from ctpprep import __version__
 from ctpprep.cli.config import format_config
 from ctpprep.cli.drawings import write_drawings
+from ctpprep.cli.finishing import Finisher, remove_outdated
 from ctpprep.cli.folders import make_folder
 from ctpprep.cli.messages import log_and_continue, log_file, print_error
 from ctpprep.cli.pages import (
     describe_run,
-    draw_failures,
     rewrite_reports,
     select_usable,
     write_boilerplate,
@@ -25,7 +25,7 @@ from ctpprep.cli.pages import (
 )
 from ctpprep.cli.plan import log_plan
 from ctpprep.cli.results import add_failures, format_results, review_results
-from ctpprep.cli.status import write_status, write_status_without_series
+from ctpprep.cli.status import make_records, write_status, write_status_without_series
 from ctpprep.exceptions import UsageError
 from ctpprep.settings import MethodSettings, RunSettings
 
@@ -129,14 +129,14 @@ def process(all_series: Sequence[Any], method: MethodSettings, run: RunSettings)
         if run.clean_workdir:
             clean_work(labels, run)
         start = time.time()
+        failures: dict[str, str] = {}  # by participant
+        finisher = Finisher(all_series, method, run, start, failures)
         with show_series(run) as watcher:
-            results = run_workflow(workflow, series, run, watcher)
+            results = run_workflow(workflow, series, run, finisher.watch(watcher))
         results += make_failed_results(all_series)
         results.sort(key=lambda result: result.prefix)
-        remove_outdated(all_series, results, method, run, start)
         failed = [result.prefix for result in results if not result.succeeded]
         software = describe_run(method)['Software']
-        failures: dict[str, str] = {}  # by participant
         everyone = [one.participant for one in all_series]
         with log_and_continue(
             'the provenance of the run could not be written', failures, *everyone, run=run
@@ -147,16 +147,18 @@ def process(all_series: Sequence[Any], method: MethodSettings, run: RunSettings)
             'logs/CITATION.md could not be written', failures, *everyone, run=run
         ):
             write_methods(all_series, method, run, f'run-{run.run_uuid}_')
-        draw_failures(results, run)
-        write_reports(all_series, results, method, run, failures)
+        finisher.finish_rest(results)
         if run.clean_workdir_on_success:
             clean_work(
                 labels - {one.participant for one in all_series if one.prefix in failed}, run
             )
+        records: dict[str, dict[str, str]] = {}
+        with log_and_continue('outputs cannot be read again', failures, *everyone, run=run):
+            records = make_records(series, results, method, run)
         results = review_results(series, results, failures, run.output_dir)
         logger.info('\n%s\noutputs: %s', format_results(results), run.output_dir)
         with log_and_continue('the status could not be written', failures, *everyone, run=run):
-            write_status(all_series, run, results)
+            write_status(all_series, run, results, records)
         results = add_failures(results, failures)
     return 0 if all(result.succeeded for result in results) else 1
 
@@ -214,43 +216,6 @@ def remove_outputs_of_failed(
         if not series.absent and (run.output_dir / f'sub-{series.participant}.html').is_file()
     ]
     write_reports(with_page, results, method, run, {})
-
-
-def remove_outdated(
-    all_series: Sequence[Any],
-    results: Sequence['SeriesResult'],
-    method: MethodSettings,
-    run: RunSettings,
-    start: float,
-) -> None:
-    """Remove outputs of earlier runs that this run did not replace, so that no page mixes runs.
-
-    Parameters
-    ----------
-    all_series : sequence of CTPSeries, PrecomputedMaps and FailedSeries
-    results : sequence of SeriesResult
-    method : MethodSettings
-    run : RunSettings
-    start : float
-        Start of this run, s since the epoch.
-    """
-    from ctpprep.io.files import remove_older
-    from ctpprep.workflows.outputs import foreign_paths, written_paths
-
-    failed = {result.prefix for result in results if not result.succeeded}
-    for series in all_series:
-        if series.absent:  # its series are unknown
-            continue
-        if series.prefix in failed:
-            if remove_older(written_paths(series, method, run.output_dir), start):
-                logger.info('%s failed; removed the files of an earlier run', series.prefix)
-            continue
-        foreign = foreign_paths(series, method, run.output_dir)
-        outdated = [path for path in foreign if path.is_file()]
-        for path in outdated:
-            path.unlink()
-        if outdated:
-            logger.info('%s: removed %d files of an earlier run', series.prefix, len(outdated))
 
 
 def run_group(run: RunSettings) -> int:

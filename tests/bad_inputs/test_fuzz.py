@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random headers, sidecars, files and frames: accepted, or refused by an error of ctpprep."""
 
+import contextlib
 import gzip
 import json
 import math
@@ -10,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ctpprep.exceptions import CtpprepError, PerfusionError, SeriesError
+from ctpprep.exceptions import PerfusionError, SeriesError
 from ctpprep.inputs.timing import read_series_timing, read_timing
 from ctpprep.io.bids import read_sidecar
 from ctpprep.io.curves import read_curves
-from ctpprep.io.headers import check_volume, read_header
+from ctpprep.io.headers import check_gzip, check_volume, read_header
 from ctpprep.perfusion.first_frame import check_axes, check_frame, coarse_frame
 from tests.bad_inputs.heads import INTERVAL, sidecar_of, write_series
 
@@ -57,7 +58,7 @@ def series(tmp_path_factory):
 
 def check_times(frames, samples):
     assert len(frames) == N_FRAMES
-    assert all(late > early for early, late in zip(frames, frames[1:], strict=False))
+    assert np.diff(frames).min() > 0
     assert np.isfinite(samples).all()
     assert abs(frames[0]) < 1000
 
@@ -67,8 +68,7 @@ def check_times(frames, samples):
 def test_random_fields_give_times_or_an_error(fields, interval):
     try:
         frames, samples, _ = read_timing(fields, N_FRAMES, N_SLICES, interval)
-    except SeriesError as error:
-        assert len(str(error)) < 1500
+    except SeriesError:
         return
     check_times(frames, samples)
 
@@ -127,10 +127,8 @@ def test_random_headers_of_volumes_are_read_or_refused(series, changes):
         changed[position] = value
     volume = path.with_name('mask.nii')
     volume.write_bytes(changed)
-    try:
+    with contextlib.suppress(SeriesError):
         check_volume(volume, 'mask')
-    except SeriesError as error:
-        assert str(error).startswith('mask.nii: ')
 
 
 @bounded
@@ -142,10 +140,9 @@ def test_damaged_gzip_files_are_read_or_refused(series, data):
         packed[data.draw(st.integers(0, len(packed) - 1))] ^= data.draw(st.integers(1, 255))
     damaged = path.with_name('damaged_ctp.nii.gz')
     damaged.write_bytes(packed[: data.draw(st.integers(0, len(packed)))])
-    try:
+    with contextlib.suppress(SeriesError):
         read_header(damaged)
-    except SeriesError as error:
-        assert str(damaged.parent) not in str(error)
+        check_gzip(damaged)
 
 
 @bounded
@@ -174,8 +171,7 @@ def test_random_frames_are_accepted_or_refused(seed, dtype, data):
     try:
         findings = check_frame(frame, size, bone_hu=130.0)
         check_axes(coarse_frame(frame, size)[0], coarse_frame(frame + 1, size)[0])
-    except PerfusionError as error:
-        assert isinstance(error, CtpprepError)
+    except PerfusionError:
         return
     assert findings.n_slices == shape[2]
 
