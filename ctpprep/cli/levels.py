@@ -26,7 +26,7 @@ from ctpprep.cli.pages import (
 from ctpprep.cli.plan import log_plan
 from ctpprep.cli.results import add_failures, format_results, review_results
 from ctpprep.cli.status import make_records, write_status, write_status_without_series
-from ctpprep.exceptions import UsageError
+from ctpprep.exceptions import UsageError, explain
 from ctpprep.settings import MethodSettings, RunSettings
 
 if typing.TYPE_CHECKING:
@@ -66,7 +66,10 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
         return 1
     if run.dry_run:
         prepare_templates()
-        return log_plan(all_series, method, run)
+        try:
+            return log_plan(all_series, method, run)
+        except Exception:  # one series must not end the plan of all
+            return log_plan(fail_unplanned(all_series, method, run), method, run)
     make_folder(run.output_dir, 'output_dir')
     if computes:
         make_folder(run.work_dir, '-w/--work-dir')
@@ -107,13 +110,23 @@ def log_bids_warnings(all_series: Sequence[Any], run: RunSettings) -> None:
 def process(all_series: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
     """Run the graph of all series and write the reports; return the exit code."""
     from ctpprep.cli.display import show_series
+    from ctpprep.engine.ownership import secure_work_folder
     from ctpprep.engine.run import clean_work, run_workflow
     from ctpprep.io.files import remove_partials
     from ctpprep.provenance.record import write_provenance
     from ctpprep.workflows.base import init_ctpprep_wf
 
     series = select_usable(all_series)
+    try:
+        workflow = init_ctpprep_wf(series, method, run)
+    except Exception:  # one series must not end the run of all
+        all_series = fail_unplanned(all_series, method, run)
+        if not (series := select_usable(all_series)):
+            write_status(all_series, run)
+            return 1
+        workflow = init_ctpprep_wf(series, method, run)
     labels = {one.participant for one in series}
+    secure_work_folder(labels, run)
     with log_file(run.output_dir / 'logs' / f'run-{run.run_uuid}.log'):
         logger.info(
             '%d series, %d processes, %.1f GB of memory, work folder %s',
@@ -123,7 +136,6 @@ def process(all_series: Sequence[Any], method: MethodSettings, run: RunSettings)
         remove_partials(run.output_dir, labels)
         write_status(all_series, run)
         describe_outputs(series, run)
-        workflow = init_ctpprep_wf(series, method, run)
         if run.write_graph:
             logger.info('graph: logs/%s', ', logs/'.join(write_drawings(series, method, run)))
         if run.clean_workdir:
@@ -149,9 +161,9 @@ def process(all_series: Sequence[Any], method: MethodSettings, run: RunSettings)
             write_methods(all_series, method, run, f'run-{run.run_uuid}_')
         finisher.finish_rest(results)
         if run.clean_workdir_on_success:
-            clean_work(
-                labels - {one.participant for one in all_series if one.prefix in failed}, run
-            )
+            done = labels - {one.participant for one in all_series if one.prefix in failed}
+            with log_and_continue('intermediate files could not be removed', {}, run=run):
+                clean_work(done, run)
         records: dict[str, dict[str, str]] = {}
         with log_and_continue('outputs cannot be read again', failures, *everyone, run=run):
             records = make_records(series, results, method, run)
@@ -161,6 +173,37 @@ def process(all_series: Sequence[Any], method: MethodSettings, run: RunSettings)
             write_status(all_series, run, results, records)
         results = add_failures(results, failures)
     return 0 if all(result.succeeded for result in results) else 1
+
+
+def fail_unplanned(
+    all_series: Sequence[Any], method: MethodSettings, run: RunSettings
+) -> list[Any]:
+    """Fail the series whose graph cannot be built, which would end the run for all.
+
+    Parameters
+    ----------
+    all_series : sequence of CTPSeries, PrecomputedMaps and FailedSeries
+    method : MethodSettings
+    run : RunSettings
+
+    Returns
+    -------
+    list of CTPSeries, PrecomputedMaps and FailedSeries
+    """
+    from ctpprep.inputs.series import FailedSeries
+    from ctpprep.workflows.base import init_ctpprep_wf
+
+    planned = []
+    for series in all_series:
+        try:
+            if series.can_run:
+                init_ctpprep_wf([series], method, run)
+        except Exception as error:
+            reason = f'{series.prefix}: {explain(error)}'
+            print_error(reason, 1)
+            series = FailedSeries(series.prefix, series.participant, series.session, reason)
+        planned.append(series)
+    return planned
 
 
 def write_config(method: MethodSettings, run: RunSettings) -> None:

@@ -105,7 +105,9 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def absolute(path: Path) -> Path:
     """Make a user's path absolute and resolve each '..' to the parent of a symlink's target."""
-    path = path.expanduser().absolute()
+    with contextlib.suppress(RuntimeError):  # an unknown user without HOME: '~' is a name
+        path = path.expanduser()
+    path = path.absolute()
     while '..' in path.parts:
         up = path.parts.index('..')
         path = Path(*path.parts[:up]).resolve().parent.joinpath(*path.parts[up + 1 :])

@@ -117,6 +117,29 @@ def test_successful_series_are_listed_as_ok(dataset, graph, capsys):
     assert 'sub-01  ok' in capsys.readouterr().out
 
 
+def test_series_whose_graph_cannot_be_built_fails_alone(dataset, graph, capsys, monkeypatch):
+    build = sys.modules['ctpprep.workflows.base'].init_ctpprep_wf
+
+    def refuse_first(series, method, run):
+        if any(one.prefix == 'sub-01' for one in series):
+            raise OverflowError('too large')
+        return build(series, method, run)
+
+    monkeypatch.setattr(sys.modules['ctpprep.workflows.base'], 'init_ctpprep_wf', refuse_first)
+    assert call(dataset) == 1
+    text = capsys.readouterr()
+    assert 'error: sub-01: unexpected OverflowError (too large)' in text.err
+    assert 'Traceback' not in text.out + text.err
+    assert 'sub-02  ok' in text.out
+    assert status_of(dataset, '01')['State'] == 'failed'
+
+
+def test_unknown_user_without_home_is_no_error(dataset, graph, monkeypatch):
+    monkeypatch.delenv('HOME')
+    monkeypatch.setattr('pwd.getpwuid', lambda uid: {}[uid])
+    assert call(dataset) == 0
+
+
 def test_quality_warnings_are_listed_beside_ok(dataset, graph, capsys):
     folder = dataset.parent / 'out' / 'sub-01' / 'ct'
     folder.mkdir(parents=True)
