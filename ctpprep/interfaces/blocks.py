@@ -65,18 +65,20 @@ class RawSeries:
 
         Returns
         -------
-        (X, Y, Z, T) array of float32
+        working : (X, Y, Z, T) array of float32
             Canonical, HU, at least `AIR_HU`; stored frame by frame.
+        empty_slices : list of int
+            Slices that contained a single value and are interpolated.
         """
         try:
-            working = read_blocks(self.image, self._orientation, factors)
+            working, empty_slices = read_blocks(self.image, self._orientation, factors)
             while self._stream is not None and self._stream.read(2**22):
                 pass  # the checksum is in the trailer
         except (EOFError, OSError, zlib.error) as error:
             raise SeriesError(
                 f'{self._path.name}: the file is damaged ({error}); copy or convert it again'
             ) from error
-        return working
+        return working, empty_slices
 
 
 def read_blocks(image, orientation, factors):
@@ -95,13 +97,16 @@ def read_blocks(image, orientation, factors):
 
     Returns
     -------
-    (X, Y, Z, T) array of float32
+    working : (X, Y, Z, T) array of float32
         Canonical, HU, at least `AIR_HU`; stored frame by frame.
+    empty_slices : list of int
+        Slices that contained a single value and are interpolated.
     """
     shape = [0, 0, 0]
     for stored, (axis, _) in enumerate(orientation.astype(int)):
         shape[axis] = image.shape[stored] // factors[axis]
     working = np.empty((*shape, image.shape[3]), dtype=np.float32, order='F')
+    empty = np.zeros((shape[2], image.shape[3]), dtype=bool)
     # slices are read in stored order; on a flipped axis the last canonical block is stored first
     axis, flipped = int(orientation[2, 0]), orientation[2, 1] < 0
     through, n_slices = factors[axis], image.shape[2]
@@ -120,9 +125,50 @@ def read_blocks(image, orientation, factors):
             # fmax replaces NaN
             slab = np.fmax(slab, np.float32(AIR_HU), out=slab if slab.flags.writeable else None)
             slab = nb.apply_orientation(slab, orientation)
+            constant = np.ptp(slab, axis=(0, 1)) == 0
+            empty[start:end, frame] = constant.reshape(-1, through).any(axis=1)
             place = (slice(None),) * axis + (slice(start, end),)
             working[..., frame][place] = grid.average_blocks(slab, factors)
-    return working
+    return working, fill_empty(working, empty)
+
+
+def fill_empty(working, empty):
+    """Interpolate slices that contain a single value, in place, so that what is around them is found.
+
+    Empty slices below the lowest or above the highest other slice are padding, and are left as they
+    are.
+
+    Parameters
+    ----------
+    working : (X, Y, Z, T) array
+    empty : (Z, T) array of bool
+        Slices to replace, by frame.
+
+    Returns
+    -------
+    list of int
+        Slices that were interpolated in any frame.
+
+    Examples
+    --------
+    >>> working = np.array([10.0, 0.0, 30.0, 0.0]).reshape(1, 1, 4, 1)
+    >>> fill_empty(working, np.array([[False], [True], [False], [True]]))
+    [1]
+    >>> working.ravel()
+    array([10., 20., 30., 0.])
+    """
+    filled = set()
+    for frame in np.flatnonzero(empty.any(axis=0)):
+        kept = np.flatnonzero(~empty[:, frame])
+        for z in np.flatnonzero(empty[:, frame]):
+            if not kept.size or not kept[0] < z < kept[-1]:
+                continue
+            below, above = kept[kept < z][-1], kept[kept > z][0]
+            share = (z - below) / (above - below)
+            volume = working[..., frame]
+            volume[..., z] = (1 - share) * volume[..., below] + share * volume[..., above]
+            filled.add(int(z))
+    return sorted(filled)
 
 
 def fill_isolated(slab):

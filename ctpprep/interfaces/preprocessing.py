@@ -30,6 +30,7 @@ class _PrepareSeriesOutputSpec(TraitedSpec):
     sample_times = File(exists=True, desc='(slices, frames) of the working grid, s, npy')
     timing = File(exists=True, desc='timing fields of the sidecar, json')
     factors = traits.Tuple(traits.Int, traits.Int, traits.Int, desc='block size, voxels')
+    empty_slices = traits.List(traits.Int, desc='interpolated slices of the working grid')
 
 
 class PrepareSeries(StageInterface):
@@ -45,7 +46,7 @@ class PrepareSeries(StageInterface):
         factors = grid.block_factors(
             series.voxel_size_mm, times, method.working_in_plane_mm, method.working_slice_mm
         )
-        working = series.average_blocks(factors)
+        working, self._results['empty_slices'] = series.average_blocks(factors)
         kept = grid.times_of_blocks(times, factors, working.shape)
         np.save(cwd / 'sample_times.npy', kept)
         self._results['sample_times'] = str(cwd / 'sample_times.npy')
@@ -176,6 +177,9 @@ class _MakeMasksInputSpec(StageInputSpec):
     sample_times = File(exists=True, mandatory=True, desc='(slices, frames), s, npy')
     confounds = File(exists=True, mandatory=True, desc='contains the weight of each frame, tsv')
     damage = File(exists=True, mandatory=True, desc='change of each voxel by motion, HU')
+    empty_slices = traits.List(
+        traits.Int, usedefault=True, desc='interpolated slices, which are not tissue'
+    )
     supplied_brain_mask = File(
         exists=True, desc='replaces the automatic mask, on any grid in this space'
     )
@@ -213,7 +217,7 @@ class MakeMasks(StageInterface):
         )  # fmt: skip
         aif = load_aif(inputs.supplied_curves) or load_supplied(inputs.supplied_aif_mask)
         with keep_evidence(runtime, *series):
-            masks = preprocessing.make_masks(*series, aif)
+            masks = preprocessing.make_masks(*series, aif, inputs.empty_slices)
         self.save_images(
             runtime, affine, inputs.ctp_corrected, reference=masks.reference,
             brain_mask=masks.brain, intracranial_mask=masks.intracranial,
@@ -221,7 +225,10 @@ class MakeMasks(StageInterface):
             tissue_mask=masks.tissue,
         )  # fmt: skip
         names = ('n_baseline', 'arrival_s', 'scan_duration_s')
-        self.save_json(runtime, bolus={name: getattr(masks, name) for name in names})
+        bolus = {name: getattr(masks, name) for name in names}
+        if inputs.empty_slices:
+            bolus['empty_slices'] = [z + 1 for z in inputs.empty_slices]
+        self.save_json(runtime, bolus=bolus)
         return runtime
 
 
