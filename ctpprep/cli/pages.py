@@ -224,12 +224,10 @@ def _find_loss(series: Any, output_dir: Path) -> str:
         return f'{change}; process the series again' if change else ''
     if entry.get('State') == 'failed':
         return NO_OUTPUTS if entry.get('CrashFile') else str(entry.get('Cause') or NO_OUTPUTS)
-    tables = (output_dir / f'sub-{series.participant}').rglob(f'{series.prefix}{VOLUMES}')
-    if next(tables, None) is None:
-        return NO_OUTPUTS
     if entry.get('State') == 'running':
         return 'its latest run has not ended, or was killed; process the series again'
-    return ''
+    tables = (output_dir / f'sub-{series.participant}').rglob(f'{series.prefix}{VOLUMES}')
+    return NO_OUTPUTS if next(tables, None) is None else ''
 
 
 def _find_processed(series: Any, run: RunSettings) -> list[Any]:

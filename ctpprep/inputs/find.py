@@ -160,7 +160,7 @@ def _read_series(
     same_name = [image for image in in_session if image.name.startswith(f'{prefix}_ncct')]
     ncct = next(iter(same_name + in_session), None)
     if ncct is not None:
-        check_volume(ncct, 'non-contrast CT')
+        check_volume(ncct, 'non-contrast CT', whole=False)  # it is large
     image = open_nifti(path)
     choose_affine(image, affine_from)
     return CTPSeries(

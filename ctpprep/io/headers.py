@@ -253,7 +253,7 @@ def _times(sizes: Any) -> str:
     return ' x '.join(f'{size:.3g}' for size in sizes)
 
 
-def check_volume(path: Path, kind: str) -> None:
+def check_volume(path: Path, kind: str, whole: bool = True) -> None:
     """Check the header of a 3D image, such as a mask that a user supplies.
 
     Parameters
@@ -262,6 +262,8 @@ def check_volume(path: Path, kind: str) -> None:
         NIfTI file.
     kind : str
         What the image is, such as 'mask'.
+    whole : bool
+        Whether a compressed file is read to its end.
 
     Raises
     ------
@@ -272,7 +274,8 @@ def check_volume(path: Path, kind: str) -> None:
         image = open_nifti(path)
         check_dimensions(image, 3, f'3D {kind}')
         check_complete(path, image)
-        check_gzip(path)
+        if whole:
+            check_gzip(path)
         check_placed(image)
     except SeriesError as error:
         raise SeriesError(f'{path.name}: {error}') from error

@@ -18,6 +18,9 @@ from nibabel.orientations import (
     ornt_transform,
 )
 
+from ctpprep.exceptions import SeriesError
+from ctpprep.io.headers import check_gzip
+
 # converts between the RAS coordinates of nibabel and the LPS coordinates of ITK
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -36,7 +39,17 @@ def load(path, dtype=np.float32):
     array : (X, Y, Z[, T]) array
     affine : (4, 4) array
         Of the canonical array, mm RAS.
+
+    Raises
+    ------
+    SeriesError
+        When a compressed file is damaged.
     """
+    path = Path(path)
+    try:
+        check_gzip(path)
+    except SeriesError as error:
+        raise SeriesError(f'{path.name}: {error}') from error
     image = nb.as_closest_canonical(nb.load(path))
     array = np.asanyarray(image.dataobj)
     while array.ndim > 3 and array.shape[-1] == 1:  # volumes may be stored as 4D
