@@ -216,7 +216,7 @@ def _check_affines(image: Any, affine_from: str) -> None:
     sizes = header['pixdim'][1:4]
     if len(affines) == 2:
         if affine_from == 'agree':
-            _refuse_contradiction(affines, image.shape[:3])
+            _refuse_contradiction(affines, image.shape)
     elif 'sform' in affines and np.isfinite(sizes).all() and (sizes > 0).all():
         actual = np.linalg.norm(affines['sform'][:3, :3], axis=0)
         if (sizes != 1).any() and not np.allclose(sizes, actual, rtol=SAME_SIZE):
@@ -231,7 +231,9 @@ def _refuse_contradiction(affines: dict[str, Any], shape: Sequence[int]) -> None
     import nibabel as nb
     import numpy as np
 
-    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))])
+    corners = np.array(
+        [(*corner, 1) for corner in product(*((0, size - 1) for size in shape[:3]))]
+    )
     apart = (affines['sform'] - affines['qform']) @ corners.T
     distance = float(np.linalg.norm(apart[:3], axis=0).max())
     if distance <= max(nb.affines.voxel_sizes(affines['sform']).max(), 1.0):
@@ -242,10 +244,14 @@ def _refuse_contradiction(affines: dict[str, Any], shape: Sequence[int]) -> None
         f'({", ".join(f"{value:.4g}" for value in affine[:3, 3])}) mm'
         for name, affine in affines.items()
     )
+    action = 'convert the DICOM files again, or write the right one in both'
+    if len(shape) > 3:
+        action = (
+            'convert the DICOM files again, or choose one for all series with --affine-from sform or '
+            '--affine-from qform'
+        )
     raise SeriesError(
-        f'sform and qform of the header place voxels up to {distance:.0f} mm apart ({shown}); '
-        'convert the DICOM files again, or choose one for all series with --affine-from sform or '
-        '--affine-from qform'
+        f'sform and qform of the header place voxels up to {distance:.0f} mm apart ({shown}); {action}'
     )
 
 

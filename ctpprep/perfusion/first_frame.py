@@ -19,9 +19,9 @@ COARSE_MM = 3.5
 LEAST_VOXELS = 4000
 # fractions of voxels: most that are infinite, or NaN between numbers (NaN around the head is padding)
 MOST_BROKEN = 0.01
-# fraction of voxels with exactly the highest value from which they are clipped, and the value from
-# which scanners themselves clip, HU
-CLIPPED_SHARE, SCANNER_LIMIT_HU = 0.004, 1500.0
+# fraction of voxels with exactly the highest value from which they are clipped, and the density from
+# which that does no harm: arteries are below, and bone needs no more, HU
+CLIPPED_SHARE, HARMLESS_HU = 0.004, 600.0
 # int16 that was read as uint16
 LARGEST_INT16 = 32767
 # densities that are searched for air, HU, its least fraction of the frame, and its plausible median
@@ -86,10 +86,10 @@ def check_frame(frame, voxel_size_mm, *, bone_hu):
         return findings
     if np.nanmin(frame) == np.nanmax(frame):
         brain.check_density(frame)  # raises the error
-    if len(empty) + len(repeated) >= frame.shape[2] / 2:
+    if len(empty) >= frame.shape[2] / 2 or len(repeated) == frame.shape[2] - 1 > 0:
         raise PerfusionError(
-            f'slices: {len(empty)} of {frame.shape[2]} slices of the first frame contain a single value '
-            f'and {len(repeated)} repeat the one before, need fewer than half; convert the series again'
+            f'slices: of {frame.shape[2]} slices of the first frame, {len(empty)} contain a single value '
+            f'and {len(repeated)} repeat the one before; convert the series again'
         )
     _check_range(frame)
     coarse, size = coarse_frame(frame, voxel_size_mm)
@@ -219,7 +219,7 @@ def _check_range(frame):
         )
     low, high = float(finite.min()), float(finite.max())
     clipped = np.mean(finite == high)
-    if low < high < SCANNER_LIMIT_HU and clipped > CLIPPED_SHARE:
+    if low < high < HARMLESS_HU and clipped > CLIPPED_SHARE:
         raise PerfusionError(
             f'density: {clipped:.1%} of the voxels have exactly the highest value, so the densities are '
             f'clipped at {high:g} HU, as in a display window; export the original densities'
