@@ -27,7 +27,7 @@ LARGEST_INT16 = 32767
 # densities that are searched for air, HU, its least fraction of the frame, and its plausible median
 AIR_SEARCH_HU, LEAST_AIR, AIR_HU = (-1500.0, -300.0), 0.02, (-1100.0, -860.0)
 # densities of brain with any calibration, HU
-BRAIN_HU = (10.5, 68.0)
+BRAIN_HU = (6.0, 68.0)
 # size of the inside of the skull: largest height, mm, and area of a slice, cm2, and the area from which
 # a slice counts; a slab of some height from the vertex down has at least a cap of a sphere, of which
 # this fraction is required

@@ -346,7 +346,7 @@ DENSITY = [
     Case('1024 too high', voxels(lambda ctp: ctp + 1024), '1024'),
     Case('1000 too high', voxels(lambda ctp: ctp + 1000), 'HU'),
     Case('1024 too low', voxels(lambda ctp: ctp - 1024), '1024'),
-    Case('24 too low', voxels(lambda ctp: ctp - 24), 'HU'),
+    Case('30 too low', voxels(lambda ctp: ctp - 30), 'HU'),
     Case('40 too high', voxels(lambda ctp: ctp + 40), 'HU'),
     Case('inverted', voxels(lambda ctp: -ctp), 'HU'),
     Case('clipped at 80', voxels(window(-1024, 80), np.int16), 'clipped at 80 HU'),
