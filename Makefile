@@ -15,7 +15,7 @@ IN_PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 PYTEST_ARGS ?= --maxprocesses 4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser test-cluster test-container check-container lock validate docs lint format bench clean distclean
+.PHONY: help demo test test-robustness test-browser test-cluster test-container check-container lock validate docs lint format bench clean distclean
 
 help:
 	@echo 'make demo    run ctpprep on the example in $(DEMO_DATA), say where the results are'
@@ -24,6 +24,7 @@ help:
 	@echo 'make docs    build the documentation and check it; runs the demo for its pictures if need be'
 	@echo 'make validate  check the example and what make demo wrote with the BIDS validator'
 	@echo 'make test-resume   kill runs of the command at random moments and take them up again'
+	@echo 'make test-robustness  give the command bad inputs and fuzzed headers and sidecars'
 	@echo 'make test-browser  look at the pages with a headless Chromium (as root on Debian, installs it)'
 	@echo 'make test-cluster  run jobs of a SLURM on this machine (as root on Debian, installs it)'
 	@echo 'make test-container  build the image, run it, compare with a run outside (as root on Debian)'
@@ -106,6 +107,9 @@ test-offline: $(VENV)/.installed-tests
 
 test-resume: $(VENV)/.installed-tests
 	$(BIN)/python -m pytest -q -m resume
+
+test-robustness: $(VENV)/.installed-tests
+	$(BIN)/python -m pytest -q -m robustness
 
 test-browser: $(VENV)/.installed-tests
 	@if why=$$(tests/tools/install_chromium.sh); then \

@@ -42,3 +42,30 @@ class BolusError(PerfusionError):
 
 class VesselError(PerfusionError):
     """The series contains no artery-like (or vein-like) curve."""
+
+
+def explain(error: BaseException) -> str:
+    """Describe an error in one line, for the participant whose files raised it.
+
+    Parameters
+    ----------
+    error : BaseException
+        An error of ctpprep, or any other, of a library or the system.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> explain(SeriesError('the file is truncated'))
+    'the file is truncated'
+    >>> explain(OverflowError('int too large'))
+    'unexpected OverflowError (int too large); please report it with the file'
+    """
+    if isinstance(error, CtpprepError):
+        return str(error)
+    if isinstance(error, PermissionError):
+        return f'{error.filename} may not be read ({error.strerror}); change its permissions'
+    message = ' '.join(str(error).split())[:300]
+    return f'unexpected {type(error).__name__} ({message}); please report it with the file'

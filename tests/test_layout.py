@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'exceptions': set(),
     'settings': {'exceptions'},
     'io': {'exceptions', 'settings'},
-    'inputs': FILES,
+    'inputs': FILES | {'perfusion'},
     'registration': set(),
     'perfusion': {'exceptions', 'settings', 'registration'},
     'figures': {'exceptions', 'settings', 'perfusion'},

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders of a run: defaults, and checks that they are valid and writable."""
 
+import contextlib
 import re
 import tempfile
 from pathlib import Path
@@ -69,8 +70,10 @@ def name_by_role(text: str, run: RunSettings) -> str:
     """
     folders = {
         run.bids_dir: 'bids_dir', run.output_dir: 'output_dir', run.work_dir: 'work_dir',
-        **{path: name for name, path in run.derivatives}, Path.home(): '~',
+        **{path: name for name, path in run.derivatives},
     }  # fmt: skip
+    with contextlib.suppress(RuntimeError):  # an unknown user without HOME
+        folders[Path.home()] = '~'
     roles = {
         str(path): role for folder, role in folders.items() for path in (folder, folder.resolve())
     }

@@ -12,11 +12,11 @@ from typing import Any
 from ctpprep import __version__
 from ctpprep.cli.config import format_config
 from ctpprep.cli.drawings import write_drawings
+from ctpprep.cli.finishing import Finisher, remove_outdated
 from ctpprep.cli.folders import make_folder
 from ctpprep.cli.messages import log_and_continue, log_file, print_error
 from ctpprep.cli.pages import (
     describe_run,
-    draw_failures,
     rewrite_reports,
     select_usable,
     write_boilerplate,
@@ -25,8 +25,8 @@ from ctpprep.cli.pages import (
 )
 from ctpprep.cli.plan import log_plan
 from ctpprep.cli.results import add_failures, format_results, review_results
-from ctpprep.cli.status import write_status, write_status_without_series
-from ctpprep.exceptions import UsageError
+from ctpprep.cli.status import make_records, write_status, write_status_without_series
+from ctpprep.exceptions import UsageError, explain
 from ctpprep.settings import MethodSettings, RunSettings
 
 if typing.TYPE_CHECKING:
@@ -38,6 +38,7 @@ logger = logging.getLogger('ctpprep')
 def run_participants(method: MethodSettings, run: RunSettings) -> int:
     """Find all series and process them, or do what the options request instead; return the exit code."""
     from ctpprep.inputs.find import find_series
+    from ctpprep.inputs.frames import check_first_frames
     from ctpprep.inputs.overrides import apply_overrides
 
     if run.use_plugin is not None:
@@ -52,6 +53,7 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
     if run.reports_only:  # what matters is in output_dir
         prepare_templates()
         return rewrite_reports(all_series, method, run)
+    all_series = check_first_frames(all_series, method.masks.bone_hu)
     for series in all_series:
         if not series.can_run:
             print_error(series.reason, 1)
@@ -64,7 +66,10 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
         return 1
     if run.dry_run:
         prepare_templates()
-        return log_plan(all_series, method, run)
+        try:
+            return log_plan(all_series, method, run)
+        except Exception:  # one series must not end the plan of all
+            return log_plan(fail_unplanned(all_series, method, run), method, run)
     make_folder(run.output_dir, 'output_dir')
     if computes:
         make_folder(run.work_dir, '-w/--work-dir')
@@ -105,13 +110,23 @@ def log_bids_warnings(all_series: Sequence[Any], run: RunSettings) -> None:
 def process(all_series: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
     """Run the graph of all series and write the reports; return the exit code."""
     from ctpprep.cli.display import show_series
+    from ctpprep.engine.ownership import secure_work_folder
     from ctpprep.engine.run import clean_work, run_workflow
     from ctpprep.io.files import remove_partials
     from ctpprep.provenance.record import write_provenance
     from ctpprep.workflows.base import init_ctpprep_wf
 
     series = select_usable(all_series)
+    try:
+        workflow = init_ctpprep_wf(series, method, run)
+    except Exception:  # one series must not end the run of all
+        all_series = fail_unplanned(all_series, method, run)
+        if not (series := select_usable(all_series)):
+            write_status(all_series, run)
+            return 1
+        workflow = init_ctpprep_wf(series, method, run)
     labels = {one.participant for one in series}
+    secure_work_folder(labels, run)
     with log_file(run.output_dir / 'logs' / f'run-{run.run_uuid}.log'):
         logger.info(
             '%d series, %d processes, %.1f GB of memory, work folder %s',
@@ -121,20 +136,19 @@ def process(all_series: Sequence[Any], method: MethodSettings, run: RunSettings)
         remove_partials(run.output_dir, labels)
         write_status(all_series, run)
         describe_outputs(series, run)
-        workflow = init_ctpprep_wf(series, method, run)
         if run.write_graph:
             logger.info('graph: logs/%s', ', logs/'.join(write_drawings(series, method, run)))
         if run.clean_workdir:
             clean_work(labels, run)
         start = time.time()
+        failures: dict[str, str] = {}  # by participant
+        finisher = Finisher(all_series, method, run, start, failures)
         with show_series(run) as watcher:
-            results = run_workflow(workflow, series, run, watcher)
+            results = run_workflow(workflow, series, run, finisher.watch(watcher))
         results += make_failed_results(all_series)
         results.sort(key=lambda result: result.prefix)
-        remove_outdated(all_series, results, method, run, start)
         failed = [result.prefix for result in results if not result.succeeded]
         software = describe_run(method)['Software']
-        failures: dict[str, str] = {}  # by participant
         everyone = [one.participant for one in all_series]
         with log_and_continue(
             'the provenance of the run could not be written', failures, *everyone, run=run
@@ -145,18 +159,51 @@ def process(all_series: Sequence[Any], method: MethodSettings, run: RunSettings)
             'logs/CITATION.md could not be written', failures, *everyone, run=run
         ):
             write_methods(all_series, method, run, f'run-{run.run_uuid}_')
-        draw_failures(results, run)
-        write_reports(all_series, results, method, run, failures)
+        finisher.finish_rest(results)
         if run.clean_workdir_on_success:
-            clean_work(
-                labels - {one.participant for one in all_series if one.prefix in failed}, run
-            )
+            done = labels - {one.participant for one in all_series if one.prefix in failed}
+            with log_and_continue('intermediate files could not be removed', {}, run=run):
+                clean_work(done, run)
+        records: dict[str, dict[str, str]] = {}
+        with log_and_continue('outputs cannot be read again', failures, *everyone, run=run):
+            records = make_records(series, results, method, run)
         results = review_results(series, results, failures, run.output_dir)
         logger.info('\n%s\noutputs: %s', format_results(results), run.output_dir)
         with log_and_continue('the status could not be written', failures, *everyone, run=run):
-            write_status(all_series, run, results)
+            write_status(all_series, run, results, records)
         results = add_failures(results, failures)
     return 0 if all(result.succeeded for result in results) else 1
+
+
+def fail_unplanned(
+    all_series: Sequence[Any], method: MethodSettings, run: RunSettings
+) -> list[Any]:
+    """Fail the series whose graph cannot be built, which would end the run for all.
+
+    Parameters
+    ----------
+    all_series : sequence of CTPSeries, PrecomputedMaps and FailedSeries
+    method : MethodSettings
+    run : RunSettings
+
+    Returns
+    -------
+    list of CTPSeries, PrecomputedMaps and FailedSeries
+    """
+    from ctpprep.inputs.series import FailedSeries
+    from ctpprep.workflows.base import init_ctpprep_wf
+
+    planned = []
+    for series in all_series:
+        try:
+            if series.can_run:
+                init_ctpprep_wf([series], method, run)
+        except Exception as error:
+            reason = f'{series.prefix}: {explain(error)}'
+            print_error(reason, 1)
+            series = FailedSeries(series.prefix, series.participant, series.session, reason)
+        planned.append(series)
+    return planned
 
 
 def write_config(method: MethodSettings, run: RunSettings) -> None:
@@ -212,43 +259,6 @@ def remove_outputs_of_failed(
         if not series.absent and (run.output_dir / f'sub-{series.participant}.html').is_file()
     ]
     write_reports(with_page, results, method, run, {})
-
-
-def remove_outdated(
-    all_series: Sequence[Any],
-    results: Sequence['SeriesResult'],
-    method: MethodSettings,
-    run: RunSettings,
-    start: float,
-) -> None:
-    """Remove outputs of earlier runs that this run did not replace, so that no page mixes runs.
-
-    Parameters
-    ----------
-    all_series : sequence of CTPSeries, PrecomputedMaps and FailedSeries
-    results : sequence of SeriesResult
-    method : MethodSettings
-    run : RunSettings
-    start : float
-        Start of this run, s since the epoch.
-    """
-    from ctpprep.io.files import remove_older
-    from ctpprep.workflows.outputs import foreign_paths, written_paths
-
-    failed = {result.prefix for result in results if not result.succeeded}
-    for series in all_series:
-        if series.absent:  # its series are unknown
-            continue
-        if series.prefix in failed:
-            if remove_older(written_paths(series, method, run.output_dir), start):
-                logger.info('%s failed; removed the files of an earlier run', series.prefix)
-            continue
-        foreign = foreign_paths(series, method, run.output_dir)
-        outdated = [path for path in foreign if path.is_file()]
-        for path in outdated:
-            path.unlink()
-        if outdated:
-            logger.info('%s: removed %d files of an earlier run', series.prefix, len(outdated))
 
 
 def run_group(run: RunSettings) -> int:

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cores, memory and environment variables of this process."""
 
-import atexit
 import contextlib
 import os
 import pwd
-import shutil
 import tempfile
 from pathlib import Path
 
+from ctpprep.cli.signals import remove_at_end
 from ctpprep.settings import RunSettings
 
 MEMORY_FILES = ('memory.max', 'memory.limit_in_bytes')  # of control groups version 2 and 1
@@ -88,7 +87,7 @@ def set_environment(run: RunSettings, level: str = 'participant') -> None:
     caches = run.work_dir
     if level == 'group' or run.dry_run or run.boilerplate_only or run.reports_only:
         caches = Path(tempfile.mkdtemp(prefix='ctpprep-'))
-        atexit.register(shutil.rmtree, caches, ignore_errors=True)
+        remove_at_end(caches)
     defaults = {
         'MPLBACKEND': 'Agg',
         'MPLCONFIGDIR': str(caches / 'matplotlib'),

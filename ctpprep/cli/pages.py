@@ -16,6 +16,7 @@ from ctpprep.cli.folders import name_by_role
 from ctpprep.cli.messages import log_and_continue
 from ctpprep.cli.results import format_results, review_results
 from ctpprep.inputs.selection import VOLUMES
+from ctpprep.io.records import find_change, read_entries, status_path
 from ctpprep.settings import MethodSettings, RunSettings
 
 if typing.TYPE_CHECKING:
@@ -25,6 +26,7 @@ logger = logging.getLogger('ctpprep')
 
 # stages that precomputed maps skip
 SERIES_STAGES = ('grid', 'motion', 'vessels', 'denoising', 'deconvolution', 'coregistration')
+NO_OUTPUTS = 'has no outputs'
 PACKAGES = ('nipype', 'niworkflows', 'antspyx', 'nibabel', 'numpy', 'scipy', 'pybids')
 
 
@@ -183,7 +185,8 @@ def rewrite_reports(all_series: Sequence[Any], method: MethodSettings, run: RunS
     """Write the reports from the files of an earlier run; return the exit code.
 
     The methods text describes the settings in the sidecars of each participant, not those of this call.
-    A series without a table of volumes has failed. The raw series may have been deleted.
+    A series succeeded if its files are those that its run recorded last; without a record, as of an
+    earlier version, if it has a table of volumes. The raw series may have been deleted.
     """
     from ctpprep.engine.crashes import find_last_failure
     from ctpprep.engine.run import SeriesResult
@@ -193,11 +196,11 @@ def rewrite_reports(all_series: Sequence[Any], method: MethodSettings, run: RunS
     all_series = [one for series in all_series for one in _find_processed(series, run)]
     results = []
     for series in all_series:
-        tables = (run.output_dir / f'sub-{series.participant}').rglob(f'{series.prefix}{VOLUMES}')
-        succeeded = next(tables, None) is not None
-        failure = ('', None) if succeeded else find_last_failure(series, run.output_dir)
-        results.append(SeriesResult(series.prefix, succeeded, *failure))
-    if not any(result.succeeded for result in results):
+        cause, crash_file = _find_loss(series, run.output_dir), None
+        if cause == NO_OUTPUTS:
+            cause, crash_file = find_last_failure(series, run.output_dir)
+        results.append(SeriesResult(series.prefix, not cause, cause, crash_file))
+    if all(result.cause == NO_OUTPUTS for result in results):
         raise UsageError(
             f'--reports-only: {run.output_dir} contains no outputs of the selected series; '
             'process them first'
@@ -211,6 +214,20 @@ def rewrite_reports(all_series: Sequence[Any], method: MethodSettings, run: RunS
     results = review_results(all_series, results, failures, run.output_dir)
     logger.info('\n%s\noutputs: %s', format_results(results), run.output_dir)
     return 0 if all(result.succeeded for result in results) else 1
+
+
+def _find_loss(series: Any, output_dir: Path) -> str:
+    """Return why the outputs of a series are not complete; '' if they are."""
+    entry = read_entries(status_path(output_dir, series.participant)).get(series.prefix, {})
+    if record := entry.get('Files'):
+        change = find_change(record, output_dir)
+        return f'{change}; process the series again' if change else ''
+    if entry.get('State') == 'failed':
+        return NO_OUTPUTS if entry.get('CrashFile') else str(entry.get('Cause') or NO_OUTPUTS)
+    if entry.get('State') == 'running':
+        return 'its latest run has not ended, or was killed; process the series again'
+    tables = (output_dir / f'sub-{series.participant}').rglob(f'{series.prefix}{VOLUMES}')
+    return NO_OUTPUTS if next(tables, None) is None else ''
 
 
 def _find_processed(series: Any, run: RunSettings) -> list[Any]:

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """End the process and its workers as soon as a signal arrives."""
 
+import atexit
 import contextlib
 import functools
+import multiprocessing.util
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -41,6 +44,13 @@ def end_on_signals(uses_scheduler: bool = False) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def remove_at_end(folder: str | os.PathLike[str]) -> None:
+    """Remove a temporary folder at exit, and when a signal ends the process."""
+    remove = functools.partial(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(remove)
+    _cleanups.append(remove)
+
+
 @contextlib.contextmanager
 def call_before_ending(cleanup: Callable[[], None]) -> Iterator[None]:
     """Call a function before a signal ends the process."""
@@ -69,5 +79,7 @@ def _end(uses_scheduler: bool, number: int, frame: FrameType | None) -> None:
             with contextlib.suppress(psutil.Error):
                 worker.kill()
         psutil.wait_procs(workers, timeout=2)
+        # the folder of the workers' sockets, which is removed at an ordinary exit
+        shutil.rmtree(multiprocessing.util.get_temp_dir(), ignore_errors=True)
     finally:
         os._exit(128 + number)

@@ -2,15 +2,16 @@
 """State of each participant for other programs: one small file, always of the latest run."""
 
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ctpprep import __version__
 from ctpprep.cli.folders import name_by_role
 from ctpprep.inputs.selection import select_participants
 from ctpprep.inputs.series import FailedSeries
-from ctpprep.settings import RunSettings
+from ctpprep.io.records import make_record, read_entries, status_path
+from ctpprep.settings import MethodSettings, RunSettings
 
 if TYPE_CHECKING:
     from ctpprep.engine.run import SeriesResult
@@ -20,19 +21,11 @@ if TYPE_CHECKING:
 STATES = ('running', 'failed', 'succeeded', 'nothing')
 
 
-def status_path(output_dir: Path, participant: str) -> Path:
-    """Return the path of the status file of a participant.
-
-    Examples
-    --------
-    >>> status_path(Path('out'), '01').as_posix()
-    'out/logs/sub-01_status.json'
-    """
-    return output_dir / 'logs' / f'sub-{participant}_status.json'
-
-
 def write_status(
-    all_series: Sequence[Any], run: RunSettings, results: Sequence['SeriesResult'] = ()
+    all_series: Sequence[Any],
+    run: RunSettings,
+    results: Sequence['SeriesResult'] = (),
+    records: Mapping[str, dict[str, str]] = MappingProxyType({}),
 ) -> None:
     """Write the status of each participant, at the start of a run and as its last step.
 
@@ -46,13 +39,19 @@ def write_status(
     run : RunSettings
     results : sequence of SeriesResult
         One per series; none at the start, when only series that cannot be processed have failed.
+    records : mapping of str to dict, optional
+        Digests of the outputs from `make_records`, by series. At the start, those of the run before
+        are kept, so that its outputs are valid until they change.
     """
     from ctpprep.io.files import write_json
 
     by_prefix = {result.prefix: result for result in results}
     for participant in sorted({series.participant for series in all_series}):
+        entries_before = read_entries(status_path(run.output_dir, participant))
+        earlier = {prefix: entry.get('Files', {}) for prefix, entry in entries_before.items()}
         entries = [
             _make_entry(series, by_prefix.get(series.prefix), run)
+            | _find_record(series, records if results else earlier)
             for series in all_series
             if series.participant == participant
         ]
@@ -79,9 +78,32 @@ def write_status_without_series(all_series: Sequence[Any], run: RunSettings) -> 
     write_status(absent, run)
 
 
-def _make_entry(series: Any, result: 'SeriesResult | None', run: RunSettings) -> dict[str, str]:
+def make_records(
+    all_series: Sequence[Any],
+    results: Sequence['SeriesResult'],
+    method: MethodSettings,
+    run: RunSettings,
+) -> dict[str, dict[str, str]]:
+    """Compute the digests of the outputs of the series that have succeeded, by their prefix."""
+    from ctpprep.workflows.outputs import written_paths
+
+    succeeded = {result.prefix for result in results if result.succeeded}
+    return {
+        series.prefix: make_record(written_paths(series, method, run.output_dir), run.output_dir)
+        for series in all_series
+        if series.prefix in succeeded
+    }
+
+
+def _find_record(series: Any, records: Mapping[str, dict[str, str]]) -> dict[str, Any]:
+    """Return the record of a series as a field of its entry, if there is one."""
+    record = records.get(series.prefix) if series.can_run else None
+    return {'Files': record} if record else {}
+
+
+def _make_entry(series: Any, result: 'SeriesResult | None', run: RunSettings) -> dict[str, Any]:
     """Make the entry of one series."""
-    entry = {'Series': series.prefix, 'State': 'running'}
+    entry: dict[str, Any] = {'Series': series.prefix, 'State': 'running'}
     if series.absent:
         return entry | {'State': 'nothing', 'Cause': name_by_role(series.reason, run)}
     if result is not None:

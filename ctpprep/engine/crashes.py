@@ -6,13 +6,21 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+from nipype.pipeline.plugins import tools
 
 from ctpprep import exceptions
 from ctpprep.engine.tracker import workflow_names
 from ctpprep.inputs.series import Series
 from ctpprep.io.disk import explain_full_disk
 from ctpprep.settings import RunSettings
+
+
+def hide_user() -> None:
+    """Let nipype name crash files without the user: outputs are shared."""
+    tools.getpass = SimpleNamespace(getuser=lambda: 'ctpprep')
 
 
 def participant_of(prefix: str) -> str:

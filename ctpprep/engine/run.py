@@ -13,7 +13,7 @@ from nipype import logging as nipype_logging
 from nipype.pipeline.engine import Workflow
 
 from ctpprep import __version__
-from ctpprep.engine.crashes import crash_dir, participant_of, read_failures
+from ctpprep.engine.crashes import crash_dir, hide_user, participant_of, read_failures
 from ctpprep.engine.hashes import cache_file_hashes
 from ctpprep.engine.schedulers import LOCAL, make_scheduler_plugin, read_plugin
 from ctpprep.engine.tracker import RunTracker, Watcher, find_nodes
@@ -84,6 +84,7 @@ def run_workflow(
 def configure(workflow: Workflow, series: Sequence[Series], run: RunSettings) -> None:
     """Set nipype's options on a graph; each participant's crash files go to its own folder."""
     cache_file_hashes()
+    hide_user()
     level = ('CRITICAL', 'INFO', 'DEBUG')[min(run.verbosity, 2)]
     levels = dict.fromkeys(('workflow_level', 'interface_level', 'utils_level'), level)
     nipype_config.update_config({'logging': levels})

@@ -25,6 +25,7 @@ from nipype.pipeline.plugins.linear import LinearPlugin
 from nipype.pipeline.plugins.tools import report_crash
 from nipype.utils.misc import str2bool
 
+from ctpprep.engine.crashes import hide_user
 from ctpprep.engine.hashes import cache_file_hashes
 
 KILLED = (
@@ -247,6 +248,7 @@ def _serve(connection: Connection, cwd: str, level: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(cwd)
     cache_file_hashes()
+    hide_user()
     levels = dict.fromkeys(('workflow_level', 'interface_level', 'utils_level'), level)
     nipype_config.update_config({'logging': levels})
     nipype_logging.update_logging(nipype_config)

@@ -17,6 +17,7 @@ from ctpprep.exceptions import UsageError
 from ctpprep.group.tsv import MISSING
 from ctpprep.inputs.labels import match_labels
 from ctpprep.io.bids import entities
+from ctpprep.io.records import find_change
 from ctpprep.settings import RunSettings, flatten
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class StatusEntry(NamedTuple):
     state: str
     cause: str
     version: str
+    files: dict[str, str]
 
 
 def check_participant_labels(run: RunSettings) -> None:
@@ -122,7 +124,7 @@ def find_series(run: RunSettings) -> list[SeriesRecord]:
         if not requested or participant in requested:
             for entry in _read_status(path):
                 record = records.setdefault(entry.prefix, SeriesRecord(participant, entry.prefix))
-                _apply_status(record, entry)
+                _apply_status(record, entry, run.output_dir)
     with_series = {record.participant for record in records.values()}
     selected = [record for record in records.values() if _is_selected(record.prefix, run)]
     without_series = [
@@ -205,11 +207,18 @@ def _is_selected(prefix: str, run: RunSettings) -> bool:
     )
 
 
-def _apply_status(record: SeriesRecord, entry: StatusEntry) -> None:
-    """Set version, state and reason; tables of an earlier run count while the next one is running."""
-    record.version = entry.version
-    record.state = entry.state if entry.state == 'failed' or not record.tables else 'succeeded'
-    if record.state != 'succeeded':
+def _apply_status(record: SeriesRecord, entry: StatusEntry, output_dir: Path) -> None:
+    """Set version, state and reason.
+
+    While the next run is running, the tables of an earlier one are used as long as all its recorded
+    files exist and its tables have not changed.
+    """
+    record.version, record.state = entry.version, entry.state
+    if record.tables and entry.files and entry.state != 'failed':
+        change = find_change(entry.files, output_dir, ending='.tsv')
+        record.state = 'incomplete' if change else 'succeeded'
+        record.reason = f'{change}; run the series again' if change else ''
+    elif record.state != 'succeeded':
         record.reason = entry.cause or 'its latest run has not ended, or was killed'
 
 
@@ -231,7 +240,11 @@ def _read_status(path: Path) -> list[StatusEntry]:
         version = str(status.get('Version', ''))
         return [
             StatusEntry(
-                str(entry['Series']), str(entry['State']), str(entry.get('Cause', '')), version
+                str(entry['Series']),
+                str(entry['State']),
+                str(entry.get('Cause', '')),
+                version,
+                dict(entry.get('Files') or {}),
             )
             for entry in status['Series']
         ]

@@ -15,6 +15,8 @@ from ctpprep.io.bids import NIFTI, entities, session_dir
 # folders that BIDS allows beside those of participants
 KNOWN_FOLDERS = ('code', 'derivatives', 'docs', 'logs', 'phenotype', 'sourcedata', 'stimuli')
 MOST_FOLDERS = 200  # limit of the search, which must be fast in any dataset
+# file systems allow 255 bytes; outputs, while they are being written, have up to 105 more
+MAX_PREFIX = 150
 
 
 def check_dataset(bids_dir: Path, participants: Sequence[str]) -> list[str]:
@@ -120,6 +122,11 @@ def check_name(prefix: str, path: Path, bids_dir: Path) -> Path:
             f'{name}: the file name does not follow BIDS; rename it to '
             f'sub-<label>[_ses-<label>][_run-<index>]_{entities(path)["suffix"]}, with only '
             'letters and digits in the labels'
+        )
+    if len(prefix) > MAX_PREFIX:
+        raise SeriesError(
+            f'{name}: the file name is too long ({len(prefix)} characters before the suffix, need at '
+            f'most {MAX_PREFIX}), outputs would have no valid names; shorten its labels'
         )
     folder = session_dir(path, bids_dir)
     if folder not in path.parents:

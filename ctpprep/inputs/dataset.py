@@ -2,6 +2,7 @@
 """Index of the files of a BIDS dataset, by the entities in their names."""
 
 import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -163,6 +164,45 @@ class DatasetIndex:
             if path.parts[0] in self._participants or not path.parts[0].startswith('sub-')
         }
         return sorted(paths, key=lambda path: (path.name, path))
+
+
+def find_unreadable(bids_dir: Path, participants: Sequence[str]) -> dict[str, str]:
+    """Find participants with a folder that may not be read or a name that is not UTF-8.
+
+    pybids would stop at one of them, or skip it in silence.
+
+    Parameters
+    ----------
+    bids_dir : Path
+    participants : sequence of str
+        Labels without 'sub-'.
+
+    Returns
+    -------
+    dict of str to str
+        Why each of these participants cannot be indexed, by label.
+    """
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    unreadable = {}
+    for label in participants:
+        folder = bids_dir / f'sub-{label}'
+        try:
+            for place, _, files in os.walk(folder, onerror=stop) if folder.exists() else ():
+                for path in (place, *(os.path.join(place, name) for name in files)):
+                    path.encode()
+        except UnicodeEncodeError as error:
+            name = os.fsencode(os.path.relpath(error.object, bids_dir))
+            shown = name.decode(errors='backslashreplace')
+            unreadable[label] = f'{shown}: the file name is not UTF-8; rename it'
+        except OSError as error:
+            place = os.path.relpath(error.filename or folder, bids_dir)
+            unreadable[label] = (
+                f'{place} cannot be read ({error.strerror}); change its permissions'
+            )
+    return unreadable
 
 
 def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:

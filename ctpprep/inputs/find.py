@@ -12,9 +12,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from ctpprep.exceptions import SeriesError, UsageError
+from ctpprep.exceptions import SeriesError, UsageError, explain
 from ctpprep.inputs.conformance import check_name, refuse_duplicates
-from ctpprep.inputs.dataset import DatasetIndex, read_filters
+from ctpprep.inputs.dataset import DatasetIndex, find_unreadable, read_filters
 from ctpprep.inputs.labels import join_labels
 from ctpprep.inputs.precomputed import PATTERNS as MAP_PATTERNS
 from ctpprep.inputs.precomputed import find_maps, map_images
@@ -27,7 +27,7 @@ from ctpprep.inputs.selection import (
 from ctpprep.inputs.series import CTPSeries, FailedSeries, FoundSeries
 from ctpprep.inputs.timing import read_command_times, read_series_timing
 from ctpprep.io.bids import bids_uri, entities, read_sidecar, session_dir
-from ctpprep.io.headers import open_nifti
+from ctpprep.io.headers import check_volume, choose_affine, open_nifti
 from ctpprep.settings import RunSettings
 
 logger = logging.getLogger(__name__)
@@ -64,15 +64,24 @@ def find_series(run: RunSettings) -> list[FoundSeries]:
     database = run.bids_database_dir
     if run.dry_run and database is not None and not database.exists():
         database = None  # a dry run writes nothing
-    index = DatasetIndex(run.bids_dir, participants, database, read_filters(run.bids_filter_file))
+    unreadable = find_unreadable(run.bids_dir, participants)
+    readable = [label for label in participants if label not in unreadable]
+    index = DatasetIndex(run.bids_dir, readable, database, read_filters(run.bids_filter_file))
     series_paths, map_folders = _select_inputs(index, run)
-    all_series: list[FoundSeries] = []
+    all_series: list[FoundSeries] = [
+        FailedSeries(f'sub-{label}', label, None, reason) for label, reason in unreadable.items()
+    ]
     for prefix, paths in _group_by_prefix(series_paths).items():
         try:
             refuse_duplicates(paths, run.bids_dir)
-            all_series.append(_read_series(prefix, paths[0], index, command_times))
+            all_series.append(
+                _read_series(prefix, paths[0], index, command_times, run.affine_from)
+            )
         except SeriesError as error:
             all_series.append(FailedSeries.from_file(prefix, paths[0], run.bids_dir, error))
+        except Exception as error:  # of libraries, for what no check foresees
+            reason = f'{paths[0].relative_to(run.bids_dir)}: {explain(error)}'
+            all_series.append(FailedSeries.from_file(prefix, paths[0], run.bids_dir, reason))
     all_series += find_maps(index, map_folders, beside_series=bool(series_paths))
     filtered = '; --bids-filter-file leaves none' if run.bids_filter_file else ''
     if not all_series and not run.participant_label and not run.reports_only:
@@ -131,25 +140,29 @@ def _group_by_prefix(images: list[Path]) -> dict[str, list[Path]]:
 
 
 def _read_series(
-    prefix: str, path: Path, index: DatasetIndex, command_times: tuple[str, Any] | None
+    prefix: str,
+    path: Path,
+    index: DatasetIndex,
+    command_times: tuple[str, Any] | None,
+    affine_from: str,
 ) -> CTPSeries:
     """Read and validate one series; error messages begin with the name of the file."""
     folder = check_name(prefix, path, index.bids_dir)
     name, labels = path.relative_to(index.bids_dir), entities(path)
     try:
         sidecar = read_sidecar(path, index.sidecars)
-        frame_times, sample_times, source = read_series_timing(path, sidecar, command_times)
+        frame_times, sample_times, source = read_series_timing(
+            path, sidecar, command_times, affine_from
+        )
     except SeriesError as error:
         raise type(error)(f'{name}: {error}') from error
-    if source == 'pixdim[4]' and frame_times[1] == 1:
-        logger.warning(
-            '%s: the frame interval of 1 s comes from the NIfTI header (pixdim[4]), where 1 can '
-            'be a placeholder; check it, and set RepetitionTime or --frame-interval if it is wrong',
-            name,
-        )
     in_session = index.select('ncct', index.of_session(folder, suffix='ncct'))
     same_name = [image for image in in_session if image.name.startswith(f'{prefix}_ncct')]
+    ncct = next(iter(same_name + in_session), None)
+    if ncct is not None:
+        check_volume(ncct, 'non-contrast CT', whole=False)  # it is large
     image = open_nifti(path)
+    choose_affine(image, affine_from)
     return CTPSeries(
         path=path,
         prefix=prefix,
@@ -161,7 +174,8 @@ def _read_series(
         sample_times=sample_times,
         timing_source=source,
         sidecar=sidecar,
-        ncct=next(iter(same_name + in_session), None),
+        ncct=ncct,
         shape=image.shape[:3],
         voxel_size_mm=tuple(math.hypot(*column) for column in image.affine[:3, :3].T.tolist()),
+        affine_from=affine_from,
     )

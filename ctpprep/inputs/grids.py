@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from ctpprep.exceptions import SeriesError
-from ctpprep.io.headers import check_complete, check_dimensions, check_geometry, open_nifti
+from ctpprep.io.headers import (
+    check_complete,
+    check_dimensions,
+    check_geometry,
+    check_gzip,
+    open_nifti,
+)
 
 # grids whose corners differ by less are the same, mm
 SAME_MM = 0.01
@@ -54,10 +60,11 @@ def read_grid(path: Path, has_units: bool) -> Grid:
             'itself, or add its Units to the sidecar'
         )
     check_complete(path, image)
+    check_gzip(path)
     check_geometry(image)
     order = nb.io_orientation(image.affine)
-    sizes = dict(zip(order[:, 0].astype(int).tolist(), image.shape, strict=True))
-    affine = image.affine @ nb.orientations.inv_ornt_aff(order, image.shape)
+    sizes = dict(zip(order[:, 0].astype(int).tolist(), image.shape[:3], strict=True))
+    affine = image.affine @ nb.orientations.inv_ornt_aff(order, image.shape[:3])
     return tuple(sizes[axis] for axis in range(3)), affine
 
 

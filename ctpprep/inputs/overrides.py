@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ctpprep.exceptions import SeriesError, UsageError
+from ctpprep.exceptions import SeriesError, UsageError, explain
 from ctpprep.inputs.companions import MASKS, REFERENCES, add_companions, raw_beside
 from ctpprep.inputs.series import (
     CTPSeries,
@@ -89,10 +89,11 @@ def apply_overrides(all_series: Sequence[FoundSeries], run: RunSettings) -> list
             series = _add_files(series, supplied, run)
             used |= _datasets_used(series)
             results.append(_check_files(series, run))
-        except SeriesError as error:
-            results.append(
-                FailedSeries(series.prefix, series.participant, series.session, str(error))
-            )
+        except UsageError:
+            raise
+        except Exception as error:  # also of libraries, for what no check foresees
+            reason = explain(error)
+            results.append(FailedSeries(series.prefix, series.participant, series.session, reason))
     _check_datasets(all_series, used, run)
     return results
 
@@ -314,7 +315,10 @@ def _check_pieces(series: CTPSeries, run: RunSettings) -> CTPSeries:
     name = corrected.path.name
     try:
         frame_times, sample_times, source = read_series_timing(
-            corrected.path, _own_sidecar(corrected.path), read_command_times(run)
+            corrected.path,
+            _own_sidecar(corrected.path),
+            read_command_times(run),
+            series.affine_from,
         )
     except SeriesError as error:
         raise type(error)(f'{name}: {error}') from error

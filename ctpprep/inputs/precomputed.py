@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ctpprep.exceptions import SeriesError
+from ctpprep.exceptions import SeriesError, explain
 from ctpprep.inputs.conformance import check_name, refuse_duplicates
 from ctpprep.inputs.dataset import DatasetIndex
 from ctpprep.inputs.grids import Grid, describe_grid, read_grid, same_grid
@@ -71,6 +71,9 @@ def find_maps(
             map_sets.append(_read_maps(prefix, space, spaces[space], index))
         except SeriesError as error:
             map_sets.append(FailedSeries.from_file(prefix, first, index.bids_dir, error))
+        except Exception as error:  # of libraries, for what no check foresees
+            reason = f'{first.relative_to(index.bids_dir)}: {explain(error)}'
+            map_sets.append(FailedSeries.from_file(prefix, first, index.bids_dir, reason))
     return map_sets
 
 

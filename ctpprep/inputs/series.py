@@ -106,7 +106,8 @@ class FailedSeries(SeriesBase):
             An error or its message.
         """
         participant = path.relative_to(bids_dir).parts[0].removeprefix('sub-')
-        return cls(prefix, participant, entities(path).get('ses'), str(reason))
+        reason = ' '.join(str(reason).split())  # a name of a file may contain line breaks
+        return cls(prefix, participant, entities(path).get('ses'), reason)
 
     @property
     def out_subdir(self) -> str:
@@ -147,6 +148,8 @@ class CTPSeries(SeriesBase):
         (X, Y, Z) of the file; slices are last.
     voxel_size_mm : tuple of float
         Of the file, mm.
+    affine_from : str
+        'sform' or 'qform', which the user has chosen; 'agree' if both place the voxels alike.
     """
 
     path: Path
@@ -163,6 +166,7 @@ class CTPSeries(SeriesBase):
     overrides: dict[str, InputFile] = field(default_factory=dict)
     shape: tuple[int, ...] = ()
     voxel_size_mm: tuple[float, ...] = ()
+    affine_from: str = 'agree'
     can_run: ClassVar[Literal[True]] = True
     has_frames: ClassVar[Literal[True]] = True
     is_relative: ClassVar[Literal[False]] = False

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read the acquisition time of every slice of every frame of a series."""
 
-import math
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,10 +13,21 @@ from ctpprep.settings import RunSettings
 
 INTERVAL_RANGE = (0.1, 10.0)  # s; protocols acquire a frame every 0.5 to 4 s
 UNITS = ('HU', 'hu', 'Hounsfield', 'hounsfield unit')
+# the header gives no more than a default, as nibabel and SPM write it
+DEFAULT_INTERVAL = 1.0  # s
+# two sources agree within this fraction of the interval
+SAME_INTERVAL = 0.05
+# a series that begins later is on a clock, such as seconds of the day, and not relative to anything
+LATEST_START = 1000.0  # s
+# largest time, also on a clock that starts in 1970
+MAX_TIME = 1e11  # s
 
 
 def read_series_timing(
-    path: Path, sidecar: dict[str, Any], command_times: tuple[str, Any] | None
+    path: Path,
+    sidecar: dict[str, Any],
+    command_times: tuple[str, Any] | None,
+    affine_from: str = 'agree',
 ) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...], str]:
     """Check the header of a 4D series and read its acquisition times.
 
@@ -27,6 +37,8 @@ def read_series_timing(
     sidecar : dict
     command_times : tuple, optional
         As for `read_timing`.
+    affine_from : str
+        As for `read_header`.
 
     Returns
     -------
@@ -38,7 +50,8 @@ def read_series_timing(
     SeriesError
         When the header, the units or the times cannot be used.
     """
-    shape, affine, header_interval = read_header(path)
+    shape, affine, header_interval = read_header(path, affine_from)
+    _check_modality(sidecar)
     units = sidecar.get('Units', 'HU')
     if units not in UNITS:
         raise SeriesError(f'Units is "{units}" in the sidecar, need Hounsfield units ("HU")')
@@ -48,6 +61,17 @@ def read_series_timing(
     if affine[2][2] < 0:  # the third voxel axis points to inferior
         sample_times = sample_times[::-1]
     return frame_times, sample_times, source
+
+
+def _check_modality(sidecar: dict[str, Any]) -> None:
+    """Raise `SeriesError` if the sidecar is that of another modality."""
+    modality = sidecar.get('Modality', 'CT')
+    if modality not in ('CT', None):
+        raise SeriesError(f'Modality is "{modality}" in the sidecar, need "CT"')
+    if sidecar.get('MagneticFieldStrength') is not None:
+        raise SeriesError(
+            'the sidecar contains MagneticFieldStrength, as of MR, need a CT perfusion series'
+        )
 
 
 def read_command_times(run: RunSettings) -> tuple[str, Any] | None:
@@ -137,6 +161,9 @@ def read_timing(
         samples = _slice_acquisition_times(sidecar, n_frames, n_slices)
         frames = tuple(min(column) for column in zip(*samples, strict=True))
         _check_frame_times(frames, 'SliceAcquisitionTimes')
+        start = _clock_start(frames, 'SliceAcquisitionTimes')
+        samples = tuple(tuple(round(t - start, 9) for t in times) for times in samples)
+        frames = tuple(round(t - start, 9) for t in frames)
         return frames, samples, 'SliceAcquisitionTimes'
     field, value = _frame_source(sidecar, header_interval, command_times)
     if field in ('RepetitionTime', '--frame-interval', 'pixdim[4]'):
@@ -146,6 +173,13 @@ def read_timing(
     else:
         frames = _numbers(value, n_frames, field, f'one time for each of the {n_frames} frames')
     _check_frame_times(frames, field)
+    start = _clock_start(frames, field)
+    frames = tuple(round(t - start, 9) for t in frames)
+    if not field.startswith('--'):
+        _refuse_contradiction(frames, field, 'pixdim[4] of the header', header_interval)
+    if field == 'FrameTimesStart' and 'RepetitionTime' in sidecar:
+        (interval,) = _numbers([sidecar['RepetitionTime']], 1, 'RepetitionTime', 'one number')
+        _refuse_contradiction(frames, field, 'RepetitionTime', interval)
     if 'SliceTiming' not in sidecar:
         return frames, (frames,) * n_slices, field
     offsets = _slice_timing(sidecar, n_slices, frames)
@@ -168,6 +202,12 @@ def _frame_source(
     for field in ('VolumeTiming', 'FrameTimesStart', 'RepetitionTime'):
         if field in sidecar:
             return field, sidecar[field]
+    if header_interval == DEFAULT_INTERVAL:
+        raise TimingError(
+            'no acquisition times in the sidecar, and the interval in the NIfTI header (pixdim[4]) is '
+            '1 s, the default of many programs; add RepetitionTime to the sidecar, or use '
+            '--frame-interval SECONDS, --frame-interval 1 if it is right'
+        )
     if header_interval is not None:
         return 'pixdim[4]', header_interval
     raise TimingError(
@@ -184,8 +224,11 @@ def _numbers(value: Any, length: int, field: str, needed: str) -> tuple[float, .
         raise TimingError(f'{field} has {actual}, need {needed}, in s')
     for number in value:
         is_number = isinstance(number, int | float) and not isinstance(number, bool)
-        if not is_number or not math.isfinite(number):
-            raise TimingError(f'{field} contains {number!r}, need numbers in s')
+        if not is_number or not abs(number) <= MAX_TIME:
+            shown = (
+                repr(number) if len(str(number)) < 30 else f'a number of {len(str(number))} digits'
+            )
+            raise TimingError(f'{field} contains {shown}, need numbers in s')
     return tuple(float(number) for number in value)
 
 
@@ -199,6 +242,39 @@ def _check_frame_times(times: Sequence[float], field: str) -> None:
             f'{times[frame]:g} s and frame {frame + 2} at {times[frame + 1]:g} s'
         )
     _check_interval(min(intervals), sorted(intervals)[len(intervals) // 2], field)
+
+
+def _clock_start(times: Sequence[float], field: str) -> float:
+    """Return the start of a series on a clock, s, which is subtracted; 0 for relative times."""
+    if abs(times[0]) < LATEST_START:
+        return 0.0
+    seconds = [3600 * (t // 10000) + 60 * (t % 10000 // 100) + t % 100 for t in times]
+    written, actual = (
+        max(late - early for early, late in pairwise(values)) for values in (times, seconds)
+    )
+    if all(t % 10000 < 6000 and t % 100 < 60 for t in times) and 0 < actual <= written - 40:
+        raise TimingError(
+            f'{field} jumps by {written:g} s, as times of day written hhmmss do at a full minute; '
+            'write seconds'
+        )
+    return times[0]
+
+
+def _refuse_contradiction(
+    times: Sequence[float], field: str, other: str, interval: float | None
+) -> None:
+    """Raise `TimingError` if another source gives another interval; a default is ignored."""
+    low, high = INTERVAL_RANGE
+    if interval is None or interval == DEFAULT_INTERVAL or not low <= interval <= high:
+        return
+    intervals = [late - early for early, late in pairwise(times)]
+    least, most = min(intervals) * (1 - SAME_INTERVAL), max(intervals) * (1 + SAME_INTERVAL)
+    if not least <= interval <= most:
+        median = sorted(intervals)[len(intervals) // 2]
+        raise TimingError(
+            f'{field} gives a frame interval of {median:g} s, but {other} {interval:g} s; correct '
+            'one of them, or choose with --frame-interval SECONDS or --frame-times FILE'
+        )
 
 
 def _check_interval(shortest: float, median: float, field: str) -> None:

@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading of raw series, averaged over blocks of voxels, a few slices at a time."""
 
+import gzip
+import zlib
+from pathlib import Path
+
 import nibabel as nb
 import numpy as np
+from scipy import ndimage
 
+from ctpprep.exceptions import SeriesError
 from ctpprep.io import nifti
+from ctpprep.io.headers import choose_affine
 from ctpprep.perfusion import grid
 from ctpprep.perfusion.preprocessing import AIR_HU
 
@@ -19,9 +26,12 @@ class RawSeries:
     ----------
     path : path-like
         NIfTI file, HU.
+    affine_from : {'agree', 'sform', 'qform'}
+        Affine of the header that places the voxels.
 
     Attributes
     ----------
+    image : nibabel.Nifti1Pair
     affine : (4, 4) array
         Affine of the canonical array, mm RAS.
     voxel_size_mm : (3,) tuple of float
@@ -29,15 +39,21 @@ class RawSeries:
         Whether the slices of the file run from feet to head.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, affine_from='agree'):
+        self._path, self._stream = Path(path), None
         # with an open handle, a compressed file is read on instead of again from its start
-        self._image = nb.load(path, keep_file_open=True)
-        self._orientation = nb.io_orientation(self._image.affine)
-        self.affine = self._image.affine @ nb.orientations.inv_ornt_aff(
-            self._orientation, self._image.shape[:3]
+        self.image = nb.load(path, keep_file_open=True)
+        if self._path.name.endswith('.gz'):  # an own handle can be read to the trailer
+            self._stream = gzip.open(path)  # noqa: SIM115
+            file_map = self.image.make_file_map({'image': self._stream})
+            self.image = type(self.image).from_file_map(file_map)
+        choose_affine(self.image, affine_from)
+        self._orientation = nb.io_orientation(self.image.affine)
+        self.affine = self.image.affine @ nb.orientations.inv_ornt_aff(
+            self._orientation, self.image.shape[:3]
         )
         self.voxel_size_mm = nifti.voxel_size_mm(self.affine)
-        self.upwards = nb.aff2axcodes(self._image.affine)[2] != 'I'
+        self.upwards = nb.aff2axcodes(self.image.affine)[2] != 'I'
 
     def average_blocks(self, factors):
         """Average blocks of voxels.
@@ -49,10 +65,20 @@ class RawSeries:
 
         Returns
         -------
-        (X, Y, Z, T) array of float32
+        working : (X, Y, Z, T) array of float32
             Canonical, HU, at least `AIR_HU`; stored frame by frame.
+        empty_slices : list of int
+            Slices that contained a single value and are interpolated.
         """
-        return read_blocks(self._image, self._orientation, factors)
+        try:
+            working, empty_slices = read_blocks(self.image, self._orientation, factors)
+            while self._stream is not None and self._stream.read(2**22):
+                pass  # the checksum is in the trailer
+        except (EOFError, OSError, zlib.error) as error:
+            raise SeriesError(
+                f'{self._path.name}: the file is damaged ({error}); copy or convert it again'
+            ) from error
+        return working, empty_slices
 
 
 def read_blocks(image, orientation, factors):
@@ -71,13 +97,16 @@ def read_blocks(image, orientation, factors):
 
     Returns
     -------
-    (X, Y, Z, T) array of float32
+    working : (X, Y, Z, T) array of float32
         Canonical, HU, at least `AIR_HU`; stored frame by frame.
+    empty_slices : list of int
+        Slices that contained a single value and are interpolated.
     """
     shape = [0, 0, 0]
     for stored, (axis, _) in enumerate(orientation.astype(int)):
         shape[axis] = image.shape[stored] // factors[axis]
     working = np.empty((*shape, image.shape[3]), dtype=np.float32, order='F')
+    empty = np.zeros((shape[2], image.shape[3]), dtype=bool)
     # slices are read in stored order; on a flipped axis the last canonical block is stored first
     axis, flipped = int(orientation[2, 0]), orientation[2, 1] < 0
     through, n_slices = factors[axis], image.shape[2]
@@ -90,12 +119,82 @@ def read_blocks(image, orientation, factors):
             if flipped:
                 first, last = n_slices - last, n_slices - first
             slab = np.asarray(image.dataobj[:, :, first:last, frame], dtype=np.float32)
+            slab = slab.reshape(slab.shape[:3])  # of five dimensions, the last is 1
+            if not np.isfinite(slab).all():
+                slab = fill_isolated(slab)
             # fmax replaces NaN
             slab = np.fmax(slab, np.float32(AIR_HU), out=slab if slab.flags.writeable else None)
             slab = nb.apply_orientation(slab, orientation)
+            constant = np.ptp(slab, axis=(0, 1)) == 0
+            empty[start:end, frame] = constant.reshape(-1, through).any(axis=1)
             place = (slice(None),) * axis + (slice(start, end),)
             working[..., frame][place] = grid.average_blocks(slab, factors)
-    return working
+    return working, fill_empty(working, empty)
+
+
+def fill_empty(working, empty):
+    """Interpolate slices that contain a single value, in place, so that what is around them is found.
+
+    Empty slices below the lowest or above the highest other slice are padding, and are left as they
+    are.
+
+    Parameters
+    ----------
+    working : (X, Y, Z, T) array
+    empty : (Z, T) array of bool
+        Slices to replace, by frame.
+
+    Returns
+    -------
+    list of int
+        Slices that were interpolated in any frame.
+
+    Examples
+    --------
+    >>> working = np.array([10.0, 0.0, 30.0, 0.0]).reshape(1, 1, 4, 1)
+    >>> fill_empty(working, np.array([[False], [True], [False], [True]]))
+    [1]
+    >>> working.ravel()
+    array([10., 20., 30., 0.])
+    """
+    filled = set()
+    for frame in np.flatnonzero(empty.any(axis=0)):
+        kept = np.flatnonzero(~empty[:, frame])
+        for z in np.flatnonzero(empty[:, frame]):
+            if not kept.size or not kept[0] < z < kept[-1]:
+                continue
+            below, above = kept[kept < z][-1], kept[kept > z][0]
+            share = (z - below) / (above - below)
+            volume = working[..., frame]
+            volume[..., z] = (1 - share) * volume[..., below] + share * volume[..., above]
+            filled.add(int(z))
+    return sorted(filled)
+
+
+def fill_isolated(slab):
+    """Replace voxels that are NaN or infinite by the mean of their finite neighbours in the slice.
+
+    Parameters
+    ----------
+    slab : (X, Y, Z) array of float32
+
+    Returns
+    -------
+    (X, Y, Z) array of float32
+        A voxel without a finite neighbour, as in padding around the head, is NaN.
+
+    Examples
+    --------
+    >>> slab = np.full((3, 3, 1), 30.0); slab[1, 1] = np.inf
+    >>> float(fill_isolated(slab)[1, 1, 0])
+    30.0
+    """
+    finite = np.isfinite(slab)
+    total = ndimage.uniform_filter(np.where(finite, slab, 0.0), (3, 3, 1), mode='constant')
+    share = ndimage.uniform_filter(finite.astype(np.float32), (3, 3, 1), mode='constant')
+    with np.errstate(invalid='ignore', divide='ignore'):
+        mean = np.where(share > 0.05, total / share, np.nan)
+    return np.where(finite, slab, mean).astype(np.float32)
 
 
 def timing_fields(sample_times, upwards=True):

@@ -20,6 +20,9 @@ class _PrepareSeriesInputSpec(StageInputSpec):
     sample_times = traits.List(
         traits.List(traits.Float), mandatory=True, desc='(slices, frames), feet to head, s'
     )
+    affine_from = traits.Enum(
+        'agree', 'sform', 'qform', usedefault=True, desc='affine of the header that is used'
+    )
 
 
 class _PrepareSeriesOutputSpec(TraitedSpec):
@@ -27,6 +30,7 @@ class _PrepareSeriesOutputSpec(TraitedSpec):
     sample_times = File(exists=True, desc='(slices, frames) of the working grid, s, npy')
     timing = File(exists=True, desc='timing fields of the sidecar, json')
     factors = traits.Tuple(traits.Int, traits.Int, traits.Int, desc='block size, voxels')
+    empty_slices = traits.List(traits.Int, desc='interpolated slices of the working grid')
 
 
 class PrepareSeries(StageInterface):
@@ -38,11 +42,11 @@ class PrepareSeries(StageInterface):
     def _run_interface(self, runtime):
         cwd, method = Path(runtime.cwd), self.method.grid
         times = np.asarray(self.inputs.sample_times)
-        series = blocks.RawSeries(self.inputs.ctp)
+        series = blocks.RawSeries(self.inputs.ctp, self.inputs.affine_from)
         factors = grid.block_factors(
             series.voxel_size_mm, times, method.working_in_plane_mm, method.working_slice_mm
         )
-        working = series.average_blocks(factors)
+        working, self._results['empty_slices'] = series.average_blocks(factors)
         kept = grid.times_of_blocks(times, factors, working.shape)
         np.save(cwd / 'sample_times.npy', kept)
         self._results['sample_times'] = str(cwd / 'sample_times.npy')
@@ -50,7 +54,7 @@ class PrepareSeries(StageInterface):
         self.save_json(runtime, timing=blocks.timing_fields(kept, series.upwards))
         self._results['ctp_working'] = nifti.save(
             working, grid.block_affine(series.affine, factors), cwd / 'ctp_working.nii',
-            like=self.inputs.ctp, times_s=times.min(axis=0),
+            like=series.image, times_s=times.min(axis=0),
         )  # fmt: skip
         return runtime
 
@@ -173,6 +177,9 @@ class _MakeMasksInputSpec(StageInputSpec):
     sample_times = File(exists=True, mandatory=True, desc='(slices, frames), s, npy')
     confounds = File(exists=True, mandatory=True, desc='contains the weight of each frame, tsv')
     damage = File(exists=True, mandatory=True, desc='change of each voxel by motion, HU')
+    empty_slices = traits.List(
+        traits.Int, usedefault=True, desc='interpolated slices, which are not tissue'
+    )
     supplied_brain_mask = File(
         exists=True, desc='replaces the automatic mask, on any grid in this space'
     )
@@ -210,7 +217,7 @@ class MakeMasks(StageInterface):
         )  # fmt: skip
         aif = load_aif(inputs.supplied_curves) or load_supplied(inputs.supplied_aif_mask)
         with keep_evidence(runtime, *series):
-            masks = preprocessing.make_masks(*series, aif)
+            masks = preprocessing.make_masks(*series, aif, inputs.empty_slices)
         self.save_images(
             runtime, affine, inputs.ctp_corrected, reference=masks.reference,
             brain_mask=masks.brain, intracranial_mask=masks.intracranial,
@@ -218,7 +225,10 @@ class MakeMasks(StageInterface):
             tissue_mask=masks.tissue,
         )  # fmt: skip
         names = ('n_baseline', 'arrival_s', 'scan_duration_s')
-        self.save_json(runtime, bolus={name: getattr(masks, name) for name in names})
+        bolus = {name: getattr(masks, name) for name in names}
+        if inputs.empty_slices:
+            bolus['empty_slices'] = [z + 1 for z in inputs.empty_slices]
+        self.save_json(runtime, bolus=bolus)
         return runtime
 
 

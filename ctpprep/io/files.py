@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,38 @@ from ctpprep.exceptions import CtpprepError
 
 PARTIAL = '.partial-'  # prefix of files that are being written
 ABANDONED = 3600.0  # s after which such a file is a leftover
+MAX_JSON_MB = 32.0  # a sidecar has some kB; the settings of 1000 frames x 320 slices have 5 MB
+# what a path can be besides a regular file
+SPECIAL = (
+    (stat.S_ISDIR, 'folder'), (stat.S_ISFIFO, 'named pipe'), (stat.S_ISSOCK, 'socket'),
+    (stat.S_ISCHR, 'device'), (stat.S_ISBLK, 'device'),
+)  # fmt: skip
+
+
+def check_regular(path: Path, error: type[CtpprepError], name: str = '') -> None:
+    """Check that a path is a regular file, before it is opened: reading a pipe may never end.
+
+    Parameters
+    ----------
+    path : Path
+    error : type
+        Class of the error to raise.
+    name : str
+        Name of the file in the error message; 'the file' by default.
+
+    Raises
+    ------
+    CtpprepError
+        Of the class `error`, when the path is something else, or cannot be examined.
+    """
+    name = name or 'the file'
+    try:
+        mode = path.stat().st_mode
+    except OSError as reason:
+        raise error(f'{name} cannot be read ({reason.strerror})') from reason
+    for is_kind, kind in SPECIAL:
+        if is_kind(mode):
+            raise error(f'{name} is a {kind}, need a regular file')
 
 
 def read_object(path: Path, error: type[CtpprepError], name: str = '') -> dict[str, Any]:
@@ -39,9 +72,18 @@ def read_object(path: Path, error: type[CtpprepError], name: str = '') -> dict[s
         Of the class `error`, when the file cannot be read or contains something else.
     """
     name = name or str(path)
+    check_regular(path, error, name)
+    if (size := path.stat().st_size / 1e6) > MAX_JSON_MB:
+        raise error(f'{name} has {size:.0f} MB, need at most {MAX_JSON_MB:g} MB')
     try:
-        content = json.loads(path.read_text(encoding='utf-8-sig'))
-    except (OSError, ValueError) as reason:
+        content = json.loads(
+            path.read_text(encoding='utf-8-sig'), object_pairs_hook=_refuse_repeated
+        )
+    except RecursionError as reason:
+        raise error(f'{name} cannot be read as JSON (it is nested too deeply)') from reason
+    except OSError as reason:
+        raise error(f'{name} cannot be read ({reason.strerror})') from reason
+    except ValueError as reason:
         raise error(f'{name} cannot be read as JSON ({reason})') from reason
     if not isinstance(content, dict):
         raise error(
@@ -50,9 +92,22 @@ def read_object(path: Path, error: type[CtpprepError], name: str = '') -> dict[s
     return content
 
 
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its fields; a field with two values has none."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        values: dict[str, Any] = {}
+        for name, value in pairs:
+            if values.setdefault(name, value) != value:
+                raise ValueError(f'it contains {name} twice, with different values')
+    return content
+
+
 def absolute(path: Path) -> Path:
     """Make a user's path absolute and resolve each '..' to the parent of a symlink's target."""
-    path = path.expanduser().absolute()
+    with contextlib.suppress(RuntimeError):  # an unknown user without HOME: '~' is a name
+        path = path.expanduser()
+    path = path.absolute()
     while '..' in path.parts:
         up = path.parts.index('..')
         path = Path(*path.parts[:up]).resolve().parent.joinpath(*path.parts[up + 1 :])

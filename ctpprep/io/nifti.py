@@ -18,6 +18,9 @@ from nibabel.orientations import (
     ornt_transform,
 )
 
+from ctpprep.exceptions import SeriesError
+from ctpprep.io.headers import check_gzip
+
 # converts between the RAS coordinates of nibabel and the LPS coordinates of ITK
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -36,9 +39,21 @@ def load(path, dtype=np.float32):
     array : (X, Y, Z[, T]) array
     affine : (4, 4) array
         Of the canonical array, mm RAS.
+
+    Raises
+    ------
+    SeriesError
+        When a compressed file is damaged.
     """
+    path = Path(path)
+    try:
+        check_gzip(path)
+    except SeriesError as error:
+        raise SeriesError(f'{path.name}: {error}') from error
     image = nb.as_closest_canonical(nb.load(path))
     array = np.asanyarray(image.dataobj)
+    while array.ndim > 3 and array.shape[-1] == 1:  # volumes may be stored as 4D
+        array = array[..., 0]
     return (array if dtype is None else np.asarray(array, dtype=dtype)), image.affine
 
 
@@ -82,7 +97,7 @@ def save(array, affine, path, like, times_s=None):
         Of the canonical array, mm.
     path : path-like
         ``.nii`` or ``.nii.gz``.
-    like : path-like
+    like : path-like or nibabel image
         Image whose voxel order, qform_code and sform_code are used.
     times_s : (T,) array, optional
         Frame times of a series, s; their median interval becomes ``pixdim[4]``.
@@ -92,7 +107,7 @@ def save(array, affine, path, like, times_s=None):
     str
         The path, absolute.
     """
-    model = nb.load(like)
+    model = like if isinstance(like, nb.Nifti1Pair) else nb.load(like)
     order = ornt_transform(axcodes2ornt('RAS'), io_orientation(model.affine))
     stored = apply_orientation(np.asarray(array), order)
     stored = stored.astype(np.uint8 if stored.dtype.kind in 'bui' else np.float32, copy=False)

@@ -278,7 +278,8 @@ def _similarity_of(reference):
 
 
 def make_masks(
-    ctp, sample_times, affine, settings, weights=None, brain_mask=None, damage=None, aif=None
+    ctp, sample_times, affine, settings, weights=None, brain_mask=None, damage=None, aif=None,
+    empty_slices=(),
 ):  # fmt: skip
     """Find brain, vessels, CSF and tissue, the arrival of the bolus, and the reference image.
 
@@ -299,6 +300,9 @@ def make_masks(
         Change of each voxel by motion, HU, as in `Corrected`; 0 by default.
     aif : overrides.SuppliedCurves or overrides.SuppliedMask, optional
         A supplied AIF, whose rise is then the arrival of contrast.
+    empty_slices : sequence of int
+        Slices without values of their own, which are interpolated: they help to find the brain, but
+        contain no tissue.
 
     Returns
     -------
@@ -323,6 +327,7 @@ def make_masks(
     first = _fill_air(bolus.baseline(ctp, two_usable, weights), seen)
     brain_voxels, inside = _find_brain(average, first, affine, method, brain_mask)
     levels = brain.density_levels(average, inside, size)
+    seen[..., list(empty_slices)] = False
     # exclude the outermost voxels, where moving bone could be mistaken for contrast
     deep = inside & seen & (brain.distance_in_plane(inside, size) > method.bone_margin_mm)
     soft = deep & bolus.is_soft(first, levels.brain)

@@ -57,6 +57,7 @@ def init_preprocessing_wf(
             ctp=str(series.source.path),
             sample_times=[list(row) for row in series.sample_times],
             settings=method.as_dict('grid'),
+            affine_from=series.affine_from,
         ),
         name='prepare_series',
         mem_gb=OWN_GB + 2 * mem_gb,
@@ -91,7 +92,8 @@ def init_preprocessing_wf(
     workflow.connect([
         (prepare_series, correct_motion, [('ctp_working', 'ctp_working'),
                                           ('sample_times', 'sample_times')]),
-        (prepare_series, make_masks, [('sample_times', 'sample_times')]),
+        (prepare_series, make_masks, [('sample_times', 'sample_times'),
+                                      ('empty_slices', 'empty_slices')]),
         (correct_motion, make_masks, [('ctp_corrected', 'ctp_corrected'),
                                       ('confounds', 'confounds'), ('damage', 'damage')]),
         *((node, outputnode, [(port, port) for port in ports]) for node, ports in outputs.items()),

@@ -23,10 +23,10 @@ from ctpprep.cli.config import format_config
 from ctpprep.cli.folders import default_work_dir
 from ctpprep.cli.machine import available_cores
 from ctpprep.cli.options import spellings
-from ctpprep.cli.status import status_path
 from ctpprep.engine import run as engine_run
 from ctpprep.engine.run import SeriesResult
 from ctpprep.exceptions import BolusError, UsageError
+from ctpprep.io.records import make_record, status_path
 from ctpprep.settings import MethodSettings, RunSettings, declared
 
 
@@ -115,6 +115,29 @@ def test_successful_series_are_listed_as_ok(dataset, graph, capsys):
     assert call(dataset) == 0
     assert [series.prefix for series in graph.series] == ['sub-01', 'sub-02']
     assert 'sub-01  ok' in capsys.readouterr().out
+
+
+def test_series_whose_graph_cannot_be_built_fails_alone(dataset, graph, capsys, monkeypatch):
+    build = sys.modules['ctpprep.workflows.base'].init_ctpprep_wf
+
+    def refuse_first(series, method, run):
+        if any(one.prefix == 'sub-01' for one in series):
+            raise OverflowError('too large')
+        return build(series, method, run)
+
+    monkeypatch.setattr(sys.modules['ctpprep.workflows.base'], 'init_ctpprep_wf', refuse_first)
+    assert call(dataset) == 1
+    text = capsys.readouterr()
+    assert 'error: sub-01: unexpected OverflowError (too large)' in text.err
+    assert 'Traceback' not in text.out + text.err
+    assert 'sub-02  ok' in text.out
+    assert status_of(dataset, '01')['State'] == 'failed'
+
+
+def test_unknown_user_without_home_is_no_error(dataset, graph, monkeypatch):
+    monkeypatch.delenv('HOME')
+    monkeypatch.setattr('pwd.getpwuid', lambda uid: {}[uid])
+    assert call(dataset) == 0
 
 
 def test_quality_warnings_are_listed_beside_ok(dataset, graph, capsys):
@@ -489,6 +512,51 @@ def test_rewritten_reports_name_series_without_outputs(dataset, graph, capsys):
     assert call(dataset, '--reports-only') == 1
     assert 'sub-02  failed  has no outputs' in capsys.readouterr().out
     assert 'has no outputs' in (dataset.parent / 'out' / 'sub-02.html').read_text()
+
+
+def write_entry(dataset, label, state, record=None, **fields):
+    entry = {'Series': f'sub-{label}', 'State': state, **fields}
+    if record is not None:
+        entry['Files'] = record
+    path = status_path(dataset.parent / 'out', label)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({'Series': [entry]}))
+
+
+@pytest.mark.parametrize('state', ['running', 'failed'])
+def test_rewriting_reports_makes_no_success_of_a_failed_run(dataset, graph, capsys, state):
+    for label in ('01', '02'):
+        write_outputs(dataset, label)
+    write_entry(dataset, '01', state, Cause='no space was left' if state == 'failed' else '')
+    assert call(dataset, '--reports-only') == 1
+    cause = 'no space was left' if state == 'failed' else 'its latest run has not ended'
+    assert re.search(f'sub-01  +failed  {cause}', capsys.readouterr().out)
+
+
+@pytest.mark.parametrize('change', ['none', 'changed', 'gone'])
+def test_rewriting_reports_checks_the_recorded_files(dataset, graph, capsys, change):
+    write_outputs(dataset, '01')
+    out = dataset.parent / 'out'
+    write_entry(dataset, '01', 'running', make_record((out / 'sub-01').rglob('*.*'), out))
+    table = out / 'sub-01/ct/sub-01_seg-perfusion_morph.json'
+    if change == 'changed':
+        table.write_text('{}')
+    elif change == 'gone':
+        table.unlink()
+    code = call(dataset, '--reports-only', '--participant-label', '01')
+    assert code == (0 if change == 'none' else 1)
+
+
+def test_status_records_the_files_of_succeeded_series(dataset, graph):
+    write_outputs(dataset, '01')
+    write_outputs(dataset, '02')
+    graph.failures['sub-02'] = ('no contrast arrives', None)
+    assert call(dataset) == 1
+    (entry,) = status_of(dataset, '01')['Series']
+    assert list(entry['Files']) == [
+        f'sub-01/ct/sub-01_seg-perfusion_morph.{kind}' for kind in ('json', 'tsv')
+    ]
+    assert 'Files' not in status_of(dataset, '02')['Series'][0]
 
 
 def test_rewriting_reports_without_outputs_is_an_error(dataset, graph, capsys):

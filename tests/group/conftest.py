@@ -12,6 +12,7 @@ from ctpprep.group import STATISTICS, run_group_level
 from ctpprep.group.cohort import make_cohort
 from ctpprep.group.participants import read_participants
 from ctpprep.group.tables import collect_tables
+from ctpprep.io.records import make_record
 from ctpprep.settings import RunSettings
 
 HEADER = 'region\tnormalization\tmeasure\tthreshold\tvolume_ml\treason\n'
@@ -53,8 +54,10 @@ class Site:
         self.write_volumes(participant, core_global, core_local)
         self.write_quality(participant, quality)
 
-    def write_status(self, participant, state, cause='', version='1'):
+    def write_status(self, participant, state, cause='', version='1', record=False):
         entry = {'Series': participant, 'State': state, 'Cause': cause}
+        if record:
+            entry['Files'] = make_record((self.out / participant).rglob('*.*'), self.out)
         status = {'Version': version, 'Series': [entry]}
         self.write(f'logs/{participant}_status.json', json.dumps(status))
 

@@ -60,9 +60,28 @@ def test_failed_and_missing_participants_are_listed_with_reason(site):
 
 def test_tables_of_earlier_run_count_while_next_is_running(site):
     site.write_series('sub-01')
-    site.write_status('sub-01', 'running')
+    site.write_status('sub-01', 'running', record=True)
     site.collect()
     assert site.read()['state'][0] == 'succeeded'
+
+
+@pytest.mark.parametrize('state', ['running', 'succeeded'])
+def test_series_whose_recorded_files_changed_is_incomplete(site, state):
+    for participant in ('sub-01', 'sub-02'):
+        site.write_series(participant)
+    site.write_status('sub-01', state, record=True)
+    site.write_volumes('sub-01', core_global='6.00')
+    records, _ = site.collect()
+    assert records[0].state == 'incomplete'
+    assert 'sub-01_seg-perfusion_morph.tsv has changed since its run' in records[0].reason
+
+
+def test_tables_of_a_run_that_never_ended_do_not_count(site):
+    for participant in ('sub-01', 'sub-02'):
+        site.write_series(participant)
+    site.write_status('sub-01', 'running')
+    records, _ = site.collect()
+    assert [record.state for record in records] == ['running', 'succeeded']
 
 
 def test_series_with_missing_table_is_incomplete_and_excluded(site):

@@ -24,8 +24,8 @@ UNEVEN = [0.0, 1.5, 3.0, 4.5, 6.0, 7.5, 9.0, 12.0, 15.0, 18.0]
     ('sidecar', 'command_times', 'source', 'last'),
     [
         ({}, None, 'pixdim[4]', 18.0),
-        (EVEN, None, 'RepetitionTime', 13.5),
-        ({**EVEN, 'FrameTimesStart': UNEVEN}, None, 'FrameTimesStart', 18.0),
+        ({'RepetitionTime': 2.0}, None, 'RepetitionTime', 18.0),
+        ({'RepetitionTime': 2.0, 'FrameTimesStart': UNEVEN}, None, 'FrameTimesStart', 18.0),
         ({'VolumeTiming': UNEVEN, 'FrameTimesStart': None}, None, 'VolumeTiming', 18.0),
         (EVEN, ('--frame-interval', 1.0), '--frame-interval', 9.0),
         ({**EVEN, 'VolumeTiming': UNEVEN}, ('--frame-interval', 1.0), '--frame-interval', 9.0),
@@ -133,3 +133,32 @@ def test_frame_interval_in_ms_is_refused(tmp_path):
     message = r'--frame-interval must be .* 10 s, got 1500; write 1500 ms as 1\.5'
     with pytest.raises(UsageError, match=message):
         read_command(tmp_path, frame_interval=1500)
+
+
+@pytest.mark.parametrize('field', ['VolumeTiming', 'FrameTimesStart'])
+def test_times_of_a_clock_are_relative(field):
+    frames, _, _ = read({field: [t + 1.7e9 for t in UNEVEN]})
+    assert frames == tuple(UNEVEN)
+    assert read({field: [t + 5 for t in UNEVEN]})[0][0] == 5
+
+
+@pytest.mark.parametrize(
+    ('sidecar', 'header', 'message'),
+    [
+        ({}, 1.0, r'pixdim\[4\]\) is 1 s, the default .*--frame-interval 1 if'),
+        (EVEN, 3.0, r'RepetitionTime gives .* 1\.5 s, but pixdim\[4\] of the header 3 s'),
+        ({'VolumeTiming': UNEVEN}, 6.0, 'VolumeTiming gives a frame interval of 1.5 s, but'),
+        ({'RepetitionTime': 4.0, 'FrameTimesStart': UNEVEN}, None, 'but RepetitionTime 4 s'),
+        ({'RepetitionTime': 10**400}, None, 'a number of 401 digits'),
+        ({'VolumeTiming': [t if t < 101960 else t + 40 for t in range(101955, 101965)]}, None,
+         'hhmmss'),
+    ],
+)  # fmt: skip
+def test_contradictions_are_refused_with_both_values(sidecar, header, message):
+    with pytest.raises(TimingError, match=message):
+        read(sidecar, header)
+
+
+@pytest.mark.parametrize('header', [None, 1.0, 2000.0])
+def test_default_in_the_header_contradicts_nothing(header):
+    assert read({'RepetitionTime': 2.0}, header)[2] == 'RepetitionTime'

@@ -2,6 +2,7 @@
 """Headers of NIfTI files: which are accepted, and what the errors say about the others."""
 
 import gzip
+import os
 
 import nibabel as nb
 import numpy as np
@@ -111,3 +112,40 @@ def test_file_without_orientation_is_refused(path):
 )
 def test_frame_interval_of_the_header_needs_a_unit(path, unit, interval, expected):
     assert read_header(write_series(path, interval=interval, unit=unit))[2] == expected
+
+
+# -- two affines
+
+
+def write_forms(path, sform, qform=LAS, sform_code=1):
+    image = nb.Nifti1Image(np.zeros((40, 40, 10, 12), np.int16), LAS)
+    image.header.set_qform(qform, 1)
+    image.header.set_sform(sform, sform_code)
+    with nb.openers.Opener(path, 'wb') as stream:
+        stream.write(image.header.binaryblock + b'\0' * 4 + image.dataobj.tobytes())
+    return path
+
+
+@pytest.mark.parametrize('factors', [(-1, 1, 1), (2, 2, 2), (1, 1, -1), (1.1, 1, 1)])
+def test_contradicting_affines_are_refused_with_both(path, factors):
+    write_forms(path, np.diag([*factors, 1.0]) @ LAS)
+    with pytest.raises(SeriesError, match=r'sform: axes .*; qform: axes LAS.*--affine-from'):
+        read_header(path)
+
+
+def test_affines_within_a_voxel_are_accepted(path):
+    moved = LAS.copy()
+    moved[:3, 3] = 1.0
+    assert read_header(write_forms(path, moved))[1] == moved.tolist()
+
+
+def test_user_chooses_an_affine(path):
+    write_forms(path, np.diag([-1.0, 1, 1, 1]) @ LAS)
+    x_steps = {name: read_header(path, name)[1][0][0] for name in ('sform', 'qform')}
+    assert x_steps == {'sform': 2.0, 'qform': -2.0}
+
+
+def test_file_that_is_not_regular_is_refused(tmp_path):
+    os.mkfifo(tmp_path / 'sub-01_ctp.nii')
+    with pytest.raises(SeriesError, match='is a named pipe, need a regular file'):
+        read_header(tmp_path / 'sub-01_ctp.nii')

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
+from ctpprep.exceptions import SeriesError
 from ctpprep.io import nifti
 
 SHAPE = (5, 4, 3)
@@ -121,3 +122,18 @@ def test_missing_form_codes_are_set(tmp_path):
 def test_voxel_size_is_independent_of_the_orientation(affine):
     expected = np.linalg.norm(affine[:3, :3], axis=0)
     assert nifti.voxel_size_mm(affine) == pytest.approx(tuple(expected))
+
+
+def test_damaged_volume_is_refused(tmp_path):
+    path = tmp_path / 'sub-1_ncct.nii.gz'
+    nb.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.eye(4)).to_filename(path)
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(SeriesError, match=r'^sub-1_ncct\.nii\.gz: .* gzip trailer \(CRC'):
+        nifti.load(path)
+
+
+def test_volume_of_four_dimensions_is_read(tmp_path):
+    nb.Nifti1Image(np.zeros((3, 4, 5, 1)), np.eye(4)).to_filename(tmp_path / 'a.nii')
+    assert nifti.load(tmp_path / 'a.nii')[0].shape == (3, 4, 5)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one frame shows of wrong units, windows, sizes and axes (more in tests/bad_inputs)."""
+
+import numpy as np
+import pytest
+
+from ctpprep.exceptions import PerfusionError
+from ctpprep.perfusion.first_frame import check_axes, check_frame, coarse_frame
+
+SIZE = (4.0, 4.0, 8.0)
+
+
+def check(frame, size=SIZE):
+    return check_frame(frame, size, bone_hu=130.0)
+
+
+@pytest.fixture
+def frame(toy_head):
+    return toy_head[0][..., 0].astype(np.float32)
+
+
+@pytest.mark.parametrize('offset', [-15, 0, 24])
+def test_head_with_any_calibration_is_accepted(frame, offset):
+    findings = check(frame + offset)
+    assert findings == (type(findings))(6, 0, (), (), ())
+
+
+def test_skull_stripped_head_is_accepted(frame):
+    check(np.where((frame > 0) & (frame < 100), frame, 0))
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda hu: hu / 2, 'air has -500 HU.* about 0.5 x HU'),
+        (lambda hu: np.minimum(hu, 80), 'clipped at 80 HU'),
+        (lambda hu: hu + 1024, 'between 1024 and 1104 HU'),
+        (lambda hu: np.where(hu < 0, hu + 65536, hu), 'unsigned'),
+        (lambda hu: hu - 30, 'brain has 4 HU'),
+        (lambda hu: np.abs(hu) * 0 + 7, 'every voxel is 7 HU'),
+        (lambda hu: np.where(np.abs(hu) < 100, 400 + hu, 5), 'density'),
+    ],
+)
+def test_other_values_than_hu_are_named(frame, change, message):
+    with pytest.raises(PerfusionError, match=message):
+        check(change(frame))
+
+
+@pytest.mark.parametrize('size', [(4, 4, 32), (8, 8, 8), (2.8, 2.8, 8)])
+def test_head_of_impossible_size_is_refused(frame, size):
+    with pytest.raises(PerfusionError, match=r'size: .* brain'):
+        check(frame, size)
+
+
+def test_isolated_voxels_are_listed_and_padding_is_not(frame):
+    frame[frame < -900] = np.nan
+    frame[20, 20, 2] = np.inf
+    findings = check(frame)
+    assert (findings.n_broken, findings.broken_slices) == (1, (2,))
+
+
+def test_most_similar_neighbours_are_in_time(toy_head):
+    ctp = toy_head[0].astype(np.float32)
+    ctp *= np.linspace(1, 0.7, 6)[:, None]  # slices differ
+    first, second = (coarse_frame(ctp[..., i], SIZE)[0] for i in (0, 1))
+    check_axes(first, second)
+    swapped = ctp.swapaxes(2, 3)
+    first, second = (coarse_frame(swapped[..., i], SIZE)[0] for i in (0, 1))
+    with pytest.raises(PerfusionError, match='the third axis, so that this is the axis of time'):
+        check_axes(first, second)
