@@ -194,7 +194,8 @@ class GridSettings(StageSettings):
     """Working grid."""
 
     working_in_plane_mm: float = _setting(1.8, 'mm',
-        'blocks of voxels are averaged in plane while their size stays within', low=0.1, high=20.0)
+        'blocks of voxels are averaged in plane while their size stays within; they contain parts of '
+        'voxels where whole ones would be less than 75 % as large', low=0.1, high=20.0)
     working_slice_mm: float = _setting(5.0, 'mm',
         'thin slices acquired together are averaged while their thickness stays within', low=0.1,
         high=20.0)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading of raw series, averaged over blocks of voxels, a few slices at a time."""
 
+import math
+
 import nibabel as nb
 import numpy as np
 
@@ -44,7 +46,7 @@ class RawSeries:
 
         Parameters
         ----------
-        factors : (3,) sequence of int
+        factors : (3,) sequence of float
             Block size along the canonical axes, voxels.
 
         Returns
@@ -66,7 +68,7 @@ def read_blocks(image, orientation, factors):
         Raw 4D series, HU.
     orientation : (3, 2) array
         Orientation of the stored axes, from nibabel.
-    factors : (3,) sequence of int
+    factors : (3,) sequence of float
         Block size along the canonical axes, voxels.
 
     Returns
@@ -76,17 +78,19 @@ def read_blocks(image, orientation, factors):
     """
     shape = [0, 0, 0]
     for stored, (axis, _) in enumerate(orientation.astype(int)):
-        shape[axis] = image.shape[stored] // factors[axis]
+        shape[axis] = grid.count_blocks(image.shape[stored], factors[axis])
     working = np.empty((*shape, image.shape[3]), dtype=np.float32, order='F')
     # slices are read in stored order; on a flipped axis the last canonical block is stored first
     axis, flipped = int(orientation[2, 0]), orientation[2, 1] < 0
     through, n_slices = factors[axis], image.shape[2]
-    step = max(1, SLAB_VOXELS // (image.shape[0] * image.shape[1] * through))
+    step = max(1, int(SLAB_VOXELS / (image.shape[0] * image.shape[1] * through)))
+    if not float(through).is_integer():  # blocks share voxels, so none can be read alone
+        step = shape[axis]
     starts = range(0, shape[axis], step)
     for frame in range(image.shape[3]):
         for start in reversed(starts) if flipped else starts:
             end = min(start + step, shape[axis])
-            first, last = start * through, end * through
+            first, last = math.floor(start * through), math.ceil(end * through - 1e-6)
             if flipped:
                 first, last = n_slices - last, n_slices - first
             slab = np.asarray(image.dataobj[:, :, first:last, frame], dtype=np.float32)
