@@ -16,9 +16,9 @@ from ctpprep.perfusion import alignment, brain, grid, symmetry
 AIR_HU = -1000.0
 # means "outside the slab" in images that cannot contain NaN
 FAR_MM = 1e6
-# initial transforms, tried in this order: an affine step before the warp helps where the plane is a
-# poor initialization, but drifts elsewhere; an affine step from the centres of mass handles heads
-# rotated beyond the search range of the plane
+# initial transforms: an affine step before the warp helps where the plane is a poor initialization,
+# but drifts elsewhere; an affine step from the centres of mass handles heads rotated beyond the search
+# range of the plane
 STARTS = ('plane', 'plane and affine', 'centres of mass')
 # margin of the brain in the registered images: air costs time, mm
 MARGIN_MM = 12.0
@@ -225,8 +225,8 @@ def register_mirror(reference, brain_mask, affine, settings, registration, by_de
     """Register the mirrored reference image to the reference and assess the result.
 
     The first initial transform is the plane of symmetry. If a shift of the mirrored brain would then
-    improve the match by much, the others are tried, as far as they bring the mirrored brain closer to
-    the brain than the plane does, before any warp; the result with the least estimated distance
+    improve the match by much, another is tried: that which brings the mirrored brain closest to the
+    brain before any warp, if it is closer than the plane. The result with the least estimated distance
     between found and true homologues among those that do not fold is used (`alignment`). Only the
     brain is registered, at the densities of soft tissue and on a coarse grid, so that skull and
     vessels cannot distort the warp; local maps are smoothed later, so that a finer grid would gain
@@ -252,15 +252,13 @@ def register_mirror(reference, brain_mask, affine, settings, registration, by_de
     method = settings.symmetry
     search = _Search(reference, brain_mask, affine, method, registration, by_density)
     good_enough = -method.mirror_retry_mm if by_density else method.map_retry_similarity
-    best, n_tried = None, 0
-    for start in STARTS:
-        if best is not None and not search.is_closer(start):
-            continue
-        attempt, n_tried = search.attempt(start), n_tried + 1
-        if attempt is not None and (best is None or attempt.score > best.score):
-            best = attempt
-        if best is not None and best.score >= good_enough:
-            break
+    best, n_tried = search.attempt('plane'), 1
+    if best is None or best.score < good_enough:
+        for start in search.closer_starts(than_plane=best is not None):
+            attempt, n_tried = search.attempt(start), n_tried + 1
+            if attempt is not None:
+                best = attempt if best is None or attempt.score > best.score else best
+                break
     withheld = _withheld_reason(best, method)
     measured = {
         'mirror_similarity': best.similarity if best else 0.0,
@@ -352,16 +350,16 @@ class _Search:
             self.reference, reflected, self.brain, in_brain > IN_BRAIN, size
         )
 
-    def is_closer(self, start):
-        """Return whether an initial transform aligns the mirrored brain better than the plane does."""
-        return self.matrix(start) is not None and self.closeness(start) > self.closeness('plane')
+    def closer_starts(self, than_plane):
+        """Return the other starts, the closest first; if asked for, only those closer than the plane."""
+        starts = [start for start in STARTS[1:] if self.matrix(start) is not None]
+        if than_plane:
+            starts = [s for s in starts if self.closeness(s) > self.closeness('plane')]
+        return sorted(starts, key=self.closeness, reverse=True)
 
     def attempt(self, start):
         """Register from one initial transform and measure the result; None if it fails."""
-        matrix = self.matrix(start)
-        if matrix is None:
-            return None
-        transforms = self.registration.register(*self.images, start, matrix)
+        transforms = self.registration.register(*self.images, start, self.matrix(start))
         return None if transforms is None else self._measure(start, transforms)
 
     def _windowed(self, image, mask):

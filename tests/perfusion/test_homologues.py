@@ -110,8 +110,14 @@ def test_good_registration_is_not_repeated(head):
     assert measured['hemisphere_rule'] == 'homologues'
 
 
-def test_poor_registration_is_tried_from_every_start(head):
-    registration = Shift(LARGE, LARGE, LARGE)
+def test_poor_registration_is_tried_from_the_closest_other_start(head):
+    registration = Shift(LARGE, LARGE, affine_mm=(4.0, 0.0))
+    assert register(head, registration).measured['mirror_attempts'] == 2
+    assert registration.starts == ['plane', 'centres of mass']
+
+
+def test_start_whose_registration_fails_is_followed_by_the_next(head):
+    registration = Shift(None, None, SMALL)
     assert register(head, registration).measured['mirror_attempts'] == 3
     assert registration.starts == list(STARTS)
 
@@ -135,7 +141,7 @@ def test_affine_steps_are_not_computed_for_a_good_registration(head):
     assert registration.aligned == []
 
 
-def test_search_ends_at_the_first_good_registration(head):
+def test_better_registration_from_another_start_is_used(head):
     measured = register(head, Shift(LARGE, NONE)).measured
     assert (measured['mirror_attempts'], measured['mirror_start']) == (2, 'plane and affine')
 
