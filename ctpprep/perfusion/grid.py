@@ -205,6 +205,38 @@ def voxel_size_mm(affine):
     return tuple(float(size) for size in np.sqrt(np.sum(columns**2, axis=0)))
 
 
+def crop_in_plane(image, affine, margin_mm):
+    """Crop an image in plane to what is not 0, and a margin.
+
+    Parameters
+    ----------
+    image : (X, Y, Z) array
+    affine : (4, 4) array
+    margin_mm : float
+
+    Returns
+    -------
+    array : (X', Y', Z) array
+    affine : (4, 4) array
+
+    Examples
+    --------
+    >>> image = np.zeros((9, 9, 2)); image[4, 5] = 1.0
+    >>> cropped, affine = crop_in_plane(image, np.diag([2, 2, 5, 1]), 3.0)
+    >>> cropped.shape, affine[:3, 3]
+    ((5, 5, 2), array([4., 6., 0.]))
+    """
+    box = [slice(None)] * 3
+    for axis, size in enumerate(voxel_size_mm(affine)[:2]):
+        shown = np.flatnonzero(image.any(axis=(1 - axis, 2)))
+        margin = int(np.ceil(margin_mm / size))
+        if shown.size:
+            box[axis] = slice(max(0, shown[0] - margin), shown[-1] + margin + 1)
+    affine = np.array(affine, dtype=float)
+    affine[:3, 3] += affine[:3, :3] @ [part.start or 0 for part in box]
+    return image[tuple(box)], affine
+
+
 def times_by_slice(times, n_slices):
     """Return the acquisition time of every slice of every frame.
 

@@ -189,38 +189,6 @@ def window_image(image, affine, window, in_plane_mm):
     return coarse, grid.block_affine(affine, (*factors, 1))
 
 
-def crop_in_plane(image, affine, margin_mm):
-    """Crop an image in plane to what is not 0, and a margin.
-
-    Parameters
-    ----------
-    image : (X, Y, Z) array
-    affine : (4, 4) array
-    margin_mm : float
-
-    Returns
-    -------
-    array : (X', Y', Z) array
-    affine : (4, 4) array
-
-    Examples
-    --------
-    >>> image = np.zeros((9, 9, 2)); image[4, 5] = 1.0
-    >>> cropped, affine = crop_in_plane(image, np.diag([2, 2, 5, 1]), 3.0)
-    >>> cropped.shape, affine[:3, 3]
-    ((5, 5, 2), array([4., 6., 0.]))
-    """
-    box = [slice(None)] * 3
-    for axis, size in enumerate(grid.voxel_size_mm(affine)[:2]):
-        shown = np.flatnonzero(image.any(axis=(1 - axis, 2)))
-        margin = int(np.ceil(margin_mm / size))
-        if shown.size:
-            box[axis] = slice(max(0, shown[0] - margin), shown[-1] + margin + 1)
-    affine = np.array(affine, dtype=float)
-    affine[:3, 3] += affine[:3, :3] @ [part.start or 0 for part in box]
-    return image[tuple(box)], affine
-
-
 def register_mirror(reference, brain_mask, affine, settings, registration, by_density=True):
     """Register the mirrored reference image to the reference and assess the result.
 
@@ -367,7 +335,7 @@ class _Search:
         coarse = window_image(
             np.where(mask, image, low), self.affine, (low, high), self.method.mirror_grid_mm
         )
-        return crop_in_plane(*coarse, MARGIN_MM)
+        return grid.crop_in_plane(*coarse, MARGIN_MM)
 
     def _measure(self, start, transforms):
         """Compute homologues by a transform, and the similarity of brain and mirrored brain."""

@@ -93,3 +93,12 @@ def test_every_slice_finds_its_own_times_again():
     times, pattern = grid.sampling_patterns(sample_times)
     assert len(times) == 3
     np.testing.assert_allclose(times[pattern], sample_times)
+
+
+def test_cropped_image_keeps_its_place():
+    image = np.zeros((30, 40, 5))
+    image[12:20, 30:33] = 1
+    cropped, affine = grid.crop_in_plane(image, OBLIQUE, 0.8)
+    assert cropped.shape == (12, 7, 5)
+    np.testing.assert_allclose(affine @ [2, 2, 0, 1], OBLIQUE @ [12, 30, 0, 1])
+    assert cropped.sum() == image.sum()

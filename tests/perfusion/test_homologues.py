@@ -178,15 +178,6 @@ def test_only_the_windowed_brain_is_registered(head):
     assert not registration.images[0][0][0].any()  # outside the brain
 
 
-def test_cropped_image_keeps_its_place():
-    image = np.zeros(SHAPE)
-    image[12:20, 30:33] = 1
-    cropped, affine = homologues.crop_in_plane(image, AFFINE, 8.0)
-    assert cropped.shape == (12, 7, 8)
-    np.testing.assert_allclose(affine @ [2, 2, 0, 1], AFFINE @ [12, 30, 0, 1])
-    assert cropped.sum() == image.sum()
-
-
 # -- judgement
 
 
