@@ -203,7 +203,8 @@ class GridSettings(StageSettings):
     """Working grid."""
 
     working_in_plane_mm: float = _setting(1.8, 'mm',
-        'blocks of voxels are averaged in plane while their size stays within', low=0.1, high=20.0)
+        'blocks of voxels are averaged in plane while their size stays within; they contain parts of '
+        'voxels where whole ones would be less than 75 % as large', low=0.1, high=20.0)
     working_slice_mm: float = _setting(5.0, 'mm',
         'thin slices acquired together are averaged while their thickness stays within', low=0.1,
         high=20.0)
@@ -344,7 +345,7 @@ class SymmetrySettings(StageSettings):
         'densities used by the mirror registration', low=-100.0, high=300.0)
     mirror_retry_mm: float = _setting(2.5, 'mm',
         'estimated distance between found and true homologues, median over the brain, above '
-        'which other starts of the mirror registration are tried', low=0.0, high=50.0)
+        'which another start of the mirror registration is tried', low=0.0, high=50.0)
     mirror_most_mm: float = _setting(5.0, 'mm',
         'the same distance above which local maps are withheld', low=0.1, high=50.0)
     mirror_region_mm: float = _setting(8.0, 'mm',
@@ -357,7 +358,7 @@ class SymmetrySettings(StageSettings):
         'correlation below which local maps are withheld where a perfusion map is mirrored '
         'because there is no CT: its lesions would be taken for distance', low=-1.0, high=1.0)
     map_retry_similarity: float = _setting(0.68, '',
-        'the same correlation below which other starts are tried', low=-1.0, high=1.0)
+        'the same correlation below which another start is tried', low=-1.0, high=1.0)
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ LONG_FILES = {
     'perfusion/brain.py': 'small functions on masks, and the densities they are measured by',
     'perfusion/denoising.py': 'three methods that share smoothing within a mask',
     'perfusion/estimation.py': 'one estimation, whose steps share their intermediate results',
+    'perfusion/homologues.py': 'one search, described by three results, and what follows from it',
     'perfusion/motion.py': 'small functions on transforms beside one registration',
     'perfusion/precomputed.py': 'a table of units beside the rules of masks',
     'perfusion/preprocessing.py': 'one chain of steps, whose results are described at length',

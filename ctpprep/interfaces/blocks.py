@@ -2,6 +2,7 @@
 """Reading of raw series, averaged over blocks of voxels, a few slices at a time."""
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class RawSeries:
 
         Parameters
         ----------
-        factors : (3,) sequence of int
+        factors : (3,) sequence of float
             Block size along the canonical axes, voxels.
 
         Returns
@@ -68,7 +69,8 @@ class RawSeries:
         working : (X, Y, Z, T) array of float32
             Canonical, HU, at least `AIR_HU`; stored frame by frame.
         empty_slices : list of int
-            Slices that contained a single value and are interpolated.
+            Slices that contained a single value and are interpolated; none if the series is stored in
+        another direction.
         """
         try:
             working, empty_slices = read_blocks(self.image, self._orientation, factors)
@@ -92,7 +94,7 @@ def read_blocks(image, orientation, factors):
         Raw 4D series, HU.
     orientation : (3, 2) array
         Orientation of the stored axes, from nibabel.
-    factors : (3,) sequence of int
+    factors : (3,) sequence of float
         Block size along the canonical axes, voxels.
 
     Returns
@@ -104,18 +106,20 @@ def read_blocks(image, orientation, factors):
     """
     shape = [0, 0, 0]
     for stored, (axis, _) in enumerate(orientation.astype(int)):
-        shape[axis] = image.shape[stored] // factors[axis]
+        shape[axis] = grid.count_blocks(image.shape[stored], factors[axis])
     working = np.empty((*shape, image.shape[3]), dtype=np.float32, order='F')
     empty = np.zeros((shape[2], image.shape[3]), dtype=bool)
     # slices are read in stored order; on a flipped axis the last canonical block is stored first
     axis, flipped = int(orientation[2, 0]), orientation[2, 1] < 0
     through, n_slices = factors[axis], image.shape[2]
-    step = max(1, SLAB_VOXELS // (image.shape[0] * image.shape[1] * through))
+    step = max(1, int(SLAB_VOXELS / (image.shape[0] * image.shape[1] * through)))
+    if not float(through).is_integer():  # blocks share voxels, so none can be read alone
+        step = shape[axis]
     starts = range(0, shape[axis], step)
     for frame in range(image.shape[3]):
         for start in reversed(starts) if flipped else starts:
             end = min(start + step, shape[axis])
-            first, last = start * through, end * through
+            first, last = math.floor(start * through), math.ceil(end * through - 1e-6)
             if flipped:
                 first, last = n_slices - last, n_slices - first
             slab = np.asarray(image.dataobj[:, :, first:last, frame], dtype=np.float32)
@@ -125,8 +129,9 @@ def read_blocks(image, orientation, factors):
             # fmax replaces NaN
             slab = np.fmax(slab, np.float32(AIR_HU), out=slab if slab.flags.writeable else None)
             slab = nb.apply_orientation(slab, orientation)
-            constant = np.ptp(slab, axis=(0, 1)) == 0
-            empty[start:end, frame] = constant.reshape(-1, through).any(axis=1)
+            if axis == 2:
+                constant = np.ptp(slab, axis=(0, 1)) == 0
+                empty[start:end, frame] = constant.reshape(-1, int(through)).any(axis=1)
             place = (slice(None),) * axis + (slice(start, end),)
             working[..., frame][place] = grid.average_blocks(slab, factors)
     return working, fill_empty(working, empty)

@@ -29,7 +29,7 @@ class _PrepareSeriesOutputSpec(TraitedSpec):
     ctp_working = File(exists=True, desc='series on the working grid, HU, uncompressed')
     sample_times = File(exists=True, desc='(slices, frames) of the working grid, s, npy')
     timing = File(exists=True, desc='timing fields of the sidecar, json')
-    factors = traits.Tuple(traits.Int, traits.Int, traits.Int, desc='block size, voxels')
+    factors = traits.Tuple(traits.Float, traits.Float, traits.Int, desc='block size, voxels')
     empty_slices = traits.List(traits.Int, desc='interpolated slices of the working grid')
 
 
@@ -50,7 +50,7 @@ class PrepareSeries(StageInterface):
         kept = grid.times_of_blocks(times, factors, working.shape)
         np.save(cwd / 'sample_times.npy', kept)
         self._results['sample_times'] = str(cwd / 'sample_times.npy')
-        self._results['factors'] = tuple(int(factor) for factor in factors)
+        self._results['factors'] = factors
         self.save_json(runtime, timing=blocks.timing_fields(kept, series.upwards))
         self._results['ctp_working'] = nifti.save(
             working, grid.block_affine(series.affine, factors), cwd / 'ctp_working.nii',

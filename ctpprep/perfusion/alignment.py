@@ -89,9 +89,10 @@ def estimate_misalignment(reference, homologue_reference, brain_mask, voxel_size
     )
     steps = size * blocks
     shifts = _shifts(steps, inside.shape)
-    likelihoods = np.stack(
-        [_likelihood(fixed, mirrored, inside, shift, steps)[inside > 0] for shift in shifts]
-    )
+    # outside the box of the brain all products are 0
+    box = ndimage.find_objects(inside.astype(int))[0]
+    windows = _Windows(fixed[box], mirrored[box], inside[box], steps)
+    likelihoods = np.stack([windows.likelihood(shift) for shift in shifts])
     lengths = np.linalg.norm(shifts * steps, axis=1)[:, None]
     weights = np.exp(likelihoods - likelihoods.max(axis=0))
     weights /= weights.sum(axis=0)
@@ -160,25 +161,45 @@ def _shifts(steps, shape):
     return shifts[np.linalg.norm(shifts * steps, axis=1) <= max(REACH_MM, steps[2])]
 
 
-def _likelihood(fixed, mirrored, inside, shift, steps):
-    """Return the log-likelihood of a shift around each block."""
-    sigma = (
-        WINDOW_MM / steps[0], WINDOW_MM / steps[1],
-        min(MOST_SLICES, THROUGH_PLANE * WINDOW_MM / steps[2]),
-    )  # fmt: skip
+class _Windows:
+    """Correlation of two images in Gaussian windows around each block inside the brain."""
 
-    def local(array):
-        return ndimage.gaussian_filter(array, sigma, mode='constant', truncate=2.5)
+    def __init__(self, fixed, mirrored, inside, steps):
+        self.mirrored, self.inside, self.voxels = mirrored, inside, inside > 0
+        self.fixed = np.stack([np.ones_like(fixed), fixed, fixed * fixed])
+        sigma = (
+            WINDOW_MM / steps[0], WINDOW_MM / steps[1],
+            min(MOST_SLICES, THROUGH_PLANE * WINDOW_MM / steps[2]),
+        )  # fmt: skip
+        # as matrices, Gaussians of many images take a fifth of the time
+        self.smoothing = [
+            ndimage.gaussian_filter1d(
+                np.eye(size, dtype=np.float32), width, axis=0, mode='constant', truncate=2.5
+            )
+            for size, width in zip(inside.shape, sigma, strict=True)
+        ]
 
-    moved, seen = _shifted(mirrored, shift), inside * _shifted(inside, shift)
-    share = local(seen) + 1e-6
-    mean_fixed, mean_moved = local(fixed * seen) / share, local(moved * seen) / share
-    covariance = local(fixed * moved * seen) / share - mean_fixed * mean_moved
-    variance = local(fixed * fixed * seen) / share - mean_fixed**2
-    variance *= local(moved * moved * seen) / share - mean_moved**2
-    correlation = covariance / np.sqrt(np.maximum(variance, 1e-6))
-    correlation = np.where(share > LEAST_OVERLAP, np.clip(correlation, 0, 0.999), 0)
-    return -SAMPLES / 2 * np.log(1 - correlation**2)
+    def likelihood(self, shift):
+        """Return the log-likelihood of a shift of the mirrored image around each block."""
+        moved, seen = _shifted(self.mirrored, shift), self.inside * _shifted(self.inside, shift)
+        share, *sums = self._smooth(
+            np.concatenate([self.fixed, [moved, moved * moved, self.fixed[1] * moved]]) * seen
+        )[:, self.voxels]
+        share += 1e-6
+        mean_fixed, square_fixed, mean_moved, square_moved, product = (
+            total / share for total in sums
+        )
+        covariance = product - mean_fixed * mean_moved
+        variance = (square_fixed - mean_fixed**2) * (square_moved - mean_moved**2)
+        correlation = covariance / np.sqrt(np.maximum(variance, 1e-6))
+        correlation = np.where(share > LEAST_OVERLAP, np.clip(correlation, 0, 0.999), 0)
+        return -SAMPLES / 2 * np.log(1 - correlation**2)
+
+    def _smooth(self, images):
+        """Smooth (N, X, Y, Z) images along their last three axes."""
+        along_x, along_y, along_z = self.smoothing
+        smooth = along_y @ (images @ along_z.T)
+        return (along_x @ smooth.reshape(*smooth.shape[:2], -1)).reshape(smooth.shape)
 
 
 def _shifted(array, shift):

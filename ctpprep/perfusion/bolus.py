@@ -217,10 +217,14 @@ def baseline(ctp, n_baseline, weights):
             f'no baseline: all of the first {n_baseline} frames were rejected for motion, need at least '
             'one before contrast arrives; check the series, or lower --motion-reject-similarity'
         )
-    frames = np.stack([ctp[..., frame] for frame in use], axis=-1).astype(np.float32)
-    seen = np.isfinite(frames)
-    count = seen.sum(axis=-1)
-    total = np.where(seen, frames, 0).sum(axis=-1)
+    # frame by frame: copies of the series take most of the time
+    total = np.zeros(ctp.shape[:-1])
+    count = np.zeros(ctp.shape[:-1], dtype=np.int16)
+    for frame in use:
+        values = np.asarray(ctp[..., frame])
+        seen = np.isfinite(values)
+        total += np.where(seen, values, 0)
+        count += seen
     return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 

@@ -318,11 +318,12 @@ def _check_times(ctp, frame_times):
 
 def _average(ctp, affine, times, factors):
     """Average a series to the working grid."""
-    frames = [
-        grid.average_blocks(np.fmax(ctp[..., frame], np.float32(preprocessing.AIR_HU)), factors)
-        for frame in range(ctp.shape[3])
-    ]
-    working = np.stack(frames, axis=-1).astype(np.float32)
+    shape = [grid.count_blocks(*axis) for axis in zip(ctp.shape, factors, strict=False)]
+    # frame by frame, as all stages until the masks read it
+    working = np.empty((*shape, ctp.shape[3]), dtype=np.float32, order='F')
+    for frame in range(ctp.shape[3]):
+        seen = np.fmax(ctp[..., frame], np.float32(preprocessing.AIR_HU))
+        working[..., frame] = grid.average_blocks(seen, factors)
     kept = grid.times_of_blocks(times, factors, working.shape)
     return working, grid.block_affine(affine, factors), kept
 

@@ -115,11 +115,12 @@ def _deep_brain(image, voxel_size_mm, bone_hu):
 
 def _mean_curve(ctp, mask, usable):
     """Return the mean density of a material in the usable frames; None if there is too little."""
-    curves = np.asarray(ctp[mask][:, usable], dtype=np.float32)
-    curves = curves[np.isfinite(curves).all(axis=1)]
-    # constants are padding
-    curves = curves[np.ptp(curves, axis=1) > 0]
-    return curves.mean(axis=0, dtype=float) if len(curves) >= LEAST_VOXELS else None
+    curves = np.stack([ctp[..., frame][mask] for frame in usable]).astype(np.float32, copy=False)
+    # constants are padding; NaN is outside the field of view
+    kept = np.ptp(curves, axis=0) > 0
+    if np.count_nonzero(kept) < LEAST_VOXELS:
+        return None
+    return curves[:, kept].mean(axis=1, dtype=float)
 
 
 def _slope(times, curve):

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from ctpprep.perfusion import bolus, bolus_fit, brain, grid, overrides
 from ctpprep.perfusion.motion import HEAD_HU
-from ctpprep.perfusion.preprocessing import AIR_HU
+from ctpprep.perfusion.preprocessing import AIR_HU, find_search_region
 
 # number of voxels whose curves are shown: as many as a bolus needs; and of those that are compared
 MOST_CANDIDATES, MOST_FITTED = bolus.LEAST_VOXELS, 500
@@ -134,10 +134,12 @@ def _find_region(image, first, seen, affine, method, supplied):
     with contextlib.suppress(Exception):  # or no mask, or one that does not match
         brain_mask = overrides.place_mask(supplied, first, affine)
         inside = inside | brain_mask
-    deep = inside & seen & (brain.distance_in_plane(inside, size) > method.bone_margin_mm)
-    searched = deep
-    if deep.any():
-        searched = deep & bolus.is_soft(first, brain.density_levels(image, inside, size).brain)
+    deep = searched = np.zeros(image.shape, dtype=bool)
+    if inside.any():
+        levels = brain.density_levels(image, inside, size)
+        deep, searched = find_search_region(
+            first, inside, seen, levels, size, method.bone_margin_mm
+        )
     head = image > HEAD_HU
     soft = head & (image > brain.SOFT_HU[0]) & (image < brain.SOFT_HU[1])
     regions = (

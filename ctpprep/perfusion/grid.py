@@ -2,13 +2,19 @@
 """The working grid: voxels averaged in blocks to reduce memory and noise."""
 
 import numpy as np
+from scipy import sparse
+
+# in plane, blocks of whole voxels are at least this fraction of the largest size
+LEAST_WHOLE = 0.75
 
 
 def block_factors(voxel_size_mm, sample_times, in_plane_mm, slice_mm):
     """Choose how many voxels are averaged along each axis.
 
     Blocks are as large as possible within the stated sizes: arteries lose height in larger ones.
-    Slices that were acquired at different times are never averaged.
+    In plane, blocks of whole voxels may be far smaller (0.96 mm would stay 0.96 mm, since 1.92 mm is
+    above 1.8 mm, at four times the cost); blocks of the stated size then also contain parts of voxels.
+    Slices that were acquired at different times are never averaged, and slices are never divided.
 
     Parameters
     ----------
@@ -21,17 +27,19 @@ def block_factors(voxel_size_mm, sample_times, in_plane_mm, slice_mm):
 
     Returns
     -------
-    (3,) tuple of int
+    (3,) tuple of float
+        Whole numbers are int.
 
     Examples
     --------
     >>> block_factors((0.43, 0.43, 0.5), np.zeros((320, 1)), 1.8, 5.0)
     (4, 4, 10)
+    >>> block_factors((0.96, 0.96, 5.0), np.zeros((20, 1)), 1.8, 5.0)
+    (1.875, 1.875, 1)
     >>> block_factors((1.72, 1.72, 5.0), np.zeros((20, 1)), 1.8, 5.0)
     (1, 1, 1)
     """
-    # tolerance for rounding in the header: 4 voxels of 0.45 mm must fit into 1.8 mm
-    in_plane = [max(1, int(np.floor(in_plane_mm * 1.001 / size))) for size in voxel_size_mm[:2]]
+    in_plane = [_in_plane_factor(size, in_plane_mm) for size in voxel_size_mm[:2]]
     times = np.asarray(sample_times, dtype=float)
     for through in range(int(np.floor(slice_mm * 1.001 / voxel_size_mm[2])), 1, -1):
         whole = len(times) // through * through
@@ -41,26 +49,57 @@ def block_factors(voxel_size_mm, sample_times, in_plane_mm, slice_mm):
     return (*in_plane, 1)
 
 
+def _in_plane_factor(size, most_mm):
+    # tolerance for rounding in the header: 4 voxels of 0.45 mm must fit into 1.8 mm
+    whole = max(1, int(np.floor(most_mm * 1.001 / size)))
+    return whole if whole * size >= LEAST_WHOLE * most_mm else float(most_mm / size)
+
+
+def count_blocks(n_voxels, factor):
+    """Return the number of complete blocks along an axis.
+
+    Parameters
+    ----------
+    n_voxels : int
+    factor : float
+        Block size, voxels.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> count_blocks(9, 2), count_blocks(9, 1.5)
+    (4, 6)
+    """
+    return int(n_voxels / factor + 1e-6)
+
+
 def average_blocks(volume, factors):
     """Average blocks of voxels.
 
-    Voxels beyond the last complete block of an axis are dropped.
+    A voxel that is partly in a block counts in part. Voxels beyond the last complete block of an axis
+    are dropped.
 
     Parameters
     ----------
     volume : (X, Y, Z) array
         One frame.
-    factors : (3,) sequence of int
+    factors : (3,) sequence of float
         Block size in voxels.
 
     Returns
     -------
-    (X // fx, Y // fy, Z // fz) array of float32
+    (X / fx, Y / fy, Z / fz) array of float32
+        Sizes are rounded down.
 
     Examples
     --------
     >>> average_blocks(np.arange(8.0).reshape(2, 2, 2), (2, 2, 1)).ravel()
     array([3., 4.], dtype=float32)
+    >>> average_blocks(np.array([0.0, 3, 6]).reshape(3, 1, 1), (1.5, 1, 1)).ravel()
+    array([1., 5.], dtype=float32)
     """
     total = np.asarray(volume)
     # sums of strided views, slices first: ten times as fast as a mean over reshaped axes, and voxels
@@ -68,6 +107,10 @@ def average_blocks(volume, factors):
     for axis in (2, 1, 0):
         if (factor := factors[axis]) == 1:
             continue
+        if not float(factor).is_integer():
+            total = _sum_parts(total, axis, factor)
+            continue
+        factor = int(factor)
         whole = total.shape[axis] // factor * factor
         parts = [
             total[(slice(None),) * axis + (slice(start, whole, factor),)]
@@ -79,6 +122,19 @@ def average_blocks(volume, factors):
     return np.divide(total, np.float32(np.prod(factors)), dtype=np.float32)
 
 
+def _sum_parts(volume, axis, factor):
+    """Sum voxels and parts of voxels in blocks along an axis."""
+    n_voxels = volume.shape[axis]
+    edges = factor * np.arange(count_blocks(n_voxels, factor) + 1)[:, None]
+    voxels = np.arange(n_voxels)
+    # length of each voxel in each block
+    overlap = np.minimum(edges[1:], voxels + 1) - np.maximum(edges[:-1], voxels)
+    weights = sparse.csr_array(np.maximum(overlap, 0).astype(np.float32))
+    moved = np.moveaxis(volume, axis, 0)
+    sums = weights @ moved.reshape(n_voxels, -1).astype(np.float32, copy=False)
+    return np.moveaxis(sums.reshape(-1, *moved.shape[1:]), 0, axis)
+
+
 def block_affine(affine, factors):
     """Return the affine of a grid of averaged blocks.
 
@@ -86,7 +142,7 @@ def block_affine(affine, factors):
     ----------
     affine : (4, 4) array
         Voxel to patient coordinates, mm.
-    factors : (3,) sequence of int
+    factors : (3,) sequence of float
         Block size in voxels.
 
     Returns
@@ -111,8 +167,8 @@ def times_of_blocks(times, factors, shape):
     ----------
     times : (Z, T) array
         s.
-    factors : (3,) sequence of int
-        Block size, voxels.
+    factors : (3,) sequence of float
+        Block size, voxels; whole through plane.
     shape : sequence of int
         Shape of the averaged series.
 
@@ -147,6 +203,38 @@ def voxel_size_mm(affine):
     """
     columns = np.asarray(affine, dtype=float)[:3, :3]
     return tuple(float(size) for size in np.sqrt(np.sum(columns**2, axis=0)))
+
+
+def crop_in_plane(image, affine, margin_mm):
+    """Crop an image in plane to what is not 0, and a margin.
+
+    Parameters
+    ----------
+    image : (X, Y, Z) array
+    affine : (4, 4) array
+    margin_mm : float
+
+    Returns
+    -------
+    array : (X', Y', Z) array
+    affine : (4, 4) array
+
+    Examples
+    --------
+    >>> image = np.zeros((9, 9, 2)); image[4, 5] = 1.0
+    >>> cropped, affine = crop_in_plane(image, np.diag([2, 2, 5, 1]), 3.0)
+    >>> cropped.shape, affine[:3, 3]
+    ((5, 5, 2), array([4., 6., 0.]))
+    """
+    box = [slice(None)] * 3
+    for axis, size in enumerate(voxel_size_mm(affine)[:2]):
+        shown = np.flatnonzero(image.any(axis=(1 - axis, 2)))
+        margin = int(np.ceil(margin_mm / size))
+        if shown.size:
+            box[axis] = slice(max(0, shown[0] - margin), shown[-1] + margin + 1)
+    affine = np.array(affine, dtype=float)
+    affine[:3, 3] += affine[:3, :3] @ [part.start or 0 for part in box]
+    return image[tuple(box)], affine
 
 
 def times_by_slice(times, n_slices):

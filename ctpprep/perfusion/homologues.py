@@ -5,6 +5,7 @@ The caller supplies the registration algorithm (`Registration`). This module dec
 are registered, from which initial transforms, and whether the result is reliable.
 """
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -15,10 +16,12 @@ from ctpprep.perfusion import alignment, brain, grid, symmetry
 AIR_HU = -1000.0
 # means "outside the slab" in images that cannot contain NaN
 FAR_MM = 1e6
-# initial transforms, tried in this order: an affine step before the warp helps where the plane is a
-# poor initialization, but drifts elsewhere; alignment of the centres of mass handles heads rotated
-# beyond the search range of the plane
+# initial transforms: an affine step before the warp helps where the plane is a poor initialization,
+# but drifts elsewhere; an affine step from the centres of mass handles heads rotated beyond the search
+# range of the plane
 STARTS = ('plane', 'plane and affine', 'centres of mass')
+# margin of the brain in the registered images: air costs time, mm
+MARGIN_MM = 12.0
 # value of the interpolated brain mask from which a homologue is in the brain
 IN_BRAIN = 0.5
 
@@ -31,13 +34,21 @@ class Registration(Protocol):
     ) -> np.ndarray:
         """Resample an image by a (4, 4) matrix from points of the result to points of the image."""
 
+    def align(
+        self, fixed: tuple, moving: tuple, matrix: np.ndarray | None = None
+    ) -> np.ndarray | None:
+        """Find an affine transform of two images, each an (array, affine), or None if that fails.
+
+        It starts at a (4, 4) matrix, or where the centres of mass coincide.
+        """
+
     def register(
         self, fixed: tuple, moving: tuple, start: str, matrix: np.ndarray
     ) -> dict[str, Any] | None:
-        """Register two images, each an (array, affine), from one of `STARTS`.
+        """Register two images, each an (array, affine), from the matrix of one of `STARTS`.
 
-        `matrix` is the initial transform by the plane of symmetry. Returns the transforms
-        ``mirror_to_reference`` and ``reference_to_mirror``, or None if the registration fails.
+        Returns the transforms ``mirror_to_reference`` and ``reference_to_mirror``, or None if the
+        registration fails.
         """
 
     def apply(
@@ -182,7 +193,8 @@ def register_mirror(reference, brain_mask, affine, settings, registration, by_de
     """Register the mirrored reference image to the reference and assess the result.
 
     The first initial transform is the plane of symmetry. If a shift of the mirrored brain would then
-    improve the match by much, the others are tried, and the result with the least estimated distance
+    improve the match by much, another is tried: that which brings the mirrored brain closest to the
+    brain before any warp, if it is closer than the plane. The result with the least estimated distance
     between found and true homologues among those that do not fold is used (`alignment`). Only the
     brain is registered, at the densities of soft tissue and on a coarse grid, so that skull and
     vessels cannot distort the warp; local maps are smoothed later, so that a finer grid would gain
@@ -208,13 +220,13 @@ def register_mirror(reference, brain_mask, affine, settings, registration, by_de
     method = settings.symmetry
     search = _Search(reference, brain_mask, affine, method, registration, by_density)
     good_enough = -method.mirror_retry_mm if by_density else method.map_retry_similarity
-    best, n_tried = None, 0
-    for start in STARTS:
-        attempt, n_tried = search.attempt(start), n_tried + 1
-        if attempt is not None and (best is None or attempt.score > best.score):
-            best = attempt
-        if best is not None and best.score >= good_enough:
-            break
+    best, n_tried = search.attempt('plane'), 1
+    if best is None or best.score < good_enough:
+        for start in search.closer_starts(than_plane=best is not None):
+            attempt, n_tried = search.attempt(start), n_tried + 1
+            if attempt is not None:
+                best = attempt if best is None or attempt.score > best.score else best
+                break
     withheld = _withheld_reason(best, method)
     measured = {
         'mirror_similarity': best.similarity if best else 0.0,
@@ -230,7 +242,7 @@ def register_mirror(reference, brain_mask, affine, settings, registration, by_de
         measured['hemisphere_plane'] = {
             'point_mm': np.round(point, 2).tolist(), 'normal': np.round(normal, 4).tolist()
         }  # fmt: skip
-    return MirrorRegistration(best, search.reflected(), search.plane, measured)
+    return MirrorRegistration(best, search.reflected('plane'), search.plane, measured)
 
 
 def _withheld_reason(best, method):
@@ -259,7 +271,7 @@ def _distances(best, brain_mask):
 
 
 class _Search:
-    """Images and plane of one mirror registration."""
+    """Images, plane and initial transforms of one mirror registration."""
 
     def __init__(self, reference, brain_mask, affine, method, registration, by_density):
         self.reference, self.brain, self.affine = reference, brain_mask, affine
@@ -268,27 +280,62 @@ class _Search:
         # the windows are fixed, but scanners are not
         self.compared = brain.at_usual_level(reference, brain_mask) if by_density else reference
         self.plane = symmetry.find_symmetry_plane(self.compared, affine, brain_mask)
-        self.matrix = mirror_by_plane(self.plane, brain_mask.shape, affine)
-
-    def reflected(self):
-        return self.registration.apply_matrix(
-            symmetry.mirror(self.reference), self.affine, self.matrix, AIR_HU
-        )
-
-    def attempt(self, start):
-        """Register from one initial transform and measure the result; None if it fails."""
-        window = self.method.mirror_window_hu
-        fixed, moving = (
-            window_image(
-                np.where(mask, image, window[0]), self.affine, window, self.method.mirror_grid_mm
-            )
+        self.matrix = functools.cache(self._matrix)
+        self.reflected = functools.cache(self._reflected)
+        self.closeness = functools.cache(self._closeness)
+        self.images = tuple(
+            self._windowed(image, mask)
             for image, mask in (
                 (self.compared, self.brain),
                 (symmetry.mirror(self.compared), symmetry.mirror(self.brain)),
             )
         )
-        transforms = self.registration.register(fixed, moving, start, self.matrix)
+
+    def _matrix(self, start):
+        """Return an initial transform, (4, 4); None if it is not found."""
+        if start == 'centres of mass':
+            return self.registration.align(*self.images)
+        plane = mirror_by_plane(self.plane, self.brain.shape, self.affine)
+        return plane if start == 'plane' else self.registration.align(*self.images, plane)
+
+    def _reflected(self, start):
+        """Return the mirrored reference image, aligned by an initial transform, HU."""
+        return self.registration.apply_matrix(
+            symmetry.mirror(self.reference), self.affine, self.matrix(start), AIR_HU
+        )
+
+    def _closeness(self, start):
+        """Return the score of an initial transform without warp, in the unit of `Attempt.score`."""
+        size, reflected = grid.voxel_size_mm(self.affine), self.reflected(start)
+        if self.by_density:
+            return -alignment.estimate_misalignment(
+                self.reference, reflected, self.brain, size
+            ).median_mm
+        in_brain = self.registration.apply_matrix(
+            symmetry.mirror(self.brain.astype(np.float32)), self.affine, self.matrix(start), 0.0
+        )
+        return symmetry.mirror_similarity(
+            self.reference, reflected, self.brain, in_brain > IN_BRAIN, size
+        )
+
+    def closer_starts(self, than_plane):
+        """Return the other starts, the closest first; if asked for, only those closer than the plane."""
+        starts = [start for start in STARTS[1:] if self.matrix(start) is not None]
+        if than_plane:
+            starts = [s for s in starts if self.closeness(s) > self.closeness('plane')]
+        return sorted(starts, key=self.closeness, reverse=True)
+
+    def attempt(self, start):
+        """Register from one initial transform and measure the result; None if it fails."""
+        transforms = self.registration.register(*self.images, start, self.matrix(start))
         return None if transforms is None else self._measure(start, transforms)
+
+    def _windowed(self, image, mask):
+        low, high = self.method.mirror_window_hu
+        coarse = window_image(
+            np.where(mask, image, low), self.affine, (low, high), self.method.mirror_grid_mm
+        )
+        return grid.crop_in_plane(*coarse, MARGIN_MM)
 
     def _measure(self, start, transforms):
         """Compute homologues by a transform, and the similarity of brain and mirrored brain."""

@@ -327,10 +327,14 @@ def make_masks(
     first = _fill_air(bolus.baseline(ctp, two_usable, weights), seen)
     brain_voxels, inside = _find_brain(average, first, affine, method, brain_mask)
     levels = brain.density_levels(average, inside, size)
+<<<<<<< HEAD
     seen[..., list(empty_slices)] = False
     # exclude the outermost voxels, where moving bone could be mistaken for contrast
     deep = inside & seen & (brain.distance_in_plane(inside, size) > method.bone_margin_mm)
     soft = deep & bolus.is_soft(first, levels.brain)
+=======
+    deep, soft = find_search_region(first, inside, seen, levels, size, method.bone_margin_mm)
+>>>>>>> speed
     series = _Series(ctp, times, weights, affine, damage)
     n_baseline, arrival = _find_arrival(series, soft, method.bolus_arrival, aif)
     reference = bolus.baseline(ctp, n_baseline, weights)
@@ -351,6 +355,29 @@ def make_masks(
         tissue, _undamaged(pure, damage), n_baseline, arrival - float(times[0]),
         float(times[-1] - times[0]),
     )  # fmt: skip
+
+
+def find_search_region(baseline, inside, seen, levels, voxel_size_mm, bone_margin_mm):
+    """Find where AIF, VOF and the arrival of contrast are searched.
+
+    Parameters
+    ----------
+    baseline : (X, Y, Z) array
+        Reference image without contrast, HU.
+    inside, seen : (X, Y, Z) arrays of bool
+        Inside of the skull, and field of view of every usable frame.
+    levels : brain.Levels
+    voxel_size_mm : (3,) sequence of float
+    bone_margin_mm : float
+        Distance from bone within which moving bone could be mistaken for contrast, mm.
+
+    Returns
+    -------
+    deep, soft : (X, Y, Z) arrays of bool
+        Voxels away from bone, and those of them with the density of tissue or blood.
+    """
+    deep = inside & seen & (brain.distance_in_plane(inside, voxel_size_mm) > bone_margin_mm)
+    return deep, deep & bolus.is_soft(baseline, levels.brain)
 
 
 @dataclass(frozen=True)

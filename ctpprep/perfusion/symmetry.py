@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Left and right: mirroring, hemispheres by homologues, and the affected side."""
 
+import functools
 from dataclasses import dataclass
 from itertools import product
 
@@ -25,6 +26,8 @@ SIMILARITY_SIGMAS_MM = (2.0, 15.0)
 # of shift in mm
 PLANE_BLOCK_MM, PLANE_SIGMA_MM, LOCAL_MEAN_MM = 5.0, 4.0, 8.0
 PLANE_REACH = (25.0, 25.0, 12.0)
+# number of points that are compared before the refinement
+SEARCH_POINTS = 1500
 SIDES = {'left': LEFT, 'right': RIGHT}
 OTHER_SIDE = {'left': 'right', 'right': 'left'}
 # smaller differences of median Tmax also occur between healthy hemispheres, s
@@ -160,22 +163,26 @@ def find_symmetry_plane(image, affine, brain_mask):
         normal = slopes / np.linalg.norm(slopes)
         return middle + shift * normal, normal
 
-    def unlikeness(parameters):
+    def unlikeness(parameters, step=1):
         if (np.abs(parameters) > PLANE_REACH).any():
             return 1.0
         point, normal = plane(*parameters)
-        x, y, z = (reflect(points, point, normal) @ to_voxels[:3, :3].T + to_voxels[:3, 3]).T
+        reflected_points = reflect(points[::step], point, normal)
+        x, y, z = (reflected_points @ to_voxels[:3, :3].T + to_voxels[:3, 3]).T
         seen = (z >= -0.5) & (z <= top + 0.5)  # outside the slab nothing can be compared
         if seen.sum() < LEAST_OVERLAP:
             return 1.0
-        at = np.stack([x, y, np.clip(z, 0, top)])[:, seen]
+        at, own = np.stack([x, y, np.clip(z, 0, top)])[:, seen], values[::step][seen]
         reflected = ndimage.map_coordinates(contrast, at, order=1, mode='constant')
-        if not (np.ptp(reflected) and np.ptp(values[seen])):
+        if not (np.ptp(reflected) and np.ptp(own)):
             return 1.0
-        return -np.corrcoef(values[seen], reflected)[0, 1]
+        return -np.corrcoef(own, reflected)[0, 1]
+
+    # the search over the grid needs only some of the points
+    sparse = functools.partial(unlikeness, step=max(1, len(points) // SEARCH_POINTS))
 
     angles, shifts = np.arange(-20.0, 21, 5), np.arange(-10.0, 11, 5)
-    start = np.array(min(product(angles, angles, shifts), key=unlikeness))
+    start = np.array(min(product(angles, angles, shifts), key=sparse))
     simplex = start + np.vstack([np.zeros(3), 3 * np.eye(3)])
     optimum = minimize(
         unlikeness, start, method='Nelder-Mead',

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from ctpprep.inputs.series import CTPSeries, Series, workflow_name
-from ctpprep.perfusion.grid import block_factors
+from ctpprep.perfusion.grid import block_factors, count_blocks
 from ctpprep.settings import LEAST_GB, MethodSettings, RunSettings
 from ctpprep.workflows.coregistration import init_coregistration_wf
 from ctpprep.workflows.deconvolution import init_deconvolution_wf
@@ -136,5 +136,5 @@ def working_gb(series: CTPSeries, method: MethodSettings) -> float:
         method.grid.working_in_plane_mm,
         method.grid.working_slice_mm,
     )
-    sizes = [size // factor for size, factor in zip(series.shape, factors, strict=True)]
+    sizes = [count_blocks(*axis) for axis in zip(series.shape, factors, strict=True)]
     return math.prod(sizes) * len(series.frame_times) * 4 / 1e9

@@ -144,7 +144,8 @@ grid of {tikhonov.residue_step:g} s that begins {tikhonov.residue_lead:g} s befo
         excess, transits = '', f'{TRANSITS_S[0]:g} to {TRANSITS_S[-1]:g} s'
         deconvolution = f"""Flow and volume are
 posterior means [@boutelier2012] over a dictionary of exponential and box-shaped residue functions
-(mean transit times from {transits}, delays in steps of {DELAY_STEP_S:g} s), given the curves at their true sample times and their noise; differences between model and truth count as
+(mean transit times from {transits}, delays in steps of {DELAY_STEP_S:g} s), given the
+curves at their true sample times and their noise; differences between model and truth count as
 correlated noise [@kennedy2001]. Tmax was found {regularized}. CBF, CBV and MTT follow from flow and
 volume"""
     elif tikhonov.deconvolution_method == 'tikhonov':

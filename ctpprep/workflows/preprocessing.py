@@ -150,9 +150,10 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
     return f"""
 ### Preprocessing
 
-Voxels were averaged in plane while they stayed within {method.grid.working_in_plane_mm:g} mm, and thin
-slices acquired together while they stayed within {method.grid.working_slice_mm:g} mm. {motion} The
-reference image is the mean of the corrected frames before contrast. {brain} Voxels
+Voxels, where needed parts of them, were averaged in plane while they stayed within
+{method.grid.working_in_plane_mm:g} mm, and thin slices acquired together while they stayed within
+{method.grid.working_slice_mm:g} mm. {motion} The reference
+image is the mean of the corrected frames before contrast. {brain} Voxels
 that enhance more than {method.masks.vessel_ratio:g} times the median of brain count as vessels, voxels
 whose density in the time average is less than {method.masks.csf_level:.0%} of the way from CSF to brain,
 both measured in the series itself, as CSF; neither counts as tissue. {arrival} AIF and VOF are

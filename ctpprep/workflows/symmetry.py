@@ -73,7 +73,8 @@ The reference image was flipped left-right and brought home by symmetric diffeom
 on a grid of {method.symmetry.mirror_grid_mm:g} mm, from the plane across which the brain is most like its
 reflection. How far the homologues are off was estimated from the local correlation of brain and mirrored
 brain under shifts of the latter. Where this was more than {method.symmetry.mirror_retry_mm:g} mm (median),
-other starts were tried and the best result kept. The transform gives each voxel its contralateral
+an affine transform was tried as start, if one aligned the brain better than the plane, and the better
+result kept. The transform gives each voxel its contralateral
 homologue; the hemispheres meet where a voxel is its own homologue. {_limits(method, series)} Local maps
 were then withheld.
 """

@@ -20,6 +20,7 @@ from ctpprep.interfaces.preprocessing import (
     frame_weights,
 )
 from ctpprep.io import nifti
+from ctpprep.perfusion import grid
 from ctpprep.perfusion.preprocessing import AIR_HU
 from ctpprep.phantom import frame_affine
 from ctpprep.settings import MethodSettings
@@ -128,6 +129,19 @@ def test_averaged_voxels_are_at_the_place_of_their_values(fine, axes, pose):
     index = np.stack(np.meshgrid(*map(np.arange, image.shape[:3]), indexing='ij'), axis=-1)
     at = nb.affines.apply_affine(image.affine, index)
     np.testing.assert_allclose(at, image.get_fdata(), atol=1e-3)
+
+
+@pytest.mark.parametrize('axes', [*AXES, 'SPL', 'AIR'])
+def test_parts_of_voxels_are_averaged_from_disk_as_in_memory(axes):
+    ctp = np.random.default_rng(0).integers(-100, 100, (31, 29, 8, 3), dtype=np.int16)
+    affine = np.diag([0.96, 1.0, 5.0, 1.0])
+    working = prepare(write(ctp, affine, axes), no_delay([0, 1, 2], 8))
+    factors = (1.8 / 0.96, 1.8, 1)
+    np.testing.assert_allclose(working.factors, factors, rtol=1e-6)
+    voxels, found = nifti.load(working.ctp_working)
+    expected = np.stack([grid.average_blocks(ctp[..., t], factors) for t in range(3)], axis=-1)
+    np.testing.assert_allclose(voxels, expected, atol=1e-4)
+    np.testing.assert_allclose(found, grid.block_affine(affine, factors), atol=1e-4)
 
 
 def test_matrix_of_512_and_thin_slices_are_averaged():

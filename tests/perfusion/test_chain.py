@@ -45,6 +45,9 @@ class Flip:
     def apply_matrix(self, array, affine, matrix, outside):
         return array
 
+    def align(self, fixed, moving, matrix=None):
+        return None
+
     def register(self, fixed, moving, start, matrix):
         return {'mirror_to_reference': 'identity', 'reference_to_mirror': 'identity'}
 

@@ -17,18 +17,34 @@ AFFINE[:3, 3] = -(np.array(SHAPE) - 1) / 2 * SIZE
 METHOD = MethodSettings()
 
 
+def translation(x_mm):
+    """Return the matrix of a shift from left to right."""
+    matrix = np.eye(4)
+    matrix[0, 3] = x_mm
+    return matrix
+
+
 class Shift:
     """Stands in for a registration: its transforms are shifts in voxels, one per start.
 
     None means that nothing is found. The map that is found from one of the starts `folds_at` folds.
+    The plane is off by `plane_mm`; the affine steps that start from it, and from the centres of mass,
+    are off by `affine_mm`, and find nothing where that is None.
     """
 
-    def __init__(self, *shifts, folds_at=()):
+    def __init__(self, *shifts, folds_at=(), plane_mm=8.0, affine_mm=(0.0, 0.0)):
         self.shifts, self.folds_at = iter(shifts), folds_at
-        self.starts = []
+        self.plane_mm, self.affine_mm = plane_mm, dict(zip(STARTS[1:], affine_mm, strict=True))
+        self.starts, self.aligned = [], []
+
+    def align(self, fixed, moving, matrix=None):
+        start = STARTS[2] if matrix is None else STARTS[1]
+        self.aligned.append(start)
+        off = self.affine_mm[start]
+        return None if off is None else translation(off - self.plane_mm)
 
     def apply_matrix(self, array, affine, matrix, outside):
-        voxels = np.linalg.inv(affine) @ matrix @ affine
+        voxels = np.linalg.inv(affine) @ matrix @ translation(self.plane_mm) @ affine
         return ndimage.affine_transform(
             array, voxels[:3, :3], voxels[:3, 3], order=1, cval=outside
         ).astype(np.float32)
@@ -94,13 +110,38 @@ def test_good_registration_is_not_repeated(head):
     assert measured['hemisphere_rule'] == 'homologues'
 
 
-def test_poor_registration_is_tried_from_every_start(head):
-    registration = Shift(LARGE, LARGE, LARGE)
+def test_poor_registration_is_tried_from_the_closest_other_start(head):
+    registration = Shift(LARGE, LARGE, affine_mm=(4.0, 0.0))
+    assert register(head, registration).measured['mirror_attempts'] == 2
+    assert registration.starts == ['plane', 'centres of mass']
+
+
+def test_start_whose_registration_fails_is_followed_by_the_next(head):
+    registration = Shift(None, None, SMALL)
     assert register(head, registration).measured['mirror_attempts'] == 3
     assert registration.starts == list(STARTS)
 
 
-def test_search_ends_at_the_first_good_registration(head):
+def test_start_that_is_no_closer_than_the_plane_is_not_tried(head):
+    registration = Shift(LARGE, SMALL, plane_mm=4.0, affine_mm=(8.0, 0.0))
+    measured = register(head, registration, mirror_retry_mm=0.0).measured
+    assert registration.aligned == list(STARTS[1:])
+    assert registration.starts == ['plane', 'centres of mass']
+    assert measured['mirror_attempts'] == 2
+
+
+def test_start_whose_affine_step_fails_is_not_tried(head):
+    registration = Shift(LARGE, affine_mm=(None, None))
+    assert register(head, registration).measured['mirror_attempts'] == 1
+
+
+def test_affine_steps_are_not_computed_for_a_good_registration(head):
+    registration = Shift(NONE)
+    register(head, registration)
+    assert registration.aligned == []
+
+
+def test_better_registration_from_another_start_is_used(head):
     measured = register(head, Shift(LARGE, NONE)).measured
     assert (measured['mirror_attempts'], measured['mirror_start']) == (2, 'plane and affine')
 
@@ -118,6 +159,12 @@ def test_registration_that_folds_is_worse_than_one_that_does_not(head):
     mirror = register(head, Shift(NONE, SMALL, LARGE, folds_at=['plane']), mirror_retry_mm=0.0)
     assert mirror.measured['mirror_start'] == 'plane and affine'
     assert mirror.measured['withheld'] == ''
+
+
+def test_map_is_tried_from_starts_that_are_more_similar(head):
+    registration = Shift(LARGE, SMALL, plane_mm=4.0, affine_mm=(8.0, 0.0))
+    register(head, registration, by_density=False, map_retry_similarity=1.0)
+    assert registration.starts == ['plane', 'centres of mass']
 
 
 def test_only_the_windowed_brain_is_registered(head):
