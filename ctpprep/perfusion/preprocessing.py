@@ -327,14 +327,9 @@ def make_masks(
     first = _fill_air(bolus.baseline(ctp, two_usable, weights), seen)
     brain_voxels, inside = _find_brain(average, first, affine, method, brain_mask)
     levels = brain.density_levels(average, inside, size)
-<<<<<<< HEAD
     seen[..., list(empty_slices)] = False
     # exclude the outermost voxels, where moving bone could be mistaken for contrast
-    deep = inside & seen & (brain.distance_in_plane(inside, size) > method.bone_margin_mm)
-    soft = deep & bolus.is_soft(first, levels.brain)
-=======
     deep, soft = find_search_region(first, inside, seen, levels, size, method.bone_margin_mm)
->>>>>>> speed
     series = _Series(ctp, times, weights, affine, damage)
     n_baseline, arrival = _find_arrival(series, soft, method.bolus_arrival, aif)
     reference = bolus.baseline(ctp, n_baseline, weights)
