@@ -454,9 +454,9 @@ class UncertaintySettings(StageSettings):
     noise_draws: int = _setting(100, '',
         'number of segmentations with added noise from which the interval of a core volume is '
         'computed, at least 40; 0 for no interval', low=0, high=10000)
-    interval_widening: float = _setting(2.0, 'ratio',
-        'factor on the spread of these volumes, from simulated scans: uncorrected, it is too '
-        'narrow', low=0.1, high=10.0)
+    shared_error: float = _setting(0.06, 'fraction',
+        'standard deviation of the error of relative CBF that all voxels of a head share, from '
+        'simulated heads', low=0.0, high=0.5)
 
     def __post_init__(self) -> None:
         """Check that there are enough draws for an interval."""

@@ -169,7 +169,7 @@ def segment_lesions(maps, settings):
 
 
 def estimate_uncertainty(maps, hypoperfusion, settings, cbf_noise=None):
-    """Propagate the noise of CBF to the probability of core and the interval of its volume.
+    """Propagate noise and shared error of CBF to the probability of core and the interval.
 
     Parameters
     ----------
@@ -195,6 +195,7 @@ def estimate_uncertainty(maps, hypoperfusion, settings, cbf_noise=None):
     for which, relative in maps.rcbf.items():
         divided = uncertainty.scale_noise(noise, maps.rcbf['global'], relative)
         spread = uncertainty.noise_map(divided, maps.tissue_mask, region.size)
+        spread = np.hypot(spread, np.float32(method.shared_error))
         below = uncertainty.probability_below(settings.lesion.core_rcbf, relative, spread)
         probability[which] = np.where(region.within[which], below, 0).astype(np.float32)
         if method.noise_draws:
@@ -216,9 +217,10 @@ def _estimate_interval(region, which, noise, spread, hypoperfusion, settings):
 
     method = settings.uncertainty
     draws = uncertainty.noisy_volumes(
-        measure, relative[box], noise[box], method.noise_draws, settings.random.random_seed
-    )
-    return uncertainty.interval(measure(relative[box]), draws, method.interval_widening)
+        measure, relative[box], noise[box], method.noise_draws, settings.random.random_seed,
+        method.shared_error,
+    )  # fmt: skip
+    return uncertainty.interval(measure(relative[box]), draws)
 
 
 def find_hypodense_core(

@@ -129,12 +129,13 @@ def _describe(method: MethodSettings, noise: bool) -> str:
         sure = (
             ' The noise of the curves, taken where they hold nothing else, was carried through the '
             'deconvolution to relative CBF; it gives the probability of each voxel to lie below the '
-            'threshold. Other errors are not in it.'
+            'threshold, together with an error of relative CBF that all voxels share (standard deviation '
+            f'{interval.shared_error:g}, from simulated heads).'
         )
     if noise and interval.noise_draws:
         sure += (
-            f' From {interval.noise_draws} segmentations with more such noise comes the 95 % interval of '
-            f'each core volume, their spread widened {interval.interval_widening:g} times.'
+            f' From {interval.noise_draws} segmentations with more of such errors comes the 95 % interval '
+            'of each core volume.'
         )
     return f"""
 ### Segmentation

@@ -169,7 +169,7 @@ def test_probability_grows_as_flow_falls_and_is_half_at_the_threshold():
     steps = np.full(SHAPE, 1.0)
     for x, value in enumerate((0.1, 0.2, 0.3, 0.4, 0.5), start=14):
         steps[x, 4:16] = value
-    probability = estimate(relative_maps(steps), 5.0).probability['global']
+    probability = estimate(relative_maps(steps), 5.0, shared_error=0.0).probability['global']
     row = probability[14:19, 10, 4]
     assert (np.diff(row) < 0).all()
     assert row[2] == pytest.approx(0.5, abs=0.01)
@@ -190,11 +190,19 @@ def test_interval_contains_the_volume_and_widens_with_noise():
     volume = segment(unsure).masks['core_global'].sum() * ML
     widths = []
     for noise in (1e-3, 1.0, 2.0):
-        low, high = estimate(unsure, noise).intervals['global']
+        low, high = estimate(unsure, noise, shared_error=0.0).intervals['global']
         assert low <= volume <= high
         widths.append(high - low)
     assert widths[0] == 0
     assert widths[1] < widths[2]
+
+
+def test_error_that_all_voxels_share_widens_interval_and_probability():
+    unsure = relative_maps(np.where(CORE | OTHER, 0.27, np.where(SLOW, 0.36, 1.0)))
+    sure, shared = (estimate(unsure, 0.5, shared_error=error) for error in (0.0, 0.06))
+    assert np.ptp(shared.intervals['global']) > np.ptp(sure.intervals['global'])
+    inside = CORE & RIGHT
+    assert shared.probability['global'][inside].max() < sure.probability['global'][inside].max()
 
 
 def test_interval_depends_on_the_seed_alone():

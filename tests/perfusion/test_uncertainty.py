@@ -156,6 +156,15 @@ def test_draws_have_the_spread_of_the_noise_and_depend_on_the_seed_alone():
     assert np.ptp(uncertainty.noisy_volumes(np.sum, values, 0 * fields, 5, 1)) == 0
 
 
+def test_error_that_all_voxels_share_moves_all_draws_alike():
+    values = np.zeros((10, 10, 2), np.float32)
+    fields = np.zeros((*values.shape, 3), np.float32)
+    means = uncertainty.noisy_volumes(np.mean, values, fields, 400, 0, shared=0.06)
+    assert np.std(means) == pytest.approx(0.06, rel=0.1)
+    spreads = uncertainty.noisy_volumes(np.ptp, values, fields, 5, 0, shared=0.06)
+    assert np.allclose(spreads, 0)
+
+
 @pytest.mark.parametrize(
     ('volume', 'draws', 'holds'),
     [
@@ -164,8 +173,8 @@ def test_draws_have_the_spread_of_the_noise_and_depend_on_the_seed_alone():
         (5.0, [5.0] * 98 + [0.0] * 2, 5.0),
     ],
 )
-def test_interval_holds_the_volume_and_what_noise_makes_of_it(volume, draws, holds):
-    low, high = uncertainty.interval(volume, np.array(draws), 2.0)
+def test_interval_holds_the_volume_and_what_errors_make_of_it(volume, draws, holds):
+    low, high = uncertainty.interval(volume, np.array(draws))
     assert 0 <= low <= volume <= high
     assert low <= holds <= high
 

@@ -86,7 +86,7 @@ def test_no_partial_page_remains(output_dir):
 def test_volumes_and_side_are_shown(output_dir):
     words = text_of(report(output_dir))
     assert 'Affected side: right confidence 0.93' in words
-    assert 'Core rCBF < 30 % 61.6 mL 45.4 mL 95 % by noise alone: 40.0 to 50.0 mL' in words
+    assert 'Core rCBF < 30 % 61.6 mL 45.4 mL 95 % interval: 40.0 to 50.0 mL' in words
     assert 'Tmax > 6 s 130.3 mL' in words
     assert 'Tmax + offset > 6 s 170.1 mL' in words
     assert '2.11 no core to divide by' in words
