@@ -58,8 +58,8 @@ def read_settings(args: argparse.Namespace) -> tuple[MethodSettings, RunSettings
     refuse_other_level(options, level)
     options.setdefault('work_dir', default_work_dir(*folders.values()))
     of_method = declared(MethodSettings)
-    given = {name: v for name, v in options.items() if name in of_method}
-    method = MethodSettings.preset(options.get('preset', 'none'), **given)
+    values = {name: v for name, v in options.items() if name in of_method}
+    method = MethodSettings.preset(options.get('preset', 'none'), **values)
     if any(FUNCTION.fullmatch(str(options.get(name))) for name in REPLACEABLE):
         _check_functions(method)
     cores = available_cores()

@@ -2,7 +2,7 @@
 r"""Bayesian estimation of flow and volume: the posterior mean over a dictionary of tissue curves.
 
 Regularization lowers the maximum of a narrow residue function more than that of a wide one, so that
-low flow with a long transit reads too high relative to normal tissue. Here the curve is compared
+low flow with a long transit is overestimated relative to normal tissue. Here the curve is compared
 with curves that are known exactly. For the residue family, the mean transit time and the delay of an
 entry `j` of the dictionary, the curve of unit volume is :math:`a_j` and
 
@@ -115,7 +115,7 @@ def make_dictionary(aif_times, aif, times, longest_delay=LONGEST_DELAY_S):
     times : (T,) array
         Sample times of the tissue, s.
     longest_delay : float
-        Longest delay of tissue that the scan can tell from no flow, s; at most 22 s.
+        Longest delay of tissue that the scan can distinguish from no flow, s; at most 22 s.
 
     Returns
     -------
@@ -312,6 +312,6 @@ def reading_of_core(dictionary, whitened, noise, typical_volume):
         # the volume of normal tissue is the typical one
         volume = flow * dictionary.transit[entry] / NORMAL[1] * typical_volume
         curve = volume * dictionary.curves[entry][None]
-        found = estimate_flow(curve, np.array([noise]), dictionary, whitened, typical_volume)
-        flows.append(float(found.flow[0]))
+        posterior = estimate_flow(curve, np.array([noise]), dictionary, whitened, typical_volume)
+        flows.append(float(posterior.flow[0]))
     return flows[1] / flows[0] if flows[0] > 0 else float('nan')
