@@ -48,7 +48,8 @@ PACKAGE = Path(ctpprep.__file__).parent
 # modules that change a figure; what is drawn is part of the settings, what is judged is not stored
 SCIENCE = ('perfusion/**/*.py', 'phantom/**/*.py', 'settings.py', 'registration.py')
 MEASURES = (outcome, scores)
-FIRST_SEED = 1001
+# seeds from 1000 are for reporting, once
+FIRST_SEED = 1
 CACHE_GB = 20.0
 
 

@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 
 # densities of bone that are compared, HU
 BONE_HU = (100.0, 1000.0)
-# densities that are compared where there is no bone, HU
+# densities by which the outline of a stripped brain is compared, HU
 OUTLINE_HU = (-20.0, 50.0)
 # densities above this are head
 HEAD_HU = -200.0
