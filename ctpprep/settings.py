@@ -44,7 +44,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     'rau2024': {
         'deconvolution_method': 'tikhonov', 'tmax_calibration': False, 'tmax_snr': 0.0,
         'cbf_noise_correction': False, 'partial_volume': False, 'least_lesion_ml': 0.0,
-        'rim_mm': 0.0,
+        'rim_mm': 0.0, 'aif_scaling': 'none',
     },
 }  # fmt: skip
 # least number of draws for which the 2.5th percentile is defined
@@ -280,9 +280,10 @@ class VesselSettings(StageSettings):
 
     aif_voxels: int = _setting(12, 'voxels',
         'number of voxels averaged to the AIF (and to the VOF)', low=1, high=200)
-    aif_scaling: str = _setting('none', '',
-        'scale the area of the AIF to that of the VOF against partial volume (disputed), or '
-        'not', choices=('none', 'vof'))
+    aif_scaling: str = _setting('auto', '',
+        'scale the area of the AIF up to that of the VOF against partial volume (disputed): auto '
+        'if there is a plausible VOF, vof always, none never; relative maps and Tmax do not '
+        'depend on it', choices=('auto', 'none', 'vof'))
     vessel_smoothing_mm: tuple[float, float, float] = _setting((1.25, 1.25, 3.0), 'mm',
         'sigma of the smoothing before vessels are chosen (x, y, z); their curves are '
         'smoothed in plane only', low=0.0, high=10.0)
@@ -545,8 +546,8 @@ class MethodSettings:
         ----------
         name : {'none', 'rau2024'}
             ``rau2024`` omits what Rau et al. 2024 (doi:10.3174/ajnr.A8111) do not describe: Bayesian
-            estimation, calibration of Tmax, corrections for noise and partial volume, and removal of
-            specks and rims.
+            estimation, calibration of Tmax, scaling of the AIF, corrections for noise and partial
+            volume, and removal of specks and rims.
         **values
             Settings that differ from it.
 

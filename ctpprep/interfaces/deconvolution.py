@@ -13,7 +13,7 @@ from ctpprep.interfaces.evidence import keep_evidence
 from ctpprep.interfaces.preprocessing import frame_weights
 from ctpprep.io import nifti
 from ctpprep.perfusion.estimation import estimate_maps
-from ctpprep.perfusion.input_functions import find_vessels
+from ctpprep.perfusion.input_functions import aif_scale, find_vessels
 from ctpprep.perfusion.maps import MAPS
 
 
@@ -117,7 +117,7 @@ class Deconvolve(StageInterface):
     def _run_interface(self, runtime):
         inputs = self.inputs
         ctp, affine = nifti.load(inputs.ctp_corrected, dtype=None)
-        aif_times, aif = _load_aif(inputs.curves)
+        aif_times, aif, scale = _load_aif(inputs.curves, self.method.vessels.aif_scaling)
         maps = estimate_maps(
             ctp, np.load(inputs.sample_times), nifti.voxel_size_mm(affine), aif_times, aif,
             self.load_mask('tissue_mask'), self.load_mask('pure_mask'),
@@ -131,13 +131,16 @@ class Deconvolve(StageInterface):
         path = Path(runtime.cwd) / 'tissue_curves.npz'
         np.savez(path, **vars(maps.curves))
         self._results['tissue_curves'] = str(path)
-        self.save_json(runtime, deconvolution=maps.measured)
+        self.save_json(runtime, deconvolution=maps.measured | {'aif_scale': scale})
         return runtime
 
 
-def _load_aif(path):
-    """Read times and AIF of the usable frames."""
+def _load_aif(path, scaling):
+    """Read times and AIF of the usable frames, scaled to the VOF, and the factor."""
     table = pd.read_csv(path, sep='\t')
     if 'weight' in table:
         table = table[table['weight'] > 0]
-    return table['time'].to_numpy(), table['aif'].to_numpy()
+    times, aif = table['time'].to_numpy(), table['aif'].to_numpy()
+    vof = table['vof'].to_numpy() if 'vof' in table else np.full(len(aif), np.nan)
+    scale = aif_scale(times, aif, vof, scaling)
+    return times, scale * aif, scale

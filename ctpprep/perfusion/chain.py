@@ -8,7 +8,7 @@ import numpy as np
 from ctpprep.exceptions import PerfusionError
 from ctpprep.perfusion import grid, homologues, lesions, preprocessing
 from ctpprep.perfusion.estimation import Maps, estimate_maps
-from ctpprep.perfusion.input_functions import InputFunctions, find_vessels
+from ctpprep.perfusion.input_functions import InputFunctions, aif_scale, find_vessels
 from ctpprep.perfusion.normalization import normalize_to_homologue, normalize_to_reference
 from ctpprep.settings import MethodSettings
 
@@ -162,11 +162,16 @@ def compute_maps(
         corrected.ctp, times, affine, masks, settings, corrected.weights, aif, corrected.damage
     )
     usable = vessels.weights > 0
+    scale = aif_scale(
+        vessels.times[usable], vessels.aif[usable], vessels.vof[usable],
+        settings.vessels.aif_scaling,
+    )  # fmt: skip
     maps = estimate_maps(
         corrected.ctp, times, grid.voxel_size_mm(affine), vessels.times[usable],
-        vessels.aif[usable], masks.tissue, masks.pure, masks.n_baseline, settings,
+        scale * vessels.aif[usable], masks.tissue, masks.pure, masks.n_baseline, settings,
         corrected.weights, denoise, deconvolve, num_threads,
     )  # fmt: skip
+    maps.measured['aif_scale'] = scale
     mirror = find_mirror(
         masks.reference, masks.brain, masks.tissue, affine, settings, registration
     )

@@ -8,6 +8,9 @@ import numpy as np
 from ctpprep.exceptions import VesselError
 from ctpprep.perfusion import bolus, denoising, grid, overrides, vessels
 
+# the AIF is not scaled by more without being asked
+MOST_SCALE = 5.0
+
 
 @dataclass(frozen=True)
 class InputFunctions:
@@ -132,10 +135,9 @@ class _Search:
             # rejected frames are interpolated in the table, as the operator assumes
             times = next(row for row in self.times if np.array_equal(row[self.usable], aif.times))
             weights, tissue_times = self.weights, times
-        scaled = self._scale(aif, vof)
         return InputFunctions(
             times,
-            np.interp(times, aif.times, scaled),
+            np.interp(times, aif.times, aif.curve),
             np.full(len(times), np.nan) if vof is None else np.interp(times, vof.times, vof.curve),
             np.interp(times, tissue_times[self.usable], self.tissue_curves.mean(axis=0)),
             weights,
@@ -216,15 +218,46 @@ class _Search:
         same_pattern = self.pattern == self.pattern[vessel.voxels[0]]
         return vessels.restore_height(vessel, self.curves[same_pattern][:, self.usable])
 
-    def _scale(self, aif, vof):
-        if self.method.aif_scaling == 'none':
-            return aif.curve
-        areas = [np.trapezoid(vessel.curve, vessel.times) for vessel in (aif, vof)]
-        return vessels.scale_to_vof(aif.curve, *areas)
-
     def _mask_of(self, vessel):
         candidates = self.masks.intracranial
         mask = np.zeros(candidates.shape, dtype=bool)
         if vessel is not None:
             mask[tuple(np.argwhere(candidates)[vessel.voxels].T)] = True
         return mask
+
+
+def aif_scale(times, aif, vof, scaling):
+    """Compute the factor that gives the AIF the area of the VOF, to correct partial volume.
+
+    Parameters
+    ----------
+    times : (T,) array
+        s.
+    aif, vof : (T,) arrays
+        HU; `vof` is NaN if there is none.
+    scaling : {'auto', 'none', 'vof'}
+        As the setting ``aif_scaling``.
+
+    Returns
+    -------
+    float
+        1 without scaling, without a VOF, or if the area of the AIF is not smaller: then there is no
+        partial volume to correct. For 'auto' also 1 if the factor exceeds 5, which is more than
+        partial volume explains.
+
+    Notes
+    -----
+    A large sinus drains what the arteries brought, and is larger than a voxel. Disputed: in most
+    patients the carotid has a larger area than the sinus.
+
+    Examples
+    --------
+    >>> aif_scale([0, 1, 2], np.array([0.0, 10, 0]), np.array([0.0, 15, 0]), 'auto')
+    1.5
+    """
+    if scaling == 'none' or np.isnan(vof).any():
+        return 1.0
+    factor = float(np.trapezoid(vof, times) / np.trapezoid(aif, times))
+    if not factor > 1 or (scaling == 'auto' and factor > MOST_SCALE):
+        return 1.0
+    return factor

@@ -411,30 +411,3 @@ def restore_height(vessel, curves):
         return vessel
     heights = np.sort(product[alike] / (shape @ shape))
     return replace(vessel, curve=vessel.curve * heights[-max(1, len(vessel.voxels)) :].mean())
-
-
-def scale_to_vof(aif, aif_area, vof_area):
-    """Scale the AIF to the area of the VOF to correct partial volume.
-
-    Parameters
-    ----------
-    aif : (T,) array
-        HU.
-    aif_area, vof_area : float
-        Areas over the scan, HU s.
-
-    Returns
-    -------
-    (T,) array
-        HU; unchanged if the area of the AIF is larger: there is no partial volume to correct.
-
-    Notes
-    -----
-    Disputed: in most patients the carotid has a larger area than the sinus.
-
-    Examples
-    --------
-    >>> scale_to_vof(np.array([0.0, 10.0]), 100.0, 150.0)
-    array([ 0., 15.])
-    """
-    return np.asarray(aif) * max(1.0, vof_area / aif_area)

@@ -14,6 +14,7 @@ MEASURED = (
     ('lambda', 'Lambda of CBF', 'ratio'),
     ('lambda_tmax', 'Lambda of Tmax', 'ratio'),
     ('tmax_offset_s', "Offset of Tmax: the operator's own response, mean of the slices", 's'),
+    ('aif_scale', 'Factor of the AIF: area of the VOF over that of the AIF', 'ratio'),
     ('cbf_noise_excess', 'What noise adds to CBF, subtracted (median)', 'mL/100 g/min'),
     ('noise_raw_hu', 'Noise of tissue curves as scanned (median)', 'HU'),
     ('noise_denoised_hu', 'Noise of tissue curves as deconvolved (median)', 'HU'),

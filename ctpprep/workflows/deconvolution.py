@@ -56,7 +56,7 @@ def init_deconvolution_wf(
             setattr(find_vessels.inputs, f'supplied_{piece}', str(file.path))
     deconvolve = pe.Node(
         Deconvolve(
-            settings=method.as_dict('denoising', 'deconvolution', 'kinetics'),
+            settings=method.as_dict('vessels', 'denoising', 'deconvolution', 'kinetics'),
             functions=digests(method),
             num_threads=threads,
         ),
@@ -126,7 +126,11 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
         and not method.uses_functions
         else ''
     )
-    scaling = ', its area scaled to that of the VOF' if vessels.aif_scaling == 'vof' else ''
+    scaling = {
+        'none': '',
+        'vof': ', its area scaled to that of the VOF',
+        'auto': ', its area scaled up to that of the VOF if there is a plausible one',
+    }[vessels.aif_scaling]
     if 'curves' in series.overrides:
         aif = 'a curve that was supplied'
     elif 'aif_mask' in series.overrides:

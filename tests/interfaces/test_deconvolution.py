@@ -226,6 +226,7 @@ def test_what_was_measured_is_written(runs):
     assert set(read_json(runs['RAS'].maps.deconvolution)) == {
         'lambda_rel', 'lambda', 'lambda_tmax', 'tmax_offset_s', 'tmax_offset_s_by_slice',
         'cbf_noise_excess', 'cbf_noise', 'core_reading', 'noise_raw_hu', 'noise_denoised_hu', 'n_patterns',
+        'aif_scale',
     }  # fmt: skip
 
 

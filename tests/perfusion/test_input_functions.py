@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ctpprep.exceptions import VesselError
-from ctpprep.perfusion.input_functions import find_vessels
+from ctpprep.perfusion.input_functions import aif_scale, find_vessels
 from ctpprep.perfusion.overrides import SuppliedCurves, SuppliedMask
 from ctpprep.settings import MethodSettings
 
@@ -66,11 +66,18 @@ def test_rejected_frame_of_the_aif_is_interpolated(slow_head):
     assert vessels.aif[4] == pytest.approx((vessels.aif[3] + vessels.aif[5]) / 2)
 
 
-def test_scaling_gives_the_aif_the_area_of_the_vof(vessels, slow_head):
-    scaled = find(slow_head, aif_scaling='vof')
-    area = {name: np.trapezoid(getattr(scaled, name), scaled.times) for name in ('aif', 'vof')}
-    assert area['aif'] == pytest.approx(area['vof'], rel=0.02)
-    assert np.corrcoef(vessels.aif, scaled.aif)[0, 1] == pytest.approx(1, abs=1e-6)
+@pytest.mark.parametrize(
+    ('scaling', 'vof', 'factor'),
+    [
+        ('auto', 2.0, 2.0), ('vof', 2.0, 2.0), ('none', 2.0, 1.0),
+        ('auto', 0.5, 1.0), ('vof', 0.5, 1.0),  # partial volume only lowers the AIF
+        ('auto', 8.0, 1.0), ('vof', 8.0, 8.0),  # more than partial volume explains
+        ('auto', np.nan, 1.0),
+    ],
+)  # fmt: skip
+def test_aif_is_scaled_up_to_the_area_of_a_plausible_vof(scaling, vof, factor):
+    aif = np.array([0.0, 10, 20, 10, 0])
+    assert aif_scale(np.arange(5), aif, vof * aif, scaling) == pytest.approx(factor)
 
 
 # -- supplied curves

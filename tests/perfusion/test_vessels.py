@@ -119,10 +119,6 @@ def test_smoothing_in_time_keeps_straight_lines_inside():
     np.testing.assert_allclose(vessels.smooth_in_time(line)[:, 1:-1], line[:, 1:-1])
 
 
-def test_scaling_to_the_vof_never_lowers_the_aif():
-    np.testing.assert_array_equal(vessels.scale_to_vof([0.0, 10.0], 150.0, 100.0), [0, 10])
-
-
 def test_vessels_of_a_head_have_the_true_shape(head, found):
     curves = found.enhancement[found.inside]
     pattern = np.broadcast_to(found.pattern, found.inside.shape)[found.inside]
