@@ -10,6 +10,7 @@ from ctpprep.exceptions import SeriesError, explain
 from ctpprep.inputs.labels import join_labels
 from ctpprep.inputs.series import CTPSeries, FailedSeries, FoundSeries
 from ctpprep.io.headers import choose_affine, open_nifti
+from ctpprep.io.shear import straighten
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ def _check_series(series: CTPSeries, bone_hu: float) -> Any:
     path = series.source.path
     image = open_nifti(path)
     choose_affine(image, series.affine_from)
+    image = straighten(image)
     try:
         frames = [
             np.asanyarray(image.dataobj[(slice(None),) * 3 + index]) for index in _first_two(image)
