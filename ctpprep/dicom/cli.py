@@ -113,6 +113,7 @@ def _run(args: argparse.Namespace) -> int:
     for (patient, study), files in studies.items():
         try:
             participant, session = labels.of_study(patient, study)
+            labels.reserve(study, participant, session)
         except CtpprepError as error:
             n_failed += 1
             _print(
@@ -125,12 +126,10 @@ def _run(args: argparse.Namespace) -> int:
             (study, files, Request(bids_dir, participant, session, args.frame_interval, args.dry_run,
                                    MethodSettings().masks.bone_hu, earlier))
         )  # fmt: skip
+    n_images = 0
     for (study, _, request), lines in _convert(requests, args.nprocs):
         n_converted = sum(len(line.files) for line in lines if not line.failed)
-        if not any('_ctp.' in name for line in lines for name in line.files):
-            failed = any(line.failed for line in lines)
-            if not failed:
-                lines.append(Line('study', verdict='FAILED: no perfusion series'))
+        n_images += n_converted
         n_failed += any(line.failed for line in lines)
         _print(request.prefix, lines)
         if n_converted and not args.dry_run:
@@ -138,6 +137,9 @@ def _run(args: argparse.Namespace) -> int:
             labels.record(study, request.participant, request.session, files=done)
             describe_dataset(bids_dir, request.participant)
             labels.save()
+    if studies and not n_images and not n_failed and not images:
+        sys.stderr.write(f'{source} contains no perfusion series\n')
+        return 1
     if images:
         flat = convert_flat(source, images, bids_dir, labels, args.frame_interval, args.dry_run)
         for prefix, lines in flat:

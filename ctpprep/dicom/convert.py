@@ -2,7 +2,7 @@
 """Convert one study: its perfusion series, non-contrast CT and angiography."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,8 @@ def convert_study(files: Sequence[tuple[str, str]], request: Request) -> list[Li
         return [Line(f'{len(files)} files', verdict=f'FAILED: {explain(error)}')]
     groups = plan_study(scanned)
     n_runs = sum(group.kind == 'ctp' for group in groups)
+    if not n_runs:
+        return [*_describe_others(groups)]
     lines, run = [], 0
     for group in groups:
         line = Line(group.name)
@@ -135,6 +137,15 @@ def convert_study(files: Sequence[tuple[str, str]], request: Request) -> list[Li
     if n_copies and lines:
         lines[0].notes.append(f'{n_copies} files of the study are copies of others')
     return lines
+
+
+def _describe_others(groups: Sequence[Group]) -> Iterator[Line]:
+    """Describe a study without perfusion; it has failed unless its scans are of another kind."""
+    for group in groups:
+        reason = group.reason or f'{group.kind}, but the study has no perfusion series'
+        yield Line(group.name, verdict=f'skipped: {reason}')
+    if groups and not any(group.kind for group in groups):
+        yield Line('study', verdict='FAILED: no perfusion series')
 
 
 def _convert_group(group: Group, request: Request, stem: str, line: Line) -> None:
@@ -211,6 +222,7 @@ def check_early(
     in_plane = assembly.images[0][0].spacing
     heights = assembly.stack.affine[:3, 2]
     size = (in_plane[1], in_plane[0], float((heights @ heights) ** 0.5))
-    first, second = (read_frame(assembly, frame, reader) for frame in (0, 1))
-    check_axes(*(coarse_frame(frame, size)[0] for frame in (first, second)))
-    check_frame(first, size, bone_hu=bone_hu)
+    frame = read_frame(assembly, 0, reader)
+    check_frame(frame, size, bone_hu=bone_hu)
+    first = coarse_frame(frame, size)[0]
+    check_axes(first, coarse_frame(read_frame(assembly, 1, reader), size)[0])

@@ -12,10 +12,12 @@ from ctpprep.dicom.nifti import copy_clean
 from ctpprep.dicom.sidecar import filter_sidecar
 from ctpprep.dicom.study import ANGIOGRAPHY, NATIVE
 from ctpprep.exceptions import SeriesError, UsageError, explain
+from ctpprep.inputs.frames import check_image, warn
 from ctpprep.inputs.timing import read_series_timing
 from ctpprep.io.bids import NIFTI
 from ctpprep.io.files import digest, read_object, write_json
 from ctpprep.io.headers import MIN_FRAMES, check_volume, open_nifti
+from ctpprep.settings import MethodSettings
 
 # words that name a kind of scan, and not a person, in file names such as pat07_ctp.nii.gz
 KIND = re.compile(
@@ -77,12 +79,15 @@ def convert_flat(
         relative = [path.relative_to(root).as_posix() for path in paths]
         try:
             participant, session = _labels_of(labels, name, relative)
+            labels.reserve(f'nifti:{name}', participant, session)
         except UsageError as error:
             yield name, [Line(relative[0], verdict=f'FAILED: {error}')]
             continue
         prefix = f'sub-{participant}' + (f'_ses-{session}' if session else '')
-        lines = [_convert(path, bids_dir, prefix, interval, dry_run) for path in paths]
-        _refuse_second(lines)
+        taken: set[str] = set()
+        lines = [_convert(path, bids_dir, prefix, interval, dry_run, taken) for path in paths]
+        if all(line.verdict.startswith('skipped') for line in lines):
+            lines.append(Line('study', verdict='FAILED: no perfusion series and no volume'))
         if not dry_run:
             files = {k: v for line in lines if not line.failed for k, v in line.files.items()}
             labels.record(f'nifti:{name}', participant, session, files=files)
@@ -116,7 +121,12 @@ def _labels_of(labels: Labels, name: str, paths: Sequence[str]) -> tuple[str, st
 
 
 def _convert(
-    path: Path, bids_dir: Path, prefix: str, interval: float | None, dry_run: bool
+    path: Path,
+    bids_dir: Path,
+    prefix: str,
+    interval: float | None,
+    dry_run: bool,
+    taken: set[str],
 ) -> Line:
     """Check one file and copy it."""
     line = Line(path.name)
@@ -136,6 +146,12 @@ def _convert(
         else:
             check_volume(path, kind)
         target = bids_dir.joinpath(*prefix.split('_'), 'ct', f'{prefix}_{kind}.nii.gz')
+        if target.name in taken:
+            raise SeriesError(
+                f'a second file of the same study would be {target.name}; give it labels of its own '
+                'with --labels'
+            )
+        taken.add(target.name)
         line.files[target.name] = {'digest': digest(path), 'source': path.name}
         if not dry_run:
             text = target.with_name(target.name.replace('.nii.gz', '.json'))
@@ -164,6 +180,7 @@ def _check(path: Path, sidecar: dict[str, Any], interval: float | None, notes: l
         sidecar['RepetitionTime'] = interval
         _, times, rule = read_series_timing(path, sidecar, ('--frame-interval', interval))
         notes.append(f'{interval:g} s between frames as stated by the user')
+    warn(path.name, check_image(path, MethodSettings().masks.bone_hu))
     slices = ', each slice with its own time' if len(set(times)) > 1 else ''
     return f'ctp, {shape[3]} frames x {shape[2]} slices{slices} ({rule})'
 
@@ -178,16 +195,3 @@ def _kind(path: Path, sidecar: dict[str, Any]) -> str:
     if ANGIOGRAPHY.search(text):
         return 'cta'
     return 'ncct' if NATIVE.search(text) else ''
-
-
-def _refuse_second(lines: list[Line]) -> None:
-    """Fail files that would have the name of one before."""
-    names: set[str] = set()
-    for line in lines:
-        if names & line.files.keys():
-            line.verdict = (
-                f'FAILED: a second file of the same study would be {next(iter(line.files))}; '
-                'give it labels of its own with --labels'
-            )
-            line.files = {}
-        names |= line.files.keys()

@@ -89,6 +89,21 @@ class Labels:
         studies[study] = {'participant': participant, 'session': f'{number:02d}', 'files': {}}
         return f'{number:02d}'
 
+    def reserve(self, study: str, participant: str, session: str | None) -> None:
+        """Raise `UsageError` if another study has the same labels; its files would be replaced."""
+        for other, entry in self.content['studies'].items():
+            if other != study and (entry['participant'], entry['session']) == (
+                participant,
+                session,
+            ):
+                raise UsageError(
+                    f'another study is sub-{participant} ses-{session} already; give each study a session '
+                    'of its own'
+                )
+        self.content['studies'].setdefault(study, {'files': {}}).update(
+            participant=participant, session=session
+        )
+
     def record(self, study: str, participant: str, session: str | None, **fields: Any) -> None:
         """Keep what links a study to its files, for writing DICOM back."""
         entry = self.content['studies'].setdefault(study, {})

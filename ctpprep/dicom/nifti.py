@@ -3,7 +3,6 @@
 
 import gzip
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,18 +31,24 @@ def read_frame(assembly: Assembly, frame: int, reader: PixelReader) -> np.ndarra
         HU.
     """
     stack = assembly.stack
-    volume = np.full(stack.shape, AIR_HU, dtype=np.float32, order='F')
-    for z, image in enumerate(assembly.images[frame]):
-        pixels = reader.read(image)
-        x, y = stack.offsets[z]
-        volume[x : x + pixels.shape[0], y : y + pixels.shape[1], z] = pixels
+    volume = np.empty(stack.shape, dtype=np.float32, order='F')
+    for z in range(stack.shape[2]):
+        volume[:, :, z] = read_slice(assembly, frame, z, reader)
     return volume
 
 
-def write_series(
-    assembly: Assembly, path: Path, reader: PixelReader, progress: Callable[[], None] | None = None
-) -> None:
-    """Write a series or a volume; only one frame is in memory.
+def read_slice(assembly: Assembly, frame: int, z: int, reader: PixelReader) -> np.ndarray:
+    """Read one slice of one frame on the straight matrix, (X, Y) array of float32, HU."""
+    stack = assembly.stack
+    plane = np.full(stack.shape[:2], AIR_HU, dtype=np.float32, order='F')
+    pixels = reader.read(assembly.images[frame][z])
+    x, y = stack.offsets[z]
+    plane[x : x + pixels.shape[0], y : y + pixels.shape[1]] = pixels
+    return plane
+
+
+def write_series(assembly: Assembly, path: Path, reader: PixelReader) -> None:
+    """Write a series or a volume; only one slice is in memory.
 
     Parameters
     ----------
@@ -51,8 +56,6 @@ def write_series(
     path : Path
         ``.nii.gz``; appears when it is complete.
     reader : PixelReader
-    progress : callable, optional
-        Called after each frame.
     """
     import nibabel as nb
 
@@ -79,12 +82,11 @@ def write_series(
         ):
             stream.write(header.binaryblock + bytes(4))
             for frame in range(n_frames):
-                volume = read_frame(assembly, frame, reader)
-                if dtype.kind == 'i':
-                    volume = np.clip(np.round(volume), -LARGEST, LARGEST)
-                stream.write(volume.astype(dtype).tobytes(order='F'))
-                if progress is not None:
-                    progress()
+                for z in range(assembly.stack.shape[2]):
+                    plane = read_slice(assembly, frame, z, reader)
+                    if dtype.kind == 'i':
+                        plane = np.clip(np.round(plane), -LARGEST, LARGEST)
+                    stream.write(plane.astype(dtype).tobytes(order='F'))
 
     write_atomically(write, path)
 

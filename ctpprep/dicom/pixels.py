@@ -10,6 +10,8 @@ from ctpprep.dicom.scan import Image, open_source
 from ctpprep.exceptions import SeriesError
 
 AIR_HU = -1024
+# a padding value of such a density is also found in the head
+TISSUE_HU = (-900.0, 3100.0)
 
 
 class PixelReader:
@@ -40,9 +42,17 @@ class PixelReader:
         hu = np.maximum(hu, AIR_HU, dtype=np.float32)
         if image.padding is not None:
             low, high = image.padding
-            # a padding value that was read with the wrong sign
-            for shift in (0, 65536, -65536):
-                hu[(stored >= low + shift) & (stored <= high + shift)] = AIR_HU
+            # 0 and 65536: a padding value that was read with the wrong sign
+            stored = stored.astype(np.int32)
+            padding = np.logical_or.reduce(
+                [
+                    (stored >= low + shift) & (stored <= high + shift)
+                    for shift in (0, 65536, -65536)
+                ]
+            )
+            if TISSUE_HU[0] < low * image.slope + image.intercept < TISSUE_HU[1]:
+                padding = _at_border(padding)
+            hu[padding] = AIR_HU
         return hu.T
 
     def read_stored(self, image: Image) -> np.ndarray:
@@ -70,12 +80,21 @@ class PixelReader:
         return np.array_equal(self.read_stored(first).copy(), self.read_stored(second))
 
 
+def _at_border(mask: np.ndarray) -> np.ndarray:
+    """Keep the parts of a mask that reach the border of the image: tissue may have the same value."""
+    from scipy import ndimage
+
+    parts, _ = ndimage.label(mask)
+    border = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
+    return mask & np.isin(parts, border)
+
+
 def _decode(path: str, member: str) -> np.ndarray:
     import pydicom
 
     try:
         with open_source(path, member) as stream:
-            return pydicom.dcmread(stream).pixel_array
+            return pydicom.dcmread(stream, force=True).pixel_array
     except Exception as error:  # of pydicom and of the libraries that decompress
         name = (member or path).rpartition('/')[2]
         message = ' '.join(str(error).split())[:200]

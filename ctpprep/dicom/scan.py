@@ -3,6 +3,7 @@
 
 import io
 import math
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ctpprep.dicom.timing import parse_integer, read_times
-from ctpprep.exceptions import UsageError
+from ctpprep.exceptions import SeriesError, UsageError
 
 CT_CLASSES = {
     '1.2.840.10008.5.1.4.1.1.2': 'CT',
@@ -37,6 +38,7 @@ OTHER_TAGS = (
     'PixelRepresentation', 'NumberOfFrames', 'SharedFunctionalGroupsSequence',
     'PerFrameFunctionalGroupsSequence', 'FrameAcquisitionDateTime',
 )  # fmt: skip
+UID = re.compile(r'[0-9.]{3,64}')
 GE_START, GE_MID_SCAN, TILES_IN_MOSAIC = 0x00231070, 0x00191024, 0x0019100A
 
 
@@ -166,16 +168,17 @@ def read_study_key(path: str, member: str) -> tuple[str, str] | None:
     tuple of str or None
         None if the file is not DICOM, or does not contain an image.
     """
-    from pydicom.errors import InvalidDicomError
     from pydicom.filereader import read_partial
 
     try:
         with open_source(path, member) as stream:
-            dataset = read_partial(stream, stop_when=lambda tag, vr, length: tag > 0x0020000E)
-    except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+            dataset = read_partial(
+                stream, stop_when=lambda tag, vr, length: tag > 0x0020000E, force=True
+            )
+    except Exception:  # whatever pydicom raises for other files
         return None
     study = str(dataset.get('StudyInstanceUID', ''))
-    if not study or 'Modality' not in dataset:
+    if not UID.fullmatch(study) or 'Modality' not in dataset:
         return None
     return str(dataset.get('PatientID', '') or dataset.get('PatientName', '')), study
 
@@ -219,8 +222,16 @@ def read_study(files: list[tuple[str, str]]) -> tuple[list[ScannedSeries], int]:
     seen: set[str] = set()
     n_copies = 0
     for path, member in files:
-        with open_source(path, member) as stream:
-            dataset = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=tags)
+        try:
+            with open_source(path, member) as stream:
+                dataset = pydicom.dcmread(
+                    stream, stop_before_pixels=True, specific_tags=tags, force=True
+                )
+        except Exception as error:  # of pydicom, for damaged files
+            name = Path(member or path).name
+            raise SeriesError(
+                f'{name} cannot be read ({error}); export the study again'
+            ) from error
         uid = str(dataset.get('SOPInstanceUID', ''))
         if str(dataset.get('SOPClassUID', '')) not in CT_CLASSES or 'Rows' not in dataset:
             continue

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Perfusion series in DICOM as five vendors write them, with pixels that code frame and slice."""
 
+import functools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -87,20 +88,31 @@ def coded(size: int, n_slices: int, n_frames: int) -> np.ndarray:
 
 
 def uid(*parts) -> str:
-    return generate_uid(entropy_srcs=[str(part) for part in parts])
+    return generate_uid(entropy_srcs=['/'.join(str(part) for part in parts)])
 
 
 def stamp(moment: datetime) -> tuple[str, str]:
     return moment.strftime('%Y%m%d'), moment.strftime('%H%M%S.%f')
 
 
-def image(scan: Scan, frame: int, z: int) -> Dataset:
-    """One classic image with the tags that all vendors write."""
+@functools.cache
+def _constant() -> Dataset:
+    """Tags that are the same in all images."""
     ds = Dataset()
     for name, value in IDENTIFYING.items():
-        setattr(ds, name, value)
+        if name != 'PatientID':
+            setattr(ds, name, value)
+    ds.SOPClassUID, ds.Modality, ds.PatientPosition = CT, 'CT', 'HFS'
+    ds.ManufacturerModelName, ds.ContrastBolusAgent = 'Generator', 'Imeron 400 fuer Erika'
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
+    ds.PhotometricInterpretation = 'MONOCHROME2'
+    return ds
+
+
+def image(scan: Scan, frame: int, z: int) -> Dataset:
+    """One classic image with the tags that all vendors write."""
+    ds = Dataset({e.tag: e for e in _constant()})  # elements are shared: never change their values
     ds.PatientID = scan.patient
-    ds.SOPClassUID, ds.Modality = CT, 'CT'
     ds.SOPInstanceUID = uid(scan.name, scan.description, 'sop', frame, z)
     ds.StudyInstanceUID, ds.FrameOfReferenceUID = uid(scan.name), uid(scan.name, 'frame')
     ds.SeriesInstanceUID = uid(scan.name, scan.description, 'series')
@@ -108,16 +120,13 @@ def image(scan: Scan, frame: int, z: int) -> Dataset:
     ds.InstanceNumber = frame * scan.n_slices + z + 1
     ds.Manufacturer = {'siemens': 'SIEMENS', 'ge': 'GE MEDICAL SYSTEMS', 'philips': 'Philips',
                        'canon': 'TOSHIBA'}[scan.vendor]  # fmt: skip
-    ds.ManufacturerModelName = 'Generator'
     ds.ImageType = ['ORIGINAL', 'PRIMARY', 'AXIAL']
     ds.KVP, ds.XRayTubeCurrent, ds.SliceThickness = 80, 200, scan.distance
-    ds.ConvolutionKernel, ds.ContrastBolusAgent = 'H30f', 'Imeron 400 fuer Erika'
-    ds.PatientPosition = 'HFS'
+    ds.ConvolutionKernel = 'H30f'
     ds.ImageOrientationPatient = [float(v) for v in scan.axes]
     ds.ImagePositionPatient = [round(float(v), 5) for v in scan.position(z)]
     ds.PixelSpacing = [scan.pixel, scan.pixel]
-    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, 'MONOCHROME2'
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
+    ds.SamplesPerPixel = 1
     ds.RescaleSlope, ds.RescaleIntercept = scan.slope, -1024
     pixels(ds, scan.hu[..., z, frame])
     moment = scan.start + timedelta(seconds=float(scan.times[frame, z]))
@@ -169,6 +178,7 @@ def enhanced(scan: Scan, one_object: bool) -> list[Dataset]:
                      'RescaleSlope', 'RescaleIntercept', 'SliceThickness', 'AcquisitionTime',
                      'AcquisitionDate', 'ContrastBolusAgent', 'ConvolutionKernel'):  # fmt: skip
             delattr(ds, name)
+        del ds.SOPClassUID
         ds.SOPClassUID = ENHANCED
         ds.SeriesInstanceUID = uid(scan.name, 'enhanced', part[0])
         ds.SeriesNumber, ds.InstanceNumber = 5 + part[0], 1

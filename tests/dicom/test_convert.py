@@ -155,6 +155,37 @@ def test_native_and_angiography_of_the_study_are_converted(source, tmp_path, cap
     )
 
 
+def test_a_study_without_perfusion_is_skipped(source, tmp_path, capsys):
+    scan = g.volume('CT Kopf nativ', 120)
+    for ds in scan:
+        ds.StudyInstanceUID = g.uid('follow-up')
+    g.write(scan, source / 'followup')
+    assert main([str(source), str(tmp_path / 'bids')]) == 0
+    assert 'skipped: ncct, but the study has no perfusion series' in capsys.readouterr().out
+    assert len([*(tmp_path / 'bids').rglob('*.nii.gz')]) == 1
+    assert main([str(source / 'followup'), str(tmp_path / 'other')]) == 1
+    assert 'contains no perfusion series' in capsys.readouterr().err
+
+
+def test_two_studies_with_the_same_labels_are_refused(source, tmp_path, capsys):
+    g.write(g.classic(g.Scan(name='later')), source / 'later')
+    table = tmp_path / 'labels.tsv'
+    table.write_text('source\tparticipant_id\tsession_id\nPID48213\t1\tx\n')
+    assert main([str(source), str(tmp_path / 'bids'), '--labels', str(table)]) == 1
+    assert 'another study is sub-1 ses-x already' in capsys.readouterr().out
+    assert len([*(tmp_path / 'bids').rglob('*.nii.gz')]) == 1
+
+
+def test_files_without_a_preamble_and_other_files_beside_are_read_or_passed(source, tmp_path):
+    main([str(source), str(tmp_path / 'a')])
+    for path in source.iterdir():
+        path.write_bytes(path.read_bytes()[132:])
+    (source / 'noise').write_bytes(np.random.default_rng(0).bytes(3000))
+    (source / 'empty').touch()
+    main([str(source), str(tmp_path / 'b')])
+    assert files_of(tmp_path / 'a') == files_of(tmp_path / 'b')
+
+
 def test_a_folder_without_images_is_named(tmp_path, capsys):
     (tmp_path / 'notes.txt').write_text('nothing')
     assert main([str(tmp_path), str(tmp_path / 'bids')]) == 2
@@ -163,14 +194,14 @@ def test_a_folder_without_images_is_named(tmp_path, capsys):
 
 def test_a_head_arrives_as_it_was_scanned(tmp_path):
     settings = PhantomSettings(
-        seed=3, matrix=64, voxel_size_mm=(3.44, 3.44, 8.0), n_slices=8, n_frames=12, timing='jog',
+        seed=3, matrix=48, voxel_size_mm=(4.6, 4.6, 10.0), n_slices=6, n_frames=10, timing='jog',
         frame_interval=2.0,
     )  # fmt: skip
     head = make_phantom(settings)
-    affine = nb.affines.apply_affine(head.affine, [0, 0, 0])
+    corner = tuple(head.affine[:3, 3] * [-1, -1, 1])
     scan = g.Scan(
-        'siemens', n_frames=12, n_slices=8, size=64, distance=8.0, pixel=3.44, hu=np.asarray(head.ctp),
-        corner=tuple(affine * [-1, -1, 1]),
+        n_frames=10, n_slices=6, size=48, distance=10.0, pixel=4.6, hu=np.asarray(head.ctp),
+        corner=corner,
     )  # fmt: skip
     scan.times = np.round(head.sample_times.T, 4)
     g.write(g.classic(scan), tmp_path / 'src')

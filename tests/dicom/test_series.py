@@ -3,6 +3,7 @@
 
 import copy
 import json
+import shutil
 from datetime import datetime
 
 import nibabel as nb
@@ -98,6 +99,14 @@ def padded(value):
             ds.PixelData, ds.PixelPaddingValue = stored.tobytes(), value
 
     return pad
+
+
+def padding_value(value):
+    def declare(datasets):
+        for ds in datasets:
+            ds.PixelPaddingValue = value
+
+    return declare
 
 
 def slope_per_slice(datasets):
@@ -247,6 +256,18 @@ def test_padding_becomes_air(value, tmp_path):
     check_voxels(path, scan)
 
 
+def test_padding_with_the_density_of_water_leaves_the_ventricles_alone(tmp_path):
+    scan = g.Scan()
+    scan.hu += 1
+    scan.hu[8:10, 8:10] = 0  # a ventricle
+    scan.hu[:, 14:] = 0  # outside the field of view
+    g.write(g.classic(scan), tmp_path / 'src', padding_value(1024))
+    code, path = run(tmp_path)
+    scan.hu[:, 14:] = -1024
+    assert code == 0
+    check_voxels(path, scan)
+
+
 @pytest.mark.parametrize(
     ('edit', 'kept', 'note'),
     [
@@ -335,11 +356,18 @@ BAD = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope='module')
+def other(tmp_path_factory):
+    """Write a study without faults once."""
+    scan = g.Scan('canon', name='other', patient='PID7', n_slices=2)
+    return g.write(g.classic(scan), tmp_path_factory.mktemp('other'))
+
+
 @pytest.mark.parametrize('case', BAD)
-def test_a_broken_study_is_one_sentence_and_the_others_go_on(case, tmp_path, capsys):
+def test_a_broken_study_is_one_sentence_and_the_others_go_on(case, other, tmp_path, capsys):
     edit, message = BAD[case]
     g.write(g.classic(g.Scan()), tmp_path / 'src' / 'a', edit)
-    g.write(g.classic(g.Scan('canon', name='other', patient='PID7')), tmp_path / 'src' / 'b')
+    shutil.copytree(other, tmp_path / 'src' / 'b')
     code, path = run(tmp_path)
     output = capsys.readouterr()
     assert code == 1
