@@ -28,6 +28,7 @@ from ctpprep.inputs.series import CTPSeries, FailedSeries, FoundSeries
 from ctpprep.inputs.timing import read_command_times, read_series_timing
 from ctpprep.io.bids import bids_uri, entities, read_sidecar, session_dir
 from ctpprep.io.headers import check_volume, choose_affine, open_nifti
+from ctpprep.io.shear import describe_shear, straighten
 from ctpprep.settings import RunSettings
 
 logger = logging.getLogger(__name__)
@@ -163,6 +164,9 @@ def _read_series(
         check_volume(ncct, 'non-contrast CT', whole=False)  # it is large
     image = open_nifti(path)
     choose_affine(image, affine_from)
+    for note in describe_shear(image.affine).values():
+        logger.info('%s: %s', name, note)
+    image = straighten(image)
     return CTPSeries(
         path=path,
         prefix=prefix,

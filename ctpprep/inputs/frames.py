@@ -4,12 +4,14 @@
 import logging
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ctpprep.exceptions import SeriesError, explain
 from ctpprep.inputs.labels import join_labels
 from ctpprep.inputs.series import CTPSeries, FailedSeries, FoundSeries
 from ctpprep.io.headers import choose_affine, open_nifti
+from ctpprep.io.shear import straighten
 
 logger = logging.getLogger(__name__)
 
@@ -66,15 +68,38 @@ def warn(name: str, findings: Any) -> None:
 
 
 def _check_series(series: CTPSeries, bone_hu: float) -> Any:
-    """Read the first two frames of a series in the order of the file, and check them."""
+    return check_image(series.source.path, bone_hu, series.affine_from)
+
+
+def check_image(path: Path, bone_hu: float, affine_from: str = 'agree') -> Any:
+    """Read the first two frames of a series in the order of the file, and check them.
+
+    Parameters
+    ----------
+    path : Path
+        4D NIfTI file.
+    bone_hu : float
+        As for `check_first_frames`.
+    affine_from : str
+        As for `read_header`.
+
+    Returns
+    -------
+    first_frame.Findings
+
+    Raises
+    ------
+    CtpprepError
+        When the series cannot be a CT of a head in HU.
+    """
     import nibabel as nb
     import numpy as np
 
     from ctpprep.perfusion.first_frame import check_axes, check_frame, coarse_frame
 
-    path = series.source.path
     image = open_nifti(path)
-    choose_affine(image, series.affine_from)
+    choose_affine(image, affine_from)
+    image = straighten(image)
     try:
         frames = [
             np.asanyarray(image.dataobj[(slice(None),) * 3 + index]) for index in _first_two(image)

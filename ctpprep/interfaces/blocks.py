@@ -13,6 +13,7 @@ from scipy import ndimage
 from ctpprep.exceptions import SeriesError
 from ctpprep.io import nifti
 from ctpprep.io.headers import choose_affine
+from ctpprep.io.shear import describe_shear, straighten
 from ctpprep.perfusion import grid
 from ctpprep.perfusion.preprocessing import AIR_HU
 
@@ -38,6 +39,8 @@ class RawSeries:
     voxel_size_mm : (3,) tuple of float
     upwards : bool
         Whether the slices of the file run from feet to head.
+    notes : dict
+        Sidecar field that states how sheared slices were straightened; mostly empty.
     """
 
     def __init__(self, path, affine_from='agree'):
@@ -49,6 +52,8 @@ class RawSeries:
             file_map = self.image.make_file_map({'image': self._stream})
             self.image = type(self.image).from_file_map(file_map)
         choose_affine(self.image, affine_from)
+        self.notes = describe_shear(self.image.affine)
+        self.image = straighten(self.image)
         self._orientation = nb.io_orientation(self.image.affine)
         self.affine = self.image.affine @ nb.orientations.inv_ornt_aff(
             self._orientation, self.image.shape[:3]

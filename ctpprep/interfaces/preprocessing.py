@@ -28,7 +28,9 @@ class _PrepareSeriesInputSpec(StageInputSpec):
 class _PrepareSeriesOutputSpec(TraitedSpec):
     ctp_working = File(exists=True, desc='series on the working grid, HU, uncompressed')
     sample_times = File(exists=True, desc='(slices, frames) of the working grid, s, npy')
-    timing = File(exists=True, desc='timing fields of the sidecar, json')
+    timing = File(
+        exists=True, desc='timing fields of the sidecar, and how shear was corrected, json'
+    )
     factors = traits.Tuple(traits.Float, traits.Float, traits.Int, desc='block size, voxels')
     empty_slices = traits.List(traits.Int, desc='interpolated slices of the working grid')
 
@@ -51,7 +53,8 @@ class PrepareSeries(StageInterface):
         np.save(cwd / 'sample_times.npy', kept)
         self._results['sample_times'] = str(cwd / 'sample_times.npy')
         self._results['factors'] = factors
-        self.save_json(runtime, timing=blocks.timing_fields(kept, series.upwards))
+        fields = blocks.timing_fields(kept, series.upwards) | series.notes
+        self.save_json(runtime, timing=fields)
         self._results['ctp_working'] = nifti.save(
             working, grid.block_affine(series.affine, factors), cwd / 'ctp_working.nii',
             like=series.image, times_s=times.min(axis=0),

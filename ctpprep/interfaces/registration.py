@@ -146,7 +146,9 @@ class RegisterNCCT(StageInterface):
     def _run_interface(self, runtime):
         method = self.method.coregistration
         fixed, moving = (
-            homologues.window_image(*nifti.load(path), method.ncct_window_hu, method.ncct_grid_mm)
+            homologues.window_image(
+                *nifti.load(path, straight=True), method.ncct_window_hu, method.ncct_grid_mm
+            )
             for path in (self.inputs.ncct, self.inputs.reference)
         )
         path = Path(runtime.cwd) / 'reference_to_ncct.txt'

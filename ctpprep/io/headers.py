@@ -2,15 +2,16 @@
 """Check the headers of NIfTI files: dimensions, geometry, and whether the file is complete."""
 
 import math
+import operator
 from collections.abc import Sequence
-from itertools import combinations, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ctpprep.exceptions import SeriesError
 from ctpprep.io.files import check_regular
+from ctpprep.io.shear import MAX_SHEAR_DEG, shear_deg
 
-MAX_SHEAR_DEG = 1.0
 MAX_TILT_DEG = 40.0
 VOXEL_RANGE = (0.05, 30.0)  # mm
 MIN_FRAMES = 10
@@ -234,7 +235,12 @@ def _refuse_contradiction(affines: dict[str, Any], shape: Sequence[int]) -> None
     corners = np.array(
         [(*corner, 1) for corner in product(*((0, size - 1) for size in shape[:3]))]
     )
-    apart = (affines['sform'] - affines['qform']) @ corners.T
+    sform = affines['sform']
+    if shear_deg(sform) > MAX_SHEAR_DEG:  # which no qform can express
+        header = nb.Nifti1Header()
+        header.set_qform(sform, 1, strip_shears=True)
+        sform = header.get_qform()
+    apart = (sform - affines['qform']) @ corners.T
     distance = float(np.linalg.norm(apart[:3], axis=0).max())
     if distance <= max(nb.affines.voxel_sizes(affines['sform']).max(), 1.0):
         return
@@ -287,7 +293,7 @@ def check_volume(path: Path, kind: str, whole: bool = True) -> None:
         raise SeriesError(f'{path.name}: {error}') from error
 
 
-def check_geometry(image: Any, affine_from: str = 'agree') -> None:
+def check_geometry(image: Any, affine_from: str = 'agree', may_shear: bool = False) -> None:
     """Raise `SeriesError` unless an image has orthogonal axial slices of plausible voxel size.
 
     Parameters
@@ -295,6 +301,8 @@ def check_geometry(image: Any, affine_from: str = 'agree') -> None:
     image : nibabel.Nifti1Pair
     affine_from : str
         As for `check_placed`.
+    may_shear : bool
+        Whether the slices may be sheared against one another, as by gantry tilt.
     """
     check_placed(image, affine_from)
     choose_affine(image, affine_from)
@@ -307,20 +315,26 @@ def check_geometry(image: Any, affine_from: str = 'agree') -> None:
             f'the voxel size is {shown} mm, must be {low:g} to {high:g} mm; check the header'
         )
     axes = [[v / size for v in column] for column, size in zip(columns, sizes, strict=True)]
-    cosines = [
-        abs(sum(u * v for u, v in zip(*pair, strict=True))) for pair in combinations(axes, 2)
-    ]
-    shear = math.degrees(math.asin(min(1.0, max(cosines))))
-    if shear > MAX_SHEAR_DEG:
+    skew = math.degrees(math.asin(min(1.0, abs(sum(map(operator.mul, *axes[:2]))))))
+    if skew > MAX_SHEAR_DEG:
+        raise SeriesError(
+            f'rows and columns of the slices are {skew:.1f} degrees from perpendicular, must be at most '
+            f'{MAX_SHEAR_DEG:g}; correct the affine in the header'
+        )
+    shear = shear_deg(image.affine)
+    if shear > (MAX_TILT_DEG if may_shear else MAX_SHEAR_DEG):
+        action = 'correct the affine in the header'
+        if not may_shear:
+            action = 'use maps of a series without shear, or resample them with NaN outside'
         raise SeriesError(
             f'the affine is sheared by {shear:.1f} degrees (gantry tilt), must be at most '
-            f'{MAX_SHEAR_DEG:g}; resample the image to an orthogonal grid, e.g. with '
-            'nilearn.image.resample_img'
+            f'{MAX_TILT_DEG if may_shear else MAX_SHEAR_DEG:g}; {action}'
         )
-    tilt = math.degrees(math.acos(min(1.0, abs(axes[2][2]))))
+    (ax, ay, _), (bx, by, _) = axes[:2]
+    tilt = math.degrees(math.acos(min(1.0, abs(ax * by - ay * bx))))  # of the normal of the slices
     if tilt > MAX_TILT_DEG:
         raise SeriesError(
-            f'the third voxel axis is {tilt:.0f} degrees from the inferior-superior axis, need '
+            f'the slices are {tilt:.0f} degrees from the axial plane, need '
             f'axial slices (at most {MAX_TILT_DEG:g} degrees)'
         )
 
@@ -358,7 +372,7 @@ def read_header(
     if image.get_data_dtype().kind not in 'iuf':
         raise SeriesError(f'voxels are of type {image.get_data_dtype()}, need real numbers')
     check_complete(path, image)
-    check_geometry(image, affine_from)
+    check_geometry(image, affine_from, may_shear=True)
     zoom, unit = image.header['pixdim'][4], image.header.get_xyzt_units()[1]
     known = zoom > 0 and math.isfinite(zoom) and unit in TIME_UNITS
     interval = round(float(zoom) * TIME_UNITS[unit], 6) if known else None

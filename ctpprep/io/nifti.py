@@ -20,12 +20,13 @@ from nibabel.orientations import (
 
 from ctpprep.exceptions import SeriesError
 from ctpprep.io.headers import check_gzip
+from ctpprep.io.shear import straighten
 
 # converts between the RAS coordinates of nibabel and the LPS coordinates of ITK
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def load(path, dtype=np.float32):
+def load(path, dtype=np.float32, straight=False):
     """Read an image in canonical order.
 
     Parameters
@@ -33,6 +34,8 @@ def load(path, dtype=np.float32):
     path : path-like
     dtype : dtype or None
         None keeps the stored type and, for an uncompressed file, memory-maps the voxels.
+    straight : bool
+        Whether sheared slices of a CT are shifted in plane, as those of a series are.
 
     Returns
     -------
@@ -50,7 +53,8 @@ def load(path, dtype=np.float32):
         check_gzip(path)
     except SeriesError as error:
         raise SeriesError(f'{path.name}: {error}') from error
-    image = nb.as_closest_canonical(nb.load(path))
+    image = nb.load(path)
+    image = nb.as_closest_canonical(straighten(image) if straight else image)
     array = np.asanyarray(image.dataobj)
     while array.ndim > 3 and array.shape[-1] == 1:  # volumes may be stored as 4D
         array = array[..., 0]

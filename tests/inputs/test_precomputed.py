@@ -210,7 +210,10 @@ def test_grids_shifted_by_half_a_voxel_differ(dataset):
         ({'dtype': np.uint8}, '8-bit grey levels without units'),
         ({'dtype': np.complex64}, 'real numbers'),
         ({'affine': LAS @ [[1, 0, 0.5, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}, 'sheared'),
-        ({'affine': [[2, 0, 0, 0], [0, 0, 2, 0], [0, 5, 0, 0], [0, 0, 0, 1]]}, 'third voxel axis'),
+        (
+            {'affine': [[2, 0, 0, 0], [0, 0, 2, 0], [0, 5, 0, 0], [0, 0, 0, 1]]},
+            'from the axial plane',
+        ),
     ],
 )
 def test_image_that_is_not_a_map_fails(dataset, options, message):

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From DICOM, or from a folder of NIfTI files, to a BIDS dataset: the command ``ctpprep-bids``.
+
+::
+
+    scan        find DICOM files, read the headers of their images
+    study       which series are perfusion, and which belong together
+    timing      when each image was acquired
+    geometry    where each image is
+    assembly    frames x slices of a series, and what is missing
+    pixels      densities in HU
+    nifti       write a series, slice by slice
+    sidecar     what a sidecar may contain, and nothing that identifies a person
+    labels      participants and sessions, and the private file that links them to the source
+    convert     one study
+    flat        a folder of NIfTI files
+    cli         the command
+"""
