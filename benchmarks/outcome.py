@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 import scores
 
-from ctpprep.perfusion import grid, lesions, quality, volumes
 from ctpprep.perfusion.symmetry import SIDES
 
 # contrast reaches the voxels of the AIF up to this much after the true AIF, s
@@ -164,60 +163,3 @@ def aif_figures(times, aif, true_times, true_aif):
         'aif_before_max': float(np.abs(before).max()) if before.size else None,
         'aif_offset': float(before.mean()) if before.size else None,
     }
-
-
-def checks_of_result(result, settings) -> dict:
-    """Grade the quality of a result as the app does.
-
-    Parameters
-    ----------
-    result : ctpprep.perfusion.Result
-    settings : MethodSettings
-
-    Returns
-    -------
-    dict of str to (float or None, str)
-        Measure and grade of each check.
-    """
-    masks, vessels, maps = result.masks, result.vessels, result.maps
-    relative, registration = result.relative, result.mirror.registration
-    size, best = grid.voxel_size_mm(result.affine), result.mirror.registration.best
-    homologue = None if best is None else best.homologue_reference
-    lesion = result.lesions.masks
-    core_ml = {
-        which: volumes.volume_ml(lesion[f'core_{which}'], size)
-        if f'core_{which}' in lesion
-        else math.nan
-        for which in ('global', 'local')
-    }
-    cores = [lesion[name] for name in ('core_global', 'core_local') if name in lesion]
-    hypodense = lesions.find_hypodense_core(
-        masks.reference, masks.tissue, size, cores, settings, homologue, result.mirror.tissue_share
-    )
-    noise = maps.measured.get('noise_denoised_hu')
-    confounds = result.corrected.confounds
-    figures = (
-        quality.motion_figures(confounds['displacement'], confounds['weight'])
-        | {'baseline_frames': masks.n_baseline, 'arrival': masks.arrival_s}
-        | quality.noise_figures(maps.measured, relative.measured['cbf_reference'])
-        | quality.curve_figures(
-            vessels.times, vessels.aif, vessels.vof, vessels.tissue, noise, masks.arrival_s,
-            masks.scan_duration_s,
-        )
-        | quality.drift_figures(vars(result.corrected.drift))
-        | quality.density_figures(masks.reference, masks.brain, size)
-        | quality.map_figures(
-            maps.tmax, relative.rcbf_global, masks.tissue, result.mirror.hemispheres, size,
-            relative.measured, registration.measured, settings, homologue, relative.unassessable,
-        )
-        | quality.core_figures(core_ml['global'], core_ml['local'])
-        | {'core_hypodense': max(volumes.volume_ml(hypodense & core, size) for core in cores)}
-        | {'reference_density': 1.0}
-    )  # fmt: skip
-    checks = quality.checks_of(settings.symmetry)
-    return {check.name: _graded(check, figures.get(check.name)) for check in checks}
-
-
-def _graded(check, figure):
-    grade = quality.judge(check, figure)
-    return (None if grade == 'n/a' else float(figure), grade)

@@ -39,7 +39,7 @@ from threadpoolctl import threadpool_limits
 
 import ctpprep
 from ctpprep.exceptions import CtpprepError, UsageError
-from ctpprep.perfusion import compute_maps
+from ctpprep.perfusion import assess, compute_maps
 from ctpprep.perfusion.grid import voxel_size_mm
 from ctpprep.phantom import PhantomSettings, make_phantom
 from ctpprep.settings import MethodSettings, declared
@@ -170,7 +170,7 @@ def make_record(job: Job) -> dict:
         }
         truth = scores.truth_of(head)
         figures, failures = outcome.measure(result, truth, settings)
-        checks = outcome.checks_of_result(result, method)
+        checks = assess(result, method)
     except CtpprepError as error:
         return record | {'refused': str(error)}
     except (OSError, MemoryError):  # of the machine, not of the head

@@ -125,12 +125,16 @@ def test_every_group_table_is_described():
     assert all(f'`{name}`' in text for name in (*tables.IDS, *statistics.COLUMNS))
 
 
+def limits_of(check, which):
+    bounds = (('<', check.low), ('>', check.high))
+    limits = [(sign, pair[which]) for sign, pair in bounds if pair and np.isfinite(pair[which])]
+    return ', '.join(f'{sign} {limit:g}' for sign, limit in limits) or 'never'
+
+
 def test_limits_of_quality_are_those_of_the_code():
-    ways = {True: '<', False: '>'}
     code = [
         [check.name, WORDING[check.name].title, check.unit,
-         *(f'{ways[check.low_is_bad]} {limit:g}' for limit in (check.warn, check.fail)),
-         WORDING[check.name].meaning]
+         *(limits_of(check, which) for which in (0, 1)), WORDING[check.name].meaning]
         for check in CHECKS
     ]  # fmt: skip
     assert table(OUTPUTS, 'check') == code

@@ -806,7 +806,8 @@ SERIES_CHECKS = {
     'displacement_max', 'frames_rejected', 'noise_raw', 'noise_denoised', 'contrast_to_noise',
     'baseline_frames', 'arrival', 'scan_after_peak', 'scan_reserve', 'vof_end', 'vof_width',
     'aif_peak', 'aif_width', 'aif_area', 'aif_explained', 'aif_before', 'aif_undershoot',
-    'aif_over_tissue', 'tissue_lag', 'vof_lag', 'drift', 'core_floor',
+    'aif_over_tissue', 'tissue_lag', 'vof_lag', 'drift', 'core_missed', 'frame_order',
+    'tissue_unexplained', 'flow_structure', 'tmax_structure', 'hypoperfusion_repeat',
 }  # fmt: skip
 
 
@@ -992,7 +993,7 @@ def test_a_ct_that_lies_elsewhere_shaped_nothing(isles):
     assert (
         told['seg-hemisphere_dseg.json']['Settings']['symmetry']['map_least_similarity'] == limit
     )
-    assert told['desc-qualitycontrol_ctp.json']['mirror_similarity']['Fail'] == limit
+    assert told['desc-qualitycontrol_ctp.json']['mirror_similarity']['FailBelow'] == limit
     near = isles.found('a', 'brain_mask')
     assert any('_ncct.nii.gz' in each for each in sidecar(near)['Sources'])
     assert set(sidecar(near)['Settings']) == used

@@ -64,10 +64,13 @@ MOST_LINES_TO_RUN = 25
 COPYING = {'interfaces/outputs.py', 'interfaces/viewer.py'}
 MOST_LINES = 400
 LONG_FILES = {
+    'interfaces/wording.py': 'a table: the words of every check once',
+    'perfusion/assessment.py': 'one list of what is checked, and its figures by kind',
     'perfusion/brain.py': 'small functions on masks, and the densities they are measured by',
     'perfusion/denoising.py': 'three methods that share smoothing within a mask',
     'perfusion/estimation.py': 'one estimation, whose steps share their intermediate results',
     'perfusion/homologues.py': 'one search, described by three results, and what follows from it',
+    'perfusion/invariants.py': 'one function an invariant, with its reason',
     'perfusion/motion.py': 'small functions on transforms beside one registration',
     'perfusion/precomputed.py': 'a table of units beside the rules of masks',
     'perfusion/preprocessing.py': 'one chain of steps, whose results are described at length',

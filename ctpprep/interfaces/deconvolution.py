@@ -98,6 +98,9 @@ class _DeconvolveOutputSpec(TraitedSpec):
         exists=True,
         desc='samples of its noise, mL/100 g/min, 4D; absent for short or undenoised series',
     )
+    tmax_repeats = File(
+        exists=True, desc='Tmax with noise added and subtracted, s, 4D; absent where cbf_noise is'
+    )
     tissue_share = File(exists=True, desc='tissue fraction of each voxel')
     tissue_curves = File(
         exists=True, desc='denoised curves as scores of temporal components, HU and s, npz'
@@ -124,7 +127,7 @@ class Deconvolve(StageInterface):
             self.load_json('bolus')['n_baseline'], self.method,
             weights=frame_weights(inputs.confounds), num_threads=inputs.num_threads,
         )  # fmt: skip
-        names = (*MAPS, 'noise', 'cbf_noise', 'tissue_share')
+        names = (*MAPS, 'noise', 'cbf_noise', 'tmax_repeats', 'tissue_share')
         self.save_images(
             runtime, affine, inputs.tissue_mask, **{name: getattr(maps, name) for name in names}
         )

@@ -7,7 +7,10 @@ from nipype.interfaces.base import File, TraitedSpec
 from ctpprep.interfaces.base import StageInputSpec, StageInterface, is_density
 from ctpprep.interfaces.wording import describe_limits, tabulate_checks
 from ctpprep.io import nifti
-from ctpprep.perfusion import quality
+from ctpprep.perfusion import assessment, quality
+
+MAPS = ('tmax', 'cbf', 'cbv', 'mtt', 'rcbf_global', 'rcbf_local')
+LESIONS = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
 
 
 class _AssessQualityInputSpec(StageInputSpec):
@@ -21,12 +24,24 @@ class _AssessQualityInputSpec(StageInputSpec):
     normalization = File(exists=True, mandatory=True, desc='affected side, json')
     symmetry = File(exists=True, mandatory=True, desc='similarity and folding of the mirror, json')
     tmax = File(exists=True, mandatory=True, desc='s')
+    cbf = File(exists=True, desc='mL/100 g/min; absent if only relative CBF is known')
+    cbv = File(exists=True, desc='mL/100 g')
+    mtt = File(exists=True, desc='s')
+    tmax_repeats = File(exists=True, desc='Tmax with noise added and subtracted, s, 4D')
     tissue_mask = File(exists=True, mandatory=True)
     rcbf_global = File(exists=True, mandatory=True, desc='fraction')
+    rcbf_local = File(exists=True, desc='fraction; absent if it is withheld')
     unassessable_mask = File(exists=True, desc='absent if local maps are withheld')
+    homologues = File(exists=True, desc='patient coordinates, mm RAS, 4D')
     homologue_reference = File(exists=True, desc='mirrored reference image, registered, HU')
+    homologue_tissue = File(exists=True, desc='tissue fraction at the homologues')
     hemispheres = File(exists=True, mandatory=True)
-    volumes = File(exists=True, mandatory=True, desc='tsv')
+    core_global = File(exists=True, mandatory=True)
+    core_local = File(exists=True)
+    hypoperfusion = File(exists=True, mandatory=True)
+    mismatch_global = File(exists=True, mandatory=True)
+    mismatch_local = File(exists=True)
+    hypodense_mask = File(exists=True, desc='hypodense tissue of either core')
     entry = File(exists=True, desc='for precomputed maps: which image was mirrored, json')
 
 
@@ -42,55 +57,38 @@ class AssessQuality(StageInterface):
     output_spec = _AssessQualityOutputSpec
 
     def _run_interface(self, runtime):
-        by_density = is_density(self.load_json('entry'))
         checks = quality.checks_of(self.method.symmetry)
-        figures = self._series_figures() | self._map_figures() | self._core_figures()
-        row = tabulate_checks(figures | {'reference_density': float(by_density)}, checks)
+        row = tabulate_checks(assessment.measure(self._collect(), self.method), checks)
         self.save_table(runtime, 'quality', pd.DataFrame([row]))
         self.save_json(runtime, limits=describe_limits(checks))
         return runtime
 
-    def _series_figures(self):
-        figures, confounds, curves = {}, self.load_table('confounds'), self.load_table('curves')
-        if not confounds.empty:
-            figures |= quality.motion_figures(confounds['displacement'], confounds['weight'])
-        figures |= quality.drift_figures(self.load_json('motion').get('drift'))
-        bolus, noise = self.load_json('bolus'), self.load_json('deconvolution')
-        if bolus:
-            figures |= {'baseline_frames': bolus['n_baseline'], 'arrival': bolus['arrival_s']}
-        if noise:
-            reference = self.load_json('normalization')['cbf_reference']
-            figures |= quality.noise_figures(noise, reference)
-        if {'vof', 'tissue'} <= set(curves):
-            figures |= quality.curve_figures(
-                *(curves[name].to_numpy() for name in ('time', 'aif', 'vof', 'tissue')),
-                noise.get('noise_denoised_hu'),
-                bolus.get('arrival_s'),
-                bolus.get('scan_duration_s'),
-            )
-        return figures
-
-    def _map_figures(self):
-        tmax, affine = nifti.load(self.inputs.tmax)
-        figures = {}
-        if is_density(self.load_json('entry')):
-            figures = quality.density_figures(
-                self.load('reference'), self.load_mask('brain_mask'), nifti.voxel_size_mm(affine)
-            )
-        return figures | quality.map_figures(
-            tmax, self.load('rcbf_global'), self.load_mask('tissue_mask'),
-            self.load('hemispheres'), nifti.voxel_size_mm(affine),
-            self.load_json('normalization'), self.load_json('symmetry'), self.method,
-            self.load('homologue_reference'), self.load_mask('unassessable_mask'),
-        )  # fmt: skip
-
-    def _core_figures(self):
-        table = self.load_table('volumes')
-        core, hypodense = (
-            table[(table['region'] == 'core') & (table['measure'] == measure)].set_index(
-                'normalization'
-            )['volume_ml']
-            for measure in ('volume', 'hypodense')
+    def _collect(self):
+        """Read what is checked; inputs that are not connected are absent."""
+        entry, curves = self.load_json('entry'), self.load_table('curves')
+        confounds = self.load_table('confounds')
+        _, affine = nifti.load(self.inputs.tmax)
+        reference = self.load('reference') if is_density(entry) else None
+        return assessment.Findings(
+            affine=affine,
+            tissue_mask=self.load_mask('tissue_mask'),
+            hemispheres=self.load('hemispheres'),
+            maps={name: values for name in MAPS if (values := self.load(name)) is not None},
+            masks={name: mask for name in LESIONS if (mask := self.load_mask(name)) is not None},
+            normalization=self.load_json('normalization'),
+            mirror=self.load_json('symmetry'),
+            computed=not entry,
+            reference=reference,
+            brain_mask=self.load_mask('brain_mask'),
+            homologues=self.load('homologues'),
+            homologue_reference=self.load('homologue_reference'),
+            homologue_tissue=self.load('homologue_tissue'),
+            unassessable=self.load_mask('unassessable_mask'),
+            hypodense=self.load_mask('hypodense_mask'),
+            confounds={name: confounds[name].to_numpy() for name in confounds},
+            bolus=self.load_json('bolus'),
+            drift=self.load_json('motion').get('drift') or {},
+            deconvolution=self.load_json('deconvolution'),
+            curves={name: curves[name].to_numpy() for name in curves},
+            tmax_repeats=self.load('tmax_repeats'),
         )
-        figures = quality.core_figures(core['global'], core['local'])
-        return figures | {'core_hypodense': hypodense.max()}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The wording of the quality checks in tables, sidecars and reports."""
 
+import math
 from typing import NamedTuple
 
 from ctpprep.perfusion.quality import BILATERAL, judge, worst
@@ -94,8 +95,8 @@ WORDING = {
     'aif_area': Wording(
         'Area of the AIF',
         'area of the AIF over that of the VOF',
-        'the artery is partial-volumed (absolute CBF and CBV read high), or one of the curves is '
-        'no vessel: look at both',
+        'if it is low, the artery is partial-volumed (absolute CBF and CBV read high); if it is high, '
+        'more contrast enters than leaves: one of the curves is not a vessel; look at both',
     ),
     'aif_explained': Wording(
         'Shape of the AIF',
@@ -137,15 +138,10 @@ WORDING = {
         'the density of the whole image changes over the scan: late tissue and core are wrong',
     ),
     'brain_density': Wording(
-        'Density of brain: low',
+        'Density of brain',
         'most frequent density of brain before contrast',
-        'brain of this density is unusual: check the rescale slope and intercept',
-    ),
-    'brain_density_high': Wording(
-        'Density of brain: high',
-        'most frequent density of brain before contrast',
-        'brain of this density is unusual: check the rescale slope and intercept, and whether contrast '
-        'was given before',
+        'brain of this density is unusual: check the rescale slope and intercept, and, if it is high, '
+        'whether contrast was given before',
     ),
     'skull_gap': Wording(
         'Gap in the skull',
@@ -153,10 +149,10 @@ WORDING = {
         'bone is missing (craniectomy?): scalp may have been taken for brain without flow; check the '
         'brain mask, or supply one (--brain-mask)',
     ),
-    'core_floor': Wording(
-        'Reading of a core',
-        'relative CBF that tissue with 15 % of normal flow reads, with one standard deviation of noise',
-        'noise, a wide bolus or sparse frames lift low flow above the threshold: core is under-read',
+    'core_missed': Wording(
+        'Core that is missed',
+        'share of a core, with 15 % of normal flow, that reads above the threshold',
+        'noise, a wide bolus or sparse frames lift low flow: core is under-read',
     ),
     'coverage': Wording(
         'Coverage',
@@ -226,9 +222,14 @@ WORDING = {
     ),
     'healthy_side_low_flow': Wording(
         'Unaffected side: low flow',
-        'share of the unaffected hemisphere with global rCBF below 0.2',
+        'share of the unaffected hemisphere with global rCBF below 0.2, cleaned like core',
         'both hemispheres may be diseased (an old infarct?): local normalization is '
         'unreliable, read the global map',
+    ),
+    'old_infarct': Wording(
+        'Unaffected side: old infarct',
+        'tissue of the unaffected hemisphere that has low flow and is as light as CSF',
+        'an old infarct: opposite of it read the global map',
     ),
     'side_confidence': Wording(
         'Affected side: confidence',
@@ -250,6 +251,126 @@ WORDING = {
         'Core: hypodense tissue',
         'hypodense tissue in the core, global or local',
         'so low a density is no early infarct: part of the core may be an old one',
+    ),
+    'missing_values': Wording(
+        'Values that are missing',
+        'share of tissue in which a map is not a number',
+        'the computation of a map failed there; volumes are too small',
+    ),
+    'reference_median': Wording(
+        'Global map: reference',
+        'median of the global map over its own reference tissue, 1 by definition',
+        'the global map is not relative to its reference: all cores are wrong',
+    ),
+    'relative_to_flow': Wording(
+        'Global map against CBF',
+        'difference of global rCBF times its reference from CBF, over the median CBF',
+        'the global map does not belong to the map of CBF',
+    ),
+    'flow_volume_time': Wording(
+        'CBF, CBV and MTT',
+        'difference of CBF times MTT from CBV, over CBV, in the worse hemisphere',
+        'one of the maps does not belong to the others',
+    ),
+    'relative_to_homologue': Wording(
+        'Local map against the homologues',
+        'difference of the local map from rCBF over that of the homologue',
+        'the local map does not belong to the global map or to the homologues',
+    ),
+    'local_median': Wording(
+        'Local map: normal tissue',
+        'median of the local map over normally perfused tissue',
+        'the hemispheres differ even in normal tissue, or the local map is wrong',
+    ),
+    'reference_cbf': Wording(
+        'CBF of the reference',
+        'median CBF of the global reference tissue',
+        'the AIF is too low or too high, or the map is not CBF; relative maps may be right',
+    ),
+    'reference_mtt': Wording(
+        'MTT of the reference',
+        'median MTT of the global reference tissue',
+        'normal tissue has 3 to 6 s: CBF or CBV is not what it should be',
+    ),
+    'flow_spread': Wording(
+        'Grey against white matter',
+        'difference of the quartiles of rCBF in the reference tissue',
+        'grey matter has two to three times the flow of white matter: this is not a map of flow',
+    ),
+    'flow_structure': Wording(
+        'Fine structure of rCBF',
+        'share of the variance of rCBF finer than about 10 mm',
+        'the map was smoothed: small cores vanish, and borders are not where they seem',
+    ),
+    'flow_asymmetry': Wording(
+        'Flow of normal tissue: asymmetry',
+        'difference of rCBF in normally perfused tissue of both hemispheres, over the mean',
+        'one side is scaled differently, or is diseased without delay',
+    ),
+    'tmax_spread': Wording(
+        'Spread of Tmax',
+        'difference of the 10th and 90th percentiles of Tmax',
+        'Tmax hardly varies: it was not measured',
+    ),
+    'tmax_structure': Wording(
+        'Fine structure of Tmax',
+        'share of the variance of Tmax finer than about 10 mm',
+        'the map was smoothed: hypoperfusion has no borders',
+    ),
+    'slice_step': Wording(
+        'Tmax from slice to slice',
+        'greatest difference of median Tmax between neighbouring slices, unaffected side',
+        'the times of some slices are wrong: hypoperfusion is wrong in them',
+    ),
+    'frame_order': Wording(
+        'Order of the frames',
+        'roughness of the curves in the smoothest other order of frames, over that in this order',
+        'frames are in the wrong order, or one of them is not of this bolus: all maps are wrong',
+    ),
+    'tissue_unexplained': Wording(
+        'Tissue by the AIF',
+        'part of the mean tissue curve that no tissue can make of the AIF',
+        'the AIF is too wide, or not that of this tissue: all maps are wrong',
+    ),
+    'sector_filled': Wording(
+        'Brain in the skull',
+        'share of the inside of the skull that is brain, in its emptiest sector',
+        'the brain mask misses a part of the brain; lesions there are not seen',
+    ),
+    'tissue_of_brain': Wording(
+        'Tissue in the brain',
+        'share of the brain that is tissue',
+        'the tissue mask misses a large part of the brain',
+    ),
+    'side_of_patient': Wording(
+        'Hemispheres: left and right',
+        'share of the hemispheres on their side of the patient',
+        'the hemispheres are mislabelled: the affected side may be wrong',
+    ),
+    'homologues_return': Wording(
+        'Homologues: there and back',
+        'distance of the homologue of a homologue from the voxel itself',
+        'homologues are wrong: read the global map',
+    ),
+    'homologues_crossing': Wording(
+        'Homologues: other side',
+        'share of tissue whose homologue is in the other hemisphere',
+        'homologues are wrong: read the global map',
+    ),
+    'lesion_outside': Wording(
+        'Lesion outside of tissue',
+        'lesion outside of tissue or of the side that is searched',
+        'a lesion is not where it can be',
+    ),
+    'lesion_agreement': Wording(
+        'Lesions by their maps',
+        'least Dice of a lesion with that which its map gives again',
+        'a lesion does not belong to its map',
+    ),
+    'hypoperfusion_repeat': Wording(
+        'Hypoperfusion: repeatability',
+        'Dice of the hypoperfusion with the noise of the curves added, and subtracted, once more',
+        'noise decides on much of the hypoperfusion: its volume is uncertain',
     ),
 }
 
@@ -293,11 +414,26 @@ def describe(check, figure, status):
     wording = WORDING[check.name]
     if status == 'n/a':
         return f'{wording.meaning}: not available'
-    limit = check.fail if status == 'fail' else check.warn
-    bound = 'at least' if check.low_is_bad else 'at most'
     shown = f'{wording.meaning}: {with_unit(figure, check.unit)}'
-    expected = f'{bound} {with_unit(limit, check.unit)} expected'
-    return f'{shown} ({expected})' + ('' if status == 'pass' else f'; {wording.advice}')
+    expected = describe_bounds(check, status == 'fail')
+    return f'{shown} ({expected} expected)' + ('' if status == 'pass' else f'; {wording.advice}')
+
+
+def describe_bounds(check, failed=False):
+    """Describe the limits of a check: those of failure if it failed, else those of warning.
+
+    Examples
+    --------
+    >>> from ctpprep.perfusion.quality import Check
+    >>> describe_bounds(Check('brain_density', 'HU', low=(20.0, 0.0), high=(46.0, 70.0)))
+    'at least 20 HU and at most 46 HU'
+    """
+    bounds = (('at least', check.low), ('at most', check.high))
+    return ' and '.join(
+        f'{word} {with_unit(limits[failed], check.unit)}'
+        for word, limits in bounds
+        if limits and math.isfinite(limits[failed])
+    )
 
 
 def tabulate_checks(figures, checks):
@@ -350,9 +486,12 @@ def describe_limits(checks):
             'LongName': WORDING[check.name].title,
             'Description': WORDING[check.name].meaning,
             'Units': check.unit,
-            'Warn': check.warn,
-            'Fail': check.fail,
-            'LowIsBad': check.low_is_bad,
+            **{
+                f'{grade}{side}': limits[i]
+                for side, limits in (('Below', check.low), ('Above', check.high))
+                for i, grade in enumerate(('Warn', 'Fail'))
+                if limits and math.isfinite(limits[i])
+            },
         }
         for check in checks
     }

@@ -3,10 +3,12 @@
 
 `compute_maps` runs the whole chain with default settings. Its steps are `estimate_motion`,
 `correct_motion`, `make_masks`, `find_vessels`, `estimate_maps`, `find_mirror`, `normalize` and
-`segment`. All take a `MethodSettings`. Arrays are canonical: the first axis runs from left to
-right, the second from back to front, the third from feet to head, and time is last.
+`segment`; `assess` grades the result. All take a `MethodSettings`. Arrays are canonical: the first
+axis runs from left to right, the second from back to front, the third from feet to head, and time is
+last.
 """
 
+from ctpprep.perfusion.assessment import Graded, assess
 from ctpprep.perfusion.chain import (
     Mirror,
     Relative,
@@ -33,6 +35,7 @@ __all__ = [
     'Corrected',
     'Deconvolver',
     'Denoiser',
+    'Graded',
     'InputFunctions',
     'Lesions',
     'Maps',
@@ -43,6 +46,7 @@ __all__ = [
     'Result',
     'SuppliedCurves',
     'SuppliedMask',
+    'assess',
     'compute_maps',
     'correct_motion',
     'estimate_maps',

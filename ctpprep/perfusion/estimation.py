@@ -81,6 +81,9 @@ class Maps:
     cbf_noise : (X, Y, Z, K) array of float32 or None
         Samples of the noise of CBF, mL/100 g/min; None for a short or undenoised series, or if a
         user function replaces a stage.
+    tmax_repeats : (X, Y, Z, 2) array of float32 or None
+        Tmax after noise of the kind in the curves was added and subtracted once more, s; None
+        where `cbf_noise` is.
     curves : TissueCurves
     measured : dict
         ``lambda_rel``, ``lambda``, ``lambda_tmax``, ``tmax_offset_s``, ``tmax_offset_s_by_slice``
@@ -98,6 +101,7 @@ class Maps:
     noise: np.ndarray
     tissue_share: np.ndarray
     cbf_noise: np.ndarray | None
+    tmax_repeats: np.ndarray | None
     curves: TissueCurves = field(repr=False)
     measured: dict = field(repr=False)
 
@@ -201,9 +205,10 @@ class _Estimation:
             if self.method.deconvolution_method == 'bayesian'
             else self._apply_tikhonov(smooth, curves, noise, share, known)
         )
-        cbf_noise = values.pop('cbf_noise', None)
+        cbf_noise, repeats = values.pop('cbf_noise', None), None
         if cbf_noise is not None:
             measured['cbf_noise'] = float(np.median(cbf_noise.std(axis=1)))
+            repeats = self._repeat_tmax(curves, noise, values | {'cbf_noise': cbf_noise})
         noise_map = self._noise(curves)
         measured |= {
             'noise_raw_hu': float(np.median(self._noise(self.raw))),
@@ -215,6 +220,7 @@ class _Estimation:
             noise=self._volume(noise_map),
             tissue_share=self._volume(share),
             cbf_noise=None if cbf_noise is None else self._volume(cbf_noise),
+            tmax_repeats=None if repeats is None else self._volume(repeats),
             curves=self._reduce(curves),
             measured=measured,
         )
@@ -534,6 +540,26 @@ class _Estimation:
         )  # fmt: skip
         by_slice = {'tmax_offset_s_by_slice': [None] * len(self.slice_pattern)}
         return values, dict.fromkeys(names) | by_slice
+
+    def _repeat_tmax(self, curves, noise, values):
+        """Estimate Tmax twice more, with noise of the same kind added and subtracted, (V, 2).
+
+        A sample of the noise in one temporal direction has the variance and the correlation between
+        voxels of the noise in any, so that samples in place of scores make curves of noise.
+        """
+        repeats = np.zeros((len(curves), 2), dtype=np.float32)
+        for group, rows, _ in self._groups():
+            operator, components = self.operators[group][1], self.components[group]
+            offset = operator.tmax_offset if self.method.tmax_calibration else 0.0
+            rank = min(components.shape[1], noise.shape[1])
+            draw = np.zeros(curves[rows].shape, dtype=np.float32)
+            draw[:, self.usable] = noise[rows][:, :rank] @ components[:, :rank].T
+            for which, sign in enumerate((1, -1)):
+                tmax = maps.time_of_maximum(curves[rows] + sign * draw, operator) - offset
+                repeats[rows, which] = np.maximum(tmax, 0)
+        return np.stack(
+            [self._steady_tmax(values | {'tmax': repeats[:, which]}) for which in (0, 1)], axis=1
+        )
 
     def _steady_tmax(self, values):
         """Replace Tmax in part by that of tissue around, the more, the less flow exceeds its noise."""

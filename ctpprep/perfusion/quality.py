@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Automated quality control: measures and limits."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import special
 
 from ctpprep.perfusion import bolus_fit, brain
 from ctpprep.perfusion.symmetry import OTHER_SIDE, SIDES
@@ -32,62 +34,86 @@ class Check:
     Attributes
     ----------
     name, unit : str
-    warn, fail : float
-        Limits: upper ones, or lower ones with `low_is_bad`.
-    low_is_bad : bool
+    low, high : tuple of two float, or None
+        Limits of warning and of failure, below and above which the figure is bad; infinite if the
+        check cannot fail.
     """
 
     name: str
     unit: str
-    warn: float
-    fail: float
-    low_is_bad: bool
+    low: tuple[float, float] | None = None
+    high: tuple[float, float] | None = None
 
 
+# those of the invariants are derived in `invariants` and measured in decision 0038
 CHECKS = (
-    Check('displacement_max', 'mm', 5.0, 15.0, False),
-    Check('frames_rejected', 'fraction', 0.05, 0.3, False),
-    Check('noise_raw', 'HU', 10.0, 20.0, False),
-    Check('noise_denoised', 'HU', 1.0, 2.0, False),
-    Check('contrast_to_noise', 'ratio', 4.0, 2.0, True),
-    Check('baseline_frames', 'frames', 3.0, 1.0, True),
-    Check('arrival', 's', 20.0, 30.0, False),
-    Check('scan_after_peak', 's', 35.0, 18.0, True),
-    Check('scan_reserve', 's', 0.0, -10.0, True),
-    Check('vof_end', 'fraction', 0.5, 0.8, False),
-    Check('vof_width', 's', 24.0, 40.0, False),
-    Check('aif_peak', 'HU', 80.0, 40.0, True),
-    Check('aif_width', 's', 16.0, 28.0, False),
-    Check('aif_area', 'ratio', 0.5, 0.2, True),
-    Check('aif_explained', 'fraction', 0.95, 0.9, True),
-    Check('aif_over_tissue', 'ratio', 10.0, 6.0, True),
-    Check('aif_before', 'fraction', 0.06, 0.12, False),
-    Check('aif_undershoot', 'fraction', 0.1, 0.25, False),
-    Check('tissue_lag', 's', 0.0, -1.0, True),
-    Check('vof_lag', 's', 0.5, -0.5, True),
-    Check('drift', 'HU', 1.0, 3.0, False),
-    Check('brain_density', 'HU', 20.0, 0.0, True),
-    Check('brain_density_high', 'HU', 46.0, 70.0, False),
-    Check('skull_gap', 'mm', 20.0, 90.0, False),
-    Check('core_floor', 'ratio', 0.27, 0.3, False),
-    Check('coverage', 'mm', 50.0, 20.0, True),
-    Check('coverage_asymmetry', 'fraction', 0.1, 0.3, False),
-    Check('brain_asymmetry', 'fraction', 0.1, 0.25, False),
-    Check('normal_tissue', 'fraction', 0.5, 0.25, True),
-    Check('healthy_side_tmax', 's', 4.0, 6.0, False),
-    Check('tmax_at_zero', 'fraction', 0.1, 0.3, False),
-    Check('reference_density', 'ratio', 1.0, 0.0, True),
-    Check('mirror_distance', 'mm', 3.0, 5.0, False),
-    Check('mirror_similarity', 'correlation', 0.6, 0.45, True),
-    Check('mirror_folding', 'fraction', 0.002, 0.01, False),
-    Check('unassessable', 'fraction', 0.1, 0.3, False),
-    Check('healthy_side_hypoperfusion', 'fraction', 0.05, 0.1, False),
-    Check('healthy_side_low_flow', 'fraction', 0.005, 0.01, False),
-    Check('side_confidence', 'ratio', 0.1, 0.0, True),
-    Check('core_disagreement', 'mL', 15.0, 50.0, False),
-    Check('core_disagreement_share', 'fraction', 0.5, 0.8, False),
-    Check('core_hypodense', 'mL', 1.0, 10.0, False),
-)  # fmt: skip
+    Check('displacement_max', 'mm', high=(5.0, 15.0)),
+    Check('frames_rejected', 'fraction', high=(0.05, 0.3)),
+    Check('noise_raw', 'HU', high=(10.0, 20.0)),
+    Check('noise_denoised', 'HU', high=(1.0, 2.0)),
+    Check('contrast_to_noise', 'ratio', low=(4.0, 2.0)),
+    Check('baseline_frames', 'frames', low=(3.0, 1.0)),
+    Check('arrival', 's', high=(20.0, 30.0)),
+    Check('scan_after_peak', 's', low=(35.0, 18.0)),
+    Check('scan_reserve', 's', low=(0.0, -10.0)),
+    Check('vof_end', 'fraction', high=(0.5, 0.8)),
+    Check('vof_width', 's', high=(24.0, 40.0)),
+    Check('aif_peak', 'HU', low=(80.0, 40.0)),
+    Check('aif_width', 's', high=(16.0, 28.0)),
+    Check('aif_area', 'ratio', low=(0.5, 0.2), high=(1.1, 1.5)),
+    Check('aif_explained', 'fraction', low=(0.95, 0.9)),
+    Check('aif_over_tissue', 'ratio', low=(10.0, 6.0)),
+    Check('aif_before', 'fraction', high=(0.06, 0.12)),
+    Check('aif_undershoot', 'fraction', high=(0.1, 0.25)),
+    Check('tissue_lag', 's', low=(0.0, -1.0)),
+    Check('vof_lag', 's', low=(0.5, -0.5)),
+    Check('drift', 'HU', high=(1.0, 3.0)),
+    Check('brain_density', 'HU', low=(20.0, 0.0), high=(46.0, 70.0)),
+    Check('skull_gap', 'mm', high=(20.0, 90.0)),
+    Check('core_missed', 'fraction', high=(0.2, 0.5)),
+    Check('coverage', 'mm', low=(50.0, 20.0)),
+    Check('coverage_asymmetry', 'fraction', high=(0.1, 0.3)),
+    Check('brain_asymmetry', 'fraction', high=(0.1, 0.25)),
+    Check('normal_tissue', 'fraction', low=(0.5, 0.25)),
+    Check('healthy_side_tmax', 's', high=(4.0, 6.0)),
+    Check('tmax_at_zero', 'fraction', high=(0.1, 0.3)),
+    Check('reference_density', 'ratio', low=(1.0, 0.0)),
+    Check('mirror_distance', 'mm', high=(3.0, 5.0)),
+    Check('mirror_similarity', 'correlation', low=(0.6, 0.45)),
+    Check('mirror_folding', 'fraction', high=(0.002, 0.01)),
+    Check('unassessable', 'fraction', high=(0.1, 0.3)),
+    Check('healthy_side_hypoperfusion', 'fraction', high=(0.05, 0.1)),
+    Check('healthy_side_low_flow', 'fraction', high=(0.005, 0.03)),
+    Check('old_infarct', 'mL', high=(0.5, math.inf)),
+    Check('side_confidence', 'ratio', low=(0.1, 0.0)),
+    Check('core_disagreement', 'mL', high=(15.0, 50.0)),
+    Check('core_disagreement_share', 'fraction', high=(0.5, 0.8)),
+    Check('core_hypodense', 'mL', high=(1.0, math.inf)),
+    Check('missing_values', 'fraction', high=(0.001, 0.01)),
+    Check('reference_median', 'ratio', low=(0.98, 0.9), high=(1.02, 1.1)),
+    Check('relative_to_flow', 'fraction', high=(0.01, 0.05)),
+    Check('flow_volume_time', 'fraction', high=(0.05, 0.2)),
+    Check('relative_to_homologue', 'fraction', high=(0.05, 0.15)),
+    Check('local_median', 'ratio', low=(0.85, 0.7), high=(1.3, 1.6)),
+    Check('reference_cbf', 'mL/100 g/min', low=(20.0, 10.0), high=(150.0, 400.0)),
+    Check('reference_mtt', 's', low=(2.5, 1.5), high=(8.0, 14.0)),
+    Check('flow_spread', 'ratio', low=(0.3, 0.22), high=(1.0, 2.0)),
+    Check('flow_structure', 'fraction', low=(0.06, 0.03)),
+    Check('flow_asymmetry', 'fraction', high=(0.25, 0.35)),
+    Check('tmax_spread', 's', low=(0.5, 0.2)),
+    Check('tmax_structure', 'fraction', low=(0.015, 0.008)),
+    Check('slice_step', 's', high=(1.5, 2.5)),
+    Check('frame_order', 'ratio', low=(0.9, 0.7)),
+    Check('tissue_unexplained', 'fraction', high=(0.005, 0.01)),
+    Check('sector_filled', 'fraction', low=(0.8, 0.65)),
+    Check('tissue_of_brain', 'fraction', low=(0.65, 0.45)),
+    Check('side_of_patient', 'fraction', low=(0.9, 0.7)),
+    Check('homologues_return', 'mm', high=(3.0, 6.0)),
+    Check('homologues_crossing', 'fraction', low=(0.95, 0.8)),
+    Check('lesion_outside', 'mL', high=(0.01, 0.1)),
+    Check('lesion_agreement', 'ratio', low=(0.99, 0.95)),
+    Check('hypoperfusion_repeat', 'ratio', low=(0.8, 0.7)),
+)
 
 
 def checks_of(symmetry):
@@ -107,11 +133,16 @@ def checks_of(symmetry):
         'mirror_folding': symmetry.mirror_most_folding,
     }
     return tuple(
-        replace(check, fail=limit, warn=(max if check.low_is_bad else min)(check.warn, limit))
-        if (limit := limits.get(check.name)) is not None
-        else check
+        _fail_at(check, limit) if (limit := limits.get(check.name)) is not None else check
         for check in CHECKS
     )
+
+
+def _fail_at(check, limit):
+    """Move the limit of failure of a check with one limit, and that of warning if it is beyond."""
+    if check.low:
+        return replace(check, low=(max(check.low[0], limit), limit))
+    return replace(check, high=(min(check.high[0], limit), limit))
 
 
 def judge(check, figure):
@@ -134,12 +165,30 @@ def judge(check, figure):
     >>> judge(check, 2.0), judge(check, 8.0), judge(check, None)
     ('warn', 'pass', 'n/a')
     """
-    if figure is None or not np.isfinite(figure):
+    limits = crossed(check, figure)
+    if limits is None:
         return 'n/a'
-    sign = -1.0 if check.low_is_bad else 1.0
-    doubtful = sign * figure > sign * check.warn
-    failed = sign * figure > sign * check.fail
-    return STATUS[int(doubtful) + int(doubtful and failed)]
+    return STATUS[sum(limits)]
+
+
+def crossed(check, figure):
+    """Return whether a figure is beyond the limits of warning and of failure.
+
+    Parameters
+    ----------
+    check : Check
+    figure : float or None
+
+    Returns
+    -------
+    tuple of two bool, or None
+        None if the figure does not apply.
+    """
+    if figure is None or not np.isfinite(figure):
+        return None
+    below, above = check.low or (-np.inf, -np.inf), check.high or (np.inf, np.inf)
+    doubtful = figure < below[0] or figure > above[0]
+    return doubtful, doubtful and (figure < below[1] or figure > above[1])
 
 
 def worst(grades):
@@ -328,21 +377,22 @@ def density_figures(reference, brain_mask, voxel_size_mm):
     Returns
     -------
     dict
-        ``brain_density`` and ``brain_density_high``, HU; ``skull_gap``, mm, None for a series without
-        skull.
+        ``brain_density``, HU, and ``skull_gap``, mm, None for a series without skull.
     """
     if not brain_mask.any():
         return {}
-    level = brain.density_levels(reference, brain_mask, voxel_size_mm).brain
     return {
-        'brain_density': level,
-        'brain_density_high': level,
+        'brain_density': brain.density_levels(reference, brain_mask, voxel_size_mm).brain,
         'skull_gap': brain.skull_gap(reference, brain_mask, voxel_size_mm),
     }
 
 
-def noise_figures(deconvolution, cbf_reference):
-    """Collect the noise, and what a core reads in spite of noise and regularization.
+def noise_figures(deconvolution, cbf_reference, core_rcbf):
+    """Collect the noise, and how much of a core reads as something else because of it.
+
+    Tissue with 15 % of normal flow reads ``core_reading`` after regularization, with the noise of
+    relative CBF. If that is at the threshold, half of the voxels of such a core are above it, as of
+    tissue that has the flow of the threshold.
 
     Parameters
     ----------
@@ -350,20 +400,31 @@ def noise_figures(deconvolution, cbf_reference):
         ``measured`` of `estimation.Maps`.
     cbf_reference : float
         CBF of the global reference, mL/100 g/min.
+    core_rcbf : float
+        Threshold of the core, fraction.
 
     Returns
     -------
     dict
-        ``noise_raw`` and ``noise_denoised``, HU, and ``core_floor``: the relative flow that tissue with
-        15 % of normal flow reads after regularization, plus one standard deviation of noise; None if
-        one of them is unknown.
+        ``noise_raw`` and ``noise_denoised``, HU, and ``core_missed``, the share of the voxels of a core
+        that read above the threshold; None if one of them is unknown.
+
+    Examples
+    --------
+    >>> measured = {'core_reading': 0.2, 'cbf_noise': 5.0}
+    >>> round(noise_figures(measured, 50.0, 0.3)['core_missed'], 2)
+    0.16
     """
     reading, noise = (deconvolution.get(name) for name in ('core_reading', 'cbf_noise'))
     known = reading is not None and noise is not None and cbf_reference > 0
+    missed = None
+    if known:
+        above = reading - core_rcbf
+        missed = float(special.ndtr(above / max(noise / cbf_reference, 1e-6)))
     return {
         'noise_raw': deconvolution.get('noise_raw_hu'),
         'noise_denoised': deconvolution.get('noise_denoised_hu'),
-        'core_floor': reading + noise / cbf_reference if known else None,
+        'core_missed': missed,
     }
 
 
@@ -393,15 +454,15 @@ def motion_figures(displacement, weights):
 
 
 def map_figures(
-    tmax, rcbf_global, tissue_mask, hemispheres, voxel_size_mm, normalization, mirror, settings,
+    tmax, tissue_mask, hemispheres, voxel_size_mm, normalization, mirror, settings,
     homologue_reference=None, unassessable=None,
 ):  # fmt: skip
     """Measure maps, coverage, affected side and homologues.
 
     Parameters
     ----------
-    tmax, rcbf_global : (X, Y, Z) arrays
-        s, fraction.
+    tmax : (X, Y, Z) array
+        s.
     tissue_mask : (X, Y, Z) array of bool
     hemispheres : (X, Y, Z) array
         1 left, 2 right.
@@ -422,12 +483,9 @@ def map_figures(
     figures, affected = {}, normalization['affected_side']
     if homologue_reference is not None and not mirror['withheld']:
         figures |= asymmetry(tissue_mask, hemispheres, homologue_reference > OUTSIDE_HU)
-    diseased = {
-        'healthy_side_hypoperfusion': tmax > settings.lesion.hypoperfusion_tmax,
-        'healthy_side_low_flow': rcbf_global < LOW_FLOW,
-    }
-    for name, mask in diseased.items():
-        figures[name] = healthy_side_share(mask, tissue_mask, hemispheres, affected)
+    figures['healthy_side_hypoperfusion'] = healthy_side_share(
+        tmax > settings.lesion.hypoperfusion_tmax, tissue_mask, hemispheres, affected
+    )
     slices = np.count_nonzero(tissue_mask.any(axis=(0, 1)))
     return figures | {
         'coverage': slices * voxel_size_mm[2],

@@ -73,10 +73,13 @@ def format_limit(description: dict[str, Any]) -> str:
 
     Examples
     --------
-    >>> format_limit({'Warn': 0.1, 'Units': 'fraction', 'LowIsBad': False})
+    >>> format_limit({'WarnAbove': 0.1, 'Units': 'fraction'})
     'at most 10 %'
     """
-    if 'Warn' not in description:
-        return ''
-    bound = 'at least' if description.get('LowIsBad') else 'at most'
-    return f'{bound} {format_quantity(description["Warn"], description.get("Units", ""))}'
+    unit = description.get('Units', '')
+    bounds = (('at least', 'WarnBelow'), ('at most', 'WarnAbove'))
+    return ', '.join(
+        f'{word} {format_quantity(description[key], unit)}'
+        for word, key in bounds
+        if key in description
+    )

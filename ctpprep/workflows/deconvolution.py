@@ -64,7 +64,9 @@ def init_deconvolution_wf(
         mem_gb=0.3 + 6 * mem_gb,
     )
     vessels = ['curves', 'aif_mask', 'vof_mask']
-    maps = [*MAPS, 'noise', 'cbf_noise', 'tissue_share', 'tissue_curves', 'deconvolution']
+    maps = [
+        *MAPS, 'noise', 'cbf_noise', 'tmax_repeats', 'tissue_share', 'tissue_curves', 'deconvolution',
+    ]  # fmt: skip
     outputnode = pe.Node(IdentityInterface(vessels + maps), name='outputnode')
     workflow.connect([
         (inputnode, find_vessels, [(port, port) for port in INPUTS if port != 'pure_mask']),

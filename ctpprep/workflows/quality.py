@@ -14,9 +14,12 @@ from ctpprep.settings import MethodSettings, RunSettings
 
 CHECKED = (
     'confounds', 'motion', 'reference', 'brain_mask', 'curves', 'bolus', 'deconvolution',
-    'normalization', 'symmetry', 'tmax', 'tissue_mask', 'rcbf_global', 'unassessable_mask',
-    'homologue_reference', 'hemispheres', 'volumes', 'entry',
+    'normalization', 'symmetry', 'tmax', 'cbf', 'cbv', 'mtt', 'tmax_repeats', 'tissue_mask',
+    'rcbf_global', 'rcbf_local', 'unassessable_mask', 'homologues', 'homologue_reference',
+    'homologue_tissue', 'hemispheres', 'core_global', 'core_local', 'hypoperfusion',
+    'mismatch_global', 'mismatch_local', 'hypodense_mask', 'entry',
 )  # fmt: skip
+JUDGED = ('lesion', 'symmetry', 'normalization', 'segmentation', 'hypodensity', 'masks')
 DRAWN = (
     'reference', 'brain_mask', 'tissue_mask', 'cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global',
     'rcbf_local', 'core_global', 'core_local', 'hypoperfusion', 'hemispheres',
@@ -51,13 +54,14 @@ def init_quality_wf(
     workflow = LiterateWorkflow(name=name)
     # relative CBF is not drawn as CBF
     relative = series.is_relative
-    drawn, viewed = (
-        [port for port in ports if not (relative and port == 'cbf')] for ports in (DRAWN, VIEWED)
+    checked, drawn, viewed = (
+        [port for port in ports if not (relative and port == 'cbf')]
+        for ports in (CHECKED, DRAWN, VIEWED)
     )
-    ports = list(dict.fromkeys((*CHECKED, *drawn, *viewed)))
+    ports = list(dict.fromkeys((*checked, *drawn, *viewed)))
     inputnode = pe.Node(IdentityInterface(ports), name='inputnode')
     assess_quality = pe.Node(
-        AssessQuality(settings=method.as_dict('lesion', 'symmetry')),
+        AssessQuality(settings=method.as_dict(*JUDGED)),
         name='assess_quality',
     )
     plot_series = pe.Node(
@@ -76,7 +80,7 @@ def init_quality_wf(
     )
     outputnode = pe.Node(IdentityInterface(['quality', 'limits']), name='outputnode')
     workflow.connect([
-        (inputnode, assess_quality, [(port, port) for port in CHECKED]),
+        (inputnode, assess_quality, [(port, port) for port in checked]),
         (inputnode, plot_series, [(port, port) for port in drawn]),
         (inputnode, pack_viewer, [(port, port) for port in viewed]),
         (plot_series, write_figures, [('figures', 'figures')]),

@@ -161,13 +161,13 @@ def test_aif_that_is_largely_tissue_fails():
 
 @pytest.mark.parametrize(
     ('reading', 'noise', 'expected'),
-    [(0.18, 2.0, 'pass'), (0.18, 5.0, 'warn'), (0.28, 2.0, 'fail'), (None, 2.0, 'n/a')],
+    [(0.18, 2.0, 'pass'), (0.22, 6.0, 'warn'), (0.31, 2.0, 'fail'), (None, 2.0, 'n/a')],
 )
 def test_core_that_reads_above_the_threshold_is_graded(reading, noise, expected):
     measured = {'noise_raw_hu': 4.0, 'core_reading': reading, 'cbf_noise': noise}
-    figures = quality.noise_figures(measured, 50.0)
+    figures = quality.noise_figures(measured, 50.0, 0.3)
     assert figures['noise_raw'] == 4
-    assert status('core_floor', figures['core_floor']) == expected
+    assert status('core_missed', figures['core_missed']) == expected
 
 
 def test_artery_in_place_of_the_vein_fails_by_its_time():
@@ -187,22 +187,15 @@ def status(name, figure):
 
 
 @pytest.mark.parametrize(
-    ('density', 'low', 'high'),
-    [
-        (33, 'pass', 'pass'),
-        (15, 'warn', 'pass'),
-        (-5, 'fail', 'pass'),
-        (60, 'pass', 'warn'),
-        (75, 'pass', 'fail'),
-    ],
+    ('density', 'expected'),
+    [(33, 'pass'), (15, 'warn'), (-5, 'fail'), (60, 'warn'), (75, 'fail')],
 )
-def test_density_of_brain_is_graded_in_both_directions(density, low, high):
+def test_density_of_brain_is_graded_in_both_directions(density, expected):
     brain = np.zeros((40, 40, 4), bool)
     brain[5:35, 5:35] = True
     figures = quality.density_figures(np.where(brain, density, -1000.0), brain, (2, 2, 5))
     assert figures['brain_density'] == pytest.approx(density, abs=0.5)
-    assert status('brain_density', figures['brain_density']) == low
-    assert status('brain_density_high', figures['brain_density_high']) == high
+    assert status('brain_density', figures['brain_density']) == expected
 
 
 def test_density_of_no_brain_is_not_available():
@@ -234,11 +227,10 @@ def test_checks_of_the_mirror_fail_where_local_maps_are_withheld():
         mirror_most_mm=2.0, map_least_similarity=0.7, mirror_most_folding=0.02
     ).symmetry
     checks = {check.name: check for check in quality.checks_of(symmetry)}
-    limits = {'mirror_distance': 2.0, 'mirror_similarity': 0.7, 'mirror_folding': 0.02}
-    assert {name: checks[name].fail for name in limits} == limits
     # a warning never comes after the failure
-    assert checks['mirror_distance'].warn == 2.0
-    assert checks['mirror_similarity'].warn == 0.7
+    assert checks['mirror_distance'].high == (2.0, 2.0)
+    assert checks['mirror_similarity'].low == (0.7, 0.7)
+    assert checks['mirror_folding'].high == (0.002, 0.02)
     assert [*checks] == [check.name for check in quality.CHECKS]
 
 
@@ -278,7 +270,7 @@ def test_cores_too_small_to_be_measured_have_no_relative_difference():
 @pytest.mark.parametrize('name', quality.BILATERAL)
 def test_disease_on_both_sides_by_time_or_by_flow_is_cautioned(name):
     assert grade({name: 0.0})['caution'] is None
-    for figure in (0.07, 0.3):  # both warn or fail
+    for figure in (0.07, 0.3):  # beyond the limits
         row = grade({name: figure})
         assert 'the global map must be read' in row['caution']
         assert f'{100 * figure:.3g} %' in row['caution']
@@ -288,7 +280,7 @@ def test_sentence_has_number_and_limit_whatever_the_grade():
     assert sentence('coverage', 80.0) == (
         'pass', 'extent of tissue from feet to head: 80 mm (at least 50 mm expected)'
     )  # fmt: skip
-    assert '4 % (at most 1 % expected)' in sentence('healthy_side_low_flow', 0.04)[1]
+    assert '4 % (at most 3 % expected)' in sentence('healthy_side_low_flow', 0.04)[1]
 
 
 def test_titles_are_words_and_differ():
@@ -299,8 +291,17 @@ def test_titles_are_words_and_differ():
 
 def test_every_check_fails_only_beyond_its_warning():
     for check in quality.CHECKS:
-        sign = -1 if check.low_is_bad else 1
-        assert sign * check.fail > sign * check.warn, check.name
+        assert check.low or check.high, check.name
+        assert check.low is None or check.low[1] < check.low[0], check.name
+        assert check.high is None or check.high[1] > check.high[0], check.name
+
+
+def test_check_with_two_limits_names_both():
+    assert '(at least 20 HU and at most 46 HU expected)' in sentence('brain_density', 33.0)[1]
+
+
+def test_check_without_a_limit_of_failure_only_warns():
+    assert sentence('old_infarct', 200.0)[0] == 'warn'
 
 
 def test_options_that_advice_names_exist():
@@ -316,13 +317,16 @@ def test_every_check_has_words():
 # -- what a core reads
 
 
-def test_reading_of_a_core_grows_with_noise_and_regularization():
-    low = quality.noise_figures({'core_reading': 0.2, 'cbf_noise': 2.0}, 50.0)['core_floor']
-    assert low == pytest.approx(0.24)
-    assert status('core_floor', low) == 'pass'
-    high = quality.noise_figures({'core_reading': 0.25, 'cbf_noise': 4.0}, 50.0)['core_floor']
-    assert status('core_floor', high) == 'fail'
-    assert quality.noise_figures({'core_reading': 0.2}, 50.0)['core_floor'] is None
+def test_core_that_reads_the_threshold_is_missed_by_half():
+    def missed(reading, noise, threshold=0.3):
+        measured = {'core_reading': reading, 'cbf_noise': noise}
+        return quality.noise_figures(measured, 50.0, threshold)['core_missed']
+
+    assert missed(0.3, 2.0) == pytest.approx(0.5)
+    assert missed(0.2, 5.0) == pytest.approx(0.1587, abs=1e-3)  # one standard deviation
+    assert missed(0.2, 5.0) < missed(0.2, 8.0)
+    assert missed(0.2, 5.0, threshold=0.2) == pytest.approx(0.5)
+    assert quality.noise_figures({'core_reading': 0.2}, 50.0, 0.3)['core_missed'] is None
 
 
 def test_an_aif_that_is_largely_tissue_fails():

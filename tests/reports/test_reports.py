@@ -136,7 +136,7 @@ def test_failed_checks_come_first(output_dir):
 
 def test_checks_show_title_and_limit(output_dir):
     folder = output_dir / 'sub-01' / 'ct'
-    description = {'LongName': 'Slab', 'Units': 'mm', 'Warn': 50, 'Fail': 20, 'LowIsBad': True}
+    description = {'LongName': 'Slab', 'Units': 'mm', 'WarnBelow': 50, 'FailBelow': 20}
     (folder / 'sub-01_desc-qualitycontrol_ctp.json').write_text(
         json.dumps({'coverage': description})
     )

@@ -29,7 +29,7 @@ def wired(workflow):
 MAPS_ALONE = {'entry'}
 SERIES_ALONE = {
     'confounds', 'motion', 'curves', 'bolus', 'deconvolution', 'aif_mask', 'vof_mask', 'cbf_noise',
-    'probability_global', 'probability_local', 'tissue_curves',
+    'probability_global', 'probability_local', 'tissue_curves', 'tmax_repeats',
 }  # fmt: skip
 
 

@@ -37,6 +37,7 @@ def test_every_map_is_an_output():
         'vof_mask',
         'noise',
         'cbf_noise',
+        'tmax_repeats',
         'tissue_share',
         'tissue_curves',
         'deconvolution',
