@@ -167,3 +167,17 @@ def test_recorded_settings_are_read_by_stage_and_as_earlier_versions_wrote_them(
     assert flatten({'lesion': {'core_rcbf': 0.2}, 'random_seed': 5}) == {
         'core_rcbf': 0.2, 'random_seed': 5,
     }  # fmt: skip
+
+
+def test_preset_is_named_by_its_settings_and_options_count_more():
+    preset = MethodSettings.preset('rau2024')
+    assert preset.preset_name == 'rau2024'
+    assert preset.deconvolution.deconvolution_method == 'tikhonov'
+    assert not preset.deconvolution.partial_volume
+    assert MethodSettings.preset('rau2024', partial_volume=True).preset_name == 'none'
+    assert MethodSettings().preset_name == 'none'
+
+
+def test_unknown_preset_is_refused():
+    with pytest.raises(UsageError, match='preset must be one of none, rau2024'):
+        MethodSettings.preset('rau2023')

@@ -407,6 +407,19 @@ def test_options_override_the_config_file_which_overrides_defaults(config):
     assert (run.mem_gb, run.skip_bids_validation) == (3.0, False)
 
 
+def test_options_and_config_file_count_more_than_the_preset(config):
+    method, _ = parse(*config('rim_mm = 3.0\n'), '--preset', 'rau2024', '--partial-volume')
+    assert method.deconvolution.deconvolution_method == 'tikhonov'
+    assert method.deconvolution.partial_volume
+    assert method.segmentation.rim_mm == 3.0
+    assert method.segmentation.least_lesion_ml == 0
+
+
+def test_a_run_with_a_preset_is_repeated_by_its_config_file(config):
+    method, run = parse('--preset', 'rau2024', '--rim-mm', '3')
+    assert parse(*config(format_config(method, run)))[0] == method
+
+
 def test_a_config_file_repeats_a_run(config):
     options = '--participant-label 01 --run-label 2 -d first=first --aif-file raw/aif.tsv '
     options += '-d same=raw --frame-interval 1.5 --tmax-thresholds 5 --no-motion-correction --denoise none -v'
