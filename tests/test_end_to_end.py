@@ -444,7 +444,7 @@ def test_records_that_travel_tell_nothing_of_the_machine(site):
 def test_citation_holds_the_methods_text_of_the_report(site):
     text = (site.out / 'logs' / 'CITATION.md').read_text()
     assert 'Local normalization supplements the global one and does not replace it.' in text
-    assert 'CBF  = 6000 (k_H / rho) (max k - b) / f' in text
+    assert 'CBF  = 6000 (k_H / rho) flow / f' in text
     assert '@article{rau2024,' in (site.out / 'logs' / 'CITATION.bib').read_text()
 
 
