@@ -12,6 +12,7 @@ import pytest
 from ctpprep import cli, group
 from ctpprep.cli.options import spellings
 from ctpprep.dicom.cli import make_parser as make_bids_parser
+from ctpprep.dicom.export import make_parser as make_dicom_parser
 from ctpprep.engine.tracker import STEPS
 from ctpprep.figures.mosaic import WINDOWS
 from ctpprep.group import statistics, tables
@@ -81,7 +82,8 @@ def test_named_options_exist(page):
     known = set(cli.make_parser()._option_string_actions) | set(
         re.findall(r"'(--[a-z-]+)'", script)
     )
-    known |= set(make_bids_parser()._option_string_actions)
+    for parser in (make_bids_parser(), make_dicom_parser()):
+        known |= set(parser._option_string_actions)
     if page.name in CONTAINER_PAGES:
         known |= CONTAINER_OPTIONS
     named = {option for code in re.findall(r'`([^`\n]+)`', read(page)) for option in

@@ -56,8 +56,8 @@ ANTS_HOME = 'registration.py'
 THIRD_PARTY = {'perfusion': {'numpy', 'scipy'}, 'registration': {'numpy', 'ants'}}
 # Each takes 0.2 to 10 s to import; `ctpprep --help` must not wait for any.
 HEAVY = {'ants', 'bids', 'matplotlib', 'nibabel', 'nilearn', 'nipype', 'nireports', 'niworkflows'}
-HEAVY |= {'pandas', 'pydicom', 'scipy', 'skimage', 'sklearn', 'templateflow'}
-QUICK = ('__init__.py', '__main__.py', 'cli/__init__.py', 'dicom/cli.py')
+HEAVY |= {'highdicom', 'pandas', 'pydicom', 'scipy', 'skimage', 'sklearn', 'templateflow'}
+QUICK = ('__init__.py', '__main__.py', 'cli/__init__.py', 'dicom/cli.py', 'dicom/export.py')
 # an interface reads, calls one function and writes
 MOST_LINES_TO_RUN = 25
 # interfaces that compute nothing may go through what they copy

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From DICOM, or from a folder of NIfTI files, to a BIDS dataset: the command ``ctpprep-bids``.
+"""From DICOM, or from a folder of NIfTI files, to a BIDS dataset, and results back to DICOM.
+
+The commands ``ctpprep-bids`` and ``ctpprep-dicom``.
 
 ::
 
@@ -14,5 +16,7 @@
     labels      participants and sessions, and the private file that links them to the source
     convert     one study
     flat        a folder of NIfTI files
-    cli         the command
+    cli         the command ctpprep-bids
+    objects     masks and maps as DICOM objects
+    export      the command ctpprep-dicom
 """

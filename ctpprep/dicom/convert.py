@@ -177,6 +177,7 @@ def _convert_group(group: Group, request: Request, stem: str, line: Line) -> Non
             'StudyInstanceUID': group.series[0].study_uid,
             'FrameOfReferenceUID': group.header.get('FrameOfReferenceUID'),
             'SeriesInstanceUID': [series.uid for series in group.series],
+            'n_slices': assembly.stack.shape[2],
             'SOPInstanceUID': list(
                 dict.fromkeys(i.uid for frame in assembly.images for i in frame)
             ),

@@ -70,4 +70,7 @@ def test_each_option_has_a_place_in_the_options_page():
 
 def test_all_commands_are_in_the_options_page():
     text = (BUILT / 'options.html').read_text(encoding='utf-8')
-    assert all(f'>{name}<' in text for name in ('ctpprep', 'ctpprep-bids', 'ctpprep-provenance'))
+    assert all(
+        f'>{name}<' in text
+        for name in ('ctpprep', 'ctpprep-bids', 'ctpprep-dicom', 'ctpprep-provenance')
+    )

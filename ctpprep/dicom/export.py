@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``ctpprep-dicom`` command: results of ctpprep as DICOM objects of the study they came from."""
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ctpprep import __version__
+from ctpprep.dicom.objects import MAPS, SEGMENTS, make_map, make_segmentation
+from ctpprep.dicom.scan import group_by_study, open_source
+from ctpprep.exceptions import CtpprepError, SeriesError, UsageError, explain
+from ctpprep.io.files import absolute, read_object, write_atomically
+
+# tags that objects take from the source; they may be empty, but must exist
+COPIED = (
+    'PatientID', 'PatientName', 'PatientBirthDate', 'PatientSex', 'AccessionNumber', 'StudyID',
+    'StudyDate', 'StudyTime', 'ReferringPhysicianName', 'PositionReferenceIndicator',
+)  # fmt: skip
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog='ctpprep-dicom',
+        description='Write masks (segmentation) and maps (parametric maps) of ctpprep as DICOM objects of '
+        'the study that ctpprep-bids converted. Research use only.',
+        epilog='Exit code: 0 if every series was exported, 1 if one was not, 2 for an invalid command.',
+    )
+    parser.add_argument('out_dir', metavar='OUT_DIR', type=Path, help='output folder of ctpprep')
+    parser.add_argument('dicom_dir', metavar='DICOM_DIR', type=Path, help='folder for the objects')
+    parser.add_argument(
+        '--source', metavar='DICOM', type=Path, required=True, help='the source of ctpprep-bids'
+    )
+    parser.add_argument(
+        '--links', metavar='FILE', type=Path, required=True,
+        help='private file of ctpprep-bids, which names the source of each series',
+    )  # fmt: skip
+    parser.add_argument(
+        '--force', action='store_true', help='also export series whose quality control failed'
+    )
+    parser.add_argument('--version', action='version', version=f'ctpprep {__version__}')
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        0 if every series was exported, 1 if one was not, 2 if the command is invalid.
+    """
+    parser = make_parser()
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+    try:
+        return _run(args)
+    except UsageError as error:
+        sys.stderr.write(f'{parser.prog}: error: {error}\n')
+        return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    out_dir, dicom_dir = absolute(args.out_dir), absolute(args.dicom_dir)
+    links = read_object(absolute(args.links), UsageError, f'--links {args.links}')
+    try:
+        import highdicom  # noqa: F401
+
+        files = {key[1]: value for key, value in group_by_study(absolute(args.source)).items()}
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f'{error.name} is not installed; run: pip install "ctpprep[dicom]"'
+        ) from error
+    n_failed = n_series = 0
+    for prefix, folder, study, objects in find_series(links, out_dir):
+        n_series += 1
+        try:
+            check_quality(folder / f'{prefix}_desc-qualitycontrol_ctp.tsv', args.force)
+            sources = read_sources(files.get(study, []), objects)
+            names = export_series(folder, prefix, sources, dicom_dir)
+            verdict = ', '.join(names)
+        except Exception as error:  # also of libraries: the other series go on
+            n_failed += 1
+            verdict = f'FAILED: {explain(error)}'
+        sys.stdout.write(f'{prefix}: {verdict}\n')
+    if not n_series:
+        raise UsageError(f'{out_dir} contains no results of a series in --links {args.links}')
+    return 1 if n_failed else 0
+
+
+def find_series(
+    links: dict[str, Any], out_dir: Path
+) -> Iterator[tuple[str, Path, str, dict[str, Any]]]:
+    """List the series that have results.
+
+    Parameters
+    ----------
+    links : dict
+        Content of the private file of ``ctpprep-bids``.
+    out_dir : Path
+
+    Yields
+    ------
+    prefix : str
+        Start of the file names.
+    folder : Path
+        Of the results.
+    study : str
+        StudyInstanceUID.
+    objects : dict
+        UIDs of the source, by keyword.
+    """
+    for study, entry in links.get('studies', {}).items():
+        for name, file in entry.get('files', {}).items():
+            prefix = name.removesuffix('_ctp.nii.gz')
+            folder = out_dir / f'sub-{entry["participant"]}'
+            if entry.get('session'):
+                folder /= f'ses-{entry["session"]}'
+            if prefix == name or 'SourceDicom' not in file:
+                continue
+            if (folder / 'ct' / f'{prefix}_tmax.nii.gz').exists():
+                yield prefix, folder / 'ct', study, file['SourceDicom']
+
+
+def check_quality(path: Path, force: bool) -> None:
+    """Raise `CtpprepError` if the quality control of a series failed, unless the user forces it."""
+    if force or not path.exists():
+        return
+    with path.open(newline='', encoding='utf-8') as stream:
+        row = next(csv.DictReader(stream, delimiter='\t'), {})
+    if row.get('status') == 'fail':
+        failed = [
+            name for name, value in row.items() if name.endswith('_status') and value == 'fail'
+        ]
+        checks = ', '.join(name.removesuffix('_status') for name in failed)
+        raise CtpprepError(
+            f'quality control failed ({checks}); look at the report, then use --force to export it'
+        )
+
+
+def read_sources(files: Sequence[tuple[str, str]], objects: dict[str, Any]) -> list[Any]:
+    """Read the headers of the images of the first frame.
+
+    Raises
+    ------
+    SeriesError
+        When they are not in the source.
+    """
+    import pydicom
+
+    wanted = {*objects['SOPInstanceUID'][: objects.get('n_slices', 1)]}
+    headers = []
+    for path, member in files:
+        with open_source(path, member) as stream:
+            uid = pydicom.dcmread(
+                stream, stop_before_pixels=True, specific_tags=['SOPInstanceUID']
+            )
+            if str(uid.get('SOPInstanceUID', '')) not in wanted:
+                continue
+            stream.seek(0)
+            header = pydicom.dcmread(stream, stop_before_pixels=True)
+            for name in COPIED:
+                if name not in header:
+                    setattr(header, name, '')
+            headers.append(header)
+    series = {header.SeriesInstanceUID for header in headers}
+    if not headers:
+        raise SeriesError('the images of its first frame are not in --source')
+    if len(series) > 1:  # slabs in series of their own: one of them is referred to
+        headers = [h for h in headers if h.SeriesInstanceUID == min(series)]
+    return headers
+
+
+def export_series(folder: Path, prefix: str, sources: list[Any], dicom_dir: Path) -> list[str]:
+    """Write the objects of a series, and return their names.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the results.
+    prefix : str
+    sources : list of pydicom.Dataset
+    dicom_dir : Path
+    """
+    import nibabel as nb
+    import numpy as np
+
+    def read(ending: str) -> Any:
+        path = folder / f'{prefix}_{ending}.nii.gz'
+        return nb.load(path) if path.exists() else None
+
+    masks = {ending: image for ending in SEGMENTS if (image := read(ending)) is not None}
+    written = []
+    target = dicom_dir / prefix
+    if masks:
+        arrays = {ending: np.asarray(image.dataobj) for ending, image in masks.items()}
+        affine = next(iter(masks.values())).affine
+        written.append(('seg', make_segmentation(sources, arrays, affine)))
+    for number, ending in enumerate(MAPS, start=1):
+        if (image := read(ending)) is not None:
+            voxels = np.asarray(image.dataobj, dtype=np.float32)
+            written.append((ending, make_map(sources, ending, voxels, image.affine, number)))
+    for name, dataset in written:
+        write_atomically(dataset.save_as, target / f'{name}.dcm')
+    return [f'{name}.dcm' for name, _ in written]

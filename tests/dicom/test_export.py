@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results as DICOM objects: bit-equal maps, equal voxel counts, the frame of reference of the source."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import nibabel as nb
+import numpy as np
+import pytest
+
+pydicom = pytest.importorskip('pydicom', reason='needs the extra ctpprep[dicom]')
+pytest.importorskip('highdicom', reason='needs the extra ctpprep[dicom]')
+
+from ctpprep.dicom import cli, export  # noqa: E402
+from ctpprep.dicom.objects import MAPS, SEGMENTS  # noqa: E402
+from tests.dicom import generator as g  # noqa: E402
+
+PREFIX = 'sub-001_ses-01'
+FOLDERS = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get('PATH', '')])
+DCIODVFY = shutil.which('dciodvfy', path=FOLDERS)
+SHAPE = (9, 7, 4)
+AFFINE = np.array([[-1.8, 0, 0, 4], [0, -1.7, 0, 6], [0, 0, 5.0, -20], [0, 0, 0, 1]])
+
+
+def convert(folder, make):
+    """Convert a generated series and write results of it, with values drawn at random."""
+    g.write(make(g.Scan()), folder / 'src')
+    assert cli.main([str(folder / 'src'), str(folder / 'bids')]) == 0
+    results = folder / 'out' / 'sub-001' / 'ses-01' / 'ct'
+    results.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for ending in MAPS:
+        voxels = rng.gamma(2, 3, SHAPE).astype(np.float32)
+        voxels[0, 0] = np.nan if ending == 'tmax' else 0
+        nb.save(nb.Nifti1Image(voxels, AFFINE), results / f'{PREFIX}_{ending}.nii.gz')
+    for ending in SEGMENTS:
+        mask = (rng.random(SHAPE) < 0.3).astype(np.uint8)
+        nb.save(nb.Nifti1Image(mask, AFFINE), results / f'{PREFIX}_{ending}.nii.gz')
+    return results
+
+
+def run(folder, *options):
+    links = str(folder / 'bids_links.json')
+    source = ['--source', str(folder / 'src'), '--links', links]
+    return export.main([str(folder / 'out'), str(folder / 'dicom'), *source, *options])
+
+
+@pytest.fixture(
+    scope='module',
+    params=[g.classic, lambda scan: g.enhanced(scan, True)],
+    ids=['classic', 'enhanced'],
+)
+def exported(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('export')
+    convert(folder, request.param)
+    assert run(folder) == 0
+    return folder
+
+
+def voxels_of(folder, ending):
+    path = folder / 'out' / 'sub-001' / 'ses-01' / 'ct' / f'{PREFIX}_{ending}.nii.gz'
+    return np.asarray(nb.load(path).dataobj)
+
+
+def index_of(position):
+    """Slice of a plane, by its position and not by its order."""
+    return round(float(position[2] - AFFINE[2, 3]) / 5.0)
+
+
+@pytest.mark.parametrize('ending', MAPS)
+def test_maps_are_bit_equal(exported, ending):
+    dataset = pydicom.dcmread(exported / 'dicom' / PREFIX / f'{ending}.dcm')
+    pixels = dataset.pixel_array
+    expected = voxels_of(exported, ending)
+    for frame, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        z = index_of(group.PlanePositionSequence[0].ImagePositionPatient)
+        np.testing.assert_array_equal(pixels[frame].T, np.nan_to_num(expected[..., z], nan=-1))
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    mapping = (shared if 'RealWorldValueMappingSequence' in shared else group)[
+        'RealWorldValueMappingSequence'
+    ].value[0]
+    assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == MAPS[ending].unit.value
+    assert 'FloatPixelPaddingValue' in dataset or ending != 'tmax'
+
+
+def test_segments_have_the_voxels_of_the_masks(exported):
+    dataset = pydicom.dcmread(exported / 'dicom' / PREFIX / 'seg.dcm')
+    pixels = dataset.pixel_array
+    for frame, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        z = index_of(group.PlanePositionSequence[0].ImagePositionPatient)
+        mask = voxels_of(exported, list(SEGMENTS)[number - 1])
+        np.testing.assert_array_equal(pixels[frame].T, mask[..., z])
+    assert [s.SegmentLabel for s in dataset.SegmentSequence] == [v[0] for v in SEGMENTS.values()]
+
+
+def test_objects_belong_to_the_study_of_the_source(exported):
+    source = g.classic(g.Scan())[0]
+    for path in (exported / 'dicom' / PREFIX).iterdir():
+        dataset = pydicom.dcmread(path)
+        for name in ('StudyInstanceUID', 'FrameOfReferenceUID', 'PatientID'):
+            assert dataset[name].value == source[name].value
+        assert 'Research use only' in dataset.ContentDescription
+
+
+def test_a_second_export_has_the_same_uids(exported, tmp_path):
+    before = {p.name: pydicom.dcmread(p).SOPInstanceUID for p in exported.rglob('*.dcm')}
+    assert run(exported) == 0
+    assert before == {p.name: pydicom.dcmread(p).SOPInstanceUID for p in exported.rglob('*.dcm')}
+    assert len({*before.values()}) == len(before) == 7
+
+
+@pytest.mark.skipif(DCIODVFY is None, reason='needs dciodvfy (dicom3tools)')
+def test_the_validator_finds_no_error(exported):
+    for path in (exported / 'dicom' / PREFIX).iterdir():
+        output = subprocess.run([DCIODVFY, path], capture_output=True, text=True).stderr
+        assert [line for line in output.splitlines() if line.startswith('Error')] == [], path.name
+
+
+def test_a_series_that_failed_is_exported_only_by_force(tmp_path, capsys):
+    results = convert(tmp_path, g.classic)
+    table = results / f'{PREFIX}_desc-qualitycontrol_ctp.tsv'
+    table.write_text('status\tmirror_distance_status\nfail\tfail\n')
+    assert run(tmp_path) == 1
+    assert 'quality control failed (mirror_distance)' in capsys.readouterr().out
+    assert not (tmp_path / 'dicom').exists()
+    assert run(tmp_path, '--force') == 0
+
+
+def test_a_source_without_the_images_is_named(tmp_path, capsys):
+    convert(tmp_path, g.classic)
+    shutil.rmtree(tmp_path / 'src')
+    g.write(g.classic(g.Scan(name='other')), tmp_path / 'src')
+    assert run(tmp_path) == 1
+    assert 'the images of its first frame are not in --source' in capsys.readouterr().out
