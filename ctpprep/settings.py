@@ -706,6 +706,9 @@ class RunSettings:
         options=('-d', '--derivatives'), value='NAME=PATH')
     brain_mask: Path | None = _input(None, '',
         'brain mask (NIfTI) that replaces the automatic one; for one series', value='FILE')
+    exclude_mask: Path | None = _input(None, '',
+        'mask (NIfTI) of old lesions or surgery, whose voxels are not treated as tissue; for one '
+        'series', value='FILE')
     aif_file: Path | None = _input(None, '',
         'AIF that replaces the automatic one, as a table (tsv: time in s, aif and optionally vof '
         'in HU above baseline) or as a mask of its voxels (NIfTI); for one series', value='FILE')

@@ -17,6 +17,7 @@ from ctpprep.engine.tracker import STEPS
 from ctpprep.figures.mosaic import WINDOWS
 from ctpprep.group import statistics, tables
 from ctpprep.group.participants import read_participants
+from ctpprep.inputs.overrides import PIECES
 from ctpprep.inputs.series import PrecomputedMaps
 from ctpprep.interfaces.wording import WORDING
 from ctpprep.perfusion import segmentation, volumes
@@ -116,7 +117,7 @@ def test_every_written_file_is_described_with_its_unit():
 
 @each_page
 def test_named_files_are_written(page):
-    endings = set(WRITTEN)
+    endings = {*WRITTEN, *PIECES.values()}  # also files of the user
     name = r'`((?:desc|label|seg|from|space)-[\w-]+\.(?:nii\.gz|tsv|txt|h5)|[a-z]+\.nii\.gz)`'
     assert set(re.findall(name, read(page))) <= endings
 

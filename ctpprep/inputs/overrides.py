@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of the user that replace a step: brain mask, corrected series, AIF.
+"""Files of the user that replace a step or exclude tissue: masks, corrected series, AIF.
 
-They come from options for one series (``--brain-mask``, ``--aif-file``) or, for any number of
-series, from derivatives datasets (``-d NAME=PATH``) with files named as in `PIECES`. This module
-checks headers and tables only; the step that reads a mask or an AIF checks its content.
+They come from options for one series (``--brain-mask``, ``--exclude-mask``, ``--aif-file``) or, for
+any number of series, from derivatives datasets (``-d NAME=PATH``) with files named as in `PIECES`.
+This module checks headers and tables only; the step that reads a mask or an AIF checks its content.
 """
 
 import logging
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 # files that a derivatives dataset may contain for a series, and how their names end
 PIECES = {
     'brain_mask': 'desc-brain_mask.nii.gz',
+    'exclude_mask': 'desc-exclude_mask.nii.gz',
     'ctp_corrected': 'desc-preproc_ctp.nii.gz',
     'curves': 'desc-vascular_timeseries.tsv',
     'aif_mask': 'label-AIF_mask.nii.gz',
@@ -41,6 +42,7 @@ PIECES = {
 # names of the pieces in texts
 WORDS = {
     'brain_mask': 'the brain mask',
+    'exclude_mask': 'the mask of excluded tissue',
     'ctp_corrected': 'the motion-corrected series',
     'curves': 'the arterial input function',
     'aif_mask': 'the voxels of the arterial input function',
@@ -142,6 +144,8 @@ def _options(run: RunSettings) -> list[tuple[str, str, Path]]:
     options = []
     if run.brain_mask is not None:
         options.append(('brain_mask', 'brain-mask', run.brain_mask))
+    if run.exclude_mask is not None:
+        options.append(('exclude_mask', 'exclude-mask', run.exclude_mask))
     if run.aif_file is not None:
         is_image = run.aif_file.name.endswith(('.nii', '.nii.gz'))
         options.append(('aif_mask' if is_image else 'curves', 'aif-file', run.aif_file))
@@ -244,9 +248,10 @@ def _add_files(series: Series, supplied: dict[str, InputFile], run: RunSettings)
         return replace(series, overrides=_choose(supplied, _find_pieces(series, run)))
     if 'brain_mask' in supplied:
         series = replace(series, masks={'brain_mask': supplied['brain_mask']})
-    if supplied.keys() - {'brain_mask'}:
+    if others := supplied.keys() - {'brain_mask'}:
+        option = '--exclude-mask' if 'exclude_mask' in others else '--aif-file'
         raise SeriesError(
-            f'{series.prefix}: --aif-file needs a CT perfusion series, but only precomputed maps '
+            f'{series.prefix}: {option} needs a CT perfusion series, but only precomputed maps '
             'were found; remove the option'
         )
     roots = [*run.derivatives, ('raw', run.bids_dir), *_raw_beside(run)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from nipype.interfaces.base import File, TraitedSpec, traits
+from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from ctpprep.interfaces import blocks
 from ctpprep.interfaces.base import StageInputSpec, StageInterface, load_aif, load_supplied
@@ -13,10 +13,12 @@ from ctpprep.interfaces.evidence import keep_evidence
 from ctpprep.io import nifti
 from ctpprep.io.transforms import write_rigid_transforms
 from ctpprep.perfusion import grid, preprocessing
+from ctpprep.perfusion.overrides import check_same_head
 
 
 class _PrepareSeriesInputSpec(StageInputSpec):
     ctp = File(exists=True, mandatory=True, desc='raw 4D series, HU')
+    raw = File(exists=True, desc='the raw series, if a corrected one replaces it: the same head')
     sample_times = traits.List(
         traits.List(traits.Float), mandatory=True, desc='(slices, frames), feet to head, s'
     )
@@ -49,6 +51,7 @@ class PrepareSeries(StageInterface):
             series.voxel_size_mm, times, method.working_in_plane_mm, method.working_slice_mm
         )
         working, self._results['empty_slices'] = series.average_blocks(factors)
+        self._compare_with_raw(working[..., 0], grid.block_affine(series.affine, factors))
         kept = grid.times_of_blocks(times, factors, working.shape)
         np.save(cwd / 'sample_times.npy', kept)
         self._results['sample_times'] = str(cwd / 'sample_times.npy')
@@ -60,6 +63,13 @@ class PrepareSeries(StageInterface):
             like=series.image, times_s=times.min(axis=0),
         )  # fmt: skip
         return runtime
+
+    def _compare_with_raw(self, frame, affine):
+        """Refuse a corrected series of another head than that of the raw one."""
+        if isdefined(self.inputs.raw):
+            raw = blocks.RawSeries(self.inputs.raw, self.inputs.affine_from)
+            name = Path(self.inputs.ctp).name
+            check_same_head(frame, affine, raw.first_frame(), raw.affine, self.method, name)
 
 
 class _EstimateMotionInputSpec(StageInputSpec):
@@ -186,6 +196,7 @@ class _MakeMasksInputSpec(StageInputSpec):
     supplied_brain_mask = File(
         exists=True, desc='replaces the automatic mask, on any grid in this space'
     )
+    supplied_exclude_mask = File(exists=True, desc='old lesions or surgery, which are not tissue')
     supplied_curves = File(
         exists=True, desc='time (s) and aif (HU), tsv: contrast arrives with it'
     )
@@ -220,7 +231,9 @@ class MakeMasks(StageInterface):
         )  # fmt: skip
         aif = load_aif(inputs.supplied_curves) or load_supplied(inputs.supplied_aif_mask)
         with keep_evidence(runtime, *series):
-            masks = preprocessing.make_masks(*series, aif, inputs.empty_slices)
+            masks = preprocessing.make_masks(
+                *series, aif, inputs.empty_slices, load_supplied(inputs.supplied_exclude_mask)
+            )
         self.save_images(
             runtime, affine, inputs.ctp_corrected, reference=masks.reference,
             brain_mask=masks.brain, intracranial_mask=masks.intracranial,

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quality control of one series."""
 
+import numpy as np
 import pandas as pd
-from nipype.interfaces.base import File, TraitedSpec
+from nipype.interfaces.base import File, TraitedSpec, isdefined
 
 from ctpprep.interfaces.base import StageInputSpec, StageInterface, is_density
 from ctpprep.interfaces.wording import describe_limits, tabulate_checks
 from ctpprep.io import nifti
 from ctpprep.perfusion import assessment, quality
+from ctpprep.perfusion.estimation import TissueCurves
 
-MAPS = ('tmax', 'cbf', 'cbv', 'mtt', 'rcbf_global', 'rcbf_local')
+MAPS = ('tmax', 'cbf', 'cbv', 'mtt', 'ttp', 'rcbf_global', 'rcbf_local')
 LESIONS = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
 
 
@@ -27,7 +29,9 @@ class _AssessQualityInputSpec(StageInputSpec):
     cbf = File(exists=True, desc='mL/100 g/min; absent if only relative CBF is known')
     cbv = File(exists=True, desc='mL/100 g')
     mtt = File(exists=True, desc='s')
+    ttp = File(exists=True, desc='s')
     tmax_repeats = File(exists=True, desc='Tmax with noise added and subtracted, s, 4D')
+    tissue_curves = File(exists=True, desc='scores of temporal components, HU and s, npz')
     tissue_mask = File(exists=True, mandatory=True)
     rcbf_global = File(exists=True, mandatory=True, desc='fraction')
     rcbf_local = File(exists=True, desc='fraction; absent if it is withheld')
@@ -91,4 +95,13 @@ class AssessQuality(StageInterface):
             deconvolution=self.load_json('deconvolution'),
             curves={name: curves[name].to_numpy() for name in curves},
             tmax_repeats=self.load('tmax_repeats'),
+            tissue_curves=_load_curves(self.inputs.tissue_curves),
         )
+
+
+def _load_curves(path):
+    """Read the curves of tissue; None without a file."""
+    if not isdefined(path):
+        return None
+    with np.load(path) as stored:
+        return TissueCurves(**{name: stored[name] for name in stored.files})

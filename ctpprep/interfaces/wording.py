@@ -257,6 +257,11 @@ WORDING = {
         'share of tissue in which a map is not a number',
         'the computation of a map failed there; volumes are too small',
     ),
+    'values_outside': Wording(
+        'Values outside of tissue',
+        'share of the values of a map outside of tissue, where it is 0 by definition',
+        'a map was shifted, mirrored or exchanged',
+    ),
     'reference_median': Wording(
         'Global map: reference',
         'median of the global map over its own reference tissue, 1 by definition',
@@ -317,9 +322,19 @@ WORDING = {
         'share of the variance of Tmax finer than about 10 mm',
         'the map was smoothed: hypoperfusion has no borders',
     ),
+    'peak_per_delay': Wording(
+        'Delay by TTP over that by Tmax',
+        'how much later than the other side late tissue peaks, over how much longer its Tmax is',
+        'Tmax is scaled, in another unit, or noise: hypoperfusion is wrong',
+    ),
+    'peak_after_delay': Wording(
+        'Peak of tissue after its artery',
+        'TTP less Tmax and the peak of the AIF, unaffected side',
+        'tissue peaks after its delayed artery by less than its transit: Tmax or the AIF is wrong',
+    ),
     'slice_step': Wording(
         'Tmax from slice to slice',
-        'greatest difference of median Tmax between neighbouring slices, unaffected side',
+        'greatest difference of Tmax or arrival between neighbouring slices, unaffected side',
         'the times of some slices are wrong: hypoperfusion is wrong in them',
     ),
     'frame_order': Wording(
@@ -329,7 +344,7 @@ WORDING = {
     ),
     'tissue_unexplained': Wording(
         'Tissue by the AIF',
-        'part of the mean tissue curve that no tissue can make of the AIF',
+        'part of the first pass of normal tissue that no tissue can make of the AIF',
         'the AIF is too wide, or not that of this tissue: all maps are wrong',
     ),
     'sector_filled': Wording(
@@ -341,6 +356,11 @@ WORDING = {
         'Tissue in the brain',
         'share of the brain that is tissue',
         'the tissue mask misses a large part of the brain',
+    ),
+    'tissue_outside': Wording(
+        'Tissue outside of the brain',
+        'share of tissue outside of the brain mask, of which it is a part',
+        'one of the masks was shifted or exchanged',
     ),
     'side_of_patient': Wording(
         'Hemispheres: left and right',

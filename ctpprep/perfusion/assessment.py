@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ctpprep.perfusion import grid, invariants, lesions, quality, segmentation, symmetry, volumes
+from ctpprep.perfusion.estimation import TissueCurves
 from ctpprep.perfusion.lesions import NORMALIZATIONS
 
 CURVES = ('time', 'aif', 'vof', 'tissue')
@@ -29,8 +30,8 @@ class Findings:
     hemispheres : (X, Y, Z) array
         1 left, 2 right.
     maps : dict of str to (X, Y, Z) array
-        ``tmax``, ``rcbf_global`` and optionally ``rcbf_local``; ``cbf``, ``cbv`` and ``mtt`` if they
-        are absolute.
+        ``tmax``, ``rcbf_global`` and optionally ``rcbf_local`` and ``ttp``; ``cbf``, ``cbv`` and
+        ``mtt`` if they are absolute.
     masks : dict of str to (X, Y, Z) array of bool
         Lesions, as in `lesions.Lesions`.
     normalization, mirror : dict
@@ -49,6 +50,7 @@ class Findings:
     curves : dict of str to (T,) array
         ``time``, ``aif``, ``vof``, ``tissue`` and ``weight``.
     tmax_repeats : (X, Y, Z, 2) array or None
+    tissue_curves : estimation.TissueCurves or None
         As in `estimation.Maps`.
     """
 
@@ -73,6 +75,7 @@ class Findings:
     deconvolution: dict = field(default_factory=dict)
     curves: dict = field(default_factory=dict)
     tmax_repeats: np.ndarray | None = None
+    tissue_curves: TissueCurves | None = None
 
     @property
     def size(self) -> tuple:
@@ -160,7 +163,7 @@ def collect(result, settings) -> Findings:
     cores = [
         segmented[f'core_{which}'] for which in NORMALIZATIONS if f'core_{which}' in segmented
     ]
-    shown = {'tmax': maps.tmax, 'cbf': maps.cbf, 'cbv': maps.cbv, 'mtt': maps.mtt}
+    shown = {'tmax': maps.tmax, 'cbf': maps.cbf, 'cbv': maps.cbv, 'mtt': maps.mtt, 'ttp': maps.ttp}
     shown |= {'rcbf_global': relative.rcbf_global, 'rcbf_local': relative.rcbf_local}
     return Findings(
         affine=result.affine,
@@ -191,6 +194,7 @@ def collect(result, settings) -> Findings:
             **{name: getattr(vessels, name) for name in CURVES[1:]},
         },
         tmax_repeats=maps.tmax_repeats,
+        tissue_curves=maps.curves,
     )  # fmt: skip
 
 
@@ -246,9 +250,6 @@ def _of_series(findings, settings):
                 ),
                 curves.get('weight'),
             ),
-            'tissue_unexplained': invariants.tissue_unexplained(
-                curves['time'], curves['aif'], curves['tissue'], curves.get('weight')
-            ),
         }
     if findings.reference is not None:
         figures |= quality.density_figures(findings.reference, findings.brain_mask, findings.size)
@@ -272,6 +273,12 @@ def _of_maps(findings, settings):
             maps['rcbf_global'], maps['tmax'], tissue, sides, normal_tmax
         ),
     }
+    if findings.computed:
+        figures['values_outside'] = invariants.values_outside(list(maps.values()), tissue)
+    if 'ttp' in maps:
+        figures |= _of_peaks(findings, settings)
+    if findings.tissue_curves is not None and normal is not None:
+        figures |= _of_normal_curves(findings, normal, figures['slice_step'])
     if normal is not None:
         figures['flow_spread'] = invariants.spread(maps['rcbf_global'], normal)
         if findings.computed:
@@ -283,6 +290,40 @@ def _of_maps(findings, settings):
             figures['reference_cbf'] = findings.normalization['cbf_reference']
         if 'mtt' in maps:
             figures['reference_mtt'] = float(np.median(maps['mtt'][normal]))
+    return figures
+
+
+def _of_peaks(findings, settings):
+    """Whether the peaks of tissue are as late as Tmax."""
+    maps, where = findings.maps, (findings.tissue_mask, findings.hemispheres, findings.affected)
+    figures = {
+        'peak_per_delay': invariants.peak_per_delay(
+            maps['ttp'], maps['tmax'], *where, settings.lesion.hypoperfusion_tmax
+        )
+    }
+    if findings.curves:
+        figures['peak_after_delay'] = invariants.peak_after_delay(
+            findings.curves['time'], findings.curves['aif'], maps['ttp'], maps['tmax'], *where
+        )
+    return figures
+
+
+def _of_normal_curves(findings, normal, step):
+    """Whether the curves of the unaffected side arrive together, and can come from the AIF."""
+    other = symmetry.OTHER_SIDE[findings.affected]
+    healthy = segmentation.within_side(findings.tissue_mask, findings.hemispheres, other)
+    curves = (findings.tissue_curves, findings.tissue_mask)
+    arrivals = invariants.mean_curves(*curves, healthy, by_slice=True)
+    steps = (step, invariants.arrival_step(arrivals))
+    figures = {'slice_step': max((value for value in steps if value is not None), default=None)}
+    table, patterns = findings.curves, invariants.mean_curves(*curves, healthy & normal)
+    if table and patterns:
+        usable = np.asarray(table.get('weight', np.ones(len(table['time'])))) > 0
+        times, aif = (np.asarray(table[name])[usable] for name in ('time', 'aif'))
+        unexplained = [invariants.tissue_unexplained(times, aif, *part[1:]) for part in patterns]
+        figures['tissue_unexplained'] = float(
+            np.average(unexplained, weights=[part[0] for part in patterns])
+        )
     return figures
 
 
@@ -320,6 +361,8 @@ def _of_anatomy(findings, settings):
     figures = {'side_of_patient': invariants.side_of_patient(sides, affine)}
     if findings.brain_mask is not None:
         figures['tissue_of_brain'] = invariants.tissue_of_brain(tissue, findings.brain_mask)
+        if findings.computed:
+            figures['tissue_outside'] = invariants.tissue_outside(tissue, findings.brain_mask)
     if findings.reference is not None and findings.brain_mask is not None:
         figures['sector_filled'] = invariants.sector_filled(
             findings.reference, findings.brain_mask, findings.size, settings.masks.bone_hu

@@ -89,7 +89,7 @@ class Result:
 
 def compute_maps(
     ctp, frame_times, voxel_size_mm, settings=None, affine=None, brain_mask=None, aif=None,
-    denoise=None, deconvolve=None, registration=None, num_threads=1,
+    denoise=None, deconvolve=None, registration=None, num_threads=1, exclude_mask=None,
 ):  # fmt: skip
     """Compute maps, normalizations and lesions of a CT perfusion series.
 
@@ -113,6 +113,8 @@ def compute_maps(
         Nonrigid registration of the mirrored image; ANTs SyN by default.
     num_threads : int
         The results are the same for any number.
+    exclude_mask : overrides.SuppliedMask, optional
+        Old lesions or surgery, which are not tissue.
 
     Returns
     -------
@@ -157,6 +159,7 @@ def compute_maps(
         brain_mask,
         corrected.damage,
         aif,
+        exclude=exclude_mask,
     )
     vessels = find_vessels(
         corrected.ctp, times, affine, masks, settings, corrected.weights, aif, corrected.damage

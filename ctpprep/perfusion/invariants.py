@@ -12,14 +12,23 @@ from ctpprep.exceptions import PerfusionError
 from ctpprep.perfusion import brain, normalization, segmentation, symmetry
 from ctpprep.perfusion.denoising import smooth_within
 from ctpprep.perfusion.symmetry import OTHER_SIDE, SIDES
+from ctpprep.perfusion.vessels import curve_features
 
 # fewer voxels are not compared: their median is noise
 LEAST_VOXELS = 200
+# late tissue is compared if it is at least this share of all
+LEAST_LATE_SHARE = 0.01
+# tissue whose curve peaks this much after the other side is late, whatever its Tmax, s
+LATE_PEAK_S = 4.0
+# end of the first pass of tissue, after its peak, relative to the peak
+FIRST_PASS = 0.5
 # sigma of the structure that a map of flow has beside its noise, mm: cortex and white matter alternate
 # within a centimetre
 STRUCTURE_MM = 4.0
 # slices with fewer voxels of tissue have no median worth comparing
 LEAST_SLICE_VOXELS = 50
+# slices with a smaller share of the normal tissue of the largest have noisy curves
+LEAST_OF_LARGEST = 0.1
 # homologues of these many voxels are mapped back
 RETURNED = 20000
 # delays and transit times of the tissue that the AIF must explain, s, and step of the integration
@@ -59,6 +68,105 @@ def missing_values(maps, tissue_mask):
     for values in maps:
         bad |= ~np.isfinite(values[tissue_mask])
     return float(bad.mean())
+
+
+def values_outside(maps, tissue_mask):
+    """Measure the share of the values of maps outside of tissue, where computed maps are 0.
+
+    A map that was shifted, mirrored or exchanged has values where there is no tissue: tissue of
+    no head is symmetric voxel by voxel.
+
+    Parameters
+    ----------
+    maps : sequence of (X, Y, Z) array
+    tissue_mask : (X, Y, Z) array of bool
+
+    Returns
+    -------
+    float
+        Of the worst map, fraction.
+
+    Examples
+    --------
+    >>> values_outside([np.array([1.0, 2.0, 0.0])], np.array([True, False, True]))
+    0.5
+    """
+    shares = [0.0]
+    for values in maps:
+        count = np.count_nonzero(values)
+        shares.append(np.count_nonzero(values[~tissue_mask]) / max(count, 1))
+    return float(max(shares))
+
+
+def peak_per_delay(ttp, tmax, tissue_mask, hemispheres, affected_side, hypoperfusion_tmax):
+    """Compare the delay of late tissue by the peaks of its curves with that by Tmax.
+
+    The curve of tissue that fills later peaks later by the same time, and by somewhat more if its transit
+    is also longer: the ratio is 1 to 1.5. Tmax in another unit, or scaled, gives another.
+
+    Parameters
+    ----------
+    ttp, tmax : (X, Y, Z) arrays
+        s.
+    tissue_mask : (X, Y, Z) array of bool
+    hemispheres : (X, Y, Z) array
+        1 left, 2 right.
+    affected_side : {'left', 'right'}
+    hypoperfusion_tmax : float
+        Tmax from which tissue is late, s.
+
+    Returns
+    -------
+    float or None
+        Difference of the medians of TTP in late tissue of the affected and in all tissue of the other
+        side, over that of Tmax; None if there is little late tissue, by Tmax and by TTP.
+    """
+    affected = tissue_mask & (hemispheres == SIDES[affected_side])
+    healthy = tissue_mask & (hemispheres == SIDES[OTHER_SIDE[affected_side]])
+    if min(affected.sum(), healthy.sum()) < LEAST_VOXELS:
+        return None
+
+    def apart(late):
+        return [float(np.median(part[late]) - np.median(part[healthy])) for part in (ttp, tmax)]
+
+    late = affected & (tmax > hypoperfusion_tmax)
+    if late.sum() >= max(LEAST_VOXELS, LEAST_LATE_SHARE * tissue_mask.sum()):
+        by_peak, by_tmax = apart(late)
+    else:
+        # late by its peaks, but not by Tmax
+        by_peak, by_tmax = apart(affected & (tmax >= np.percentile(tmax[affected], 90)))
+        if by_peak < LATE_PEAK_S:
+            return None
+    return by_peak / by_tmax if by_tmax > 0 else None
+
+
+def peak_after_delay(times, aif, ttp, tmax, tissue_mask, hemispheres, affected_side):
+    """Measure how long after its delayed artery tissue peaks, on the unaffected side.
+
+    Tissue is the AIF after a delay of about Tmax and a transit of some seconds, so that it peaks after
+    the peak of the AIF plus Tmax, by less than its transit time.
+
+    Parameters
+    ----------
+    times, aif : (T,) arrays
+        s, HU.
+    ttp, tmax : (X, Y, Z) arrays
+        Since the first of the times, and since the AIF, s.
+    tissue_mask : (X, Y, Z) array of bool
+    hemispheres : (X, Y, Z) array
+        1 left, 2 right.
+    affected_side : {'left', 'right'}
+
+    Returns
+    -------
+    float or None
+        Median of TTP - Tmax, less the peak of the AIF, s.
+    """
+    healthy = tissue_mask & (hemispheres == SIDES[OTHER_SIDE[affected_side]])
+    if healthy.sum() < LEAST_VOXELS:
+        return None
+    peak = float(curve_features(np.asarray(aif, float)[None], np.asarray(times)).peak_time[0])
+    return float(np.median((ttp - tmax)[healthy])) - (peak - float(times[0]))
 
 
 def flow_volume_time(cbf, cbv, mtt, tissue_mask, hemispheres):
@@ -539,22 +647,48 @@ def frame_order(times, curves, weights=None):
     return least / rough if rough > 0 and np.isfinite(least) else float('nan')
 
 
-def tissue_unexplained(times, aif, tissue, weights=None):
-    """Measure the part of the mean tissue curve that no tissue can make of the AIF.
-
-    The curve of tissue is the AIF, delayed and spread by the transit through the tissue: never narrower
-    than the AIF, never before it. Non-negative amounts of tissue with delays up to 8 s and transit times
-    up to 24 s are fitted. The AIF of another patient, one that is too wide, or one on another clock
-    cannot be made to fit.
+def mean_curves(tissue_curves, tissue_mask, region, by_slice=False):
+    """Average the denoised curves of a region, by sampling pattern or by slice.
 
     Parameters
     ----------
-    times : (T,) array
-        s.
-    aif, tissue : (T,) arrays
-        Enhancement, HU.
-    weights : (T,) array, optional
-        0 for rejected frames, which are skipped.
+    tissue_curves : estimation.TissueCurves
+    tissue_mask, region : (X, Y, Z) arrays of bool
+    by_slice : bool
+
+    Returns
+    -------
+    list of (int, (T,) array, (T,) array)
+        Number of voxels, times (s) and mean curve (HU); regions of few voxels are left out.
+    """
+    slices = np.broadcast_to(np.arange(tissue_mask.shape[2]), tissue_mask.shape)[tissue_mask]
+    patterns = np.asarray(tissue_curves.slice_pattern)[slices]
+    groups = slices if by_slice else patterns
+    chosen, curves = region[tissue_mask], []
+    for group in np.unique(groups[chosen]):
+        rows = chosen & (groups == group)
+        if rows.sum() >= (LEAST_SLICE_VOXELS if by_slice else LEAST_VOXELS):
+            pattern = patterns[rows][0]
+            scores = tissue_curves.scores[rows].mean(axis=0)
+            mean = tissue_curves.centres[pattern] + tissue_curves.components[pattern] @ scores
+            curves.append((int(rows.sum()), tissue_curves.times[pattern], mean.astype(float)))
+    return curves
+
+
+def tissue_unexplained(aif_times, aif, times, tissue):
+    """Measure the part of a curve of normal tissue that no tissue can make of the AIF.
+
+    The curve of tissue is the AIF, delayed and spread by the transit through the tissue: never narrower
+    than the AIF, never before it. Non-negative amounts of tissue with delays up to 8 s and transit times
+    up to 24 s are fitted to the first pass, until the curve falls to half of its peak. The AIF of
+    another patient, one that is too wide, or one on another clock cannot be made to fit.
+
+    Parameters
+    ----------
+    aif_times, aif : (M,) arrays
+        s, HU.
+    times, tissue : (T,) arrays
+        s, and the mean curve of normal tissue, HU.
 
     Returns
     -------
@@ -567,18 +701,23 @@ def tissue_unexplained(times, aif, tissue, weights=None):
 
     >>> times = np.arange(0, 60, 1.5)
     >>> artery, wide = (np.exp(-0.5 * ((times - 20) / width) ** 2) for width in (4, 8))
-    >>> bool(tissue_unexplained(times, artery, artery) < 0.005)
+    >>> bool(tissue_unexplained(times, artery, times, artery) < 0.004)
     True
-    >>> bool(tissue_unexplained(times, wide, artery) > 0.05)
+    >>> bool(tissue_unexplained(times, wide, times, artery) > 0.05)
     True
     """
-    good = np.ones(len(times), bool) if weights is None else np.asarray(weights) > 0
-    times, curve = np.asarray(times, dtype=float), np.asarray(tissue, dtype=float)[good]
+    times, curve = np.asarray(times, dtype=float), np.asarray(tissue, dtype=float)
+    top = int(np.argmax(curve))
+    fallen = np.flatnonzero(curve[top:] < FIRST_PASS * curve[top])
+    end = top + int(fallen[0]) + 1 if fallen.size else len(curve)
+    times, curve = times[:end], curve[:end]
+    if not curve.any():
+        return float('nan')
     fine = np.arange(times[0] - max(DELAYS_S) - max(TRANSITS_S), times[-1] + 1, FINE_STEP_S)
-    filled = np.cumsum(np.interp(fine, times, aif, left=0.0)) * FINE_STEP_S
+    filled = np.cumsum(np.interp(fine, aif_times, aif, left=0.0)) * FINE_STEP_S
 
     def before(shift):
-        return np.interp(times[good] - shift, fine, filled)
+        return np.interp(times - shift, fine, filled)
 
     made = np.stack(
         [before(d) - before(d + length) for d in DELAYS_S for length in TRANSITS_S], axis=1
@@ -587,7 +726,35 @@ def tissue_unexplained(times, aif, tissue, weights=None):
         left = optimize.nnls(made, curve, maxiter=5000)[1]
     except RuntimeError:
         return float('nan')
-    return float(left**2 / np.square(curve).sum()) if curve.any() else float('nan')
+    return float(left**2 / np.square(curve).sum())
+
+
+def arrival_step(curves):
+    """Measure the largest jump of the arrival of contrast from slice to slice.
+
+    Unlike Tmax, which is cut at 0, the arrival also shows slices that are too early.
+
+    Parameters
+    ----------
+    curves : list of (int, (T,) array, (T,) array)
+        From `mean_curves`, by slice.
+
+    Returns
+    -------
+    float or None
+        s, by the time at which the curve first reaches half of its peak; None for fewer than two
+        slices.
+    """
+    arrivals, largest = [], max((count for count, *_ in curves), default=0)
+    for count, times, curve in curves:
+        if count < LEAST_OF_LARGEST * largest:
+            continue
+        top = int(np.argmax(curve))
+        low = np.flatnonzero(curve[: top + 1] < 0.5 * curve[top])
+        if low.size:
+            part = slice(low[-1], low[-1] + 2)
+            arrivals.append(float(np.interp(0.5 * curve[top], curve[part], times[part])))
+    return float(np.abs(np.diff(arrivals)).max()) if len(arrivals) > 1 else None
 
 
 def relative_to_homologue(
@@ -647,6 +814,22 @@ def tissue_of_brain(tissue_mask, brain_mask):
     """
     union = np.count_nonzero(tissue_mask | brain_mask)
     return np.count_nonzero(tissue_mask & brain_mask) / union if union else float('nan')
+
+
+def tissue_outside(tissue_mask, brain_mask):
+    """Measure the share of tissue outside of the brain, of which it is a part by definition.
+
+    Parameters
+    ----------
+    tissue_mask, brain_mask : (X, Y, Z) arrays of bool
+
+    Returns
+    -------
+    float
+        Fraction.
+    """
+    count = np.count_nonzero(tissue_mask)
+    return np.count_nonzero(tissue_mask & ~brain_mask) / count if count else float('nan')
 
 
 def dice(first, second):

@@ -6,11 +6,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctpprep.exceptions import PerfusionError, VesselError
+from ctpprep.perfusion import grid, motion
 from ctpprep.perfusion.motion import HEAD_HU
+from ctpprep.perfusion.precomputed import on_grid
 from ctpprep.perfusion.vessels import LEAST_SNR, curve_features
 
 # a mask with a smaller fraction of its voxels on the head is in another space
 LEAST_ON_HEAD = 0.5
+# a brain mask is inside the skull, with at least the first fraction of itself, and covers at least the
+# second of the brain
+LEAST_IN_SKULL, LEAST_OF_BRAIN = 0.8, 0.2
+# least correlation of the skulls of one head after rigid registration: 0.85 to 1 in simulated heads moved
+# by up to 10 mm and 8 degrees, at most 0.82 between different heads
+LEAST_SAME_SKULL = 0.84
+# density outside an image, HU
+AIR_HU = -1024.0
 # largest fraction of its peak that a baseline-corrected AIF may have before contrast arrives
 QUIET_SHARE = 0.2
 # an AIF that rises this much earlier or later than the arteries uses another clock, s
@@ -179,6 +189,83 @@ def check_mask(mask, on_grid, density, name):
         raise PerfusionError(
             f'{name}: {share:.0%} of its voxels are on the head of the series, need at least '
             f'{LEAST_ON_HEAD:.0%}; check that it is in the space of this series (its frame 0)'
+        )
+
+
+def check_brain(mask, brain_mask, inside, name):
+    """Compare a supplied brain mask with the skull and with the brain that is found without it.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) array of bool
+        On the grid of the series.
+    brain_mask, inside : (X, Y, Z) arrays of bool
+        The brain that is found, and the inside of the skull.
+    name : str
+        File name, for messages.
+
+    Raises
+    ------
+    PerfusionError
+        If more than a fifth of the mask is outside the skull, or if it covers less than a fifth of the
+        brain.
+    """
+    within = float(inside[mask].mean())
+    covered = float(mask[brain_mask].mean()) if brain_mask.any() else 1.0
+    if within < LEAST_IN_SKULL or covered < LEAST_OF_BRAIN:
+        raise PerfusionError(
+            f'{name}: {within:.0%} of the mask is inside the skull and it covers {covered:.0%} of the '
+            f'brain found without it, need at least {LEAST_IN_SKULL:.0%} and {LEAST_OF_BRAIN:.0%}; check '
+            'its affine, and that it is of this participant'
+        )
+
+
+def check_same_head(corrected, affine, raw, raw_affine, settings, name):
+    """Check that a supplied motion-corrected series is of the same head as the raw one.
+
+    Bone neither enhances nor changes from frame to frame. The raw frame is registered rigidly to the
+    corrected one, unless their skulls agree already.
+
+    Parameters
+    ----------
+    corrected, raw : (X, Y, Z) arrays
+        First frame of each, HU.
+    affine, raw_affine : (4, 4) arrays
+        Voxel to patient RAS, mm.
+    settings : MethodSettings
+        Uses the branch ``motion``.
+    name : str
+        File name of the corrected series, for messages.
+
+    Raises
+    ------
+    PerfusionError
+        If the skulls correlate by less than 0.84. A head without skull is not compared.
+    """
+    method = settings.motion
+    head = corrected > HEAD_HU
+    moving = on_grid(raw, raw_affine, corrected.shape, affine, AIR_HU)
+    if not ((corrected > motion.BONE_HU[0]).any() and (raw > motion.BONE_HU[0]).any()):
+        return
+    similarity = motion.skull_similarity(moving, corrected, head)
+    if not similarity >= LEAST_SAME_SKULL:
+        in_plane = grid.voxel_size_mm(affine)[:2]
+        factors = [max(1, round(method.motion_grid_mm / size)) for size in in_plane] + [1]
+        fixed, start = (
+            grid.average_blocks(np.clip(image, *method.motion_window_hu), factors)
+            for image in (corrected, moving)
+        )
+        target = motion.RigidTarget(
+            fixed, grid.block_affine(affine, factors), method.motion_smoothing_mm
+        )
+        transform = motion.register_rigid(target, start)
+        moved = motion.resample_frame(moving, affine, transform)
+        similarity = np.fmax(similarity, motion.skull_similarity(moved, corrected, head))
+    if not similarity >= LEAST_SAME_SKULL:
+        raise PerfusionError(
+            f'{name}: its skull and that of the raw series correlate by {similarity:.2f} after '
+            f'registration, need at least {LEAST_SAME_SKULL}; check that both are of the same participant '
+            'and scan'
         )
 
 

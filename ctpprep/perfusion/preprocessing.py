@@ -279,7 +279,7 @@ def _similarity_of(reference):
 
 def make_masks(
     ctp, sample_times, affine, settings, weights=None, brain_mask=None, damage=None, aif=None,
-    empty_slices=(),
+    empty_slices=(), exclude=None,
 ):  # fmt: skip
     """Find brain, vessels, CSF and tissue, the arrival of the bolus, and the reference image.
 
@@ -303,6 +303,8 @@ def make_masks(
     empty_slices : sequence of int
         Slices without values of their own, which are interpolated: they help to find the brain, but
         contain no tissue.
+    exclude : overrides.SuppliedMask, optional
+        Old lesions or surgery, which are not tissue.
 
     Returns
     -------
@@ -340,6 +342,9 @@ def make_masks(
     tissue, pure = brain.tissue_masks(
         average, brain_voxels, vessels, csf, inside, seen, size, method.bone_margin_mm
     )
+    if exclude is not None:
+        excluded = overrides.place_mask(exclude, first, affine)
+        tissue, pure = tissue & ~excluded, pure & ~excluded
     if not pure.any():
         raise PerfusionError(
             'masks: the brain contains no tissue away from vessels and bone, need at least one voxel; '
@@ -430,6 +435,8 @@ def _find_brain(average, first, affine, method, supplied):
         if override is None:
             raise
         return override, override
+    if override is not None:
+        overrides.check_brain(override, brain_mask, inside, supplied.name)
     # the venous sinuses are outside the brain, so the region inside the skull is still needed
     return (brain_mask, inside) if override is None else (override, inside | override)
 

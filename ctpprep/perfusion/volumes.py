@@ -3,7 +3,8 @@
 
 Sources: Rau et al. 2024, doi:10.3174/ajnr.A8111 (volumes); Olivot et al., Stroke 2014;45:1018,
 doi:10.1161/STROKEAHA.113.003857 (hypoperfusion intensity ratio); Albers et al., NEJM 2018;378:708,
-doi:10.1056/NEJMoa1713973 (DEFUSE 3: core < 70 mL, mismatch >= 15 mL, ratio >= 1.8).
+doi:10.1056/NEJMoa1713973 (DEFUSE 3: core < 70 mL, mismatch >= 15 mL, ratio >= 1.8, by relative CBF
+< 30 % and Tmax > 6 s, whatever thresholds the masks have).
 """
 
 import numpy as np
@@ -19,6 +20,8 @@ CORE = (
 IN_ML = (*CORE, 'volume uncalibrated', 'difference')
 # hypoperfusion intensity ratio: Tmax thresholds of numerator and denominator, s
 INTENSITY_TMAX = (10.0, 6.0)
+# thresholds by which the criteria were defined: fraction, s
+DEFUSE3_RCBF, DEFUSE3_TMAX = 0.3, 6.0
 DEFUSE3 = {'core_ml': 70.0, 'mismatch_ml': 15.0, 'ratio': 1.8}
 
 
@@ -180,6 +183,8 @@ def volume_table(
         if which in rcbf:
             table.add_core(which, core_rcbf, hypodense, intervals or {})
             table.add_mismatch(which, slow)
+            masked = core_rcbf == DEFUSE3_RCBF and hypoperfusion_tmax == DEFUSE3_TMAX
+            table.add_criteria(which, None if masked else (rcbf[which], tmax))
         else:
             table.add_absent(which, core_rcbf, withheld)
     for level in tmax_thresholds:
@@ -269,11 +274,26 @@ class _Table:
         overlap = self.ml(self.masks[f'mismatch_{which}'])
         outside = f'{slow} outside the core'
         self.add_volume('mismatch', which, 'volume', None, overlap, outside)
-        volume, ratio, profile = mismatch_figures(core, slow_ml)
+        volume, ratio, _ = mismatch_figures(core, slow_ml)
         self.add('mismatch', which, 'difference', None, volume)
         self.add('mismatch', which, 'ratio', None, None if np.isnan(ratio) else ratio,
                  'no core to divide by' if np.isnan(ratio) else None)  # fmt: skip
-        self.add('defuse3', which, 'criteria', None, float(profile))
+
+    def add_criteria(self, which, maps):
+        """Add the criteria by their own thresholds; `maps` are None if the masks have these."""
+        reason = None
+        if maps is None:
+            core, slow = self.masks[f'core_{which}'], self.masks['hypoperfusion']
+        else:
+            relative, tmax = maps
+            core = self.segment(relative < DEFUSE3_RCBF, self.within[which], True).mask
+            slow = self.segment(tmax > DEFUSE3_TMAX, self.within['global'], False).mask
+            reason = (
+                f'by their own thresholds: rCBF < {DEFUSE3_RCBF:.0%} ({self.ml(core):.1f} mL), '
+                f'Tmax > {DEFUSE3_TMAX:g} s ({self.ml(slow):.1f} mL)'
+            )
+        profile = mismatch_figures(self.ml(core), self.ml(slow))[2]
+        self.add('defuse3', which, 'criteria', None, float(profile), reason)
 
     def add_absent(self, which, core_rcbf, reason):
         for measure in CORE:

@@ -63,6 +63,8 @@ def init_preprocessing_wf(
         mem_gb=OWN_GB + 2 * mem_gb,
     )
     if ready := 'ctp_corrected' in series.overrides:
+        prepare_series.inputs.raw = str(series.path)
+        prepare_series.inputs.settings = method.as_dict('grid', 'motion')
         method = method.change(motion_correction=False)
     corrector = LoadCorrected if ready else CorrectMotion
     correction: dict[str, Any] = {'settings': method.as_dict('motion', 'masks')}
@@ -76,7 +78,7 @@ def init_preprocessing_wf(
     make_masks = pe.Node(
         MakeMasks(settings=method.as_dict('masks')), name='make_masks', mem_gb=OWN_GB + 4 * mem_gb
     )
-    for piece in ('brain_mask', 'curves', 'aif_mask'):
+    for piece in ('brain_mask', 'exclude_mask', 'curves', 'aif_mask'):
         if file := series.overrides.get(piece):
             setattr(make_masks.inputs, f'supplied_{piece}', str(file.path))
     outputs = {
@@ -120,6 +122,8 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
         else f'The brain is the soft tissue inside the ring of bone (> {method.masks.bone_hu:g} HU), with '
         'sulci and ventricles, without the outer rim of CSF.'
     )
+    if 'exclude_mask' in series.overrides:
+        brain += ' Tissue in a supplied mask of old lesions or surgery was excluded.'
     moved = (
         'The series was supplied motion-corrected; frames whose skull correlated with that of the '
         f'first by less than {method.motion.motion_reject_similarity:g} were left out.'

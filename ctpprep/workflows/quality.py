@@ -13,11 +13,11 @@ from ctpprep.interfaces.viewer import PackViewer
 from ctpprep.settings import MethodSettings, RunSettings
 
 CHECKED = (
-    'confounds', 'motion', 'reference', 'brain_mask', 'curves', 'bolus', 'deconvolution',
-    'normalization', 'symmetry', 'tmax', 'cbf', 'cbv', 'mtt', 'tmax_repeats', 'tissue_mask',
-    'rcbf_global', 'rcbf_local', 'unassessable_mask', 'homologues', 'homologue_reference',
-    'homologue_tissue', 'hemispheres', 'core_global', 'core_local', 'hypoperfusion',
-    'mismatch_global', 'mismatch_local', 'hypodense_mask', 'entry',
+    'confounds', 'motion', 'reference', 'brain_mask', 'curves', 'tissue_curves', 'bolus',
+    'deconvolution', 'normalization', 'symmetry', 'tmax', 'cbf', 'cbv', 'mtt', 'ttp',
+    'tmax_repeats', 'tissue_mask', 'rcbf_global', 'rcbf_local', 'unassessable_mask', 'homologues',
+    'homologue_reference', 'homologue_tissue', 'hemispheres', 'core_global', 'core_local',
+    'hypoperfusion', 'mismatch_global', 'mismatch_local', 'hypodense_mask', 'entry',
 )  # fmt: skip
 JUDGED = ('lesion', 'symmetry', 'normalization', 'segmentation', 'hypodensity', 'masks')
 DRAWN = (

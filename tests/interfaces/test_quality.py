@@ -22,7 +22,7 @@ AFFINE = np.diag([2.0, 2, 8, 1])
 RIGHT = np.zeros(SHAPE, bool)
 RIGHT[5:] = True
 TIMES = np.arange(30) * 2.0
-SERIES = ('confounds', 'motion', 'curves', 'bolus', 'deconvolution')
+SERIES = ('confounds', 'motion', 'curves', 'tissue_curves', 'bolus', 'deconvolution')
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def files(tmp_path, monkeypatch):
     # white matter, both, and grey matter
     rcbf = np.float32([0.7, 0.7, 1, 1.3, 1.3])[np.indices(SHAPE)[1] % 5] * tissue
     homologues = np.moveaxis(np.indices(SHAPE), 0, -1) * [-2.0, 2, 8] + [18, 0, 0]
-    tmax = np.where(RIGHT, 7.0, 1.0).astype(np.float32)
+    tmax = np.where(RIGHT, 7.0, 1.0).astype(np.float32) * tissue
     facts = {
         'normal_share': 0.8, 'cbf_reference': 50.0, 'side_confidence': 0.6, 'affected_side': 'right',
         'tmax_left_s': 1.0, 'tmax_right_s': 7.0, 'side_rule': 'median',
@@ -61,6 +61,7 @@ def files(tmp_path, monkeypatch):
         'cbf': 50 * rcbf,
         'cbv': 4 * rcbf,
         'mtt': np.float32(4.8 * tissue),
+        'ttp': np.float32((12 + 1.2 * tmax) * tissue),
         'tmax_repeats': np.stack([tmax, tmax], axis=-1),
         'homologues': homologues.astype(np.float32),
         'homologue_tissue': np.float32(tissue),
@@ -79,6 +80,13 @@ def files(tmp_path, monkeypatch):
     artery, tissue, vein = (np.exp(-(((TIMES - peak) / 3) ** 2)) for peak in (10, 12, 14))
     curves = {'time': TIMES, 'aif': 200 * artery, 'vof': 300 * vein, 'tissue': 10 * tissue}
     pd.DataFrame(curves).to_csv('curves.tsv', sep='\t', index=False)
+    np.savez(
+        'tissue_curves.npz',
+        scores=np.zeros((np.count_nonzero(tmax), 1), np.float32),
+        centres=(10 * np.exp(-(((TIMES - 12) / 4) ** 2)))[None],
+        components=np.ones((1, TIMES.size, 1)), times=TIMES[None], slice_pattern=np.zeros(12, int),
+        kept=1.0,
+    )  # fmt: skip
     measured = {
         'motion': {'drift': {'left_hu': 0.4}},
         'bolus': {'n_baseline': 3, 'arrival_s': 6.0, 'scan_duration_s': 58.0},
@@ -93,7 +101,7 @@ def files(tmp_path, monkeypatch):
     for name, content in measured.items():
         Path(f'{name}.json').write_text(json.dumps(content))
     paths = {path.stem: str(path) for path in tmp_path.iterdir()}
-    assert set(paths) == {*images, *measured, 'confounds', 'curves'}
+    assert set(paths) == {*images, *measured, 'confounds', 'curves', 'tissue_curves'}
     return paths
 
 

@@ -6,6 +6,7 @@ import pytest
 from scipy import ndimage
 
 from ctpprep.perfusion import invariants
+from ctpprep.perfusion.estimation import TissueCurves
 from ctpprep.settings import MethodSettings
 
 SHAPE = (40, 40, 6)
@@ -181,13 +182,68 @@ def test_rejected_frames_have_no_order():
 def test_tissue_cannot_be_narrower_than_its_artery(width, explained):
     aif = bolus(8.0, 4.0 * width)
     tissue = np.convolve(bolus(8.0, 4.0), np.exp(-np.arange(20) * 1.5 / 4))[: TIMES.size]
-    assert (invariants.tissue_unexplained(TIMES, aif, tissue) < 0.005) == explained
+    assert (invariants.tissue_unexplained(TIMES, aif, TIMES, tissue) < 0.004) == explained
 
 
 def test_tissue_before_its_artery_is_not_explained():
-    assert invariants.tissue_unexplained(TIMES, bolus(12.0), bolus(8.0)) > 0.05
+    assert invariants.tissue_unexplained(TIMES, bolus(12.0), TIMES, bolus(8.0)) > 0.05
 
 
 def test_tissue_mask_is_most_of_the_brain():
     assert invariants.tissue_of_brain(TISSUE, TISSUE) == 1
     assert invariants.tissue_of_brain(TISSUE & (SIDES == 1), TISSUE) == 0.5
+
+
+@pytest.mark.parametrize(('factor', 'ratio'), [(1, 1.2), (2, 0.6), (0.5, 2.4), (0.001, 1200)])
+def test_late_tissue_peaks_as_late_as_its_tmax(factor, ratio):
+    tmax = np.where(SIDES == 1, 9.0, 1.0)
+    ttp = 15 + 1.2 * tmax
+    found = invariants.peak_per_delay(ttp, factor * tmax, TISSUE, SIDES, 'left', 6.0)
+    assert found == pytest.approx(ratio)
+
+
+def test_tissue_peaks_after_its_delayed_artery():
+    tmax = np.ones(SHAPE)
+    after = invariants.peak_after_delay(
+        TIMES + 100, bolus(), 17 * tmax, tmax, TISSUE, SIDES, 'left'
+    )
+    assert after == pytest.approx(3, abs=0.6)  # the artery peaks at 13 s
+
+
+def test_mirrored_map_has_values_outside_of_tissue(cbf):
+    tissue = TISSUE.copy()
+    tissue[:3, :9] = False
+    maps = np.where(tissue, cbf, 0)
+    assert invariants.values_outside([maps], tissue) == 0
+    assert invariants.values_outside([maps, maps[::-1]], tissue) > 0.01
+
+
+def curves_of(shift_s):
+    """Tissue with one component; the upper half of the slices is another sampling pattern."""
+    late = bolus(8.0 + shift_s, 6.0, 8.0)
+    pattern = np.arange(SHAPE[2]) // 3
+    return TissueCurves(
+        np.zeros((TISSUE.sum(), 1), np.float32), np.stack([bolus(8.0, 6.0, 8.0), late]),
+        np.ones((2, TIMES.size, 1)), np.stack([TIMES, TIMES]), pattern, 1.0,
+    )  # fmt: skip
+
+
+def test_mean_curves_are_those_of_their_pattern():
+    (first, times, curve), (second, _, late) = invariants.mean_curves(
+        curves_of(4.0), TISSUE, SIDES == 1
+    )
+    assert first == second == 20 * 40 * 3
+    assert times[np.argmax(late)] - times[np.argmax(curve)] == pytest.approx(4, abs=1)
+
+
+@pytest.mark.parametrize('shift', [0.0, 4.0, -4.0])
+def test_late_and_early_slices_make_a_step_of_arrival(shift):
+    curves = invariants.mean_curves(curves_of(shift), TISSUE, SIDES == 1, by_slice=True)
+    assert invariants.arrival_step(curves) == pytest.approx(abs(shift), abs=0.4)
+
+
+def test_shifted_tissue_is_outside_of_the_brain():
+    brain = TISSUE.copy()
+    brain[:4] = False
+    assert invariants.tissue_outside(brain, brain) == 0
+    assert invariants.tissue_outside(np.roll(brain, 3, axis=0), brain) == pytest.approx(3 / 36)

@@ -186,12 +186,13 @@ def test_frame_of_a_corrected_series_with_a_displaced_skull_is_rejected(toy_head
 # -- masks
 
 
-def make_masks(toy_head, brain_mask=None, ctp=None):
+def make_masks(toy_head, brain_mask=None, ctp=None, exclude=None):
     original, affine, times = toy_head
     ctp = original.astype(np.float32) if ctp is None else ctp
     return preprocessing.make_masks(
-        ctp, times[: ctp.shape[3]], affine, METHOD, brain_mask=brain_mask
-    )
+        ctp, times[: ctp.shape[3]], affine, METHOD, brain_mask=brain_mask,
+        exclude=exclude,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope='module')
@@ -413,3 +414,25 @@ def test_error_of_a_mask_of_another_space_names_the_file(toy_head):
     away[0, 3] += 500
     with pytest.raises(PerfusionError, match=r'mask.nii.gz: 0% of its voxels are on the head'):
         make_masks(toy_head, supply(np.ones(toy_head[0].shape[:3], bool), away))
+
+
+def test_excluded_voxels_are_brain_but_not_tissue(masks, toy_head):
+    lesion = np.zeros(masks.brain.shape, bool)
+    lesion[:, 30:40] = True
+    excluded = make_masks(toy_head, exclude=supply(lesion, toy_head[1]))
+    np.testing.assert_array_equal(excluded.brain, masks.brain)
+    np.testing.assert_array_equal(excluded.tissue, masks.tissue & ~lesion)
+    assert not (excluded.pure & lesion).any()
+
+
+def test_brain_mask_beside_the_skull_is_refused(masks, toy_head):
+    shifted = np.roll(masks.brain, masks.brain.shape[0] // 3, axis=0)
+    with pytest.raises(PerfusionError, match=r'inside the skull .* check its affine'):
+        make_masks(toy_head, supply(shifted, toy_head[1]))
+
+
+def test_brain_mask_of_a_few_voxels_is_refused(masks, toy_head):
+    few = masks.brain & (np.indices(masks.brain.shape)[0] < masks.brain.shape[0] // 3)
+    few[..., : few.shape[2] // 2] = False
+    with pytest.raises(PerfusionError, match=r'covers .* of the brain'):
+        make_masks(toy_head, supply(few, toy_head[1]))

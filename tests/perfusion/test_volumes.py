@@ -18,7 +18,8 @@ BORDER = segmentation.find_border(TISSUE, SIZE, 5.0)
 
 
 def make_table(core=True, slow=True, severe=True, rcbv=0.9, offsets=None, second=0,
-               restrict=False, tmax_thresholds=(4.0, 6.0, 8.0, 10.0), hypodense=None):  # fmt: skip
+               restrict=False, tmax_thresholds=(4.0, 6.0, 8.0, 10.0), hypodense=None,
+               core_rcbf=0.3, hypoperfusion_tmax=6.0):  # fmt: skip
     rcbf, tmax = np.where(TISSUE, 1.0, 0.0), np.where(TISSUE, 1.0, 0.0)
     if slow:
         tmax[6:26, 6:26] = 8.0
@@ -33,12 +34,12 @@ def make_table(core=True, slow=True, severe=True, rcbv=0.9, offsets=None, second
         'slab_end_ml': 5.0,
     }  # fmt: skip
     hypoperfusion = segmentation.segment_hypoperfusion(
-        tmax, TISSUE, SIZE, BORDER, hypoperfusion_tmax=6.0, **cleaning
+        tmax, TISSUE, SIZE, BORDER, hypoperfusion_tmax=hypoperfusion_tmax, **cleaning
     )
     found = {'hypoperfusion': hypoperfusion}
     for which in ('global', 'local'):
         found[f'core_{which}'] = segmentation.segment_core(
-            rcbf, TISSUE, SIZE, BORDER, core_rcbf=0.3, hypoperfusion=hypoperfusion.mask,
+            rcbf, TISSUE, SIZE, BORDER, core_rcbf=core_rcbf, hypoperfusion=hypoperfusion.mask,
             core_within_hypoperfusion=restrict, **cleaning,
         )  # fmt: skip
     masks = {name: lesion.mask for name, lesion in found.items()}
@@ -60,8 +61,8 @@ def make_table(core=True, slow=True, severe=True, rcbv=0.9, offsets=None, second
     rcbv_global = None if rcbv is None else np.full(SHAPE, rcbv)
     rows = volumes.volume_table(
         masks, removed, tmax, {'global': rcbf, 'local': rcbf}, rcbv_global,
-        {'global': TISSUE, 'local': TISSUE}, SIZE, SIDE, 'left', core_rcbf=0.3,
-        hypoperfusion_tmax=6.0, tmax_thresholds=tmax_thresholds, hypodense=hypodense,
+        {'global': TISSUE, 'local': TISSUE}, SIZE, SIDE, 'left', core_rcbf=core_rcbf,
+        hypoperfusion_tmax=hypoperfusion_tmax, tmax_thresholds=tmax_thresholds, hypodense=hypodense,
         rcbf_thresholds=(0.2, 0.3, 0.34, 0.38), segment=segment, tmax_offsets=offsets,
     )  # fmt: skip
     return rows, masks
@@ -93,6 +94,21 @@ def test_volume_counts_voxels_in_ml():
 )  # fmt: skip
 def test_defuse_3_asks_for_small_core_and_much_mismatch(core, slow, fits):
     assert volumes.mismatch_figures(core, slow)[2] is fits
+
+
+@pytest.mark.parametrize('thresholds', [(0.05, 6.0), (0.3, 9.0), (0.05, 12.0)])
+def test_defuse_3_keeps_its_own_thresholds(thresholds):
+    usual = pick(make_table()[0], 'defuse3', 'criteria', 'global')
+    core_rcbf, tmax = thresholds
+    row = pick(
+        make_table(core_rcbf=core_rcbf, hypoperfusion_tmax=tmax)[0],
+        'defuse3',
+        'criteria',
+        'global',
+    )
+    assert row['value'] == usual['value']
+    assert usual['reason'] is None
+    assert 'by their own thresholds: rCBF < 30%' in row['reason']
 
 
 def test_mismatch_may_be_negative():

@@ -26,10 +26,10 @@ def wired(workflow):
 
 
 # what one of the two entries alone puts out
-MAPS_ALONE = {'entry'}
+MAPS_ALONE = {'entry', 'raw'}  # the raw series beside a supplied one
 SERIES_ALONE = {
     'confounds', 'motion', 'curves', 'bolus', 'deconvolution', 'aif_mask', 'vof_mask', 'cbf_noise',
-    'probability_global', 'probability_local', 'tissue_curves', 'tmax_repeats',
+    'probability_global', 'probability_local', 'tissue_curves', 'tmax_repeats', 'ttp',
 }  # fmt: skip
 
 

@@ -85,6 +85,22 @@ def test_a_supplied_brain_mask_reaches_the_masks_and_the_text(tmp_path):
     assert '(bids:x:brain_mask.nii)' in text
 
 
+def test_a_mask_of_excluded_tissue_reaches_the_masks_and_the_text(tmp_path):
+    path, workflow = supply(tmp_path, 'exclude_mask')
+    assert workflow.get_node('make_masks').inputs.supplied_exclude_mask == str(path)
+    text = ' '.join(workflow.visit_desc().split())
+    assert 'Tissue in a supplied mask of old lesions or surgery was excluded.' in text
+    assert '(bids:x:exclude_mask.nii)' in text
+
+
+def test_a_corrected_series_is_compared_with_the_raw_one(tmp_path):
+    path, workflow = supply(tmp_path, 'ctp_corrected')
+    inputs = workflow.get_node('prepare_series').inputs
+    assert inputs.ctp == str(path)
+    assert inputs.raw != str(path)
+    assert 'motion' in inputs.settings
+
+
 @pytest.mark.parametrize('piece', ['curves', 'aif_mask'])
 def test_a_supplied_aif_reaches_the_arrival_and_the_text(tmp_path, piece):
     path, workflow = supply(tmp_path, piece)
