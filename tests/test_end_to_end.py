@@ -806,7 +806,7 @@ SERIES_CHECKS = {
     'displacement_max', 'frames_rejected', 'noise_raw', 'noise_denoised', 'contrast_to_noise',
     'baseline_frames', 'arrival', 'scan_after_peak', 'scan_reserve', 'vof_end', 'vof_width',
     'aif_peak', 'aif_width', 'aif_area', 'aif_explained', 'aif_before', 'aif_undershoot',
-    'aif_over_tissue', 'tissue_lag', 'vof_lag', 'drift', 'core_missed', 'frame_order',
+    'aif_over_tissue', 'tissue_lag', 'vof_lag', 'drift', 'hyperdense', 'core_missed', 'frame_order',
     'tissue_unexplained', 'flow_structure', 'tmax_structure', 'hypoperfusion_repeat', 'values_outside',
     'peak_after_delay', 'tissue_outside',
 }  # fmt: skip

@@ -61,10 +61,10 @@ class RawSeries:
         self.voxel_size_mm = nifti.voxel_size_mm(self.affine)
         self.upwards = nb.aff2axcodes(self.image.affine)[2] != 'I'
 
-    def first_frame(self):
-        """Read the first frame, (X, Y, Z) array of float32, canonical, HU."""
-        frame = np.asarray(self.image.dataobj[..., 0], dtype=np.float32)
-        return nb.apply_orientation(frame, self._orientation)
+    def first_frames(self, count):
+        """Read a few frames, (X, Y, Z, T) array of float32, canonical, HU."""
+        frames = np.asarray(self.image.dataobj[..., :count], dtype=np.float32)
+        return nb.apply_orientation(frames, self._orientation)
 
     def average_blocks(self, factors):
         """Average blocks of voxels.

@@ -14,6 +14,10 @@ from ctpprep.io import nifti
 from ctpprep.io.transforms import write_rigid_transforms
 from ctpprep.perfusion import grid, preprocessing
 from ctpprep.perfusion.overrides import check_same_head
+from ctpprep.perfusion.volumes import volume_ml
+
+# frames of the raw series that a corrected one is compared with
+COMPARED_FRAMES = 4
 
 
 class _PrepareSeriesInputSpec(StageInputSpec):
@@ -69,7 +73,8 @@ class PrepareSeries(StageInterface):
         if isdefined(self.inputs.raw):
             raw = blocks.RawSeries(self.inputs.raw, self.inputs.affine_from)
             name = Path(self.inputs.ctp).name
-            check_same_head(frame, affine, raw.first_frame(), raw.affine, self.method, name)
+            frames = raw.first_frames(COMPARED_FRAMES)
+            check_same_head(frame, affine, frames, raw.affine, self.method, name)
 
 
 class _EstimateMotionInputSpec(StageInputSpec):
@@ -240,12 +245,20 @@ class MakeMasks(StageInterface):
             vessel_mask=masks.vessels, csf_mask=masks.csf, pure_mask=masks.pure,
             tissue_mask=masks.tissue,
         )  # fmt: skip
-        names = ('n_baseline', 'arrival_s', 'scan_duration_s')
-        bolus = {name: getattr(masks, name) for name in names}
-        if inputs.empty_slices:
-            bolus['empty_slices'] = [z + 1 for z in inputs.empty_slices]
-        self.save_json(runtime, bolus=bolus)
+        self.save_json(runtime, bolus=self._facts(masks, affine))
         return runtime
+
+    def _facts(self, masks, affine):
+        """Collect the bolus, and the slices without values or with hyperdense brain, from 1."""
+        names = ('n_baseline', 'arrival_s', 'scan_duration_s')
+        facts = {name: getattr(masks, name) for name in names}
+        facts['hyperdense_ml'] = volume_ml(masks.hyperdense, nifti.voxel_size_mm(affine))
+        if masks.hyperdense.any():
+            slices = np.flatnonzero(masks.hyperdense.any(axis=(0, 1)))
+            facts['hyperdense_slices'] = [int(z) + 1 for z in slices]
+        if self.inputs.empty_slices:
+            facts['empty_slices'] = [z + 1 for z in self.inputs.empty_slices]
+        return facts
 
 
 def frame_weights(confounds):

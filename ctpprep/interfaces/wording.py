@@ -143,6 +143,11 @@ WORDING = {
         'brain of this density is unusual: check the rescale slope and intercept, and, if it is high, '
         'whether contrast was given before',
     ),
+    'hyperdense': Wording(
+        'Hyperdense, without contrast',
+        'brain that is denser than tissue and does not enhance, which is not treated as tissue',
+        'a haematoma, or calcification? It is neither core nor reference',
+    ),
     'skull_gap': Wording(
         'Gap in the skull',
         'longest part of the surface of the brain without bone outside of it, in a slice',

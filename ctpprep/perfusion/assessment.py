@@ -45,7 +45,8 @@ class Findings:
     hypodense : (X, Y, Z) array of bool or None
         Hypodense tissue of the core.
     confounds, bolus, drift, deconvolution : dict
-        Columns of motion; ``n_baseline``, ``arrival_s`` and ``scan_duration_s``; attributes of
+        Columns of motion; ``n_baseline``, ``arrival_s``,
+        ``scan_duration_s`` and ``hyperdense_ml``; attributes of
         `drift.Drift`; ``measured`` of `estimation.Maps`.
     curves : dict of str to (T,) array
         ``time``, ``aif``, ``vof``, ``tissue`` and ``weight``.
@@ -186,6 +187,7 @@ def collect(result, settings) -> Findings:
         bolus={
             'n_baseline': masks.n_baseline, 'arrival_s': masks.arrival_s,
             'scan_duration_s': masks.scan_duration_s,
+            'hyperdense_ml': volumes.volume_ml(masks.hyperdense, size),
         },
         drift=vars(result.corrected.drift),
         deconvolution=maps.measured,
@@ -232,7 +234,10 @@ def _of_series(findings, settings):
     figures |= quality.drift_figures(findings.drift)
     bolus, noise = findings.bolus, findings.deconvolution
     if bolus:
-        figures |= {'baseline_frames': bolus['n_baseline'], 'arrival': bolus['arrival_s']}
+        figures |= {
+            'baseline_frames': bolus['n_baseline'], 'arrival': bolus['arrival_s'],
+            'hyperdense': bolus.get('hyperdense_ml'),
+        }  # fmt: skip
     if noise:
         reference = findings.normalization['cbf_reference']
         figures |= quality.noise_figures(noise, reference, settings.lesion.core_rcbf)

@@ -61,6 +61,11 @@ LIGHTER_HU = 2.0
 AROUND_MM, AROUND_ROUNDS = 5.0, 3
 # least tissue fraction: dividing by less would amplify noise without bound
 LEAST_TISSUE = 0.5
+# blood outside of vessels, calcification: denser than brain, HU, in its middle and at its border, with at
+# most these fractions of the enhancement of tissue, mm over which that is averaged, and distance of the
+# border from the middle, mm; smaller ones are left, mL
+HYPERDENSE_HU, HYPERDENSE_SHARE = (25.0, 15.0), (0.25, 1.0)
+ENHANCEMENT_SIGMA_MM, HYPERDENSE_REACH_MM, LEAST_HYPERDENSE_ML = 3.0, 6.0, 1.0
 # a voxel and its four neighbours in the slice
 IN_PLANE = ndimage.generate_binary_structure(3, 1) & (np.arange(3) == 1)
 
@@ -553,6 +558,48 @@ def tissue_masks(average, brain_mask, vessels, csf, inside, seen, voxel_size_mm,
     tissue = brain_mask & seen & ~vessels & ~csf & (average < SOFT_HU[1])
     off_vessels = tissue & ~ndimage.binary_dilation(vessels, IN_PLANE)
     return tissue, off_vessels & (distance_in_plane(inside, voxel_size_mm) > bone_margin_mm)
+
+
+def hyperdense_mask(reference, enhancement, tissue_mask, brain_mask, level, voxel_size_mm):
+    """Find what is denser than brain and does not enhance: haematoma or calcification.
+
+    It has no flow and would be core. A core is less dense than brain, and a vessel enhances.
+
+    Parameters
+    ----------
+    reference : (X, Y, Z) array
+        Without contrast, HU.
+    enhancement : (X, Y, Z) array
+        Mean over the scan, HU.
+    tissue_mask, brain_mask : (X, Y, Z) arrays of bool
+    level : float
+        Density of brain, HU.
+    voxel_size_mm : (3,) sequence of float
+
+    Returns
+    -------
+    (X, Y, Z) array of bool
+        Part of the tissue, in pieces of at least 1 mL.
+    """
+    size = np.asarray(voxel_size_mm, dtype=float)
+    density = smooth_within(reference, brain_mask, [*(1.5 / size[:2]), 0])
+    enhanced = smooth_within(enhancement, brain_mask, ENHANCEMENT_SIGMA_MM / size)
+    usual = float(np.median(enhanced[tissue_mask])) if tissue_mask.any() else 0.0
+    middle, border = (
+        tissue_mask & (density > level + dense) & (enhanced < share * usual)
+        for dense, share in zip(HYPERDENSE_HU, HYPERDENSE_SHARE, strict=True)
+    )
+    labels, count = ndimage.label(ndimage.binary_opening(middle, IN_PLANE))
+    if count == 0:
+        return np.zeros_like(tissue_mask)
+    volumes = np.bincount(labels.ravel()) * np.prod(size) / 1000
+    large = volumes >= LEAST_HYPERDENSE_ML
+    large[0] = False
+    middle = large[labels]
+    if not middle.any():
+        return middle
+    near = ndimage.distance_transform_edt(~middle, size) <= HYPERDENSE_REACH_MM
+    return middle | (border & near)
 
 
 def csf_mask(average, brain_mask, voxel_size_mm, levels, csf_level):

@@ -70,7 +70,9 @@ class Masks:
         region of AIF and VOF.
     vessels, csf : (X, Y, Z) array of bool
     tissue : (X, Y, Z) array of bool
-        Brain without vessels and CSF, in the field of view of every usable frame.
+        Brain without vessels, CSF and what is hyperdense, in the field of view of every usable frame.
+    hyperdense : (X, Y, Z) array of bool
+        What is denser than brain and does not enhance: haematoma or calcification.
     pure : (X, Y, Z) array of bool
         Tissue away from vessels and bone: the source of denoising.
     n_baseline : int
@@ -85,6 +87,7 @@ class Masks:
     vessels: np.ndarray
     csf: np.ndarray
     tissue: np.ndarray
+    hyperdense: np.ndarray
     pure: np.ndarray
     n_baseline: int
     arrival_s: float
@@ -342,6 +345,11 @@ def make_masks(
     tissue, pure = brain.tissue_masks(
         average, brain_voxels, vessels, csf, inside, seen, size, method.bone_margin_mm
     )
+    hyperdense = brain.hyperdense_mask(
+        reference, np.nan_to_num(average - reference), tissue, brain_voxels,
+        brain.density_levels(reference, brain_voxels, size).brain, size,
+    )  # fmt: skip
+    tissue, pure = tissue & ~hyperdense, pure & ~hyperdense
     if exclude is not None:
         excluded = overrides.place_mask(exclude, first, affine)
         tissue, pure = tissue & ~excluded, pure & ~excluded
@@ -352,7 +360,7 @@ def make_masks(
         )
     return Masks(
         _fill_air(reference, np.isfinite(reference)), brain_voxels, deep, vessels, csf & ~vessels,
-        tissue, _undamaged(pure, damage), n_baseline, arrival - float(times[0]),
+        tissue, hyperdense, _undamaged(pure, damage), n_baseline, arrival - float(times[0]),
         float(times[-1] - times[0]),
     )  # fmt: skip
 

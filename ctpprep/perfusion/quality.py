@@ -69,6 +69,7 @@ CHECKS = (
     Check('vof_lag', 's', low=(0.5, -0.5)),
     Check('drift', 'HU', high=(1.0, 3.0)),
     Check('brain_density', 'HU', low=(20.0, 0.0), high=(46.0, 70.0)),
+    Check('hyperdense', 'mL', high=(2.0, math.inf)),
     Check('skull_gap', 'mm', high=(20.0, 90.0)),
     Check('core_missed', 'fraction', high=(0.2, 0.5)),
     Check('coverage', 'mm', low=(50.0, 20.0)),

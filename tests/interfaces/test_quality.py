@@ -89,7 +89,7 @@ def files(tmp_path, monkeypatch):
     )  # fmt: skip
     measured = {
         'motion': {'drift': {'left_hu': 0.4}},
-        'bolus': {'n_baseline': 3, 'arrival_s': 6.0, 'scan_duration_s': 58.0},
+        'bolus': {'n_baseline': 3, 'arrival_s': 6.0, 'scan_duration_s': 58.0, 'hyperdense_ml': 0.0},
         'deconvolution': {
             'noise_raw_hu': 4.0, 'noise_denoised_hu': 1.0, 'core_reading': 0.2, 'cbf_noise': 2.0,
         },

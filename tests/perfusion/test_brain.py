@@ -317,3 +317,20 @@ def test_scalp_over_a_gap_is_not_brain():
     found = brain.inside_skull(volume, (2.0, 2.0, 5.0), 130.0)
     assert not found[outside].any()
     assert found[inside].mean() > 0.98
+
+
+@pytest.mark.parametrize(
+    ('density', 'enhancement', 'found'), [(68, 0, True), (68, 4, False), (28, 0, False)]
+)
+def test_dense_brain_without_contrast_is_hyperdense(density, enhancement, found):
+    rng = np.random.default_rng(0)
+    image = 33 + 3 * rng.standard_normal((40, 40, 6))
+    contrast = 4 + rng.standard_normal(image.shape)
+    x, y, z = np.indices(image.shape)
+    blood = ((x - 20) * 2.0) ** 2 + ((y - 20) * 2.0) ** 2 + ((z - 3) * 5.0) ** 2 < 15**2
+    image[blood] += density - 33
+    contrast[blood] += enhancement - 4
+    mask = np.ones(image.shape, bool)
+    dense = brain.hyperdense_mask(image, contrast, mask, mask, 33.0, (2.0, 2.0, 5.0))
+    assert (dense & blood).sum() > 0.6 * blood.sum() if found else not dense.any()
+    assert (dense & ~blood).sum() < 0.2 * blood.sum()

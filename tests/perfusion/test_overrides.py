@@ -157,7 +157,9 @@ HEAD_AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
 
 
 def compare(corrected, raw, raw_affine=HEAD_AFFINE):
-    overrides.check_same_head(corrected, HEAD_AFFINE, raw, raw_affine, MethodSettings(), 'c.nii')
+    overrides.check_same_head(
+        corrected, HEAD_AFFINE, raw[..., None], raw_affine, MethodSettings(), 'c.nii'
+    )
 
 
 def test_corrected_series_of_the_same_head_is_accepted():
