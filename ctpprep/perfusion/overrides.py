@@ -245,7 +245,7 @@ def check_same_head(corrected, affine, raw, raw_affine, settings, name):
     PerfusionError
         If the skulls correlate by less than 0.87. A head without skull is not compared.
     """
-    bone = motion.BONE_HU[0]
+    method, bone = settings.motion, motion.BONE_HU[0]
     if not ((corrected > bone).any() and (raw > bone).any()):
         return
     similarity, head = 0.0, corrected > HEAD_HU
@@ -253,7 +253,7 @@ def check_same_head(corrected, affine, raw, raw_affine, settings, name):
         moving = on_grid(frame, raw_affine, corrected.shape, affine, AIR_HU)
         agreement = motion.skull_similarity(moving, corrected, head)
         if not agreement >= LEAST_SAME_SKULL:
-            aligned = _align(moving, corrected, affine, settings)
+            aligned = _align(moving, corrected, affine, method)
             agreement = motion.skull_similarity(aligned, corrected, head)
         similarity = float(np.fmax(similarity, agreement))
         if similarity >= LEAST_SAME_SKULL:
@@ -265,9 +265,9 @@ def check_same_head(corrected, affine, raw, raw_affine, settings, name):
     )
 
 
-def _align(moving, fixed, affine, settings):
+def _align(moving, fixed, affine, method):
     """Register an image rigidly to another one on the same grid, and resample it."""
-    method, in_plane = settings.motion, grid.voxel_size_mm(affine)[:2]
+    in_plane = grid.voxel_size_mm(affine)[:2]
     factors = [max(1, round(method.motion_grid_mm / size)) for size in in_plane] + [1]
     coarse = [
         grid.average_blocks(np.clip(image, *method.motion_window_hu), factors)
