@@ -357,7 +357,7 @@ class SymmetrySettings(StageSettings):
         'fivefold; above it local maps are withheld', low=0.0, high=1.0)
     map_least_similarity: float = _setting(0.45, '',
         'correlation below which local maps are withheld where a perfusion map is mirrored '
-        'because there is no CT; lesions also lower it', low=-1.0, high=1.0)
+        'because there is no CT (lesions reduce this correlation)', low=-1.0, high=1.0)
     map_retry_similarity: float = _setting(0.68, '',
         'the same correlation below which another start is tried', low=-1.0, high=1.0)
 

@@ -198,13 +198,12 @@ class _Estimation:
         # in undenoised curves the time of the maximum jumps, so its noise is not that of a fixed time
         enough = noise.shape[1] >= LEAST_NOISE_SAMPLES and not undenoised
         known = enough and denoiser is None and deconvolver is None
-        values, measured = (
-            self._apply_custom(deconvolver, curves, share)
-            if deconvolver is not None
-            else self._apply_bayesian(smooth, curves, noise, share, known)
-            if self.method.deconvolution_method == 'bayesian'
-            else self._apply_tikhonov(smooth, curves, noise, share, known)
-        )
+        if deconvolver is not None:
+            values, measured = self._apply_custom(deconvolver, curves, share)
+        elif self.method.deconvolution_method == 'bayesian':
+            values, measured = self._apply_bayesian(smooth, curves, noise, share, known)
+        else:
+            values, measured = self._apply_tikhonov(smooth, curves, noise, share, known)
         cbf_noise, repeats = values.pop('cbf_noise', None), None
         if cbf_noise is not None:
             measured['cbf_noise'] = float(np.median(cbf_noise.std(axis=1)))

@@ -73,8 +73,8 @@ def missing_values(maps, tissue_mask):
 def values_outside(maps, tissue_mask):
     """Measure the share of the values of maps outside of tissue, where computed maps are 0.
 
-    A map that was shifted, mirrored or exchanged has values where there is no tissue: tissue of
-    no head is symmetric voxel by voxel.
+    A map that was shifted, mirrored or exchanged also has values outside of tissue, since the tissue
+    of a head is not symmetric voxel by voxel.
 
     Parameters
     ----------
