@@ -54,9 +54,11 @@ def test_result_that_others_can_write_is_refused(run, pickle, level):
     secure_work_folder(['02'], run)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason='only root can give files away')
 @pytest.mark.parametrize('level', range(5))
 def test_result_of_another_user_is_refused(run, pickle, level):
-    os.chown([pickle, *pickle.parents][level], 54321, -1)
+    try:
+        os.chown([pickle, *pickle.parents][level], 54321, -1)
+    except OSError as error:
+        pytest.skip(f'files cannot be given away here: {error.strerror}')
     with pytest.raises(UsageError, match=r'belongs to another user \(uid 54321\)'):
         secure_work_folder(['01'], run)
