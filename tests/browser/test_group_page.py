@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The group page in a browser: plots, sets of series, sorting and filtering, links."""
 
+import json
 import shutil
 
 import pytest
@@ -250,6 +251,23 @@ def test_picture_and_tables_remain_without_scripts(browser, group_page):
     assert page.evaluate('document.querySelectorAll("button:not(.scripted *)").length') == 0
     assert page.evaluate('document.querySelector("#table th").textContent') == 'series'
     page.check()
+
+
+def test_printed_plots_are_as_wide_as_the_paper(browser, group_page):
+    page = browser.open(group_page, width=1400)
+    widths = '[...document.querySelectorAll(".plot .main-svg")].map((s) => s.clientWidth)'
+    before = page.evaluate(widths)
+    page.send('Emulation.setEmulatedMedia', media='print')
+    page.evaluate('window.dispatchEvent(new Event("beforeprint"))')
+    page.wait_for(f'{widths}.every((width) => width <= 700)')
+    assert page.evaluate('getComputedStyle(document.querySelector(".filters")).display') == 'none'
+    page.send('Emulation.setEmulatedMedia', media='')
+    page.evaluate('window.dispatchEvent(new Event("afterprint"))')
+    page.wait_for(
+        f'JSON.stringify({widths}) === {json.dumps(json.dumps(before, separators=(",", ":")))}'
+    )
+    page.check()
+    page.close()
 
 
 @pytest.mark.parametrize('width', [1400, 800, 390])

@@ -251,7 +251,7 @@ def test_failed_series_is_shown_at_the_top_and_in_its_section(output_dir):
     words = text_of(report(output_dir, failed=failed))
     assert '1 of 2 series failed: sub-01_run-2' in words
     assert (
-        'Do not use This series failed. No timing. What to do: fix what the message names' in words
+        'Do not use This series failed: No timing. What to do: fix what the message names' in words
     )
     assert 'sub-01_run-2 do not use failed: No timing.' in words
 

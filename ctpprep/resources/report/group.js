@@ -130,6 +130,12 @@
     if (page) window.location.href = page;
   }));
 
+  // a plot has a fixed width in pixels: that of the paper while the page is printed
+  const paper = 680;
+  const plots = () => [...document.querySelectorAll('.js-plotly-plot')];
+  window.addEventListener('beforeprint', () => plots().forEach((plot) => Plotly.relayout(plot, { width: paper, autosize: false })));
+  window.addEventListener('afterprint', () => plots().forEach((plot) => Plotly.relayout(plot, { width: null, autosize: true })));
+
   // the table
   const heads = [...document.querySelectorAll('#table thead th')];
   const body = document.querySelector('#table tbody');
