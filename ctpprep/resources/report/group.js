@@ -113,6 +113,8 @@
     }));
     const bars = layout('series', '', { barmode: 'stack', bargap: 0.25 });
     bars.legend.traceorder = 'normal';
+    // on a narrow page titles need most of the width, and the legend has three lines
+    if (plot.clientWidth < 500) Object.assign(bars, { font: { ...bars.font, size: 9 }, margin: { ...bars.margin, t: 100, l: 20 } });
     Plotly.react(plot, traces, bars, config);
   }
 
