@@ -42,9 +42,10 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
     from ctpprep.inputs.overrides import apply_overrides
 
     if run.use_plugin is not None:
-        from ctpprep.engine.schedulers import read_plugin
+        from ctpprep.engine.schedulers import read_plugin, require_commands
 
-        read_plugin(run.use_plugin)  # report its errors before a large dataset is searched
+        # report errors before a large dataset is searched
+        require_commands(read_plugin(run.use_plugin)[0])
     if run.reports_only and not run.output_dir.is_dir():
         raise UsageError(f'--reports-only: output_dir {run.output_dir} does not exist')
     all_series = apply_overrides(find_series(run), run)
