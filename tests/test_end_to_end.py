@@ -1047,7 +1047,7 @@ def test_maps_that_cannot_be_used_are_one_sentence(isles, sentence):
 
 def test_a_dry_run_names_every_file_of_a_run_and_writes_none(site):
     before = sorted(site.folder.iterdir())
-    options = ('--participant-label', '01', '--dry-run')
+    options = ('--participant-label', '01', '--dry-run', '-v')
     plan = call(site.folder, 'nowhere', *options, work='nowhere_work')
     assert plan.returncode == 0, plan.stderr
     assert sorted(site.folder.iterdir()) == before
