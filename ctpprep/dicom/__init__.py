@@ -16,6 +16,7 @@ The commands ``ctpprep-bids`` and ``ctpprep-dicom``.
     labels      participants and sessions, and the private file that links them to the source
     convert     one study
     flat        a folder of NIfTI files
+    command     what both commands share
     cli         the command ctpprep-bids
     objects     masks and maps as DICOM objects
     export      the command ctpprep-dicom

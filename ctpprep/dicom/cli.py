@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ctpprep import __version__
+from ctpprep.dicom.command import run_command
 from ctpprep.dicom.convert import Line, Request, convert_study
 from ctpprep.dicom.flat import convert_flat, find_nifti
 from ctpprep.dicom.labels import Labels
@@ -76,16 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0 if every study was converted, 1 if one was not, 2 if the command is invalid.
     """
-    parser = make_parser()
-    try:
-        args = parser.parse_args(argv)
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
-    try:
-        return _run(args)
-    except UsageError as error:
-        sys.stderr.write(f'{parser.prog}: error: {error}\n')
-        return 2
+    return run_command(make_parser(), argv, _run)
 
 
 def _run(args: argparse.Namespace) -> int:

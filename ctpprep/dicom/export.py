@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ctpprep import __version__
+from ctpprep.dicom.command import run_command
 from ctpprep.dicom.objects import MAPS, SEGMENTS, make_map, make_segmentation
 from ctpprep.dicom.scan import group_by_study, open_source
 from ctpprep.exceptions import CtpprepError, SeriesError, UsageError, explain
@@ -58,16 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0 if every series was exported, 1 if one was not, 2 if the command is invalid.
     """
-    parser = make_parser()
-    try:
-        args = parser.parse_args(argv)
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
-    try:
-        return _run(args)
-    except UsageError as error:
-        sys.stderr.write(f'{parser.prog}: error: {error}\n')
-        return 2
+    return run_command(make_parser(), argv, _run)
 
 
 def _run(args: argparse.Namespace) -> int:
