@@ -19,5 +19,7 @@ The commands ``ctpprep-bids`` and ``ctpprep-dicom``.
     command     what both commands share
     cli         the command ctpprep-bids
     objects     masks and maps as DICOM objects
+    findings    volumes, side and verdict of a series, from its tables
+    report      these as a structured report
     export      the command ctpprep-dicom
 """
