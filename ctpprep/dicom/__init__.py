@@ -21,5 +21,6 @@ The commands ``ctpprep-bids`` and ``ctpprep-dicom``.
     objects     masks and maps as DICOM objects
     findings    volumes, side and verdict of a series, from its tables
     report      these as a structured report
+    send        sending to a PACS
     export      the command ctpprep-dicom
 """

@@ -13,7 +13,8 @@ from ctpprep.dicom.findings import Findings, read_failure, read_findings
 from ctpprep.dicom.objects import MAPS, SEGMENTS, make_map, make_segmentation
 from ctpprep.dicom.report import make_report
 from ctpprep.dicom.scan import group_by_study, open_source
-from ctpprep.exceptions import SeriesError, UsageError, explain
+from ctpprep.dicom.send import CALLING_AET, Peer, send_objects
+from ctpprep.exceptions import CtpprepError, SeriesError, UsageError, explain
 from ctpprep.io.files import absolute, read_object, write_atomically
 
 # tags that objects take from the source; they may be empty, but must exist
@@ -43,6 +44,18 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--force', action='store_true', help='also export results whose quality control failed'
     )
+    parser.add_argument(
+        '--send', nargs=3, metavar=('HOST', 'PORT', 'AET'),
+        help='also send the objects to a PACS (C-STORE), and request storage commitment if it offers that',
+    )  # fmt: skip
+    parser.add_argument(
+        '--calling-aet', metavar='AET', default=CALLING_AET,
+        help=f'AE title of this side, which some PACS check (default: {CALLING_AET})',
+    )  # fmt: skip
+    parser.add_argument(
+        '--listen', metavar='PORT', type=int,
+        help='port on which a PACS answers that confirms storage on a connection of its own',
+    )  # fmt: skip
     parser.add_argument('--version', action='version', version=f'ctpprep {__version__}')
     return parser
 
@@ -66,15 +79,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     out_dir, dicom_dir = absolute(args.out_dir), absolute(args.dicom_dir)
     links = read_object(absolute(args.links), UsageError, f'--links {args.links}')
+    peer = make_peer(args)
     try:
         import highdicom  # noqa: F401
 
+        if peer is not None:
+            import pynetdicom  # noqa: F401
         files = {key[1]: value for key, value in group_by_study(absolute(args.source)).items()}
     except ModuleNotFoundError as error:
         raise UsageError(
             f'{error.name} is not installed; run: pip install "ctpprep[dicom]"'
         ) from error
     n_failed = n_series = 0
+    written: list[Path] = []
     for prefix, folder, study, objects in find_series(links, out_dir):
         n_series += 1
         try:
@@ -84,7 +101,9 @@ def _run(args: argparse.Namespace) -> int:
                 findings = Findings('fail', reasons=(cause,))
             sources = read_sources(files.get(study, []), objects)
             made = make_objects(folder, prefix, sources, findings, verdict_only=bool(why))
-            names = ', '.join(path.name for path in write_objects(made, dicom_dir / prefix))
+            paths = write_objects(made, dicom_dir / prefix)
+            written += paths
+            names = ', '.join(path.name for path in paths)
             verdict = (
                 f'FAILED: {why}; its report ({names}) contains the verdict alone' if why else names
             )
@@ -95,7 +114,28 @@ def _run(args: argparse.Namespace) -> int:
         sys.stdout.write(f'{prefix}: {verdict}\n')
     if not n_series:
         raise UsageError(f'{out_dir} contains no results of a series in --links {args.links}')
+    if peer is not None and written:
+        n_failed += not deliver(written, peer)
     return 1 if n_failed else 0
+
+
+def make_peer(args: argparse.Namespace) -> Peer | None:
+    """Check the options that name a PACS; None if nothing is to be sent."""
+    if args.send is None:
+        return None
+    host, port, aet = args.send
+    return Peer.parse(host, port, aet, args.calling_aet, args.listen)
+
+
+def deliver(paths: Sequence[Path], peer: Peer) -> bool:
+    """Send objects, print one line, and return whether all are stored."""
+    try:
+        delivery = send_objects(paths, peer)
+    except CtpprepError as error:
+        sys.stdout.write(f'FAILED: {error}\n')
+        return False
+    sys.stdout.write(f'{"FAILED: " if delivery.problems else ""}{delivery}\n')
+    return not delivery.problems
 
 
 def find_series(

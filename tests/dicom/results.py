@@ -16,13 +16,15 @@ from tests.dicom import generator as g
 PREFIX = 'sub-001_ses-01'
 SHAPE = (9, 7, 4)
 AFFINE = np.array([[-1.8, 0, 0, 4], [0, -1.7, 0, 6], [0, 0, 5.0, -20], [0, 0, 0, 1]])
-FOLDERS = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get('PATH', '')])
+SYSTEM = os.pathsep.join([os.environ.get('PATH', ''), '/usr/bin', '/usr/sbin'])
 COLUMNS = 'region hemisphere normalization measure volume_ml ci_low_ml ci_high_ml value affected_side reason'
 
 
 def find_program(name):
     """Find a program of the environment or of the system."""
-    return shutil.which(name, path=FOLDERS + os.pathsep + '/usr/sbin')
+    return shutil.which(name, path=os.path.dirname(sys.executable)) or shutil.which(
+        name, path=SYSTEM
+    )
 
 
 def volume_ml(mask):
