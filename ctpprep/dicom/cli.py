@@ -98,7 +98,7 @@ def _run(args: argparse.Namespace) -> int:
     if not source.exists():
         raise UsageError(f'{source} does not exist')
     images = find_nifti(source)
-    studies = _find_studies(source, required=not images)
+    studies = _find_studies(source, args.nprocs, required=not images)
     if not studies and not images:
         raise UsageError(f'{source} contains neither DICOM images nor NIfTI files')
     n_failed, requests = 0, []
@@ -148,10 +148,12 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if n_failed else 0
 
 
-def _find_studies(source: Path, required: bool) -> dict[tuple[str, str], list[tuple[str, str]]]:
+def _find_studies(
+    source: Path, nprocs: int, required: bool
+) -> dict[tuple[str, str], list[tuple[str, str]]]:
     """Find the DICOM studies; pydicom is needed only if there is nothing else."""
     try:
-        return group_by_study(source)
+        return group_by_study(source, nprocs)
     except ModuleNotFoundError as error:
         if not required:
             return {}

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find DICOM files below a folder and read the headers of their images."""
 
+import functools
 import io
 import math
+import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -35,11 +37,33 @@ OTHER_TAGS = (
     'ContentDate', 'ContentTime', 'StudyDate', 'StudyTime', 'Rows', 'Columns', 'PixelSpacing',
     'ImagePositionPatient', 'ImageOrientationPatient', 'RescaleSlope', 'RescaleIntercept',
     'PixelPaddingValue', 'PixelPaddingRangeLimit', 'SamplesPerPixel', 'BitsAllocated',
-    'PixelRepresentation', 'NumberOfFrames', 'SharedFunctionalGroupsSequence',
+    'BitsStored', 'HighBit', 'PixelRepresentation', 'NumberOfFrames', 'SharedFunctionalGroupsSequence',
     'PerFrameFunctionalGroupsSequence', 'FrameAcquisitionDateTime',
 )  # fmt: skip
+FILES_PER_TASK = 500
+UNCOMPRESSED = {'1.2.840.10008.1.2': 8, '1.2.840.10008.1.2.1': 12}  # bytes before the pixels
 UID = re.compile(r'[0-9.]{3,64}')
+PIXEL_DATA = b'\xe0\x7f\x10\x00'
 GE_START, GE_MID_SCAN, TILES_IN_MOSAIC = 0x00231070, 0x00191024, 0x0019100A
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """Where uncompressed pixels are in their file, so that they are read without parsing it again.
+
+    Attributes
+    ----------
+    offset : int
+        Of the first pixel of the file, bytes.
+    dtype : str
+        Of a stored value.
+    unused_bits : int
+        Highest bits of a stored value that have no meaning.
+    """
+
+    offset: int
+    dtype: str
+    unused_bits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +74,7 @@ class Source:
     member: str = ''
     frame: int | None = None
     tile: tuple[int, int] | None = None
+    native: Native | None = None
 
 
 @dataclass(slots=True)
@@ -156,8 +181,14 @@ def open_source(path: str, member: str = '') -> Any:
     """Open a file, or a member of a zip archive, for pydicom."""
     if not member:
         return open(path, 'rb')
-    with zipfile.ZipFile(path) as archive:
-        return io.BytesIO(archive.read(member))
+    status = os.stat(path)
+    return io.BytesIO(_open_archive(path, status.st_mtime_ns, status.st_size).read(member))
+
+
+@functools.lru_cache(maxsize=1)
+def _open_archive(path: str, *version: int) -> zipfile.ZipFile:
+    """Keep the latest archive open: reading the list of its members takes as long as the list."""
+    return zipfile.ZipFile(path)
 
 
 def read_study_key(path: str, member: str) -> tuple[str, str] | None:
@@ -183,22 +214,40 @@ def read_study_key(path: str, member: str) -> tuple[str, str] | None:
     return str(dataset.get('PatientID', '') or dataset.get('PatientName', '')), study
 
 
-def group_by_study(source: Path) -> dict[tuple[str, str], list[tuple[str, str]]]:
+def group_by_study(source: Path, nprocs: int = 1) -> dict[tuple[str, str], list[tuple[str, str]]]:
     """List the files of each study.
 
     Parameters
     ----------
     source : Path
+    nprocs : int
+        Processes that read headers.
 
     Returns
     -------
     dict of (patient, study UID) to list of (path, member)
     """
     studies: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for path, member in find_files(source):
-        if (key := read_study_key(path, member)) is not None:
-            studies.setdefault(key, []).append((path, member))
+    files = list(find_files(source))
+    for file, key in zip(files, _read_study_keys(files, nprocs), strict=True):
+        if key is not None:
+            studies.setdefault(key, []).append(file)
     return dict(sorted(studies.items()))
+
+
+def _read_study_keys(
+    files: list[tuple[str, str]], nprocs: int
+) -> Iterator[tuple[str, str] | None]:
+    """Read the study of each file, by several processes if there are many."""
+    if nprocs <= 1 or len(files) < 2 * FILES_PER_TASK:
+        for file in files:
+            yield read_study_key(*file)
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(nprocs, get_context('spawn')) as pool:
+        yield from pool.map(read_study_key, *zip(*files, strict=True), chunksize=FILES_PER_TASK)
 
 
 def read_study(files: list[tuple[str, str]]) -> tuple[list[ScannedSeries], int]:
@@ -216,8 +265,11 @@ def read_study(files: list[tuple[str, str]]) -> tuple[list[ScannedSeries], int]:
         Number of files whose images had been read from another file.
     """
     import pydicom
+    from pydicom.tag import Tag
 
-    tags: list[Any] = [*SERIES_TAGS, *OTHER_TAGS, GE_START, GE_MID_SCAN, TILES_IN_MOSAIC]
+    # numbers: pydicom would look up each name in each file
+    named: list[Any] = [*SERIES_TAGS, *OTHER_TAGS, GE_START, GE_MID_SCAN, TILES_IN_MOSAIC]
+    tags = [Tag(name) for name in named]
     by_uid: dict[str, ScannedSeries] = {}
     seen: set[str] = set()
     n_copies = 0
@@ -227,6 +279,7 @@ def read_study(files: list[tuple[str, str]]) -> tuple[list[ScannedSeries], int]:
                 dataset = pydicom.dcmread(
                     stream, stop_before_pixels=True, specific_tags=tags, force=True
                 )
+                native = None if member else _find_pixels(dataset, stream)
         except Exception as error:  # of pydicom, for damaged files
             name = Path(member or path).name
             raise SeriesError(
@@ -240,12 +293,41 @@ def read_study(files: list[tuple[str, str]]) -> tuple[list[ScannedSeries], int]:
             continue
         seen.add(uid)
         key = str(dataset.get('SeriesInstanceUID', ''))
-        series = by_uid.setdefault(key, _describe(dataset, key))
+        if (series := by_uid.get(key)) is None:
+            series = by_uid[key] = _describe(dataset, key)
         try:
-            series.images += _read_images(dataset, path, member)
+            series.images += _read_images(dataset, path, member, native)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             series.problem = f'{Path(member or path).name} has no usable geometry ({error})'
     return sorted(by_uid.values(), key=_number), n_copies
+
+
+def _find_pixels(dataset: Any, stream: Any) -> Native | None:
+    """Find uncompressed pixels behind the header, where pydicom has stopped reading."""
+    if str(dataset.get('SOPClassUID', '')) not in CT_CLASSES:
+        return None
+
+    def number(name: str, default: int = 0) -> int:
+        value = dataset.get(name)
+        return default if value is None else int(value)
+
+    syntax = str(dataset.file_meta.get('TransferSyntaxUID', ''))
+    allocated, stored = number('BitsAllocated'), number('BitsStored')
+    if (
+        syntax not in UNCOMPRESSED
+        or allocated not in (8, 16)
+        or not 0 < stored <= allocated
+        or number('HighBit', stored - 1) != stored - 1
+        or number('SamplesPerPixel', 1) != 1
+    ):
+        return None
+    start = stream.tell()
+    element = stream.read(UNCOMPRESSED[syntax])
+    length = number('Rows') * number('Columns') * number('NumberOfFrames', 1) * (allocated // 8)
+    if element[:4] != PIXEL_DATA or int.from_bytes(element[-4:], 'little') != length + length % 2:
+        return None
+    kind = 'i' if dataset.get('PixelRepresentation') else 'u'
+    return Native(start + len(element), f'<{kind}{allocated // 8}', allocated - stored)
 
 
 def _number(series: ScannedSeries) -> tuple[float, str]:
@@ -296,17 +378,19 @@ def _groups(dataset: Any, frame: int) -> list[Any]:
     return [*own[frame : frame + 1], *shared[:1]]
 
 
-def _read_images(dataset: Any, path: str, member: str) -> list[Image]:
+def _read_images(dataset: Any, path: str, member: str, native: Native | None) -> list[Image]:
     """List the images of a file: one, the frames of an Enhanced object, or the tiles of a mosaic."""
     if 'MOSAIC' in (dataset.get('ImageType') or ()):
         return _read_tiles(dataset, path, member)
     if 'PerFrameFunctionalGroupsSequence' in dataset:
         count = int(dataset.get('NumberOfFrames', 1))
         return [
-            _read_image(dataset, Source(path, member, frame), _groups(dataset, frame))
+            _read_image(
+                dataset, Source(path, member, frame, None, native), _groups(dataset, frame)
+            )
             for frame in range(count)
         ]
-    return [_read_image(dataset, Source(path, member), [])]
+    return [_read_image(dataset, Source(path, member, native=native), [])]
 
 
 def _read_image(dataset: Any, source: Source, groups: list[Any]) -> Image:
