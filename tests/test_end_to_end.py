@@ -240,7 +240,7 @@ def test_outputs_of_series_and_group_are_valid(site):
 
 
 def test_what_was_measured_stands_in_the_sidecars(where):
-    assert sidecar(where('cbf'))['Measured']['lambda'] > 0
+    assert sidecar(where('cbf'))['Measured']['lambda_tmax'] > 0
     relative = sidecar(where('rcbf_global'))['Measured']
     assert relative['cbf_reference'] > 0
     assert relative['affected_side'] == 'right'
@@ -372,7 +372,7 @@ def test_the_documented_query_names_input_aif_and_lambda(site, where):
     assert str(found['input_sha256']) == sha256(site.series)
     assert str(found['aif']) == f'bids::sub-01/ct/{where("curves").name}'
     assert str(found['aif_sha256']) == sha256(where('curves'))
-    measured = sidecar(where('cbf'))['Measured']['lambda']
+    measured = sidecar(where('cbf'))['Measured']['lambda_tmax']
     assert found['lambda'].toPython() == pytest.approx(measured)
     assert found['core_rcbf'].toPython() == MethodSettings().lesion.core_rcbf
 
