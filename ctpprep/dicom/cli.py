@@ -10,9 +10,9 @@ from typing import Any
 from ctpprep import __version__
 from ctpprep.dicom.command import run_command
 from ctpprep.dicom.convert import Line, Request, convert_study
+from ctpprep.dicom.files import group_by_study
 from ctpprep.dicom.flat import convert_flat, find_nifti
 from ctpprep.dicom.labels import Labels
-from ctpprep.dicom.scan import group_by_study
 from ctpprep.exceptions import CtpprepError, UsageError, explain
 from ctpprep.inputs.timing import INTERVAL_RANGE
 from ctpprep.io.files import absolute, write_json

@@ -9,10 +9,11 @@ from typing import Any
 
 from ctpprep import __version__
 from ctpprep.dicom.command import run_command
+from ctpprep.dicom.files import group_by_study, open_source
 from ctpprep.dicom.findings import Findings, read_failure, read_findings
 from ctpprep.dicom.objects import MAPS, SEGMENTS, make_map, make_segmentation
+from ctpprep.dicom.pictures import make_pdf, make_picture
 from ctpprep.dicom.report import make_report
-from ctpprep.dicom.scan import group_by_study, open_source
 from ctpprep.dicom.send import CALLING_AET, Peer, send_objects
 from ctpprep.exceptions import CtpprepError, SeriesError, UsageError, explain
 from ctpprep.io.files import absolute, read_object, write_atomically
@@ -28,8 +29,9 @@ def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog='ctpprep-dicom',
-        description='Write masks (segmentation), maps (parametric maps) and volumes (structured report) of '
-        'ctpprep as DICOM objects of the study that ctpprep-bids converted. Research use only.',
+        description='Write masks (segmentation), maps (parametric maps), volumes (structured report) and the '
+        'one-page summary (PDF and picture) of ctpprep as DICOM objects of the study that ctpprep-bids '
+        'converted. Research use only.',
         epilog='Exit code: 0 if every series was exported, 1 if one was not, 2 for an invalid command.',
     )
     parser.add_argument('out_dir', metavar='OUT_DIR', type=Path, help='output folder of ctpprep')
@@ -98,7 +100,7 @@ def _run(args: argparse.Namespace) -> int:
             findings = read_findings(folder, prefix)
             why = explain_failure(out_dir, prefix, findings, args.force)
             if cause := read_failure(out_dir, prefix):
-                findings = Findings('fail', reasons=(cause,))
+                findings = Findings('do not use', reasons=(cause,))
             sources = read_sources(files.get(study, []), objects)
             made = make_objects(folder, prefix, sources, findings, verdict_only=bool(why))
             paths = write_objects(made, dicom_dir / prefix)
@@ -186,7 +188,7 @@ def explain_failure(out_dir: Path, prefix: str, findings: Findings, force: bool)
     """
     if cause := read_failure(out_dir, prefix):
         return f'ctpprep failed ({cause})'
-    if findings.verdict != 'fail' or force:
+    if not findings.failed or force:
         return ''
     return (
         f'quality control failed ({", ".join(findings.failed)}), look at the report of ctpprep, then use '
@@ -268,6 +270,34 @@ def make_objects(
             voxels = np.asarray(image.dataobj, dtype=np.float32)
             made[ending] = make_map(sources, ending, voxels, image.affine, number)
     made['sr'] = make_report(sources, made.get('seg'), findings)
+    return made | make_pictures(folder.parent, prefix, sources)
+
+
+def make_pictures(folder: Path, prefix: str, sources: list[Any]) -> dict[str, Any]:
+    """Make objects of the one-page summary, if ctpprep drew it.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the participant, or a session of it.
+    prefix : str
+    sources : list of pydicom.Dataset
+
+    Returns
+    -------
+    dict of str to pydicom.Dataset
+    """
+    import numpy as np
+    from PIL import Image
+
+    made: dict[str, Any] = {}
+    name = f'{prefix}_desc-summary_ctp'
+    for figures in (folder / 'figures', folder.parent / 'figures'):
+        if (document := figures / f'{name}.pdf').exists():
+            made['summary-pdf'] = make_pdf(sources, document.read_bytes())
+        if (picture := figures / f'{name}.png').exists():
+            with Image.open(picture) as image:
+                made['summary'] = make_picture(sources, np.asarray(image.convert('RGB')))
     return made
 
 
@@ -287,6 +317,6 @@ def write_objects(made: dict[str, Any], target: Path) -> list[Path]:
     paths = [target / f'{name}.dcm' for name in made]
     for dataset, path in zip(made.values(), paths, strict=True):
         write_atomically(dataset.save_as, path)
-    for name in {'seg', 'sr', *MAPS} - {*made}:
+    for name in {'seg', 'sr', 'summary', 'summary-pdf', *MAPS} - {*made}:
         (target / f'{name}.dcm').unlink(missing_ok=True)
     return paths

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a structured report contains of a series: volumes, affected side, and the verdict on its quality."""
 
-import csv
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,12 +8,13 @@ from typing import Any
 
 from ctpprep.exceptions import CtpprepError
 from ctpprep.io.files import read_object
+from ctpprep.io.tables import read_table
 
 # rows of the table of volumes, by the ending of the mask: region and normalization
 ROWS = {
     'label-core_desc-global_mask': ('core', 'global'),
     'label-core_desc-local_mask': ('core', 'local'),
-    'label-hypoperfusion_mask': ('hypoperfusion', 'n/a'),
+    'label-hypoperfusion_mask': ('hypoperfusion', ''),
     'label-mismatch_desc-global_mask': ('mismatch', 'global'),
     'label-mismatch_desc-local_mask': ('mismatch', 'local'),
 }
@@ -49,7 +49,7 @@ class Findings:
     Attributes
     ----------
     verdict : str
-        'pass', 'warn' or 'fail'; '' if there is no quality control.
+        'usable', 'look first' or 'do not use', as on the page of ctpprep; '' if there is no quality control.
     failed : tuple of str
         Names of failed checks.
     reasons : tuple of str
@@ -89,30 +89,35 @@ def read_findings(folder: Path, prefix: str) -> Findings:
     -------
     Findings
     """
-    quality = _read_table(folder / f'{prefix}_desc-qualitycontrol_ctp.tsv')
-    checks = quality[0] if quality else {}
+    from ctpprep.perfusion.quality import conclude
+    from ctpprep.perfusion.symmetry import WITHHELD
+
+    checks = next(iter(_read_table(folder / f'{prefix}_desc-qualitycontrol_ctp.tsv')), {})
     grades = {
         column.removesuffix('_status'): grade
         for column, grade in checks.items()
-        if column.endswith('_status') and grade in ('fail', 'warn')
+        if column.endswith('_status')
     }
-    ordered = sorted(grades, key=lambda name: grades[name] != 'fail')
-    reasons = [checks.get(f'{name}_sentence') or name.replace('_', ' ') for name in ordered]
-    if (caution := _text(checks.get('caution'))) not in ('', *reasons):
+    doubted = [name for grade in ('fail', 'warn') for name in grades if grades[name] == grade]
+    reasons = [checks.get(f'{name}_sentence') or name.replace('_', ' ') for name in doubted]
+    if (caution := checks.get('caution', '')) not in ('', *reasons):
         reasons.append(caution)
     volumes = _read_table(folder / f'{prefix}_seg-perfusion_morph.tsv')
+    regions = {
+        ending: region
+        for ending, row in ROWS.items()
+        if (region := _read_region(volumes, *row)) is not None
+    }
+    local = regions.get('label-core_desc-local_mask')
+    withheld = local is not None and local.reason.startswith(WITHHELD)
     first = volumes[0] if volumes else {}
     return Findings(
-        verdict=_text(checks.get('status')),
-        failed=tuple(name for name in ordered if grades[name] == 'fail'),
+        verdict=conclude(grades, withheld).word if grades else '',
+        failed=tuple(name for name in doubted if grades[name] == 'fail'),
         reasons=tuple(reasons),
-        side=_text(first.get('affected_side')),
-        hemisphere=_text(first.get('hemisphere')),
-        regions={
-            ending: region
-            for ending, row in ROWS.items()
-            if (region := _read_region(volumes, *row)) is not None
-        },
+        side=first.get('affected_side', ''),
+        hemisphere=first.get('hemisphere', ''),
+        regions=regions,
     )
 
 
@@ -135,10 +140,7 @@ def read_failure(out_dir: Path, prefix: str) -> str:
 
 
 def _read_table(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline='', encoding='utf-8') as stream:
-        return list(csv.DictReader(stream, delimiter='\t'))
+    return read_table(path) if path.exists() else []
 
 
 def _read_region(volumes: list[dict[str, str]], region: str, normalization: str) -> Region | None:
@@ -157,17 +159,13 @@ def _read_region(volumes: list[dict[str, str]], region: str, normalization: str)
         interval_ml=None if low is None or high is None else (low, high),
         ratio=_number(rows.get('ratio', {}).get('value')),
         difference_ml=_number(rows.get('difference', {}).get('volume_ml')),
-        reason=_text(row.get('reason')),
+        reason=row.get('reason', ''),
     )
-
-
-def _text(value: Any) -> str:
-    return '' if value in (None, 'n/a') else str(value)
 
 
 def _number(value: Any) -> float | None:
     """Convert a cell; None if it is empty, or not a number."""
-    if not _text(value):
+    if not value:
         return None
     number = float(value)
     return number if math.isfinite(number) else None

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ctpprep.dicom.scan import Image, open_source
+from ctpprep.dicom.files import open_source
+from ctpprep.dicom.scan import Image
 from ctpprep.exceptions import SeriesError
 
 AIR_HU = -1024

@@ -31,9 +31,9 @@ EVALUATIONS = Concept('C0034375', 'UMLS', 'Qualitative Evaluations')
 QUALITY = Concept('111050', 'DCM', 'Quality Assessment')
 QUALITY_FINDING = Concept('111052', 'DCM', 'Quality Finding')
 VERDICTS = {
-    'pass': Concept('111237', 'DCM', 'Usable - Meets the quality control standard'),
-    'warn': Concept('111236', 'DCM', 'Usable - Does not meet the quality control standard'),
-    'fail': Concept('111235', 'DCM', 'Unusable - Quality renders image unusable'),
+    'usable': Concept('111237', 'DCM', 'Usable - Meets the quality control standard'),
+    'look first': Concept('111236', 'DCM', 'Usable - Does not meet the quality control standard'),
+    'do not use': Concept('111235', 'DCM', 'Unusable - Quality renders image unusable'),
 }
 SIDES = {
     'left': Concept('7771000', 'SCT', 'Left'),
@@ -182,7 +182,7 @@ def _describe(findings: Findings) -> Any:
 
     texts = [(COMMENT, f'{RESEARCH}. Computed by ctpprep {__version__}.')]
     if findings.verdict:
-        texts.append((COMMENT, f'Quality control: {findings.verdict}'))
+        texts.append((COMMENT, f'Verdict of quality control: {findings.verdict}'))
     texts += [(QUALITY_FINDING, reason) for reason in findings.reasons]
     texts += [
         (COMMENT, f'{SEGMENTS[ending][0]}: {region.reason}')

@@ -7,6 +7,7 @@ import sys
 
 import nibabel as nb
 import numpy as np
+from PIL import Image
 
 from ctpprep.dicom import cli, export
 from ctpprep.dicom.findings import ROWS
@@ -47,6 +48,7 @@ def convert(folder, make=g.classic, status='pass', empty=()):
         mask = ((rng.random(SHAPE) < 0.3) & (ending not in empty)).astype(np.uint8)
         nb.save(nb.Nifti1Image(mask, AFFINE), results / f'{PREFIX}_{ending}.nii.gz')
         region, which = ROWS[ending]
+        which = which or 'n/a'
         volume, side = volume_ml(mask), ['right', 'no voxels' if ending in empty else 'n/a']
         limits = [volume / 2, volume * 2] if region == 'core' and volume else ['n/a', 'n/a']
         rows.append([region, 'right', which, 'volume', volume, *limits, 'n/a', *side])
@@ -60,21 +62,32 @@ def convert(folder, make=g.classic, status='pass', empty=()):
 
 
 def write_quality(results, status):
-    columns = ['status', 'caution', 'drift_status', 'drift_sentence', 'mirror_distance_status',
-               'mirror_distance_sentence']  # fmt: skip
+    columns = ['status', 'caution', 'drift_status', 'drift_sentence', 'noise_raw_status',
+               'noise_raw_sentence']  # fmt: skip
     grades = [
         status,
         'n/a',
         'pass',
         'density drifts by 0.1 HU',
         status,
-        'homologues are 6 mm apart',
+        'noise is 40 HU',
     ]
     write_table(results / f'{PREFIX}_desc-qualitycontrol_ctp.tsv', [columns, grades])
 
 
 def write_table(path, rows):
     path.write_text(''.join('\t'.join(map(str, row)) + '\n' for row in rows))
+
+
+def draw_summary(folder):
+    """Write a summary of one page, as PNG and PDF."""
+    figures = folder / 'out' / 'sub-001' / 'figures'
+    figures.mkdir()
+    colours = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
+    picture = Image.fromarray(colours)
+    for suffix in ('png', 'pdf'):
+        picture.save(figures / f'{PREFIX}_desc-summary_ctp.{suffix}')
+    return figures / f'{PREFIX}_desc-summary_ctp.pdf', colours
 
 
 def run(folder, *options):

@@ -94,7 +94,7 @@ def test_side_and_verdict_are_codes(exported):
 def test_reasons_and_purpose_are_texts(exported):
     texts = texts_of(read(exported, 'sr'))
     assert 'Research use only, not for diagnosis' in texts
-    assert 'homologues are 6 mm apart' in texts
+    assert 'noise is 40 HU' in texts
     assert 'density drifts' not in texts
     assert 'Infarct core (local): no voxels' in texts
 
@@ -120,7 +120,7 @@ def test_the_uid_changes_with_the_verdict_alone(tmp_path):
     results = convert(tmp_path)
     uids = []
     for status in ('pass', 'pass', 'warn'):
-        columns = [['status'], [status]]
+        columns = [['noise_raw_status'], [status]]
         write_table(results / f'{PREFIX}_desc-qualitycontrol_ctp.tsv', columns)
         assert run(tmp_path) == 0
         uids.append([read(tmp_path, name).SOPInstanceUID for name in ('seg', 'sr')])
@@ -134,12 +134,12 @@ def test_of_a_series_that_failed_only_the_verdict_is_exported(tmp_path, capsys):
     assert run(tmp_path, '--force') == 0
     assert values_of(groups_of(read(tmp_path, 'sr'))['Hypoperfusion'])
     assert run(tmp_path) == 1
-    assert 'quality control failed (mirror_distance)' in capsys.readouterr().out
+    assert 'quality control failed (noise_raw)' in capsys.readouterr().out
     assert [p.name for p in (tmp_path / 'dicom' / PREFIX).iterdir()] == ['sr.dcm']
     report = read(tmp_path, 'sr')
     assert [*groups_of(report)] == ['Perfusion series']
     assert values_of(groups_of(report)['Perfusion series'])['111050'] == ['111235']
-    assert 'homologues are 6 mm apart' in texts_of(report)
+    assert 'noise is 40 HU' in texts_of(report)
 
 
 def test_of_a_series_whose_run_failed_the_cause_is_exported(tmp_path, capsys):

@@ -16,7 +16,7 @@ import pytest
 pydicom = pytest.importorskip('pydicom', reason='needs the extra ctpprep[dicom]')
 pytest.importorskip('pynetdicom', reason='needs the extra ctpprep[dicom]')
 
-from tests.dicom.results import PREFIX, convert, find_program, run  # noqa: E402
+from tests.dicom.results import PREFIX, convert, draw_summary, find_program, run  # noqa: E402
 
 pytestmark = pytest.mark.dicom
 # pynetdicom has a storescp as well
@@ -54,6 +54,7 @@ def server(command, port):
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp('servers')
     convert(folder)
+    draw_summary(folder)
     return folder
 
 
@@ -124,14 +125,14 @@ def test_orthanc_commits_itself_to_every_object_and_returns_it(orthanc, results,
     dicom, http, answers = orthanc
     target = ['--send', '127.0.0.1', str(dicom), 'ORTHANC', '--listen', str(answers)]
     assert run(results, *target) == 0
-    assert 'storage commitment: confirmed for 8 of 8' in capsys.readouterr().out
+    assert 'storage commitment: confirmed for 10 of 10' in capsys.readouterr().out
     stored = [
         pydicom.dcmread(io.BytesIO(fetch(http, f'instances/{name}/file')))
         for name in json.loads(fetch(http, 'instances'))
     ]
     assert_same({ds.SOPInstanceUID: ds for ds in stored}, written(results))
     (study,) = json.loads(fetch(http, 'studies'))
-    assert len(json.loads(fetch(http, f'studies/{study}'))['Series']) == 3
+    assert len(json.loads(fetch(http, f'studies/{study}'))['Series']) == 5
 
 
 @needs_orthanc
