@@ -389,7 +389,7 @@ def test_lambda_offset_and_noise_are_shown(output_dir):
     }
     path.write_text(json.dumps({'Measured': measured}))
     words = text_of(report(output_dir))
-    assert 'Lambda of CBF, of the largest singular value 0.123' in words
+    assert 'Lambda, relative to the largest singular value 0.123' in words
     assert '2.5 s' in words
     assert 'as scanned (median) 4 HU' in words
     assert 'noise adds to CBF' not in words
