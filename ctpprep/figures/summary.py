@@ -116,7 +116,7 @@ def select_slices(lesion: np.ndarray, brain_mask: np.ndarray, n_slices: int = MA
     >>> brain = np.ones((2, 2, 20), bool)
     >>> lesion = brain & (np.arange(20) > 11) & (np.arange(20) < 15)
     >>> select_slices(lesion, brain), select_slices(brain, brain, 3)
-    ((10, 11, 12, 13, 14, 15), (0, 10, 19))
+    ((11, 12, 13, 14, 15, 16), (0, 10, 19))
     """
     with_brain = np.flatnonzero(brain_mask.any(axis=(0, 1)))
     with_lesion = np.flatnonzero(lesion.any(axis=(0, 1)))
