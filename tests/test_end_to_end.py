@@ -324,7 +324,7 @@ def test_labels_of_segmentations_are_explained(where, read):
 def test_report_shows_every_figure_of_the_series(site):
     page = (site.out / 'sub-01.html').read_text()
     figures = list((site.out / 'sub-01' / 'figures').glob('*.svg'))
-    assert len(figures) == 9
+    assert len(figures) == 10
     assert page.count('data:image/svg+xml') >= len(figures)
 
 
@@ -902,7 +902,7 @@ def test_report_tells_of_maps_made_elsewhere(second):
     assert 'Entry from maps made elsewhere' in page
     assert 'were made elsewhere' in page
     assert 'Tikhonov' not in page
-    assert len(list((second.out / 'sub-01' / 'figures').glob('*.svg'))) == 6
+    assert len(list((second.out / 'sub-01' / 'figures').glob('*.svg'))) == 7
 
 
 @pytest.fixture(scope='module')
@@ -1047,7 +1047,7 @@ def test_maps_that_cannot_be_used_are_one_sentence(isles, sentence):
 
 def test_a_dry_run_names_every_file_of_a_run_and_writes_none(site):
     before = sorted(site.folder.iterdir())
-    options = ('--participant-label', '01', '--dry-run')
+    options = ('--participant-label', '01', '--dry-run', '-v')
     plan = call(site.folder, 'nowhere', *options, work='nowhere_work')
     assert plan.returncode == 0, plan.stderr
     assert sorted(site.folder.iterdir()) == before
