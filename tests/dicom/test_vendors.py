@@ -115,7 +115,7 @@ def folder(bids_dir, tmp_path_factory):
 
 
 def find_exported(folder, name):
-    (path,) = (folder / 'dicom').glob(f'sub-{name}*')
+    (path,) = (folder / 'dicom').glob(f'sub-{name}_*')
     return path
 
 
