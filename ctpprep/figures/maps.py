@@ -205,6 +205,64 @@ def plot_probability(
     return plot_rows(mosaic, rows, legend)
 
 
+def plot_followup(
+    mosaic: Mosaic,
+    reference: np.ndarray,
+    core: dict[str, np.ndarray],
+    hypoperfusion: np.ndarray,
+    lesion: np.ndarray,
+    brain_mask: np.ndarray,
+    core_rcbf: float,
+) -> Figure:
+    """Draw the follow-up lesion over both cores, and where they agree.
+
+    Parameters
+    ----------
+    mosaic : Mosaic
+    reference : (X, Y, Z) array
+        HU.
+    core : dict of str to (X, Y, Z) array of bool
+        Keys 'global', 'local' or one of them.
+    hypoperfusion, lesion, brain_mask : (X, Y, Z) arrays of bool
+    core_rcbf : float
+        Threshold, for the legend: fraction.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        For each core a row with the outlines of lesion and hypoperfusion over it, and one of the voxels
+        that are hit, missed and false.
+    """
+    window, rows = WINDOWS['reference'], []
+    for name, mask in core.items():
+        rows.append(
+            Row(
+                reference,
+                window,
+                brain_mask,
+                title=f'Core {name}',
+                fills=((mask, COLOURS['core']),),
+                outlines=(
+                    (hypoperfusion, COLOURS['hypoperfusion']),
+                    (lesion, COLOURS['followup']),
+                ),
+            )
+        )
+    for name, mask in core.items():
+        parts = {'hit': mask & lesion, 'missed': lesion & ~mask, 'false': mask & ~lesion}
+        fills = tuple((part, COLOURS[kind]) for kind, part in parts.items())
+        rows.append(Row(reference, window, brain_mask, title=f'Agreement\n{name}', fills=fills))
+    legend = {
+        'follow-up lesion': COLOURS['followup'],
+        f'core (rCBF < {100 * core_rcbf:g} %)': COLOURS['core'],
+        'hypoperfusion': COLOURS['hypoperfusion'],
+        'hit: core and lesion': COLOURS['hit'],
+        'missed: lesion only': COLOURS['missed'],
+        'false: core only': COLOURS['false'],
+    }
+    return plot_rows(mosaic, rows, legend)
+
+
 def plot_masks(mosaic: Mosaic, reference: np.ndarray, masks: dict[str, np.ndarray]) -> Figure:
     """Outline brain, tissue and hemispheres on the reference image.
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from ctpprep.perfusion.symmetry import WITHHELD
 from ctpprep.reports.evidence import describe_remedy
+from ctpprep.reports.followup import read_followup
 from ctpprep.reports.quality import Check, read_quality
 from ctpprep.reports.sidecars import read_measured, read_notes, read_reference
 from ctpprep.reports.tables import read_volumes
@@ -41,6 +42,13 @@ FIGURES = (
         'healthy side opposite a lesion looks too well perfused: that is the division, not flow.',
     ),
     ('lesions', 'Core and mismatch', 'Over the reference image (mean of the pre-bolus frames).'),
+    (
+        'followup',
+        'Against follow-up',
+        'The lesion of a later session, as an outline over both cores, and which voxels they hit, miss or '
+        'mark falsely. A missed voxel may have become infarct after the scan, or be swelling; a false one '
+        'may lie beyond the coverage or the quality of the follow-up image.',
+    ),
     (
         'probability',
         'Probability of core',
@@ -104,6 +112,10 @@ class Section:
         Element of the page with the data of the viewer.
     measured : dict
         Measurements of the deconvolution, formatted, by title.
+    followup : list of dict
+        Agreement of cores and hypoperfusion with the follow-up lesion, formatted.
+    followup_note : str
+        How the follow-up lesion was aligned, or why it was left out; '' without one.
     own_page : str
         Name of the page with viewer and figures, if they are not on this page.
     """
@@ -119,6 +131,8 @@ class Section:
     viewer: str = ''
     measured: dict[str, str] = field(default_factory=dict)
     own_page: str = ''
+    followup: list[dict[str, str]] = field(default_factory=list)
+    followup_note: str = ''
 
     @property
     def n_bytes(self) -> int:
@@ -210,6 +224,8 @@ def collect_sections(
         section.notes, section.measured = read_notes(path), read_measured(path)
     for section, path in find_files('_desc-qualitycontrol_ctp.tsv'):
         section.checks, section.caution = read_quality(path)
+    for section, path in find_files('_desc-followup_morph.tsv'):
+        section.followup, section.followup_note = read_followup(path)
     texts = {name: (title, caption) for name, title, caption in FIGURES}
     for prefix, name, path in find_figures(folder / 'figures'):
         title, caption = texts.get(name, (name, ''))
