@@ -752,6 +752,13 @@ class RunSettings:
     exclude_column: str | None = _group(None, '',
         'column of participants.tsv: participants with yes, true or 1 there are excluded from '
         'the statistics', value='COLUMN')
+    reperfusion_column: str | None = _group(None, '',
+        'column of participants.tsv with the result of treatment, for the comparison with follow-up '
+        'lesions: yes or no, or a (m)TICI grade, of which 2b, 2c and 3 are reperfusion',
+        value='COLUMN', by_default='reperfused or mTICI if there is one')
+    oedema_factor: float = _group(1.0, 'ratio',
+        'swelling of follow-up lesions, by which their volumes are divided before they are compared; '
+        'overlap is not corrected', low=1.0, high=3.0)
     nprocs: int = _resource(1, '',
         'processes at a time',
         options=('--nprocs', '--nthreads', '--n-cpus'), value='N',
