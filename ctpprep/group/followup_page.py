@@ -24,9 +24,8 @@ from ctpprep.group.followup import (
     ROC_COLUMNS,
     Analysis,
     analyze_followups,
-    make_sets,
 )
-from ctpprep.group.followup_tables import NAME, FollowUps, collect_followups
+from ctpprep.group.followup_tables import NAME, FollowUps, collect_followups, make_sets
 from ctpprep.group.series import SeriesRecord
 from ctpprep.group.summary import format_short
 from ctpprep.group.tsv import MISSING, Table, write_table

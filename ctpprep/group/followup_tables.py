@@ -154,6 +154,34 @@ def collect_followups(
     )
 
 
+def make_sets(table: pd.DataFrame, groups: Sequence[str]) -> dict[str, np.ndarray]:
+    """Make the sets of participants that are analysed, as masks by name; empty sets are left out.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With `group` and `reperfused`.
+    groups : sequence of str
+
+    Returns
+    -------
+    dict of str to (N,) array of bool
+    """
+    by_group = {group: (table['group'] == group).to_numpy() for group in groups if len(groups) > 1}
+    reperfused = table['reperfused'].astype(object)
+    by_outcome = {
+        'reperfused': reperfused.eq(True).to_numpy(),
+        'not reperfused': reperfused.eq(False).to_numpy(),
+    }
+    both = {
+        f'{group}, {outcome}': first & second
+        for group, first in by_group.items()
+        for outcome, second in by_outcome.items()
+    }
+    sets = {'all': np.ones(len(table), bool)} | by_group | by_outcome | both
+    return {name: chosen for name, chosen in sets.items() if chosen.any()}
+
+
 def _find_tables(records: Sequence[SeriesRecord]) -> Iterator[tuple[SeriesRecord, Table]]:
     """Read the tables of successful series; one that cannot be read is logged and skipped."""
     for record in records:

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from ctpprep.exceptions import UsageError
-from ctpprep.group.followup import analyze_followups, best_index, cross_validate, make_sets
+from ctpprep.group.followup import analyze_followups
 from ctpprep.group.followup_page import PAGE, TABLES
-from ctpprep.group.followup_tables import MAPS, REGIONS, Curves, FollowUps
+from ctpprep.group.followup_tables import MAPS, REGIONS, Curves, FollowUps, make_sets
 from ctpprep.group.participants import read_reperfusion
+from ctpprep.group.resampling import best_index, cross_validate
 from ctpprep.perfusion.followup import COLUMNS
 from ctpprep.settings import RunSettings
 
