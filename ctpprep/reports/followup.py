@@ -4,7 +4,7 @@
 import json
 from pathlib import Path
 
-from ctpprep.reports.tables import read_table
+from ctpprep.io.tables import read_table
 
 #: Rows of the page: quantity, normalization, title.
 ROWS = (
