@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from ctpprep.group.cohort import Cohort
 from ctpprep.group.series import SeriesRecord
 from ctpprep.group.tsv import MISSING, Table, parse_number, read_table
 from ctpprep.io.files import write_atomically
+from ctpprep.perfusion.followup import COLUMNS
 
 logger = logging.getLogger(__name__)
 
@@ -93,48 +94,28 @@ def collect_followups(
     FollowUps or None
         Of the first series of each participant that has a follow-up; None if no series has one.
     """
-    tables = list(_find_tables(records))
     path = output_dir / NAME
-    if not tables:
+    reader = _Reader(cohort)
+    paths = list(_find_paths(records))
+    if not paths:
         path.unlink(missing_ok=True)
         path.with_suffix('.json').unlink(missing_ok=True)
         return None
-    _stack(tables, path)
-    included = cohort.included.set_index('series')
-    notes: list[str] = []
-    rows: list[dict[str, Any]] = []
-    contents: list[dict[str, Any]] = []
-    left_out: list[tuple[str, str]] = []
-    repeated = 0
-    for record, table in tables:
-        index = table.column_indices()
-        if record.prefix not in included.index:
-            continue
-        if table.rows[0][index['measure']] == 'left out':
-            left_out.append((record.prefix, table.rows[0][index['reason']]))
-            continue
-        if any(row['participant_id'] == record.participant for row in rows):
-            repeated += 1
-            continue
-        of_cohort = included.loc[record.prefix]
-        rows.append(
-            {
-                'participant_id': record.participant,
-                'series': record.prefix,
-                'group': of_cohort['group'],
-                'reperfused': of_cohort.get('reperfused', math.nan),
-            }
-        )
-        contents.append(_parse(table))
-    if left_out:
-        prefix, reason = left_out[0]
-        notes.append(
-            f'{len(left_out)} follow-up lesions were left out, such as that of {prefix}: {reason}'
-        )
-    if repeated:
-        notes.append(f'{repeated} series are further ones of a participant, and do not count')
-    if without := len(included) - len(rows) - repeated - len(left_out):
-        notes.append(f'{without} of {len(included)} series have no follow-up lesion')
+
+    def write(partial: Path) -> None:
+        with partial.open('w', encoding='utf-8') as stream:
+            stream.write('\t'.join(['participant_id', 'series', *COLUMNS]) + '\n')
+            for record, source in paths:
+                try:
+                    table = read_table(source)
+                except SeriesError as error:
+                    logger.warning('%s: follow-up skipped: %s', record.prefix, error)
+                    continue
+                _append(record, table, stream)
+                reader.add(record, table)
+
+    write_atomically(write, path)
+    rows, contents, notes = reader.rows, reader.contents, reader.describe()
     frame = pd.DataFrame(rows, columns=['participant_id', 'series', 'group', 'reperfused'])
     frame['followup_ml'] = [content['followup_ml'] for content in contents]
     return FollowUps(
@@ -182,34 +163,74 @@ def make_sets(table: pd.DataFrame, groups: Sequence[str]) -> dict[str, np.ndarra
     return {name: chosen for name, chosen in sets.items() if chosen.any()}
 
 
-def _find_tables(records: Sequence[SeriesRecord]) -> Iterator[tuple[SeriesRecord, Table]]:
-    """Read the tables of successful series; one that cannot be read is logged and skipped."""
+def _find_paths(records: Sequence[SeriesRecord]) -> Iterator[tuple[SeriesRecord, Path]]:
+    """List the tables of successful series."""
     for record in records:
-        if record.state != 'succeeded' or not record.tables:
-            continue
-        path = next(iter(record.tables.values())).with_name(f'{record.prefix}{ENDING}')
-        if not path.is_file():
-            continue
-        try:
-            yield record, read_table(path)
-        except SeriesError as error:
-            logger.warning('%s: follow-up skipped: %s', record.prefix, error)
+        if record.state == 'succeeded' and record.tables:
+            folder = next(iter(record.tables.values())).parent
+            if (path := folder / f'{record.prefix}{ENDING}').is_file():
+                yield record, path
 
 
-def _stack(tables: Sequence[tuple[SeriesRecord, Table]], path: Path) -> None:
-    columns = list(dict.fromkeys(name for _, table in tables for name in table.header))
+def _append(record: SeriesRecord, table: Table, stream: TextIO) -> None:
+    """Write the rows of a series; missing columns become n/a."""
+    index = table.column_indices()
+    order = [index.get(name, -1) for name in COLUMNS]
+    for cells in table.rows:
+        values = [cells[place] if place >= 0 else MISSING for place in order]
+        stream.write('\t'.join([record.participant, record.prefix, *values]) + '\n')
 
-    def write(partial: Path) -> None:
-        with partial.open('w', encoding='utf-8') as stream:
-            stream.write('\t'.join(['participant_id', 'series', *columns]) + '\n')
-            for record, table in tables:
-                index = table.column_indices()
-                order = [index.get(name, -1) for name in columns]
-                for cells in table.rows:
-                    values = [cells[place] if place >= 0 else MISSING for place in order]
-                    stream.write('\t'.join([record.participant, record.prefix, *values]) + '\n')
 
-    write_atomically(write, path)
+class _Reader:
+    """What the statistics need of the tables, and the series that are not included."""
+
+    def __init__(self, cohort: Cohort) -> None:
+        self.included = cohort.included.set_index('series')
+        self.rows: list[dict[str, Any]] = []
+        self.contents: list[dict[str, Any]] = []
+        self.left_out: list[tuple[str, str]] = []
+        self.participants: set[str] = set()
+        self.n_repeated = 0
+
+    def add(self, record: SeriesRecord, table: Table) -> None:
+        """Add the table of a series."""
+        index = table.column_indices()
+        if record.prefix not in self.included.index:
+            return
+        if table.rows[0][index['measure']] == 'left out':
+            self.left_out.append((record.prefix, table.rows[0][index['reason']]))
+            return
+        if record.participant in self.participants:
+            self.n_repeated += 1
+            return
+        self.participants.add(record.participant)
+        of_cohort = self.included.loc[record.prefix]
+        self.rows.append(
+            {
+                'participant_id': record.participant,
+                'series': record.prefix,
+                'group': of_cohort['group'],
+                'reperfused': of_cohort.get('reperfused', math.nan),
+            }
+        )
+        self.contents.append(_parse(table))
+
+    def describe(self) -> list[str]:
+        """Describe the series that are not included."""
+        notes = []
+        if self.left_out:
+            prefix, reason = self.left_out[0]
+            notes.append(
+                f'{len(self.left_out)} follow-up lesions were left out, such as that of {prefix}: {reason}'
+            )
+        if self.n_repeated:
+            notes.append(
+                f'{self.n_repeated} series are further ones of a participant and are not included'
+            )
+        without = len(self.included) - len(self.rows) - self.n_repeated - len(self.left_out)
+        if without:
+            notes.append(f'{without} of {len(self.included)} series have no follow-up lesion')
+        return notes
 
 
 def _parse(table: Table) -> dict:
