@@ -23,9 +23,13 @@ RIGID = {
     'aff_iterations': (200, 100, 50, 20), 'aff_shrink_factors': (6, 4, 2, 1),
     'aff_smoothing_sigmas': (3, 2, 1, 0),
 }  # fmt: skip
-CONTRASTS = {
-    'aff_metric': 'mattes', 'aff_random_sampling_rate': 0.3, 'aff_iterations': (200, 100, 20),
-    'aff_shrink_factors': (4, 2, 1), 'aff_smoothing_sigmas': (2, 1, 0),
+# images of different contrast: rigidly on coarse levels, then by an affine transform on fine ones
+CONTRASTS = {'aff_metric': 'mattes', 'aff_random_sampling_rate': 0.3}
+COARSE = {
+    'aff_iterations': (200, 100), 'aff_shrink_factors': (4, 2), 'aff_smoothing_sigmas': (2, 1),
+}  # fmt: skip
+FINE = {
+    'aff_iterations': (100, 20), 'aff_shrink_factors': (2, 1), 'aff_smoothing_sigmas': (1, 0),
 }  # fmt: skip
 # thinner slabs are thickened for the registration
 LEAST_SLICES = 6
@@ -138,10 +142,10 @@ def register_linear(fixed, moving, seed, folder, mask=None):
     images = _thicken(*fixed), _thicken(*moving)
     try:
         rigid = _register(
-            *images, seed, folder, type_of_transform='Rigid', **CONTRASTS, **options
+            *images, seed, folder, type_of_transform='Rigid', **CONTRASTS, **COARSE, **options
         )['fwdtransforms']
         result = _register(
-            *images, seed, folder, type_of_transform='Affine', initial_transform=rigid, **CONTRASTS,
+            *images, seed, folder, type_of_transform='Affine', initial_transform=rigid, **CONTRASTS, **FINE,
             **options,
         )  # fmt: skip
     except RuntimeError:  # from ITK: no overlap, or a singular matrix

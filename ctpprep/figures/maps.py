@@ -214,7 +214,7 @@ def plot_followup(
     brain_mask: np.ndarray,
     core_rcbf: float,
 ) -> Figure:
-    """Draw the follow-up lesion over both cores, and where they agree.
+    """Draw where each core agrees with the follow-up lesion.
 
     Parameters
     ----------
@@ -230,33 +230,29 @@ def plot_followup(
     Returns
     -------
     matplotlib.figure.Figure
-        For each core a row with the outlines of lesion and hypoperfusion over it, and one of the voxels
-        that are hit, missed and false.
+        For each core a row with the voxels that are hit, missed and false, and the outlines of lesion
+        and hypoperfusion.
     """
-    window, rows = WINDOWS['reference'], []
+    rows = []
     for name, mask in core.items():
+        parts = {'hit': mask & lesion, 'missed': lesion & ~mask, 'false': mask & ~lesion}
         rows.append(
             Row(
                 reference,
-                window,
+                WINDOWS['reference'],
                 brain_mask,
                 title=f'Core {name}',
-                fills=((mask, COLOURS['core']),),
+                fills=tuple((part, COLOURS[kind]) for kind, part in parts.items()),
                 outlines=(
                     (hypoperfusion, COLOURS['hypoperfusion']),
                     (lesion, COLOURS['followup']),
                 ),
             )
         )
-    for name, mask in core.items():
-        parts = {'hit': mask & lesion, 'missed': lesion & ~mask, 'false': mask & ~lesion}
-        fills = tuple((part, COLOURS[kind]) for kind, part in parts.items())
-        rows.append(Row(reference, window, brain_mask, title=f'Agreement\n{name}', fills=fills))
     legend = {
         'follow-up lesion': COLOURS['followup'],
-        f'core (rCBF < {100 * core_rcbf:g} %)': COLOURS['core'],
         'hypoperfusion': COLOURS['hypoperfusion'],
-        'hit: core and lesion': COLOURS['hit'],
+        f'hit: lesion and core (rCBF < {100 * core_rcbf:g} %)': COLOURS['hit'],
         'missed: lesion only': COLOURS['missed'],
         'false: core only': COLOURS['false'],
     }

@@ -52,9 +52,9 @@ FIGURES = (
     (
         'followup',
         'Against follow-up',
-        'The lesion of a later session, as an outline over both cores, and which voxels they hit, miss or '
-        'mark falsely. A missed voxel may have become infarct after the scan, or be swelling; a false one '
-        'may lie beyond the coverage or the quality of the follow-up image.',
+        'The lesion of a later session as an outline, and which of its voxels each core hits or misses; what '
+        'is false is core alone. A missed voxel may have become infarct after the scan, or be swelling; a '
+        'false one may lie beyond the coverage or the quality of the follow-up image.',
     ),
     (
         'probability',
