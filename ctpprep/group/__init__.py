@@ -64,6 +64,7 @@ def run_group_level(run: RunSettings) -> list[Path]:
 
 def _write_outputs(run: RunSettings, participants: 'pd.DataFrame | None') -> list[Path]:
     from ctpprep.group.cohort import make_cohort
+    from ctpprep.group.followup_page import write_followup
     from ctpprep.group.page import build_page
     from ctpprep.group.rows import COLUMNS
     from ctpprep.group.statistics import analyze
@@ -85,8 +86,9 @@ def _write_outputs(run: RunSettings, participants: 'pd.DataFrame | None') -> lis
     write_json(
         {name: {'Description': text} for name, text in COLUMNS.items()}, path.with_suffix('.json')
     )
+    followup = write_followup(records, cohort, run)
     page = build_page(run.output_dir, cohort, statistics, tables['group_quality.tsv'])
-    return [*(run.output_dir / name for name in TABLES), path, page]
+    return [*(run.output_dir / name for name in TABLES), path, *followup, page]
 
 
 def format_statistics(statistics: 'pd.DataFrame') -> Table:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from ctpprep import __version__
 from ctpprep.group.cohort import LOCAL_WITHHELD, VOLUMES
+from ctpprep.group.followup_page import PAGE as FOLLOWUP_PAGE
 from ctpprep.group.picture import draw_cores
 from ctpprep.group.quality import (
     CORE_LIMIT_ML,
@@ -121,6 +122,7 @@ def build_page(
             picture=draw_cores(cohort.included, lines_of_all, colors, UNKNOWN),
             has_pairs=len(cohort.groups) > 1,
             verdict_lights=VERDICT_LIGHTS,
+            followup=FOLLOWUP_PAGE if (output_dir / FOLLOWUP_PAGE).is_file() else '',
             unknown=UNKNOWN,
             states=sorted({row['state'] for row in series}),
             format_fixed=format_fixed,

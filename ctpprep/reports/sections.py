@@ -16,6 +16,7 @@ from ctpprep.io.tables import read_table
 from ctpprep.perfusion.quality import RESULTS
 from ctpprep.perfusion.symmetry import WITHHELD
 from ctpprep.reports.evidence import describe_remedy
+from ctpprep.reports.followup import read_followup
 from ctpprep.reports.quality import Check, read_quality
 from ctpprep.reports.sidecars import read_measured, read_notes, read_reference
 from ctpprep.reports.viewer import find_viewers
@@ -49,6 +50,13 @@ FIGURES = (
         'healthy side opposite a lesion looks too well perfused: that is the division, not flow.',
     ),
     ('lesions', 'Core and mismatch', 'Over the reference image (mean of the pre-bolus frames).'),
+    (
+        'followup',
+        'Against follow-up',
+        'The lesion of a later session as an outline, and which of its voxels each core hits or misses; what '
+        'is false is core alone. A missed voxel may have become infarct after the scan, or be swelling; a '
+        'false one may lie beyond the coverage or the quality of the follow-up image.',
+    ),
     (
         'probability',
         'Probability of core',
@@ -112,6 +120,10 @@ class Section:
         Element of the page with the data of the viewer.
     measured : dict
         Measurements of the deconvolution, formatted, by title.
+    followup : list of dict
+        Agreement of cores and hypoperfusion with the follow-up lesion, formatted.
+    followup_note : str
+        How the follow-up lesion was aligned, or why it was left out; '' without one.
     own_page : str
         Name of the page with viewer and figures, if they are not on this page.
     summary : Summary, optional
@@ -133,6 +145,8 @@ class Section:
     own_page: str = ''
     summary: Summary | None = None
     one_page: str = ''
+    followup: list[dict[str, str]] = field(default_factory=list)
+    followup_note: str = ''
 
     @property
     def n_bytes(self) -> int:
@@ -255,6 +269,8 @@ def collect_sections(
             section.summary = summarize(section.volumes, (read_table(path) or [{}])[0])
     for section, path in find_files('_desc-summary_ctp.pdf'):
         section.one_page = path.relative_to(output_dir).as_posix()
+    for section, path in find_files('_desc-followup_morph.tsv'):
+        section.followup, section.followup_note = read_followup(path)
     texts = {name: (title, caption) for name, title, caption in FIGURES}
     for prefix, name, path in find_figures(folder / 'figures'):
         title, caption = texts.get(name, (name, ''))
