@@ -30,6 +30,7 @@ from ctpprep.figures.maps import (
     plot_mirror,
     plot_probability,
     plot_rcbf,
+    plot_regions,
 )
 from ctpprep.figures.mosaic import COLOURS, WINDOWS, Mosaic, Row, lay_out, plot_rows, save_svg
 
@@ -49,6 +50,7 @@ __all__ = [
     'plot_motion',
     'plot_probability',
     'plot_rcbf',
+    'plot_regions',
     'plot_rows',
     'plot_tmax_histogram',
     'save_svg',

@@ -23,6 +23,8 @@ def another(name):
     if about.choices:
         others = [choice for choice in about.choices if choice != default]
         return others[0] if others else 'ctpprep.perfusion.maps:flow'
+    if name == 'output_spaces':
+        return 'MNI152NLin2009aSym'
     if isinstance(default, bool):
         return not default
     if isinstance(default, tuple):
@@ -135,7 +137,9 @@ def stages_read(toy_head, tmp_path_factory):
         )
     )
     # a brain without texture does not show where its homologues are
-    method = MethodSettings.of(mirror_most_mm=50.0, mirror_region_mm=50.0)
+    method = MethodSettings.of(
+        mirror_most_mm=50.0, mirror_region_mm=50.0, output_spaces='MNI152NLin2009aSym'
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StageInterface, 'method', record)
         # rendering is slow and reads no settings
