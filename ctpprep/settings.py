@@ -495,12 +495,15 @@ class TemplateSettings(StageSettings):
         'in-plane voxel size of the registration to the template', low=1.0, high=10.0)
     template_metric_mm: float = _setting(6.0, 'mm',
         'distance from the brain within which CT and template are compared', low=0.0, high=50.0)
-    template_least_overlap: float = _setting(0.85, 'ratio',
+    template_least_overlap: float = _setting(0.9, 'ratio',
         'Dice coefficient of brain and template below which nothing is written in template space',
         low=0.0, high=1.0)
     template_least_sides: float = _setting(0.9, 'fraction',
         'share of the brain on the same side in the template below which nothing is written in '
         'template space', low=0.0, high=1.0)
+    template_least_similarity: float = _setting(0.0, 'correlation',
+        'correlation of density above its local mean, in brain and template, below which nothing is '
+        'written in template space', low=-1.0, high=1.0)
     template_most_folding: float = _setting(0.01, 'fraction',
         'share of the brain where the transform folds above which nothing is written in template '
         'space', low=0.0, high=1.0)
@@ -765,6 +768,9 @@ class RunSettings:
     exclude_column: str | None = _group(None, '',
         'column of participants.tsv: participants with yes, true or 1 there are excluded from '
         'the statistics', value='COLUMN')
+    flip_left: bool = _group(False, '',
+        'flip masks in template space left-right where the left side is affected, so that maps of '
+        'frequency show all lesions on the right')
     nprocs: int = _resource(1, '',
         'processes at a time',
         options=('--nprocs', '--nthreads', '--n-cpus'), value='N',

@@ -74,10 +74,10 @@ class RegisterTemplate(StageInterface):
             self.save_json(runtime, template_registration={'template_failure': failure})
             return runtime
         atlas = read_template(method.template.output_spaces)
-        head, measured = self._choose_head(*reference)
+        own, head, measured = self._choose_head(*reference)
         aligned = template.register_template(
-            head, (self.load_mask('brain_mask'), self.load('hemispheres'), reference[1]), atlas,
-            method.template, TemplateSyN(runtime.cwd, method.random.random_seed),
+            head, own, self.load('hemispheres'), atlas, method.template,
+            TemplateSyN(runtime.cwd, method.random.random_seed),
         )  # fmt: skip
         self._results |= aligned.transforms
         self.save_json(runtime, template_registration=measured | aligned.measured)
@@ -89,11 +89,12 @@ class RegisterTemplate(StageInterface):
         return runtime
 
     def _choose_head(self, reference, affine):
-        """Prepare the NCCT if there is a usable one, else the reference image."""
+        """Return the reference image, the NCCT if there is a usable one, and which it is."""
         brain_mask, lesion = self.load_mask('brain_mask'), None
         for mask in filter(lambda mask: mask is not None, map(self.load_mask, MASKED_OUT)):
             lesion = mask if lesion is None else lesion | mask
         lesion = np.zeros_like(brain_mask) if lesion is None else lesion
+        own = template.Head(reference, brain_mask, lesion, affine)
         measured = {'template_image': 'reference image'}
         if self.inputs.ncct and self.inputs.reference_to_ncct:
             masks = self.method.masks
@@ -103,10 +104,10 @@ class RegisterTemplate(StageInterface):
                     read_rigid(self.inputs.reference_to_ncct), lesion, affine, masks.bone_hu,
                     masks.csf_level,
                 )  # fmt: skip
-                return head, {'template_image': 'non-contrast CT'}
+                return own, head, {'template_image': 'non-contrast CT'}
             except PerfusionError as error:
                 measured['template_image_reason'] = str(error)
-        return template.Head(reference, brain_mask, lesion, affine), measured
+        return own, own, measured
 
 
 class _TransformToTemplateInputSpec(DynamicTraitedSpec, StageInputSpec):

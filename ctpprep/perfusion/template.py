@@ -113,8 +113,8 @@ class TemplateAlignment:
     coordinates : (X, Y, Z, 3) array or None
         Template coordinates of each voxel of the CTP grid, mm RAS; NaN outside the template.
     measured : dict
-        ``template_overlap``, ``template_sides``, ``template_folding``, and ``template_failure``: why
-        nothing is written in template space; '' if it is.
+        ``template_overlap``, ``template_sides``, ``template_similarity``, ``template_folding``, and
+        ``template_failure``: why nothing is written in template space; '' if it is.
     """
 
     transforms: dict
@@ -187,7 +187,7 @@ def head_from_ncct(ncct, affine, to_reference, lesion_mask, reference_affine, bo
     return Head(image, brain_mask, lesion > 0, affine)
 
 
-def register_template(head, reference, template, settings, registration):
+def register_template(head, reference, hemispheres, template, settings, registration):
     """Register a head to a template and assess the result.
 
     An affine transform is found by a search (`template_start`), then refined by the nonrigid registration.
@@ -198,9 +198,10 @@ def register_template(head, reference, template, settings, registration):
     ----------
     head : Head
         The CT that is registered: reference image or NCCT.
-    reference : tuple
-        Of the CTP series, on which the result is judged: brain mask, (X, Y, Z) of bool; hemispheres,
-        (X, Y, Z), 1 left and 2 right; affine, (4, 4).
+    reference : Head
+        The reference image of the series, on which the result is judged.
+    hemispheres : (X, Y, Z) array
+        Of the series; 1 left, 2 right.
     template : Template
     settings : settings.TemplateSettings
     registration : TemplateRegistration
@@ -224,29 +225,28 @@ def register_template(head, reference, template, settings, registration):
         return TemplateAlignment(
             {}, None, {'template_failure': 'the registration to the template failed'}
         )
-    brain_mask, hemispheres, affine = reference
     coordinates = registration.map_points(
-        brain_mask.shape, affine, transforms['template_to_reference'],
+        reference.image.shape, reference.affine, transforms['template_to_reference'],
         (template.brain.shape, template.affine),
     )  # fmt: skip
-    measured = judge(coordinates, brain_mask, hemispheres, affine, template)
+    measured = judge(coordinates, reference, hemispheres, template)
     measured['template_failure'] = _failure(measured, settings)
     return TemplateAlignment(
         {} if measured['template_failure'] else transforms, coordinates, measured
     )
 
 
-def judge(coordinates, brain_mask, hemispheres, affine, template):
+def judge(coordinates, reference, hemispheres, template):
     """Measure whether a registration to the template can be right.
 
     Parameters
     ----------
     coordinates : (X, Y, Z, 3) array
         Template coordinates of each voxel, mm RAS; NaN outside the template.
-    brain_mask : (X, Y, Z) array of bool
+    reference : Head
+        Of the series.
     hemispheres : (X, Y, Z) array
         1 left, 2 right; found by the mirror registration, independently of the template.
-    affine : (4, 4) array
     template : Template
 
     Returns
@@ -254,8 +254,12 @@ def judge(coordinates, brain_mask, hemispheres, affine, template):
     dict
         ``template_overlap``: Dice coefficient of the brain and the brain of the template within the
         slab. ``template_sides``: share of the brain off the midline whose side in the template is its
-        hemisphere. ``template_folding``: share of the brain where the transform folds.
+        hemisphere. ``template_similarity``: correlation of density above its local mean.
+        ``template_folding``: share of the brain where the transform folds.
     """
+    brain_mask, affine = reference.brain_mask, reference.affine
+    density = brain.at_usual_level(reference.image, brain_mask)
+    drawn = resampling.sample(template.draw(), template.affine, coordinates, order=1)
     covered = resampling.sample(template.brain, template.affine, coordinates, order=1) > 0.5
     known = brain_mask & (np.abs(coordinates[..., 0]) > MIDLINE_MM) & (hemispheres > 0)
     right = np.where(coordinates[..., 0] > 0, symmetry.RIGHT, symmetry.LEFT)
@@ -263,6 +267,9 @@ def judge(coordinates, brain_mask, hemispheres, affine, template):
     return {
         'template_overlap': 2 * int((covered & brain_mask).sum()) / max(both, 1),
         'template_sides': float(np.mean((right == hemispheres)[known])) if known.any() else 0.0,
+        'template_similarity': symmetry.mirror_similarity(
+            np.nan_to_num(density), drawn, brain_mask, covered, grid.voxel_size_mm(affine)
+        ),
         # mirrored, because `folding` assesses mirror registrations
         'template_folding': symmetry.folding(
             coordinates * np.array([-1, 1, 1]), affine, brain_mask
@@ -281,6 +288,11 @@ def _failure(measured, settings):
         return (
             f'{measured["template_sides"]:.0%} of the brain is on the same side as in the template, at '
             f'least {settings.template_least_sides:.0%} is needed'
+        )
+    if measured['template_similarity'] < settings.template_least_similarity:
+        return (
+            f'density and template correlate by {measured["template_similarity"]:.2f}, at least '
+            f'{settings.template_least_similarity:g} is needed'
         )
     if measured['template_folding'] > settings.template_most_folding:
         return (

@@ -28,6 +28,7 @@ TEMPLATE = (
     ('template_image_reason', 'Reason'),
     ('template_overlap', 'Overlap of brain and template (Dice)'),
     ('template_sides', 'Brain on the same side in the template'),
+    ('template_similarity', 'Correlation of brain and template, density above its local mean'),
     ('template_folding', 'Brain where the transform folds'),
 )
 

@@ -128,7 +128,8 @@ of grey and white matter: by a search for the most similar affine transform, and
 registration (ANTs SyN, mutual information [@avants2008; @tustison2021]). Nothing was written in template
 space where brain and template overlapped by a Dice coefficient of less than
 {settings.template_least_overlap:g}, less than {settings.template_least_sides:.0%} of the brain was on the
-same side, or the transform folded in more than {settings.template_most_folding:.1%} of the brain. Maps were
+same side, density above its local mean correlated by less than {settings.template_least_similarity:g}, or the
+transform folded in more than {settings.template_most_folding:.1%} of the brain. Maps were
 interpolated linearly over tissue, masks by the nearest voxel. Volumes and means were measured on the grid
 of the maps, in {atlas}.
 """
