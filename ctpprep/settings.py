@@ -501,7 +501,7 @@ class TemplateSettings(StageSettings):
     template_least_sides: float = _setting(0.9, 'fraction',
         'share of the brain on the same side in the template below which nothing is written in '
         'template space', low=0.0, high=1.0)
-    template_least_similarity: float = _setting(0.0, 'correlation',
+    template_least_similarity: float = _setting(0.1, 'correlation',
         'correlation of density above its local mean, in brain and template, below which nothing is '
         'written in template space', low=-1.0, high=1.0)
     template_most_folding: float = _setting(0.01, 'fraction',
