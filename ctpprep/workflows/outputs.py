@@ -414,6 +414,7 @@ def template_derivatives(
         Derivative(
             'template', 'region_labels', 'seg-regions_dseg.nii.gz',
             'region of each voxel of tissue', {}, facts, ('region_names',),
+            sources=('tissue_mask', 'template_to_reference'),
         ),
         *(
             replace(
