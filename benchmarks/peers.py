@@ -90,7 +90,7 @@ def compare(bids_dir: Path, label: str, head: PhantomSettings, checkout: Path, p
         arguments = (series, head.frame_interval)
         own = run([sys.executable, '-c', OWN, *arguments], folder)
         peer = run([python, '-c', PYPET, *arguments], checkout)
-    x, y, _ = head.voxel_size_mm
+    x = head.voxel_size_mm[0]
     size = f'{head.matrix} x {head.matrix} x {head.n_slices} x {head.n_frames}, {x:g} mm'
     cells = [f'{wall:.1f} s, {cpu:.1f}, {memory:.2f} GB' for wall, cpu, memory in (own, peer)]
     print(f'| {size} | {cells[0]} | {cells[1]} | {own[0] / peer[0]:.2f} |', flush=True)

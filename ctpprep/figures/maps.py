@@ -19,7 +19,7 @@ LIKELIHOODS = (('sure', 0.95, 1.01), ('likely', 0.5, 0.95), ('possible', 0.05, 0
 
 
 def plot_maps(mosaic: Mosaic, maps: dict[str, np.ndarray], brain_mask: np.ndarray) -> Figure:
-    """Draw the available maps among CBF, CBV, MTT and Tmax in their fixed windows.
+    """Draw the available maps among CBF, CBV, MTT, Tmax and TTP in their fixed windows.
 
     Parameters
     ----------

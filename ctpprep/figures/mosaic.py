@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 COLOURS = {
     'core': '#ff4d2e',
     'hypoperfusion': '#ffffff',
+    'slow': '#2bb673',
     'mismatch': '#f0e442',
     'mismatch local': '#56b4e9',
     'sure': '#ff4d2e',
@@ -39,12 +39,6 @@ CONVENTION = (
     'Small numbers: slice, counted from 0 at the lowest.'
 )
 WIDTH_IN = 14.0  # at the report's width one inch is about 95 px, a 2 mm voxel about 2 px
-#: Axes whose id begins with 'blinking' blink and alternate with the axes below them.
-FLICKER = (
-    '<style>@keyframes blink { 50% { opacity: 0 } } '
-    '@media screen and (prefers-reduced-motion: no-preference) '
-    '{ [id^="blinking-"] { animation: blink 2.4s step-end infinite } }</style>'
-)
 
 
 @dataclass(frozen=True)
@@ -89,6 +83,7 @@ WINDOWS = {
     'cbv': Window('CBV', 'mL/100 g', 0, 8, 'viridis'),
     'mtt': Window('MTT', 's', 0, 20, 'plasma'),
     'tmax': Window('Tmax', 's', 0, 12, 'plasma'),
+    'ttp': Window('TTP', 's', 0, 45, 'plasma'),
     'rcbf_global': Window('rCBF global', '%', 0, 150, 'viridis', scale=100),
     'rcbf_local': Window('rCBF local', '%', 0, 150, 'viridis', scale=100),
     'reference': Window('Reference', 'HU', 0, 80, 'gray'),
@@ -288,14 +283,14 @@ def plot_rows(
             bottom -= 0 if row.over else tall + gap
             box = (left / WIDTH_IN, bottom / total, wide / WIDTH_IN, tall / total)
             axes = figure.add_axes(box, gid=f'{row.gid}-{line}' if row.gid else None)
-            _draw_line(axes, mosaic, row, line, numbered=row is rows[0] or row.over)
+            draw_line(axes, mosaic, row, line, numbered=row is rows[0] or row.over)
             if not row.over:
                 _add_scale(figure, box, row, mosaic.grey_unit)
     _add_foot(figure, legend or {}, f'{note} {CONVENTION}'.strip(), total)
     return figure
 
 
-def _draw_line(axes, mosaic: Mosaic, row: Row, line: int, numbered: bool) -> None:
+def draw_line(axes, mosaic: Mosaic, row: Row, line: int, numbered: bool) -> None:
     """Draw one line of slices with outlines, the letters R and L, and slice numbers."""
     axes.imshow(row.paint(mosaic, line), aspect='auto', interpolation='none')
     axes.set_axis_off()
@@ -362,26 +357,3 @@ def _add_foot(figure, legend: dict[str, str], note: str, total: float) -> None:
             fontsize=9,
         )
     figure.text(0.025, 0.08 / total, note, fontsize=8, color='#444444', va='bottom')
-
-
-def save_svg(figure: Figure, path: Path) -> Path:
-    """Write a figure as SVG: reproducible byte by byte, with text as text.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-    path : Path
-
-    Returns
-    -------
-    Path
-        The same path.
-    """
-    import matplotlib as mpl
-
-    # without a date and with a fixed salt for the ids, a rerun does not change the file
-    with mpl.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': Path(path).name}):
-        figure.savefig(path, format='svg', metadata={'Date': None, 'Creator': None})
-    text = Path(path).read_text(encoding='utf-8')
-    Path(path).write_text(text.replace('<defs>', f'{FLICKER}<defs>', 1), encoding='utf-8')
-    return Path(path)

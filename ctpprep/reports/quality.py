@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctpprep.reports.tables import read_table
+from ctpprep.io.tables import read_table
 from ctpprep.reports.template import format_quantity
 
 

@@ -21,7 +21,7 @@ CHECKED = (
 )  # fmt: skip
 JUDGED = ('lesion', 'symmetry', 'normalization', 'segmentation', 'hypodensity', 'masks')
 DRAWN = (
-    'reference', 'brain_mask', 'tissue_mask', 'cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global',
+    'reference', 'brain_mask', 'tissue_mask', 'cbf', 'cbv', 'mtt', 'tmax', 'ttp', 'rcbf_global',
     'rcbf_local', 'core_global', 'core_local', 'hypoperfusion', 'hemispheres',
     'reference_reflected', 'homologue_reference', 'aif_mask', 'vof_mask', 'curves', 'confounds', 'volumes',
     'unassessable_mask', 'entry', 'probability_global', 'probability_local',
@@ -87,6 +87,7 @@ def init_quality_wf(
         (inputnode, assess_quality, [(port, port) for port in checked]),
         (inputnode, plot_series, [(port, port) for port in drawn]),
         (inputnode, pack_viewer, [(port, port) for port in viewed]),
+        (assess_quality, plot_series, [('quality', 'quality')]),
         (plot_series, write_figures, [('figures', 'figures')]),
         (pack_viewer, write_figures, [('viewer', 'viewer')]),
         (assess_quality, outputnode, [('quality', 'quality'), ('limits', 'limits')]),

@@ -117,16 +117,38 @@ def test_reason_of_withheld_local_maps_is_shown(output_dir):
     path.write_text('\n'.join(rows) + '\n')
     words = text_of(report(output_dir))
     assert 'Local maps were withheld: the brain is not alike.' in words
-    assert words.index('were withheld') < words.index('Hypoperfusion Tmax')
     assert 'Core rCBF < 30 % 61.6 mL withheld' in words
     assert 'ratio ≥ 1.8 met withheld' in words
 
 
 def test_cautions_and_intended_use_are_shown(output_dir):
     words = text_of(report(output_dir))
-    assert 'The 30 % threshold is not validated for local maps.' in words
-    assert 'The local map hides the state of the healthy hemisphere.' in words
+    assert 'The 30 % threshold is not validated for local maps' in words
+    assert 'The local map hides the state of the healthy hemisphere' in words
     assert 'Research use only' in words
+
+
+def test_verdict_and_numbers_come_first(output_dir):
+    words = text_of(report(output_dir))
+    first = words.index('Do not use 1 check fails. noise.')
+    assert (
+        first < words.index('Core, global rCBF < 30 % 61.6 mL') < words.index('Volumes in detail')
+    )
+
+
+def test_numbers_that_a_failed_check_concerns_are_struck(output_dir):
+    page = report(output_dir)
+    assert page.count('<s>') == 4
+    assert 'number core_global doubtful' in page
+
+
+def test_summary_links_to_its_page(output_dir):
+    (output_dir / 'sub-01' / 'figures' / 'sub-01_desc-summary_ctp.pdf').touch()
+    assert 'href="sub-01/figures/sub-01_desc-summary_ctp.pdf"' in report(output_dir)
+
+
+def test_figures_link_to_their_files(output_dir):
+    assert 'href="sub-01/figures/sub-01_desc-maps_ctp.svg"' in report(output_dir)
 
 
 def test_failed_checks_come_first(output_dir):
