@@ -153,6 +153,7 @@ def test_click_on_a_count_lists_its_series_and_why(page, link, expected, reason)
     page.type_text('#filter', 'sub-1')
     count = page.text(f'#included {link}').split()[0]
     page.click(f'#included {link}')
+    page.wait_for(f'document.getElementById("count").textContent.startsWith("{count} of")')
     assert visible_cells(page, 0) == expected
     assert int(count) == len(expected)
     assert all(reason in text for text in visible_cells(page, 11))

@@ -167,6 +167,12 @@ def test_figures_link_to_their_files(output_dir):
     assert 'href="sub-01/figures/sub-01_desc-maps_ctp.svg"' in report(output_dir)
 
 
+def test_regions_are_listed(output_dir):
+    path = output_dir / 'sub-01' / 'ct' / 'sub-01_desc-regions_morph.tsv'
+    path.write_text('region\tcore_global\nleft MCA\t12.3\n')
+    assert 'region core_global left MCA 12.3' in text_of(report(output_dir))
+
+
 def test_node_names_are_folded(output_dir):
     made = {'maps': [('deconvolution', ['cbf', 'tmax'])]}
     drawing = Drawing('graph', ['sub-01'], '', '', 'plot_series', made)
