@@ -24,6 +24,14 @@ RIGID = {
     'aff_iterations': (200, 100, 50, 20), 'aff_shrink_factors': (6, 4, 2, 1),
     'aff_smoothing_sigmas': (3, 2, 1, 0),
 }  # fmt: skip
+# images of different contrast: rigidly on coarse levels, then by an affine transform on fine ones
+CONTRASTS = {'aff_metric': 'mattes', 'aff_random_sampling_rate': 0.3}
+COARSE = {
+    'aff_iterations': (200, 100), 'aff_shrink_factors': (4, 2), 'aff_smoothing_sigmas': (2, 1),
+}  # fmt: skip
+FINE = {
+    'aff_iterations': (100, 20), 'aff_shrink_factors': (2, 1), 'aff_smoothing_sigmas': (1, 0),
+}  # fmt: skip
 # thinner slabs are thickened for the registration
 LEAST_SLICES = 6
 
@@ -221,6 +229,66 @@ def register_rigid(fixed, moving, seed, folder, path):
 
     result = _register(fixed, moving, seed, folder, **RIGID)
     ants.write_transform(ants.read_transform(result['fwdtransforms'][0]), str(path))
+
+
+def register_linear(fixed, moving, seed, folder, mask=None):
+    """Register two images of different contrast, rigidly and then by an affine transform.
+
+    Parameters
+    ----------
+    fixed, moving : tuple of (X, Y, Z) array and (4, 4) array
+        Image, 0 outside the head, and affine, mm RAS.
+    seed : int
+    folder : path-like
+        Folder of temporary files.
+    mask : (X, Y, Z) array of bool, optional
+        Voxels of the fixed image that are compared.
+
+    Returns
+    -------
+    (4, 4) array or None
+        From points of the fixed to points of the moving image, mm RAS; None if ITK fails.
+    """
+    options = (
+        {} if mask is None else {'mask': to_ants(_thicken(mask, fixed[1])[0], _thicken(*fixed)[1])}
+    )
+    images = _thicken(*fixed), _thicken(*moving)
+    try:
+        rigid = _register(
+            *images, seed, folder, type_of_transform='Rigid', **CONTRASTS, **COARSE, **options
+        )['fwdtransforms']
+        result = _register(
+            *images, seed, folder, type_of_transform='Affine', initial_transform=rigid, **CONTRASTS, **FINE,
+            **options,
+        )  # fmt: skip
+    except RuntimeError:  # from ITK: no overlap, or a singular matrix
+        return None
+    return read_points(result['fwdtransforms'][0])
+
+
+def read_points(path):
+    """Read a linear transform of any kind by what it does to points.
+
+    Parameters
+    ----------
+    path : path-like
+        ITK transform, text or ``.mat``.
+
+    Returns
+    -------
+    (4, 4) array
+        From points of the fixed to points of the moving image, mm RAS.
+    """
+    import ants
+
+    transform = ants.read_transform(str(path))
+    origin, *axes = (
+        np.array(transform.apply_to_point(point)) for point in np.eye(4)[[3, 0, 1, 2], :3]
+    )
+    lps = np.eye(4)
+    lps[:3, :3] = np.stack([axis - origin for axis in axes], axis=1)
+    lps[:3, 3] = origin
+    return LPS @ lps @ LPS
 
 
 def register_positions(fixed, moving, seed, folder):

@@ -26,6 +26,7 @@ from ctpprep.figures.charts import plot_curves, plot_motion, plot_tmax_histogram
 from ctpprep.figures.evidence import plot_evidence
 from ctpprep.figures.maps import (
     compare_cores,
+    plot_followup,
     plot_lesions,
     plot_maps,
     plot_masks,
@@ -50,6 +51,7 @@ __all__ = [
     'lay_out',
     'plot_curves',
     'plot_evidence',
+    'plot_followup',
     'plot_lesions',
     'plot_maps',
     'plot_masks',

@@ -205,6 +205,60 @@ def plot_probability(
     return plot_rows(mosaic, rows, legend)
 
 
+def plot_followup(
+    mosaic: Mosaic,
+    reference: np.ndarray,
+    core: dict[str, np.ndarray],
+    hypoperfusion: np.ndarray,
+    lesion: np.ndarray,
+    brain_mask: np.ndarray,
+    core_rcbf: float,
+) -> Figure:
+    """Draw where each core agrees with the follow-up lesion.
+
+    Parameters
+    ----------
+    mosaic : Mosaic
+    reference : (X, Y, Z) array
+        HU.
+    core : dict of str to (X, Y, Z) array of bool
+        Keys 'global', 'local' or one of them.
+    hypoperfusion, lesion, brain_mask : (X, Y, Z) arrays of bool
+    core_rcbf : float
+        Threshold, for the legend: fraction.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        For each core a row with the voxels that are hit, missed and false, and the outlines of lesion
+        and hypoperfusion.
+    """
+    rows = []
+    for name, mask in core.items():
+        parts = {'hit': mask & lesion, 'missed': lesion & ~mask, 'false': mask & ~lesion}
+        rows.append(
+            Row(
+                reference,
+                WINDOWS['reference'],
+                brain_mask,
+                title=f'Core {name}',
+                fills=tuple((part, COLOURS[kind]) for kind, part in parts.items()),
+                outlines=(
+                    (hypoperfusion, COLOURS['hypoperfusion']),
+                    (lesion, COLOURS['followup']),
+                ),
+            )
+        )
+    legend = {
+        'follow-up lesion': COLOURS['followup'],
+        'hypoperfusion': COLOURS['hypoperfusion'],
+        f'hit: lesion and core (rCBF < {100 * core_rcbf:g} %)': COLOURS['hit'],
+        'missed: lesion only': COLOURS['missed'],
+        'false: core only': COLOURS['false'],
+    }
+    return plot_rows(mosaic, rows, legend)
+
+
 def plot_masks(mosaic: Mosaic, reference: np.ndarray, masks: dict[str, np.ndarray]) -> Figure:
     """Outline brain, tissue and hemispheres on the reference image.
 

@@ -67,6 +67,7 @@ def _write_outputs(run: RunSettings, participants: 'pd.DataFrame | None') -> lis
     import pandas as pd
 
     from ctpprep.group.cohort import make_cohort
+    from ctpprep.group.followup_page import write_followup
     from ctpprep.group.locate import locate_lesions
     from ctpprep.group.page import build_page
     from ctpprep.group.rows import COLUMNS
@@ -92,8 +93,9 @@ def _write_outputs(run: RunSettings, participants: 'pd.DataFrame | None') -> lis
         write_table(format_statistics(table), run.output_dir / name)
         about = {column: {'Description': text} for column, text in COLUMNS.items()}
         write_json(about, (run.output_dir / name).with_suffix('.json'))
+    followup = write_followup(records, cohort, run)
     page = build_page(run.output_dir, cohort, statistics, tables['group_quality.tsv'], located)
-    paths = [run.output_dir / name for name in (*TABLES, *written)]
+    paths = [*(run.output_dir / name for name in (*TABLES, *written)), *followup]
     return [*paths, *([located.folder] if located is not None else []), page]
 
 

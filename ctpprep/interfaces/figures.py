@@ -26,6 +26,7 @@ MASKS = (
     'core_global',
     'core_local',
     'hypoperfusion',
+    'followup_mask',
 )
 PLACES = ('aif_mask', 'vof_mask')
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp', 'rcbf_global', 'rcbf_local')
@@ -53,6 +54,7 @@ class SeriesInputSpec(StageInputSpec):
     core_global = File(exists=True)
     core_local = File(exists=True)
     hypoperfusion = File(exists=True)
+    followup_mask = File(exists=True, desc='lesion of a later session')
     hemispheres = File(exists=True, desc='1 left, 2 right')
     reference_reflected = File(exists=True, desc='the reference reflected across the plane, HU')
     homologue_reference = File(exists=True, desc='the mirrored reference, registered, HU')
@@ -268,6 +270,10 @@ def draw_mosaics(
     if core and hypoperfusion is not None and reference is not None:
         drawn['lesions'] = figures.plot_lesions(
             mosaic, reference, core, hypoperfusion, brain, *thresholds
+        )
+    if core and 'followup_mask' in images and reference is not None and hypoperfusion is not None:
+        drawn['followup'] = figures.plot_followup(
+            mosaic, reference, core, hypoperfusion, images['followup_mask'], brain, core_rcbf
         )
     probability = {
         name.removeprefix('probability_'): images[name] for name in PROBABILITIES if name in images

@@ -13,8 +13,10 @@ from urllib.parse import quote
 
 from ctpprep.interfaces.summary import Summary, find_row, read_volumes, summarize
 from ctpprep.io.tables import read_table
+from ctpprep.perfusion.quality import RESULTS
 from ctpprep.perfusion.symmetry import WITHHELD
 from ctpprep.reports.evidence import describe_remedy
+from ctpprep.reports.followup import read_followup
 from ctpprep.reports.quality import Check, read_quality
 from ctpprep.reports.sidecars import (
     read_measured,
@@ -53,6 +55,13 @@ FIGURES = (
         'healthy side opposite a lesion looks too well perfused: that is the division, not flow.',
     ),
     ('lesions', 'Core and mismatch', 'Over the reference image (mean of the pre-bolus frames).'),
+    (
+        'followup',
+        'Against follow-up',
+        'The lesion of a later session as an outline, and which of its voxels each core hits or misses; what '
+        'is false is core alone. A missed voxel may have become infarct after the scan, or be swelling; a '
+        'false one may lie beyond the coverage or the quality of the follow-up image.',
+    ),
     (
         'probability',
         'Probability of core',
@@ -122,6 +131,10 @@ class Section:
         Element of the page with the data of the viewer.
     measured : dict
         Measurements of the deconvolution, formatted, by title.
+    followup : list of dict
+        Agreement of cores and hypoperfusion with the follow-up lesion, formatted.
+    followup_note : str
+        How the follow-up lesion was aligned, or why it was left out; '' without one.
     regions : list of dict
         Rows of the table of regions, as text.
     template : dict
@@ -149,6 +162,8 @@ class Section:
     own_page: str = ''
     summary: Summary | None = None
     one_page: str = ''
+    followup: list[dict[str, str]] = field(default_factory=list)
+    followup_note: str = ''
 
     @property
     def n_bytes(self) -> int:
@@ -165,6 +180,37 @@ class Section:
         """The worst grade: fail, warn, pass, or '' without checks."""
         grades = {check.status for check in self.checks}
         return next((grade for grade in ('fail', 'warn', 'pass') if grade in grades), '')
+
+    @property
+    def verdict(self) -> str:
+        """Verdict on the series, '' if there is none."""
+        if self.failures:
+            return 'do not use'
+        return self.summary.verdict.word if self.summary else ''
+
+    @property
+    def doubtful(self) -> tuple[str, ...]:
+        """Results not to be used: those that a failed check concerns; all if the series failed."""
+        if self.failures:
+            return RESULTS
+        return self.summary.verdict.doubtful if self.summary else ()
+
+    def is_doubtful(self, region: str, normalization: str = '') -> bool:
+        """Return whether a failed check concerns rows of the volume table.
+
+        Examples
+        --------
+        >>> section = Section('sub-01', failures=[{'reason': 'no brain'}])
+        >>> section.is_doubtful('mismatch', 'global'), section.is_doubtful('brain')
+        (True, False)
+        """
+        core, hypoperfusion = f'core_{normalization or "global"}', 'hypoperfusion'
+        basis = {
+            'core': {core}, 'rcbf': {core}, 'hypoperfusion': {hypoperfusion}, 'tmax': {hypoperfusion},
+            'mismatch': {core, hypoperfusion}, 'defuse3': {core, hypoperfusion},
+            'unassessable': {'core_local'},
+        }  # fmt: skip
+        return not basis.get(region, set()).isdisjoint(self.doubtful)
 
     @property
     def side(self) -> str:
@@ -244,6 +290,8 @@ def collect_sections(
             section.summary = summarize(section.volumes, (read_table(path) or [{}])[0])
     for section, path in find_files('_desc-summary_ctp.pdf'):
         section.one_page = path.relative_to(output_dir).as_posix()
+    for section, path in find_files('_desc-followup_morph.tsv'):
+        section.followup, section.followup_note = read_followup(path)
     texts = {name: (title, caption) for name, title, caption in FIGURES}
     for prefix, name, path in find_figures(folder / 'figures'):
         title, caption = texts.get(name, (name, ''))

@@ -84,6 +84,38 @@ VOLUMES = _columns(
     side_rule=('', 'what named the side: median (of Tmax), hypoperfusion or asked for'),
     reason=('', 'why a volume is 0 or a figure is missing'),
 )
+AGREEMENT = _columns(
+    measure=(
+        '',
+        'segmentation: a mask as written; threshold: a lesion segmented at another threshold; voxels: '
+        'tissue beyond a threshold, not cleaned; ranking: area under the ROC curve; probability, '
+        'reliability: of the probability of core; left out: the lesion could not be aligned',
+    ),
+    quantity=('', 'core, hypoperfusion, probability, or the map that is thresholded or ranked'),
+    normalization=('', 'normalization of CBF or CBV'),
+    threshold=('', 'rCBF or rCBV as a fraction (below), or Tmax in s (above)'),
+    region=(
+        '',
+        'brain, with CSF for masks and thresholds, tissue alone for voxels and ranking; tissue of the '
+        'affected hemisphere; or hypoperfusion',
+    ),
+    volume_ml=('mL', 'volume of what is compared'),
+    followup_ml=('mL', 'volume of the follow-up lesion in the region'),
+    region_ml=('mL', 'volume of the region, or of a bin of reliability'),
+    difference_ml=('mL', 'volume - volume of the follow-up lesion'),
+    absolute_difference_ml=('mL', 'its absolute value'),
+    dice=('', 'Dice coefficient'),
+    sensitivity=('', 'fraction of the follow-up lesion that is segmented'),
+    specificity=('', 'fraction of the rest of the region that is not segmented'),
+    precision=('', 'fraction of what is segmented that is follow-up lesion'),
+    surface_mm=('mm', 'mean distance of the surfaces, both directions'),
+    surface_95_mm=('mm', '95th percentile of these distances'),
+    auc=('', 'area under the ROC curve of the voxels of the region'),
+    brier=('', 'mean squared difference of probability and follow-up lesion'),
+    predicted=('', 'mean probability of core'),
+    observed=('', 'fraction that is follow-up lesion'),
+    reason=('', 'why a figure is missing'),
+)
 REGIONS = _columns(
     region=('', 'region of the atlas, or tissue class and depth of white matter'),
     label=('', 'value of the region in the atlas, and in seg-regions_dseg'),
@@ -311,6 +343,16 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
         Derivative(
             'segmentation', 'volumes', 'seg-perfusion_morph.tsv', 'volumes and their ratios',
             VOLUMES, ('normalization', 'deconvolution', 'symmetry'), _GLOBAL,
+        ),
+        Derivative(
+            'followup', 'followup_mask', 'label-lesion_desc-followup_mask.nii.gz',
+            'lesion of a later session on the grid of the maps: voxels of which at least half is lesion',
+            LESION, ('followup',),
+        ),
+        Derivative(
+            'followup', 'followup_agreement', 'desc-followup_morph.tsv',
+            'agreement of maps, lesions and probabilities with the lesion of a later session',
+            AGREEMENT, ('followup',), _GLOBAL,
         ),
         Derivative(
             'quality', 'quality', 'desc-qualitycontrol_ctp.tsv',
@@ -559,7 +601,8 @@ def foreign_paths(series: Series, method: MethodSettings, output_dir: Path) -> l
     list of Path
         Files and sidecars, whether they exist or not.
     """
-    skipped = () if getattr(series, 'ncct', None) else ('coregistration',)
+    skipped = [] if series.ncct else ['coregistration']
+    skipped += [] if series.lesion else ['followup']
     own = {row.ending for row in outputs_of(series, method) if row.stage not in skipped}
     kept = set(_paths(series, output_dir, own))
     paths = _paths(series, output_dir, _endings(method)) + _in_any_space(series, output_dir)

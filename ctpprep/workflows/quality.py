@@ -24,14 +24,14 @@ DRAWN = (
     'reference', 'brain_mask', 'tissue_mask', 'cbf', 'cbv', 'mtt', 'tmax', 'ttp', 'rcbf_global',
     'rcbf_local', 'core_global', 'core_local', 'hypoperfusion', 'hemispheres',
     'reference_reflected', 'homologue_reference', 'aif_mask', 'vof_mask', 'curves', 'confounds', 'volumes',
-    'unassessable_mask', 'entry', 'probability_global', 'probability_local',
+    'unassessable_mask', 'entry', 'probability_global', 'probability_local', 'followup_mask',
 )  # fmt: skip
 DRAWN_IN_TEMPLATE = ('region_labels', 'region_names')
 VIEWED = (
     'reference', 'reference_reflected', 'homologue_reference', 'brain_mask', 'tissue_mask',
     'unassessable_mask', 'cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global', 'rcbf_local', 'core_global',
     'core_local', 'hypoperfusion', 'hemispheres', 'aif_mask', 'vof_mask', 'homologues', 'symmetry',
-    'tissue_curves', 'curves', 'entry',
+    'tissue_curves', 'curves', 'entry', 'followup_mask',
 )  # fmt: skip
 
 
