@@ -38,6 +38,7 @@ OLIVOT = 'Olivot et al. 2014, doi:10.1161/STROKEAHA.113.003857'
 WACK = 'Wack et al. 2014, doi:10.1186/1471-2342-14-28'
 MENDRIK = 'Mendrik et al., Phys Med Biol 2011;56:3857'
 CEREDA = 'Cereda et al. 2016, doi:10.1177/0271678X15610586'
+DECARLI = 'DeCarli et al. 2005, doi:10.1161/01.STR.0000150668.58689.f2'
 EFRON = 'Efron 1979, doi:10.1214/aos/1176344552'
 GOLUB = 'Golub et al. 1979, doi:10.1080/00401706.1979.10489751'
 # settings of a published method that differ from the defaults
@@ -505,6 +506,46 @@ class FollowUpSettings(StageSettings):
 
 
 @dataclass(frozen=True)
+class TemplateSettings(StageSettings):
+    """Template space."""
+
+    output_spaces: str = _setting('none', '',
+        'template in whose space maps, masks and probabilities are also written, and regions measured: '
+        'MNI152NLin2009aSym (comes with nilearn) or one whose files are in TEMPLATEFLOW_HOME, with a '
+        'resolution if one is wanted, such as MNI152NLin2009cAsym:res-2; nothing is downloaded',
+        value='SPACE')
+    template_window_hu: tuple[float, float] = _setting((0.0, 60.0), 'HU',
+        'densities that are registered to the template', low=-1024.0, high=4000.0)
+    template_grid_mm: float = _setting(3.4, 'mm',
+        'in-plane voxel size of the registration to the template', low=1.0, high=10.0)
+    template_metric_mm: float = _setting(6.0, 'mm',
+        'distance from the brain within which CT and template are compared', low=0.0, high=50.0)
+    template_least_overlap: float = _setting(0.9, 'ratio',
+        'Dice coefficient of brain and template below which nothing is written in template space',
+        low=0.0, high=1.0)
+    template_least_sides: float = _setting(0.9, 'fraction',
+        'share of the brain on the same side in the template below which nothing is written in '
+        'template space', low=0.0, high=1.0)
+    template_least_similarity: float = _setting(0.1, 'correlation',
+        'correlation of density above its local mean, in brain and template, below which nothing is '
+        'written in template space', low=-1.0, high=1.0)
+    template_most_folding: float = _setting(0.01, 'fraction',
+        'share of the brain where the transform folds above which nothing is written in template '
+        'space', low=0.0, high=1.0)
+    superficial_mm: float = _setting(5.0, 'mm',
+        'white matter this close to cortex is superficial, unless it is periventricular', low=0.0,
+        high=30.0)
+    periventricular_mm: float = _setting(10.0, 'mm',
+        'white matter this close to a lateral ventricle is periventricular', DECARLI, low=0.0,
+        high=40.0)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is written in template space."""
+        return self.output_spaces != 'none'
+
+
+@dataclass(frozen=True)
 class RandomSettings(StageSettings):
     """Random numbers."""
 
@@ -539,6 +580,7 @@ class MethodSettings:
     uncertainty: UncertaintySettings = UncertaintySettings()
     volumes: VolumeSettings = VolumeSettings()
     followup: FollowUpSettings = FollowUpSettings()
+    template: TemplateSettings = TemplateSettings()
     random: RandomSettings = RandomSettings()
 
     @classmethod
@@ -743,6 +785,11 @@ class RunSettings:
         'lesion mask (NIfTI) of a later session, with which maps and lesions are compared; for one '
         'series', value='FILE', by_default='that of a later session in the dataset, in those of '
         '--derivatives, or in derivatives beside raw_data')
+    atlas: Path | None = _input(None, '',
+        'regions (NIfTI of whole numbers in the space of --output-spaces) in which lesions and maps are '
+        'measured, in place of tissue classes and depths of white matter', value='FILE')
+    atlas_labels: Path | None = _input(None, '',
+        'names of the regions of --atlas: a table (tsv) with index and name', value='FILE')
     group_column: str | None = _group(None, '',
         'column of participants.tsv whose values are the groups to compare',
         value='COLUMN', by_default='microangiopathy if there is one, else one group')
@@ -759,6 +806,9 @@ class RunSettings:
     oedema_factor: float = _group(1.0, 'ratio',
         'swelling of follow-up lesions, by which their volumes are divided before they are compared; '
         'overlap is not corrected', low=1.0, high=3.0)
+    flip_left: bool = _group(False, '',
+        'flip masks in template space left-right where the left side is affected, so that maps of '
+        'frequency show all lesions on the right')
     nprocs: int = _resource(1, '',
         'processes at a time',
         options=('--nprocs', '--nthreads', '--n-cpus'), value='N',

@@ -33,6 +33,7 @@ from ctpprep.figures.maps import (
     plot_mirror,
     plot_probability,
     plot_rcbf,
+    plot_regions,
 )
 from ctpprep.figures.mosaic import COLOURS, WINDOWS, Mosaic, Row, lay_out, plot_rows
 from ctpprep.figures.saving import save_page, save_svg
@@ -58,6 +59,7 @@ __all__ = [
     'plot_motion',
     'plot_probability',
     'plot_rcbf',
+    'plot_regions',
     'plot_rows',
     'plot_summary',
     'plot_summary_page',

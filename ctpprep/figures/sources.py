@@ -12,6 +12,7 @@ DRAWN_FROM = {
     'tmaxhist': ('tmax', 'hemispheres'),
     'curves': ('curves', 'aif_mask', 'vof_mask'),
     'mirror': ('reference', 'reference_reflected', 'homologue_reference'),
+    'regions': ('region_labels', 'core_global', 'core_local'),
     'masks': ('brain_mask', 'tissue_mask', 'hemispheres'),
     'motion': ('confounds',),
 }

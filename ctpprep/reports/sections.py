@@ -18,7 +18,12 @@ from ctpprep.perfusion.symmetry import WITHHELD
 from ctpprep.reports.evidence import describe_remedy
 from ctpprep.reports.followup import read_followup
 from ctpprep.reports.quality import Check, read_quality
-from ctpprep.reports.sidecars import read_measured, read_notes, read_reference
+from ctpprep.reports.sidecars import (
+    read_measured,
+    read_notes,
+    read_reference,
+    read_template_measured,
+)
 from ctpprep.reports.viewer import find_viewers
 
 #: Figures in the order in which a reader of perfusion looks: name, title, caption.
@@ -83,6 +88,12 @@ FIGURES = (
         'break at the edges of the fields. Otherwise do not use the local maps. Fields are black '
         'where the homologue lies outside of the slab.',
     ),
+    (
+        'regions',
+        'Regions',
+        'From template space, by the registration to the template: ventricles and cortex must lie where '
+        'the regions say. A border is exact to a few mm at best.',
+    ),
     ('masks', 'Masks', 'Tissue is brain without vessels and CSF. The midline may be bent.'),
     ('motion', 'Head motion', 'Against the first frame; shaded frames were not used.'),
 )
@@ -124,6 +135,10 @@ class Section:
         Agreement of cores and hypoperfusion with the follow-up lesion, formatted.
     followup_note : str
         How the follow-up lesion was aligned, or why it was left out; '' without one.
+    regions : list of dict
+        Rows of the table of regions, as text.
+    template : dict
+        What the registration to the template measured, formatted, by title.
     own_page : str
         Name of the page with viewer and figures, if they are not on this page.
     summary : Summary, optional
@@ -142,6 +157,8 @@ class Section:
     failures: list[dict[str, Any]] = field(default_factory=list)
     viewer: str = ''
     measured: dict[str, str] = field(default_factory=dict)
+    regions: list[dict[str, str]] = field(default_factory=list)
+    template: dict[str, str] = field(default_factory=dict)
     own_page: str = ''
     summary: Summary | None = None
     one_page: str = ''
@@ -259,9 +276,16 @@ def collect_sections(
 
     for section, path in find_files('_seg-perfusion_morph.tsv'):
         section.volumes = read_volumes(path)
+    for section, path in find_files('_desc-regions_morph.tsv'):
+        section.regions = read_table(path)
+        section.template = read_template_measured(path.with_suffix('.json'))
     for section, path in find_files('_desc-global_rcbf.json'):
+        if '_res-' in path.name:  # in template space
+            continue
         section.reference = read_reference(path)
     for section, path in find_files('_tmax.json'):
+        if '_res-' in path.name:  # in template space
+            continue
         section.notes, section.measured = read_notes(path), read_measured(path)
     for section, path in find_files('_desc-qualitycontrol_ctp.tsv'):
         section.checks, section.caution = read_quality(path)

@@ -20,6 +20,7 @@ from ctpprep.workflows.preprocessing import init_preprocessing_wf
 from ctpprep.workflows.quality import init_quality_wf
 from ctpprep.workflows.segmentation import init_segmentation_wf
 from ctpprep.workflows.symmetry import init_symmetry_wf
+from ctpprep.workflows.template import init_template_wf
 
 # largest additional memory measured for a node: 1.2 GB for maps of 5.2 million voxels
 GB_A_VOXEL = 2.2e-7
@@ -94,6 +95,8 @@ def init_series_wf(
         stages['coregistration'] = init_coregistration_wf(series, method)
     if series.lesion is not None:
         stages['followup'] = init_followup_wf(series, series.lesion, method)
+    if method.template.wanted:
+        stages['template'] = init_template_wf(series, method, run)
     # a port is connected to the stage that outputs the quantity of its name, if there is one
     graph = Graph(stages)
     makers = {port: stages[name] for port, name in graph.makers.items()}

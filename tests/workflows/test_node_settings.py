@@ -24,6 +24,8 @@ def another(name):
     if about.choices:
         others = [choice for choice in about.choices if choice != default]
         return others[0] if others else 'ctpprep.perfusion.maps:flow'
+    if name == 'output_spaces':
+        return 'MNI152NLin2009aSym'
     if isinstance(default, bool):
         return not default
     if isinstance(default, tuple):
@@ -143,7 +145,7 @@ def stages_read(toy_head, tmp_path_factory):
     # a brain without texture does not show where its homologues are, nor where its lesion is
     method = MethodSettings.of(
         mirror_most_mm=50.0, mirror_region_mm=50.0, followup_least_overlap=0.0,
-        followup_least_similarity=0.0,
+        followup_least_similarity=0.0, output_spaces='MNI152NLin2009aSym',
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StageInterface, 'method', record)
