@@ -170,6 +170,7 @@ def test_figures_link_to_their_files(output_dir):
 def test_regions_are_listed(output_dir):
     path = output_dir / 'sub-01' / 'ct' / 'sub-01_desc-regions_morph.tsv'
     path.write_text('region\tcore_global\nleft MCA\t12.3\n')
+    path.with_suffix('.json').write_text('{"Measured": {}}')
     assert 'region core_global left MCA 12.3' in text_of(report(output_dir))
 
 
