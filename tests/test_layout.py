@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'inputs': FILES | {'perfusion'},
     'dicom': FILES | {'__init__', 'inputs', 'perfusion'},
     'registration': set(),
+    'cluster': set(),
     'perfusion': {'exceptions', 'settings', 'registration'},
     'figures': {'exceptions', 'settings', 'perfusion'},
     'phantom': {'exceptions', 'registration'},

@@ -16,9 +16,6 @@ LINK = re.compile(r'(?<!!)\[(?P<text>[^\]\n]*)\]\((?P<path>[^)\s#:]*)(?P<anchor>
 #: Pages that hold a file, or a section of one, from outside of the folder.
 PAGES = {
     'README.md': 'index.md',
-    'README.md#what-goes-in': 'stages.md#what-goes-in',
-    'README.md#what-happens': 'stages.md#what-happens',
-    'README.md#limits': 'limits.md',
     'CHANGELOG.md': 'changelog.md',
     'CONTRIBUTING.md': 'contributing.md',
     'data/README.md': 'data.md',

@@ -23,6 +23,7 @@ from ctpprep.cli.config import format_config
 from ctpprep.cli.folders import default_work_dir
 from ctpprep.cli.machine import available_cores
 from ctpprep.cli.options import spellings
+from ctpprep.cli.parser import COMMON
 from ctpprep.engine import run as engine_run
 from ctpprep.engine.run import SeriesResult
 from ctpprep.exceptions import BolusError, UsageError
@@ -297,8 +298,28 @@ def parse(*options):
     return cli.read_settings(cli.make_parser().parse_args(['raw', 'out', 'participant', *options]))
 
 
-def test_every_method_setting_has_an_option_with_unit_default_and_source(capsys):
+def test_help_lists_the_common_options_with_examples(capsys):
     assert cli.main(['--help']) == 0
+    output = capsys.readouterr().out
+    listed = {
+        name for name, action in cli.make_parser()._option_string_actions.items()
+        if action.dest in COMMON and action.help != '==SUPPRESS=='
+    }  # fmt: skip
+    assert listed <= set(re.findall(r'--?[a-z][a-z-]*', output))
+    assert '--local-clip' not in output
+    assert '--help-all' in output
+    examples = re.findall(r'^  (ctpprep .+)$', output, re.MULTILINE)
+    assert len(examples) == 3
+    for example in examples:
+        assert cli.make_parser().parse_args(example.split()[1:]).level in ('participant', 'group')
+
+
+def test_every_common_option_is_declared():
+    assert {action.dest for action in cli.make_parser()._actions} >= COMMON
+
+
+def test_every_method_setting_has_an_option_with_unit_default_and_source(capsys):
+    assert cli.main(['--help-all']) == 0
     output = ' '.join(capsys.readouterr().out.split())
     for setting in declared(MethodSettings).values():
         assert spellings(setting)[-1] in output
