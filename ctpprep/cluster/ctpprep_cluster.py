@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Run ctpprep on all participants of a dataset as SLURM array jobs, and show their states.
 

@@ -23,7 +23,8 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
-TEXT = re.compile(r'<text[^>]* x="([-\d.]+)" y="([-\d.]+)"[^>]*>([^<]*)')
+# matplotlib places texts by x and y, or by a translation
+TEXT = re.compile(r'<text[^>]*(?: x="|translate\()([-\d.]+)(?:" y="| )([-\d.]+)[^>]*>([^<]*)')
 VIEW = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 PLACE = re.compile(r'([\d.]+)% ([\d.]+)%')
 

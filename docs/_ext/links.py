@@ -18,6 +18,8 @@ PAGES = {
     'README.md': 'index.md',
     'CHANGELOG.md': 'changelog.md',
     'CONTRIBUTING.md': 'contributing.md',
+    'CODE_OF_CONDUCT.md': 'conduct.md',
+    'SECURITY.md': 'security.md',
     'data/README.md': 'data.md',
     'benchmarks': 'benchmarks.md',
     'benchmarks/README.md': 'benchmarks.md',
