@@ -746,7 +746,8 @@ class RunSettings:
     boilerplate_only: bool = _task(False, '',
         'only write the methods text, to OUTPUT_DIR/logs')
     dry_run: bool = _task(False, '',
-        'print the tree of nodes with what each would read and write, and write nothing')
+        'check all inputs and print one line per series, with -v also the nodes and their files; '
+        'write nothing')
     write_graph: bool = _task(False, '',
         'draw the stages and the nodes of the graph into OUTPUT_DIR/logs')
     verbosity: int = _message(0, '',

@@ -73,9 +73,9 @@ def find_disagreements(root: Path, version: str) -> list[str]:
         problems.append(f'CHANGELOG.md has unreleased entries; move them to [{version}]')
     citation = (root / 'CITATION.cff').read_text(encoding='utf-8')
     for field, value in (('version', version), ('date-released', section and section[1])):
-        found = re.search(rf'^{field}: (\S+)$', citation, re.MULTILINE)
-        if value and (found is None or found[1] != value):
-            stated = found[1] if found else 'nothing'
+        line = re.search(rf'^{field}: (\S+)$', citation, re.MULTILINE)
+        if value and (line is None or line[1] != value):
+            stated = line[1] if line else 'nothing'
             problems.append(f'CITATION.cff: {field} must be {value}, got {stated}')
     return problems
 

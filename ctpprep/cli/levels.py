@@ -24,7 +24,7 @@ from ctpprep.cli.pages import (
     write_reports,
 )
 from ctpprep.cli.plan import log_plan
-from ctpprep.cli.results import add_failures, format_results, review_results
+from ctpprep.cli.results import add_failures, format_pace, format_results, review_results
 from ctpprep.cli.status import make_records, write_status, write_status_without_series
 from ctpprep.exceptions import UsageError, explain
 from ctpprep.settings import MethodSettings, RunSettings
@@ -42,9 +42,10 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
     from ctpprep.inputs.overrides import apply_overrides
 
     if run.use_plugin is not None:
-        from ctpprep.engine.schedulers import read_plugin
+        from ctpprep.engine.schedulers import read_plugin, require_commands
 
-        read_plugin(run.use_plugin)  # report its errors before a large dataset is searched
+        # report errors before a large dataset is searched
+        require_commands(read_plugin(run.use_plugin)[0])
     if run.reports_only and not run.output_dir.is_dir():
         raise UsageError(f'--reports-only: output_dir {run.output_dir} does not exist')
     all_series = apply_overrides(find_series(run), run)
@@ -53,7 +54,9 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
     if run.reports_only:  # what matters is in output_dir
         prepare_templates()
         return rewrite_reports(all_series, method, run)
-    all_series = check_first_frames(all_series, method.masks.bone_hu)
+    all_series = check_first_frames(
+        all_series, method.masks.bone_hu, n_procs=run.nprocs, to_the_end=run.dry_run
+    )
     for series in all_series:
         if not series.can_run:
             print_error(series.reason, 1)
@@ -168,7 +171,10 @@ def process(all_series: Sequence[Any], method: MethodSettings, run: RunSettings)
         with log_and_continue('outputs cannot be read again', failures, *everyone, run=run):
             records = make_records(series, results, method, run)
         results = review_results(series, results, failures, run.output_dir)
-        logger.info('\n%s\noutputs: %s', format_results(results), run.output_dir)
+        logger.info(
+            '\n%s\n%s\noutputs: %s', format_results(results),
+            format_pace(len(series), time.time() - start), run.output_dir,
+        )  # fmt: skip
         with log_and_continue('the status could not be written', failures, *everyone, run=run):
             write_status(all_series, run, results, records)
         results = add_failures(results, failures)

@@ -7,6 +7,7 @@ import pwd
 import tempfile
 from pathlib import Path
 
+from ctpprep.cli.grants import granted_cores, granted_memory_gb, read_number
 from ctpprep.cli.signals import remove_at_end
 from ctpprep.settings import RunSettings
 
@@ -15,7 +16,7 @@ CORE_FILES = (('cpu.max',), ('cpu.cfs_quota_us', 'cpu.cfs_period_us'))
 
 
 def available_cores(root: Path = Path('/')) -> int:
-    """Return how many cores this process may use, by affinity, control group and SLURM.
+    """Return how many cores this process may use, by affinity, control group and scheduler.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ def available_cores(root: Path = Path('/')) -> int:
             numbers = _read_numbers(folder, names)
             if len(numbers) == 2 and min(numbers) > 0:  # quota and period, us
                 cores = min(cores, numbers[0] / numbers[1])
-    return max(1, int(min(cores, _slurm('CPUS_ON_NODE') or cores)))
+    return max(1, int(min(cores, granted_cores() or cores)))
 
 
 def default_processes(root: Path = Path('/')) -> int:
@@ -50,11 +51,11 @@ def default_processes(root: Path = Path('/')) -> int:
     int
     """
     cores = available_cores(root)
-    return int(min(cores, _slurm('CPUS_PER_TASK') or cores))
+    return int(min(cores, read_number('SLURM_CPUS_PER_TASK') or cores))
 
 
 def available_memory_gb(root: Path = Path('/')) -> float:
-    """Return the memory this process may use: the minimum of machine, control group and SLURM.
+    """Return the memory this process may use: the minimum of machine, control group and scheduler.
 
     Parameters
     ----------
@@ -69,10 +70,7 @@ def available_memory_gb(root: Path = Path('/')) -> float:
     limits = [os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9]
     for folder in _cgroup_folders('memory', root):
         limits += [value / 1e9 for name in MEMORY_FILES for value in _read_numbers(folder, [name])]
-    granted = [_slurm('MEM_PER_NODE')]  # MB; 0 means all
-    cores = _slurm('CPUS_PER_TASK') or _slurm('CPUS_ON_NODE') or 1
-    granted.append(_slurm('MEM_PER_CPU') * cores)
-    return min([*limits, *(megabytes / 1e3 for megabytes in granted if megabytes)])
+    return min([*limits, *granted_memory_gb()])
 
 
 def set_environment(run: RunSettings, level: str = 'participant') -> None:
@@ -106,12 +104,6 @@ def set_environment(run: RunSettings, level: str = 'participant') -> None:
         defaults['LOGNAME'] = 'ctpprep'
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-
-
-def _slurm(name: str) -> float:
-    """Read a number that SLURM sets; 0 if it is not set."""
-    text = os.environ.get(f'SLURM_{name}', '')
-    return float(text) if text.isdigit() else 0.0
 
 
 def _cgroup_folders(controller: str, root: Path) -> list[Path]:

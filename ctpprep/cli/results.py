@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import typing
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from ctpprep.cli.messages import log_and_continue
@@ -108,3 +109,15 @@ def format_results(results: Sequence['SeriesResult']) -> str:
         if result.crash_file is not None:
             lines.append(f'{"":{width}}          crash file: {result.crash_file}')
     return '\n'.join(lines)
+
+
+def format_pace(n_series: int, seconds: float) -> str:
+    """Format how long the series of a run took.
+
+    Examples
+    --------
+    >>> format_pace(100, 1512.4)
+    '100 series in 0:25:12, 15.1 s per series'
+    """
+    duration = timedelta(seconds=int(seconds))
+    return f'{n_series} series in {duration}, {seconds / n_series:.1f} s per series'

@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The user's plugin file, and nipype's plugins that submit each node to a scheduler."""
 
-import subprocess
+import logging
+import re
+import shutil
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from nipype.interfaces.base import CommandLine
 from nipype.pipeline import plugins
 
+from ctpprep.engine.queues import ASK, COMMANDS, Answer, last_line
 from ctpprep.exceptions import UsageError
 from ctpprep.inputs.labels import refuse_unknown
 from ctpprep.settings import LEAST_GB
@@ -17,15 +24,30 @@ PLUGINS = (*LOCAL, 'SLURM', 'SGE', 'PBS', 'LSF', 'OAR', 'Condor')
 DETACHED = {
     'SLURMGraph': 'SLURM', 'SGEGraph': 'SGE', 'PBSGraph': 'PBS', 'CondorDAGMan': 'Condor'
 }  # fmt: skip
+PATIENCE = 1800  # s without an answer of the scheduler, after which a job is given up
+
 LOST = (
     'ctpprep.exceptions.CtpprepError: job {job} of this step ended without a result, as a job does that '
     'is cancelled or exceeds its memory or time limit{reason}; request more in plugin_args, then repeat '
     'the same command\n'
 )
 REFUSED = (
-    'ctpprep.exceptions.CtpprepError: the scheduler did not accept the job of this step; submit {script} '
-    'by hand, with the plugin_args, to see why\n'
+    'ctpprep.exceptions.CtpprepError: the scheduler did not accept the job of this step{reason}; submit '
+    '{script} by hand, with the plugin_args, to see why\n'
 )
+STUCK = (
+    'ctpprep.exceptions.CtpprepError: job {job} of this step will never run{reason}; delete it from the '
+    'queue, then repeat the same command\n'
+)
+UNANSWERED = (
+    'ctpprep.exceptions.CtpprepError: the scheduler has not answered for {minutes:.0f} minutes whether '
+    'job {job} of this step is over{reason}; see that it is, then repeat the same command\n'
+)
+
+# how SLURM, PBS and LSF begin the line that gives the reason of an end
+LOGGED = re.compile(r'(?:(?:slurmstepd|srun).*?error:|=>> PBS:|(?=TERM_))(.*)')
+
+logger = logging.getLogger(__name__)
 
 
 def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
@@ -77,6 +99,25 @@ def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
     return name, arguments
 
 
+def require_commands(name: str) -> None:
+    """Refuse a scheduler whose commands are not installed here.
+
+    Parameters
+    ----------
+    name : str
+        nipype's name of the plugin, such as 'SLURM'.
+
+    Raises
+    ------
+    UsageError
+    """
+    for command in COMMANDS.get(name, ()):
+        if shutil.which(command) is None:
+            raise UsageError(
+                f'--use-plugin: {name} needs the command {command}, which is not on PATH'
+            )
+
+
 def make_scheduler_plugin(name: str, arguments: dict[str, Any]) -> Any:
     """Make a nipype plugin that treats a lost job as an ordinary failure of its node.
 
@@ -94,37 +135,74 @@ def make_scheduler_plugin(name: str, arguments: dict[str, Any]) -> Any:
     -------
     plugin
     """
-    robust = _RobustSLURM if name == 'SLURM' else _RobustScheduler
-    cls = type(f'Robust{name}Plugin', (robust, getattr(plugins, f'{name}Plugin')), {})
+    robust = _RobustSGE if name == 'SGE' else _RobustScheduler
+    plugin = getattr(plugins, f'{name}Plugin')
+    sys.modules[plugin.__module__].CommandLine = _RecordedCommand  # type: ignore[attr-defined]
+    cls = type(f'Robust{name}Plugin', (robust, plugin), {'name': name})
     return cls(plugin_args=arguments)
 
 
 class _RobustScheduler:
     """Overrides for a scheduler plugin of nipype."""
 
+    name: str
     _status_callback: Any
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, plugin_args: dict[str, Any]) -> None:
+        self._set_up(plugin_args)
         self._scripts: dict[Any, Path] = {}
-        self._refused: set[str] = set()
+        self._refused: dict[Any, str] = {}
+        self._given_up: dict[Any, str] = {}  # message by job
+        self._answered: dict[Any, float] = {}  # time of the last answer by job
+
+    def _set_up(self, plugin_args: dict[str, Any]) -> None:
+        super().__init__(plugin_args=plugin_args)  # type: ignore[call-arg]
 
     def _submit_batchtask(self, scriptfile: str, node: Any) -> Any:
+        _RecordedCommand.errors = ''
         try:
             job = super()._submit_batchtask(scriptfile, node)  # type: ignore[misc]
         except Exception:  # nipype found no job number; `_get_result` then returns a failure
+            job = ''
+        if not re.search(r'\d', str(job)):  # PBS: qsub printed nothing
             job = f'refused-{len(self._scripts)}'
-            self._refused.add(job)
+            self._refused[job] = last_line(_RecordedCommand.errors)
         self._scripts[job] = Path(scriptfile)
         return job
 
+    def _is_pending(self, job: Any) -> bool:
+        answer = self._ask(job)
+        if answer.in_queue is False and answer.words:
+            self._given_up[job] = STUCK.format(job=job, reason=_quote(answer.words))
+        if answer.in_queue is not None:
+            self._answered[job] = time.monotonic()
+            return answer.in_queue
+        logger.debug('no answer about job %s (%s)', job, answer.words)
+        silent = time.monotonic() - self._answered.setdefault(job, time.monotonic())
+        if silent < PATIENCE:
+            return True
+        self._given_up[job] = UNANSWERED.format(
+            job=job, reason=_quote(answer.words), minutes=silent / 60
+        )
+        return False
+
+    def _ask(self, job: Any) -> Answer:
+        if self.name in ASK:
+            return ASK[self.name](str(job))
+        try:
+            return Answer(super()._is_pending(job))  # type: ignore[misc]
+        except Exception as error:
+            return Answer(None, ' '.join(str(error).split()))
+
     def _get_result(self, job: Any) -> dict[str, Any] | None:
         if job in self._refused:
-            return {'result': None, 'traceback': [REFUSED.format(script=self._scripts[job])]}
+            reason = _quote(self._refused[job])
+            message = REFUSED.format(script=self._scripts[job], reason=reason)
+            return {'result': None, 'traceback': [message]}
         result = super()._get_result(job)  # type: ignore[misc]
         if result and isinstance(result['traceback'], str):  # only if the job left no result
-            reason = _read_last_error(self._scripts[job].parent, job)
-            result['traceback'] = [LOST.format(job=job, reason=reason)]
+            lost = LOST.format(job=job, reason=_read_last_error(self._scripts[job], job))
+            result['traceback'] = [self._given_up.get(job, lost)]
         return result
 
     def _report_crash(self, node: Any, result: dict[str, Any] | None = None) -> Any:
@@ -145,25 +223,43 @@ class _RobustScheduler:
             super()._clear_task(job)  # type: ignore[misc]
 
 
-class _RobustSLURM(_RobustScheduler):
-    """Ask again when the SLURM controller does not respond; nipype takes the job for ended."""
+class _RobustSGE(_RobustScheduler):
+    """SGE without nipype's list of all jobs, whose loss costs a minute per query."""
 
-    def _is_pending(self, job: Any) -> bool:
-        command = ['squeue', '--noheader', '--jobs', str(job)]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)
-        if answer.returncode:
-            return 'Invalid job id' not in answer.stderr
-        return str(job) in answer.stdout
+    def _set_up(self, plugin_args: dict[str, Any]) -> None:
+        self._retry_timeout = plugin_args.get('retry_timeout', 2)  # s
+        self._max_tries = plugin_args.get('max_tries', 2)
+        self._refQstatSubstitute = SimpleNamespace(add_startup_job=lambda job, command: None)
+        plugins.base.SGELikeBatchManagerBase.__init__(self, '#$ -V\n#$ -S /bin/sh', plugin_args)
 
 
-def _read_last_error(folder: Path, job: Any) -> str:
-    """Quote the last error in the log of a SLURM job; '' if there is no log."""
-    path = folder / f'slurm-{job}.out'
-    if not path.exists():
-        return ''
-    errors = [
-        line.partition('error:')[2].strip(' *')
-        for line in path.read_text(errors='replace').splitlines()
-        if line.startswith(('slurmstepd', 'srun')) and 'error:' in line
-    ]
-    return f' ("{errors[-1]}")' if errors else f' (see {path})'
+class _RecordedCommand(CommandLine):
+    """Keep the errors of a command, which nipype drops; it does not raise them either."""
+
+    errors = ''
+
+    def _run_interface(self, runtime: Any, correct_return_codes: Any = (0,)) -> Any:
+        runtime = super()._run_interface(runtime, correct_return_codes)
+        _RecordedCommand.errors = runtime.stderr or ''
+        return runtime
+
+
+def _quote(words: str) -> str:
+    return f' ("{words}")' if words else ''
+
+
+def _read_last_error(script: Path, job: Any) -> str:
+    """Quote what the scheduler last wrote into the log of a job; '' if there is no log."""
+    folder = script.parent
+    paths = [folder / f'slurm-{job}.out', script.with_name(f'{script.name}.log')]  # SLURM, LSF
+    paths += sorted(folder.glob(f'*.[eo]{job}'))  # SGE, PBS
+    paths = [path for path in paths if path.exists()]
+    for path in paths:
+        errors = [
+            match[1].strip(' *')
+            for line in path.read_text(errors='replace').splitlines()
+            if (match := LOGGED.match(line))
+        ]
+        if errors:
+            return _quote(errors[-1])
+    return f' (see {paths[0]})' if paths else ''

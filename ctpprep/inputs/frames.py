@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check the first two frames of each series, which takes a fraction of a second, before anything runs."""
 
+import functools
 import logging
 import zlib
 from collections.abc import Sequence
@@ -10,13 +11,20 @@ from typing import Any
 from ctpprep.exceptions import SeriesError, explain
 from ctpprep.inputs.labels import join_labels
 from ctpprep.inputs.series import CTPSeries, FailedSeries, FoundSeries
-from ctpprep.io.headers import choose_affine, open_nifti
+from ctpprep.inputs.side_by_side import call_side_by_side
+from ctpprep.io.headers import check_gzip, choose_affine, open_nifti
 from ctpprep.io.shear import straighten
 
 logger = logging.getLogger(__name__)
 
 
-def check_first_frames(all_series: Sequence[FoundSeries], bone_hu: float) -> list[FoundSeries]:
+def check_first_frames(
+    all_series: Sequence[FoundSeries],
+    bone_hu: float,
+    *,
+    n_procs: int = 1,
+    to_the_end: bool = False,
+) -> list[FoundSeries]:
     """Check units, window, voxel size and axes of each series by its first two frames.
 
     Parameters
@@ -24,6 +32,11 @@ def check_first_frames(all_series: Sequence[FoundSeries], bone_hu: float) -> lis
     all_series : sequence of CTPSeries, PrecomputedMaps and FailedSeries
     bone_hu : float
         Density above which a voxel is bone, HU.
+    n_procs : int
+        Number of processes.
+    to_the_end : bool
+        Whether the gzip files of a series are also read to their ends, for their checksums. A run does
+        this itself, before anything else.
 
     Returns
     -------
@@ -31,17 +44,37 @@ def check_first_frames(all_series: Sequence[FoundSeries], bone_hu: float) -> lis
         In the same order; a series that cannot be a CT of a head in HU has failed. What is unusual but
         accepted is logged.
     """
+    checks = [functools.partial(_check_series, one, bone_hu, to_the_end) for one in all_series]
     checked: list[FoundSeries] = []
-    for series in all_series:
-        if series.can_run and series.has_frames:
-            name = series.source.uri.split(':', 2)[2]
-            try:
-                warn(name, _check_series(series, bone_hu))
-            except Exception as error:  # also of libraries, for what no check foresees
-                reason = f'{name}: {explain(error)}'
-                series = FailedSeries(series.prefix, series.participant, series.session, reason)
+    for series, result in zip(all_series, call_side_by_side(checks, n_procs), strict=True):
+        if isinstance(result, str):
+            series = FailedSeries(series.prefix, series.participant, series.session, result)
+        elif result is not None and isinstance(series, CTPSeries):
+            warn(_file_name(series), result)
         checked.append(series)
     return checked
+
+
+def _file_name(series: CTPSeries) -> str:
+    return series.source.uri.split(':', 2)[2]
+
+
+def _check_series(series: FoundSeries, bone_hu: float, to_the_end: bool) -> Any:
+    """Return what is unusual in the first frame, or why the series fails, as a sentence."""
+    if not series.can_run:
+        return None
+    findings = None
+    if series.has_frames:
+        try:
+            findings = check_image(series.source.path, bone_hu, series.affine_from)
+        except Exception as error:  # also of libraries, for what no check foresees
+            return f'{_file_name(series)}: {explain(error)}'
+    for file in series.files.values() if to_the_end else ():
+        try:
+            check_gzip(file.path)
+        except Exception as error:
+            return f'{file.uri.split(":", 2)[2]}: {explain(error)}'
+    return findings
 
 
 def warn(name: str, findings: Any) -> None:
@@ -65,10 +98,6 @@ def warn(name: str, findings: Any) -> None:
         if slices:
             numbers = join_labels([f'{z + 1} of {n_slices}' for z in slices], 'slice ')
             logger.warning('%s: in the first frame, %s %s', name, numbers, what)
-
-
-def _check_series(series: CTPSeries, bone_hu: float) -> Any:
-    return check_image(series.source.path, bone_hu, series.affine_from)
 
 
 def check_image(path: Path, bone_hu: float, affine_from: str = 'agree') -> Any:

@@ -10,8 +10,8 @@ from ctpprep.settings import MethodSettings, declared, flatten
 
 #: Measurements of the deconvolution in the sidecar of Tmax: name, title, unit.
 MEASURED = (
-    ('lambda_rel', 'Lambda of CBF, of the largest singular value', 'ratio'),
-    ('lambda', 'Lambda of CBF', 'ratio'),
+    ('lambda_rel', 'Lambda, relative to the largest singular value', 'ratio'),
+    ('lambda', 'Lambda of CBF (Tikhonov)', 'ratio'),
     ('lambda_tmax', 'Lambda of Tmax', 'ratio'),
     ('tmax_offset_s', "Offset of Tmax: the operator's own response, mean of the slices", 's'),
     ('aif_scale', 'Factor of the AIF: area of the VOF over that of the AIF', 'ratio'),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
-LINK = re.compile(r'(?<!!)\[(?P<text>[^\]\n]*)\]\((?P<path>[^)\s#:]*)(?P<anchor>#[^)\s]*)?\)')
+LINK = re.compile(r'(?<!!)\[(?P<text>[^\]\[]*)\]\((?P<path>[^)\s#:]*)(?P<anchor>#[^)\s]*)?\)')
 #: Pages that hold a file, or a section of one, from outside of the folder.
 PAGES = {
     'README.md': 'index.md',

@@ -407,6 +407,7 @@ FILES = [
     Case('gzip without trailer', compressed(lambda data: data[:-8]), 'gzip trailer'),
     Case('gzip one byte short', compressed(lambda data: data[:-1]), 'gzip trailer'),
     Case('length in the trailer', compressed(flip_bits([-3])), 'trailer'),
+    Case('checksum in the trailer', compressed(flip_bits([-5])), 'gzip trailer'),
     Case('gzip header', compressed(flip_bits([0])), 'not a readable NIfTI file'),
     Case('gzip method', compressed(flip_bits([2])), 'not a readable NIfTI file'),
     Case('pipe as image', instead_of_image(os.mkfifo), 'is a named pipe'),

@@ -846,3 +846,16 @@ def test_a_dry_run_exits_with_1_if_a_series_cannot_be_processed(dataset, graph, 
     (dataset / 'sub-02' / 'ct' / 'sub-02_ctp.json').write_text('{"RepetitionTime": 0}')
     assert call(dataset, '--dry-run') == 1
     assert 'sub-02  cannot be processed' in capsys.readouterr().out
+
+
+def test_a_dry_run_has_one_line_per_series_and_the_tree_with_v(dataset, graph, capsys):
+    assert call(dataset, '--dry-run') == 0
+    lines = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith('sub-') and '  ' in line
+    ]
+    assert [line.split()[0] for line in lines] == ['sub-01', 'sub-02']
+    assert ' frames in ' in lines[0]
+    assert call(dataset, '--dry-run', '-v') == 0
+    assert ' frames in ' not in capsys.readouterr().out  # but the tree

@@ -2,6 +2,8 @@
 """Cores and memory, read from simulated files and variables."""
 
 import os
+import resource
+import socket
 
 import pytest
 
@@ -10,9 +12,11 @@ from ctpprep.cli import machine
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """Simulate 16 cores without SLURM."""
-    for name in [name for name in os.environ if name.startswith('SLURM_')]:
+    """Simulate 16 cores of host cn1, without a scheduler."""
+    schedulers = ('SLURM_', 'PBS_', 'LSB_', 'NSLOTS', 'NCPUS', 'PE_HOSTFILE')
+    for name in [name for name in os.environ if name.startswith(schedulers)]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr(socket, 'gethostname', lambda: 'cn1.site.org')
     monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(16)), raising=False)
     return tmp_path
 
@@ -97,3 +101,36 @@ def test_cores_granted_by_slurm_apply(root, monkeypatch):
     monkeypatch.setenv('SLURM_CPUS_PER_TASK', '2')
     assert machine.available_cores(root) == 6  # upper limit of --nprocs
     assert machine.default_processes(root) == 2
+
+
+@pytest.mark.parametrize(
+    ('variables', 'cores'),
+    [
+        ({'PBS_JOBID': '7.head', 'NCPUS': '3'}, 3),
+        ({'PBS_JOBID': '7.head', 'PBS_NUM_PPN': '5'}, 5),
+        ({'PBS_JOBID': '7.head', 'PBS_NCPUS': '6'}, 6),
+        ({'PBS_JOBID': '7.head', 'PBS_NODEFILE': 'cn1\ncn1\ncn2\n', 'PBS_NCPUS': '3'}, 2),
+        ({'NCPUS': '3'}, 16),  # not a job of PBS
+        ({'NSLOTS': '4'}, 4),
+        ({'NSLOTS': '6', 'PE_HOSTFILE': 'cn1 4 all.q@cn1 UNDEFINED\ncn2 2 all.q@cn2 <NULL>\n'}, 4),
+        ({'LSB_DJOB_NUMPROC': '5'}, 5),
+        ({'LSB_DJOB_NUMPROC': '6', 'LSB_MCPU_HOSTS': 'cn2.site.org 4 cn1.site.org 2'}, 2),
+        ({'LSB_DJOB_NUMPROC': '6', 'LSB_MCPU_HOSTS': 'other 4 another 2'}, 2),
+        ({'NSLOTS': 'many', 'LSB_MCPU_HOSTS': 'cn1', 'PE_HOSTFILE': 'cn1\n'}, 16),
+    ],
+)
+def test_cores_granted_by_pbs_sge_and_lsf_apply(root, monkeypatch, variables, cores):
+    for name, value in variables.items():
+        if name.endswith('FILE'):
+            (root / name).write_text(value)
+            value = str(root / name)
+        monkeypatch.setenv(name, value)
+    assert machine.available_cores(root) == machine.default_processes(root) == cores
+
+
+@pytest.mark.parametrize('limit', ['RLIMIT_AS', 'RLIMIT_DATA', 'RLIMIT_RSS'])
+def test_memory_limits_of_the_process_apply(root, monkeypatch, limit):
+    limits = {getattr(resource, limit): (10**8, resource.RLIM_INFINITY)}
+    infinite = (resource.RLIM_INFINITY,) * 2
+    monkeypatch.setattr(resource, 'getrlimit', lambda which: limits.get(which, infinite))
+    assert machine.available_memory_gb(root) == 0.1

@@ -11,12 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from nipype import config as nipype_config
 from nipype.interfaces.base import specs
 from nipype.interfaces.utility import Function, IdentityInterface
 from nipype.pipeline.engine import Node, Workflow
-from nipype.pipeline.plugins import linear, tools
+from nipype.pipeline.plugins import base, linear, tools
 
-from ctpprep.engine import crashes, hashes, workers
+from ctpprep.engine import crashes, hashes, schedulers, workers
 from ctpprep.engine.run import run_workflow
 from ctpprep.engine.workers import SeriesPlugin
 from ctpprep.inputs.series import CTPSeries, workflow_name
@@ -384,8 +385,11 @@ def wait_until(condition):
 @pytest.fixture
 def scheduler(tmp_path, monkeypatch):
     """Replace the commands of a scheduler by shell scripts; return the options that use it."""
+    monkeypatch.setattr(base, 'sleep', lambda seconds: time.sleep(seconds / 10))
+    options = nipype_config._config['execution']
+    monkeypatch.setitem(options, 'job_finished_timeout', '0.5')  # s, for the result of a job
 
-    def write(**commands):
+    def write(plugin='SLURM', **commands):
         for name, lines in commands.items():
             path = tmp_path / 'bin' / name
             path.parent.mkdir(exist_ok=True)
@@ -394,7 +398,7 @@ def scheduler(tmp_path, monkeypatch):
         monkeypatch.setenv('PATH', f'{tmp_path / "bin"}:{os.environ["PATH"]}')
         monkeypatch.setenv('LOGNAME', 'me')
         file = tmp_path / 'plugin.yml'
-        file.write_text('plugin: SLURM\nplugin_args: {retry_timeout: 0}\n')
+        file.write_text(f'plugin: {plugin}\nplugin_args: {{retry_timeout: 0}}\n')
         return {'use_plugin': file}
 
     return write
@@ -437,6 +441,67 @@ def test_a_controller_that_does_not_respond_is_asked_again(tmp_path, scheduler):
     (result,) = run_all(tmp_path, 1, options, a=pass_on)
     assert (tmp_path / 'asked').read_text() == 'x\nx\n'
     assert 'ended without a result' in result.cause
+
+
+SUBMIT = {'SLURM': 'sbatch', 'SGE': 'qsub', 'PBS': 'qsub', 'LSF': 'bsub'}
+QUERY = {'SLURM': 'squeue', 'SGE': 'qstat', 'PBS': 'qstat', 'LSF': 'bjobs'}
+ACCEPTED = {
+    'SLURM': 'echo "Submitted batch job 7"',
+    'SGE': """echo 'Your job 7 ("first") has been submitted'""",
+    'PBS': 'echo 7.head',
+    'LSF': 'echo "Job <7> is submitted to default queue <normal>."',
+}
+FORGOTTEN = {
+    'SLURM': 'echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1',
+    'SGE': 'printf "Following jobs do not exist: \\n7\\n" >&2; exit 1',
+    'PBS': 'echo "qstat: Unknown Job Id 7.head" >&2; exit 153',
+    'LSF': 'echo "Job <7> is not found" >&2; exit 255',
+}
+RUN_SCRIPT = 'for s in "$@"; do :; done; sh "$s" >/dev/null 2>&1; '
+
+
+@pytest.mark.parametrize('plugin', SUBMIT)
+def test_a_refusal_is_quoted(tmp_path, scheduler, plugin):
+    commands = {SUBMIT[plugin]: 'echo "no such queue" >&2; exit 1', QUERY[plugin]: 'exit 1'}
+    (result,) = run_all(tmp_path, 1, scheduler(plugin, **commands), a=pass_on)
+    assert 'did not accept the job of this step ("no such queue"); submit' in result.cause
+
+
+@pytest.mark.parametrize('plugin', SUBMIT)
+def test_an_answer_without_a_number_is_a_refusal(tmp_path, scheduler, plugin):
+    commands = {SUBMIT[plugin]: 'true', QUERY[plugin]: 'true'}
+    (result,) = run_all(tmp_path, 1, scheduler(plugin, **commands), a=pass_on)
+    assert 'did not accept the job' in result.cause
+
+
+@pytest.mark.parametrize('plugin', SUBMIT)
+def test_a_job_that_the_scheduler_forgot_fails_its_series(tmp_path, scheduler, plugin):
+    commands = {SUBMIT[plugin]: ACCEPTED[plugin], QUERY[plugin]: FORGOTTEN[plugin]}
+    (result,) = run_all(tmp_path, 1, scheduler(plugin, **commands), a=pass_on)
+    assert 'job 7 of this step ended without a result' in result.cause
+
+
+@pytest.mark.parametrize('plugin', ['SGE', 'PBS', 'LSF'])
+def test_jobs_that_end_well_succeed(tmp_path, scheduler, plugin):
+    commands = {SUBMIT[plugin]: RUN_SCRIPT + ACCEPTED[plugin], QUERY[plugin]: FORGOTTEN[plugin]}
+    (result,) = run_all(tmp_path, 1, scheduler(plugin, **commands), a=pass_on)
+    assert result.succeeded
+
+
+def test_a_scheduler_that_never_answers_is_given_up(tmp_path, scheduler, monkeypatch):
+    monkeypatch.setattr(schedulers, 'PATIENCE', 1)
+    commands = {'qsub': 'echo 7.head', 'qstat': 'echo "cannot connect to server" >&2; exit 111'}
+    (result,) = run_all(tmp_path, 1, scheduler('PBS', **commands), a=pass_on)
+    assert 'has not answered' in result.cause
+    assert '("cannot connect to server")' in result.cause
+
+
+def test_a_job_in_state_of_error_is_given_up(tmp_path, scheduler):
+    qstat = 'echo "error reason    1:          can not change directory"'
+    (result,) = run_all(
+        tmp_path, 1, scheduler('SGE', qsub=ACCEPTED['SGE'], qstat=qstat), a=pass_on
+    )
+    assert 'job 7 of this step will never run ("can not change directory")' in result.cause
 
 
 # -- hashes

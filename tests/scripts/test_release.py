@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import release
 import yaml
+
+import release
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ('setup.cfg', 'README.md', 'CHANGELOG.md', 'CITATION.cff')
