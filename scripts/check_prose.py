@@ -247,7 +247,7 @@ def _keep_lines(match: re.Match[str]) -> str:
 def check_source(source: str) -> list[Violation]:
     """Check the prose and the names of one module, in the order of its lines.
 
-    >>> check_source('def tell_all(each): pass')[0]
+    >>> check_source('def tell_all(): pass')[0]
     Violation(line=1, phrase='tell_all', use='log_, format_, describe_ or return what it computes')
     """
     tree = ast.parse(source)

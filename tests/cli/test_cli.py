@@ -98,7 +98,7 @@ def test_overrides_reach_series_links_and_report(dataset, graph):
 @pytest.mark.parametrize('text', ['manual', '=x', 'raw=x', 'a b=x', 'a='])
 def test_a_dataset_needs_a_valid_name(dataset, graph, capsys, text):
     assert call(dataset, '-d', text) == 2
-    assert 'NAME=PATH is needed' in error_of(capsys)
+    assert 'must be NAME=PATH' in error_of(capsys)
 
 
 def test_a_file_for_one_series_is_rejected_for_two(dataset, graph, capsys):
@@ -369,11 +369,11 @@ def test_processes_are_limited_to_cores():
         (['--local-sigma-mm', '12'], 'expected 3 arguments'),
         (
             ['-d', 'a=x', 'b'],
-            "NAME=PATH is needed, with letters and digits in NAME and not raw, got 'b'",
+            "must be NAME=PATH, where NAME has only letters and digits and is not raw, got 'b'",
         ),
-        (['--mem', '8'], 'at least 0.3 GB are needed, got 8; 8 is MB, write 8G'),
+        (['--mem', '8'], 'must be at least 0.3 GB, got 8; 8 is MB, write 8G'),
         (['--mem', 'much'], 'a size such as 8000 (MB), 8000M or 8G'),
-        (['--nprocs', '0'], 'a whole number from 1 on is needed'),
+        (['--nprocs', '0'], 'must be a whole number of at least 1'),
         (['--frame-interval', '1', '--frame-times', 'x'], 'exclude each other'),
         (['--dry-run', '--reports-only'], '--reports-only and --dry-run exclude each other'),
     ],
@@ -477,10 +477,10 @@ def test_every_run_writes_a_config_file_that_repeats_it(dataset, graph):
     ('text', 'message'),
     [
         ('core_rbcf = 0.3', 'there is no key core_rbcf; did you mean core_rcbf?'),
-        ('core_rcbf = "much"', "core_rcbf: a number is needed, got 'much'"),
+        ('core_rcbf = "much"', "core_rcbf: must be a number, got 'much'"),
         ('core_rcbf = 30', 'core_rcbf is a fraction between'),
         ('denoise = "lowrnk"', 'did you mean lowrank?'),
-        ('motion_correction = 1', 'true or false is needed'),
+        ('motion_correction = 1', 'must be true or false'),
         ('participant_label = [1]', 'a text in quotes is needed'),
         ('local_sigma_mm = [12.0]', '3 values are needed'),
         ('derivatives = "first"', 'datasets by name are needed'),
