@@ -132,7 +132,7 @@ def test_named_files_are_written(page):
 def test_every_group_table_is_described():
     text = read(OUTPUTS)
     assert all(f'`{name}`' in text for name in (*group.TABLES, group.STATISTICS, 'group.html'))
-    assert all(f'`{name}`' in text for name in (*tables.IDS, *statistics.COLUMNS))
+    assert all(f'`{name}`' in text for name in (*tables.IDS, *tables.VERDICT, *statistics.COLUMNS))
 
 
 def limits_of(check, which):

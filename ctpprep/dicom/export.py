@@ -97,18 +97,14 @@ def _run(args: argparse.Namespace) -> int:
     for prefix, folder, study, objects in find_series(links, out_dir):
         n_series += 1
         try:
-            findings = read_findings(folder, prefix)
-            why = explain_failure(out_dir, prefix, findings, args.force)
-            if cause := read_failure(out_dir, prefix):
-                findings = Findings('do not use', reasons=(cause,))
+            why, findings = judge(out_dir, folder, prefix, args.force)
             sources = read_sources(files.get(study, []), objects)
             made = make_objects(folder, prefix, sources, findings, verdict_only=bool(why))
             paths = write_objects(made, dicom_dir / prefix)
             written += paths
-            names = ', '.join(path.name for path in paths)
-            verdict = (
-                f'FAILED: {why}; its report ({names}) contains the verdict alone' if why else names
-            )
+            verdict = ', '.join(path.name for path in paths)
+            if why:
+                verdict = f'FAILED: {why}; its report ({verdict}) contains the verdict alone'
             n_failed += bool(why)
         except Exception as error:  # also of libraries: the other series go on
             n_failed += 1
@@ -175,25 +171,34 @@ def find_series(
                 yield prefix, folder / 'ct', study, file['SourceDicom']
 
 
-def explain_failure(out_dir: Path, prefix: str, findings: Findings, force: bool) -> str:
-    """Explain why only the verdict on a series is exported; '' if its results are.
+def judge(out_dir: Path, folder: Path, prefix: str, force: bool) -> tuple[str, Findings]:
+    """Read the findings of a series, and decide whether its results may be exported.
 
     Parameters
     ----------
-    out_dir : Path
+    out_dir, folder : Path
+        Of all results, and of those of the series.
     prefix : str
-    findings : Findings
     force : bool
         Whether the user wants results whose quality control failed.
+
+    Returns
+    -------
+    why : str
+        Why only the verdict is exported; '' if the results are.
+    findings : Findings
     """
     if cause := read_failure(out_dir, prefix):
-        return f'ctpprep failed ({cause})'
+        return f'ctpprep failed ({cause})', Findings('do not use', reasons=(cause,))
+    findings = read_findings(folder, prefix)
     if not findings.failed or force:
-        return ''
-    return (
-        f'quality control failed ({", ".join(findings.failed)}), look at the report of ctpprep, then use '
-        '--force to export its results'
+        return '', findings
+    checks = ', '.join(findings.failed)
+    why = (
+        f'quality control failed ({checks}), look at the report of ctpprep, then use --force to export its '
+        'results'
     )
+    return why, findings.verdict_only
 
 
 def read_sources(files: Sequence[tuple[str, str]], objects: dict[str, Any]) -> list[Any]:
@@ -253,7 +258,7 @@ def make_objects(
     import numpy as np
 
     if verdict_only:
-        return {'sr': make_report(sources, None, findings.verdict_only)}
+        return {'sr': make_report(sources, None, findings)}
 
     def read(ending: str) -> Any:
         path = folder / f'{prefix}_{ending}.nii.gz'

@@ -290,7 +290,9 @@ def plot_rows(
     return figure
 
 
-def draw_line(axes, mosaic: Mosaic, row: Row, line: int, numbered: bool) -> None:
+def draw_line(
+    axes, mosaic: Mosaic, row: Row, line: int, numbered: bool, fontsize: float = 9.0
+) -> None:
     """Draw one line of slices with outlines, the letters R and L, and slice numbers."""
     axes.imshow(row.paint(mosaic, line), aspect='auto', interpolation='none')
     axes.set_axis_off()
@@ -310,12 +312,12 @@ def draw_line(axes, mosaic: Mosaic, row: Row, line: int, numbered: bool) -> None
     rows, columns = mosaic.tile_shape
     axes.set(xlim=(-0.5, columns * mosaic.columns - 0.5), ylim=(rows - 0.5, -0.5))
     background = {'facecolor': 'black', 'edgecolor': 'none', 'pad': 0.6}
-    style = {'color': 'white', 'fontsize': 8, 'va': 'top', 'bbox': background}
+    style = {'color': 'white', 'fontsize': fontsize, 'va': 'top', 'bbox': background}
+    style_number = style | {'color': '#cccccc', 'fontsize': fontsize - 1, 'va': 'bottom'}
     for tile, index in enumerate(mosaic.lines[line]):
         axes.text(tile * columns + 0.5, 0.5, 'R', ha='left', **style)
         axes.text((tile + 1) * columns - 1.5, 0.5, 'L', ha='right', **style)
         if numbered:
-            style_number = {'color': '#cccccc', 'fontsize': 7, 'va': 'bottom', 'bbox': background}
             axes.text(tile * columns + 0.5, rows - 1, f'{index}', **style_number)
         if tile:
             axes.axvline(tile * columns - 0.5, color='#777777', linewidth=0.6)
@@ -334,8 +336,8 @@ def _add_scale(figure, box: tuple[float, float, float, float], row: Row, grey_un
     axes = figure.add_axes((left + wide + 0.006, bottom + 0.06 * tall, 0.009, 0.88 * tall))
     scale = ScalarMappable(Normalize(window.low, window.high), window.colours)
     bar = figure.colorbar(scale, cax=axes, ticks=np.linspace(window.low, window.high, 3))
-    bar.set_label(grey_unit if window.unit == 'HU' else window.unit, fontsize=8)
-    bar.ax.tick_params(labelsize=8, length=2)
+    bar.set_label(grey_unit if window.unit == 'HU' else window.unit, fontsize=9)
+    bar.ax.tick_params(labelsize=9, length=2)
     bar.outline.set_linewidth(0.4)
 
 
@@ -356,4 +358,4 @@ def _add_foot(figure, legend: dict[str, str], note: str, total: float) -> None:
             frameon=False,
             fontsize=9,
         )
-    figure.text(0.025, 0.08 / total, note, fontsize=8, color='#444444', va='bottom')
+    figure.text(0.025, 0.08 / total, note, fontsize=9, color='#444444', va='bottom')

@@ -48,6 +48,8 @@ OVERLAYS = {
     'aif_mask': ('AIF', COLOURS['aif'], 'fill', False),
     'vof_mask': ('VOF', COLOURS['vof'], 'fill', False),
 }
+#: Colours for readers who are used to a rainbow; smooth, so that it has no false edges.
+RAINBOW = 'turbo'
 # a page with more is slow to load: only every n-th voxel is kept
 MOST_VOXELS = 400_000
 NOWHERE = -1
@@ -134,7 +136,8 @@ def pack_series(
         ],
         'colours': {
             name: _colour_table(name) for name in sorted({item['colours'] for item in maps})
-        },
+        }
+        | {'rainbow': _colour_table(RAINBOW)},
     }
     if homologues is not None:
         packed['homologues'] = pack_array(nearest_voxels(homologues[box], packed_affine))

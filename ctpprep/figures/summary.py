@@ -21,6 +21,8 @@ SCALE_BAR_MM = 50.0
 VERDICTS = {'usable': '#1b7a43', 'look first': '#9a6200', 'do not use': '#b3261e'}
 RESEARCH = 'Research use only. Not a medical device.'
 PAGE_IN = (11.69, 8.27)  # A4, landscape
+# font sizes of a panel of the full width, points: at 740 px, on a narrow window, 11 are 8 px
+TITLE_PT, VALUE_PT, TEXT_PT, SMALL_PT = 13.0, 16.0, 12.0, 11.0
 GREY = '#57656e'
 
 
@@ -114,7 +116,7 @@ def select_slices(lesion: np.ndarray, brain_mask: np.ndarray, n_slices: int = MA
     >>> brain = np.ones((2, 2, 20), bool)
     >>> lesion = brain & (np.arange(20) > 11) & (np.arange(20) < 15)
     >>> select_slices(lesion, brain), select_slices(brain, brain, 3)
-    ((10, 11, 12, 13, 14, 15), (0, 10, 19))
+    ((11, 12, 13, 14, 15, 16), (0, 10, 19))
     """
     with_brain = np.flatnonzero(brain_mask.any(axis=(0, 1)))
     with_lesion = np.flatnonzero(lesion.any(axis=(0, 1)))
@@ -206,19 +208,20 @@ def _lay_out(panel: Panel) -> Mosaic:
 
 def _columns(wide: float, has_curves: bool) -> tuple[float, float]:
     """Return the widths of the titles and of the curves, inches."""
-    return 0.12 * wide, 0.23 * wide if has_curves else 0.0
+    return 0.13 * wide, 0.23 * wide if has_curves else 0.0
 
 
 def _panel_height(panel: Panel, mosaic: Mosaic, wide: float) -> float:
     titles, curves = _columns(wide, panel.time is not None)
     rows, columns = mosaic.tile_shape
     tile = min((wide - titles - curves) / mosaic.columns, wide / 6)
-    return len(panel.lesions) * (tile * rows * mosaic.aspect / columns + 0.05) + 0.3
+    return len(panel.lesions) * (tile * rows * mosaic.aspect / columns + 0.05) + 0.35
 
 
 def _draw_panel(figure, panel: Panel, mosaic: Mosaic, box) -> None:
     """Draw the panel into a box (left, bottom, width, height; inches)."""
     left, bottom, wide, tall = box
+    scale = wide / WIDTH_IN
     figure_wide, figure_tall = figure.get_size_inches()
     titles, curves = _columns(wide, panel.time is not None)
     rows, columns = mosaic.tile_shape
@@ -237,48 +240,56 @@ def _draw_panel(figure, panel: Panel, mosaic: Mosaic, box) -> None:
         axes = figure.add_axes(place)
         fills = ((np.asarray(lesion.mask, bool), lesion.colour),)
         row = Row(panel.reference, WINDOWS[panel.grey_window], panel.brain_mask, fills=fills)
-        draw_line(axes, mosaic, row, 0, numbered=number == 0)
+        draw_line(axes, mosaic, row, 0, numbered=number == 0, fontsize=TEXT_PT * scale)
         if number == n_rows - 1:
-            _draw_scale_bar(axes, mosaic, panel.size_mm)
+            _draw_scale_bar(axes, mosaic, panel.size_mm, SMALL_PT * scale)
         middle = (low + height / 2) / figure_tall
         x = left / figure_wide
-        style = {'ha': 'left', 'color': GREY, 'fontsize': 9}
-        figure.text(x, middle + 0.3 / figure_tall, lesion.title, va='center', fontsize=10.5,
+        line = 0.26 * scale / figure_tall
+        style = {'ha': 'left', 'color': GREY, 'fontsize': TEXT_PT * scale}
+        figure.text(x, middle + line, lesion.title, va='center', fontsize=TITLE_PT * scale,
                     weight='bold', color=lesion.colour)  # fmt: skip
-        figure.text(x, middle + 0.08 / figure_tall, lesion.criterion, va='center', **style)
-        text = figure.text(x, middle - 0.2 / figure_tall, lesion.value, va='center', ha='left',
-                           fontsize=12.5, color='#9aa4ab' if lesion.doubtful else 'black')  # fmt: skip
+        figure.text(x, middle, lesion.criterion, va='center', **style)
+        text = figure.text(x, middle - 1.2 * line, lesion.value, va='center', ha='left',
+                           fontsize=VALUE_PT * scale,
+                           color='#9aa4ab' if lesion.doubtful else 'black')  # fmt: skip
         if lesion.doubtful:
             _strike(figure, text)
     if panel.time is not None:
         start = left + titles + slices_wide
-        place = ((start + 0.75) / figure_wide, (top - n_rows * (height + 0.05) + 0.25) / figure_tall,
-                 max(0.5, left + wide - start - 0.85) / figure_wide,
-                 (n_rows * (height + 0.05) - 0.75) / figure_tall)  # fmt: skip
-        _draw_curves(figure.add_axes(place), panel.time, panel.curves)
+        place = ((start + 0.85 * scale) / figure_wide,
+                 (top - n_rows * (height + 0.05) + 0.4 * scale) / figure_tall,
+                 max(0.5, left + wide - start - 0.95 * scale) / figure_wide,
+                 (n_rows * (height + 0.05) - 0.95 * scale) / figure_tall)  # fmt: skip
+        _draw_curves(figure.add_axes(place), panel.time, panel.curves, scale)
     note = "Radiological convention: the patient's right (R) is on the left. Small numbers: slice."
     figure.text(
-        left / figure_wide, (bottom + 0.06) / figure_tall, note, fontsize=8, color='#444444'
-    )
+        left / figure_wide, (bottom + 0.06) / figure_tall, note,
+        fontsize=SMALL_PT * scale, color='#444444',
+    )  # fmt: skip
 
 
-def _draw_scale_bar(axes, mosaic: Mosaic, size_mm) -> None:
+def _draw_scale_bar(axes, mosaic: Mosaic, size_mm, fontsize: float) -> None:
     rows, columns = mosaic.tile_shape
     length = SCALE_BAR_MM / size_mm[0]
     right, y = columns * mosaic.columns - 2.5, rows * 0.97
     axes.plot([right - length, right], [y, y], color='white', linewidth=2, solid_capstyle='butt')
     axes.text(right - length / 2, y - 0.015 * rows, f'{SCALE_BAR_MM:g} mm', color='white',
-              fontsize=7, ha='center', va='bottom')  # fmt: skip
+              fontsize=fontsize, ha='center', va='bottom')  # fmt: skip
 
 
-def _draw_curves(axes, time: np.ndarray, curves: dict[str, np.ndarray]) -> None:
+def _draw_curves(axes, time: np.ndarray, curves: dict[str, np.ndarray], scale: float) -> None:
     style_axes(axes, 'time (s)', 'enhancement (HU)')
+    axes.tick_params(labelsize=SMALL_PT * scale)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_size(TEXT_PT * scale)
     for name in ('aif', 'vof'):
         if name in curves:
             axes.plot(time, curves[name], color=COLOURS[name], linewidth=1.5, marker='o',
                       markersize=2, label=name.upper())  # fmt: skip
     # above the axes, where no curve is
-    axes.legend(frameon=False, fontsize=9, loc='lower left', bbox_to_anchor=(0, 1.0), ncols=2)
+    axes.legend(frameon=False, fontsize=TEXT_PT * scale, loc='lower left', bbox_to_anchor=(0, 1.0),
+                ncols=2)  # fmt: skip
 
 
 def _strike(figure, text) -> None:

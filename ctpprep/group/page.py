@@ -14,12 +14,15 @@ from urllib.parse import quote
 import pandas as pd
 
 from ctpprep import __version__
-from ctpprep.group.cohort import VOLUMES
+from ctpprep.group.cohort import LOCAL_WITHHELD, VOLUMES
 from ctpprep.group.picture import draw_cores
 from ctpprep.group.quality import (
     CORE_LIMIT_ML,
     NOT_PROCESSED,
     count_grades,
+    count_missing,
+    count_verdicts,
+    find_doubtful,
     find_outliers,
     read_grades,
     read_quality,
@@ -30,7 +33,7 @@ from ctpprep.group.tsv import MISSING
 from ctpprep.io.files import write_atomically
 from ctpprep.reports.inline import data_element, plotly_script, script_element, security_policy
 from ctpprep.reports.sections import make_anchor
-from ctpprep.reports.template import LIGHTS, TEMPLATES, environment
+from ctpprep.reports.template import TEMPLATES, VERDICT_LIGHTS, environment
 
 if TYPE_CHECKING:
     from ctpprep.group.cohort import Cohort
@@ -81,15 +84,16 @@ def build_page(
     scripts = [plotly_script(), (TEMPLATES / 'group.js').read_text(encoding='utf-8')]
     lines = _select_lines(statistics)
     lines_of_all = lines.get('all', {})
-    plotted = [row for row in series if row['counts']]
+    counted = [row for row in series if row['counts']]
     content = {
         'groups': legend,
         'colours': list(colors.values()),
         'symbols': [SYMBOLS[index % len(SYMBOLS)] for index in range(len(legend))],
         'series': [
             [row['series'], row['link'], legend.index(row['group']), row['stroke'],
-             row['core_global'], row['core_local']]
-            for row in plotted
+             row['core_global'], row['core_local'], row['hypoperfusion'], row['mismatch_global'],
+             row['verdict']]
+            for row in counted
         ],
         'lines': lines,
         'checks': count_grades(quality),
@@ -102,7 +106,10 @@ def build_page(
             scripts=[script_element(text) for text in scripts],
             data=data_element('cohort', content),
             series=series,
-            n_plotted=len(plotted),
+            n_counted=len(counted),
+            n_paired=sum(row['difference'] is not None for row in counted),
+            verdicts=count_verdicts(series),
+            figures=count_missing(series),
             notes=cohort.notes,
             summaries=[(set_name, *summarize(statistics, set_name)) for set_name in SETS],
             statistics=statistics.to_dict('records'),
@@ -113,7 +120,7 @@ def build_page(
             legend=legend,
             picture=draw_cores(cohort.included, lines_of_all, colors, UNKNOWN),
             has_pairs=len(cohort.groups) > 1,
-            lights=LIGHTS,
+            verdict_lights=VERDICT_LIGHTS,
             unknown=UNKNOWN,
             states=sorted({row['state'] for row in series}),
             format_fixed=format_fixed,
@@ -135,20 +142,26 @@ def _make_row(row: dict[str, Any], grades: dict[str, str], reports: set[str]) ->
     difference = None
     if core_global is not None and core_local is not None:
         difference = round(core_local - core_global, 4) + 0.0  # not -0.0
-    succeeded = row['state'] == 'succeeded'
-    explanations = [row['reason'], *(grades.get(name, '') for name in ('caution', 'checks'))]
+    state = row['state']
+    if state == 'succeeded' and (row['excluded'] or row['withheld']):
+        state = 'left out' if row['excluded'] else LOCAL_WITHHELD
+    explanations = [row['reason'], row['withheld'] and f'{LOCAL_WITHHELD}: {row["withheld"]}']
+    explanations += [grades.get(name, '') for name in ('caution', 'checks')]
     return {
         'series': row['participant_id'] if row['series'] == MISSING else row['series'],
         'link': _link_report(report, row['series']) if report in reports else '',
         'group': row['group'] or UNKNOWN,
         'stroke': None if pd.isna(row['stroke']) else bool(row['stroke']),
-        'state': 'left out' if row['excluded'] and succeeded else row['state'],
-        'counts': succeeded and not row['excluded'] and difference is not None,
+        'state': state,
+        'counts': row['state'] == 'succeeded' and not row['excluded'],
         'reason': row['reason'],
+        'withheld': row['withheld'],
         'difference': difference,
-        'status': grades.get('status', ''),
+        'verdict': grades.get('verdict', ''),
+        'verdict_reason': grades.get('verdict_reason', ''),
+        'doubtful': find_doubtful(grades.get('doubtful', '')),
         'caution': grades.get('caution', ''),
-        'explanation': '; '.join(filter(None, explanations)),
+        'explanation': '; '.join(dict.fromkeys(filter(None, explanations))),
         **volumes,
     }
 

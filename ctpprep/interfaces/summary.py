@@ -102,20 +102,45 @@ def summarize(volumes: Sequence[Row], checks: Row) -> Summary:
     -------
     Summary
     """
-    grades = {name.removesuffix('_status'): text for name, text in checks.items()
-              if name.endswith('_status')}  # fmt: skip
     reason = find_row(volumes, 'core', 'local', 'volume').get('reason', '')
-    withheld = reason.removeprefix(WITHHELD) if reason.startswith(WITHHELD) else ''
-    verdict = conclude(grades, bool(withheld))
+    verdict, explanation = read_verdict(checks, reason)
     slab = checks.get('coverage', '')
     return Summary(
         verdict,
-        explain_verdict(verdict, withheld),
+        explanation,
         tuple(_list_numbers(volumes, verdict.doubtful)),
         next((row['affected_side'] for row in volumes if row['affected_side']), ''),
         explain_difference(volumes),
         f'{float(slab):.0f} mm' if slab else '',
     )
+
+
+def read_verdict(checks: Row, reason: str = '') -> tuple[Verdict, str]:
+    """Conclude from the row of the quality table.
+
+    Parameters
+    ----------
+    checks : mapping of str to str
+    reason : str
+        Of the local core in the volume table: it begins with `WITHHELD` if there is no local map.
+
+    Returns
+    -------
+    verdict : Verdict
+    explanation : str
+        Why, in one line.
+
+    Examples
+    --------
+    >>> verdict, explanation = read_verdict({'noise_raw_status': 'pass'}, 'withheld: it folds')
+    >>> verdict.word, explanation
+    ('look first', 'There is no local map: it folds.')
+    """
+    grades = {name.removesuffix('_status'): text for name, text in checks.items()
+              if name.endswith('_status')}  # fmt: skip
+    withheld = reason.removeprefix(WITHHELD) if reason.startswith(WITHHELD) else ''
+    verdict = conclude(grades, bool(withheld))
+    return verdict, explain_verdict(verdict, withheld)
 
 
 def _list_numbers(volumes: Sequence[Row], doubtful: Sequence[str]) -> list[Number]:

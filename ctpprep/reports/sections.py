@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from ctpprep.interfaces.summary import Summary, find_row, read_volumes, summarize
 from ctpprep.io.tables import read_table
+from ctpprep.perfusion.quality import RESULTS
 from ctpprep.perfusion.symmetry import WITHHELD
 from ctpprep.reports.evidence import describe_remedy
 from ctpprep.reports.quality import Check, read_quality
@@ -148,6 +149,37 @@ class Section:
         """The worst grade: fail, warn, pass, or '' without checks."""
         grades = {check.status for check in self.checks}
         return next((grade for grade in ('fail', 'warn', 'pass') if grade in grades), '')
+
+    @property
+    def verdict(self) -> str:
+        """Verdict on the series, '' if there is none."""
+        if self.failures:
+            return 'do not use'
+        return self.summary.verdict.word if self.summary else ''
+
+    @property
+    def doubtful(self) -> tuple[str, ...]:
+        """Results not to be used: those that a failed check concerns; all if the series failed."""
+        if self.failures:
+            return RESULTS
+        return self.summary.verdict.doubtful if self.summary else ()
+
+    def is_doubtful(self, region: str, normalization: str = '') -> bool:
+        """Return whether a failed check concerns rows of the volume table.
+
+        Examples
+        --------
+        >>> section = Section('sub-01', failures=[{'reason': 'no brain'}])
+        >>> section.is_doubtful('mismatch', 'global'), section.is_doubtful('brain')
+        (True, False)
+        """
+        core, hypoperfusion = f'core_{normalization or "global"}', 'hypoperfusion'
+        basis = {
+            'core': {core}, 'rcbf': {core}, 'hypoperfusion': {hypoperfusion}, 'tmax': {hypoperfusion},
+            'mismatch': {core, hypoperfusion}, 'defuse3': {core, hypoperfusion},
+            'unassessable': {'core_local'},
+        }  # fmt: skip
+        return not basis.get(region, set()).isdisjoint(self.doubtful)
 
     @property
     def side(self) -> str:

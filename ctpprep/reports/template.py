@@ -12,6 +12,8 @@ from ctpprep.interfaces.wording import with_unit
 TEMPLATES = Path(__file__).parents[1] / 'resources' / 'report'
 #: Symbol and word of each grade.
 LIGHTS = {'pass': ('✓', 'passed'), 'warn': ('!', 'caution'), 'fail': ('✕', 'failed')}
+#: Grade whose color each verdict has.
+VERDICT_LIGHTS = {'usable': 'pass', 'look first': 'warn', 'do not use': 'fail'}
 
 
 @cache
