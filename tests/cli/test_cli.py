@@ -498,9 +498,9 @@ def test_invalid_config_file_is_one_line(config, capsys, text, message):
 
 def test_bids_warnings_are_logged_unless_disabled(dataset, graph, capsys):
     assert call(dataset) == 0
-    assert 'not BIDS: there is no dataset_description.json' in capsys.readouterr().out
+    assert 'deviates from BIDS: there is no dataset_description.json' in capsys.readouterr().out
     assert call(dataset, '--skip-bids-validation') == 0
-    assert 'not BIDS' not in capsys.readouterr().out
+    assert 'deviates from BIDS' not in capsys.readouterr().out
 
 
 def test_participant_folders_without_sub_are_logged(dataset, graph, capsys):
@@ -510,10 +510,10 @@ def test_participant_folders_without_sub_are_logged(dataset, graph, capsys):
     (dataset / 'empty').mkdir()
     (dataset / '.bidsignore').write_text('old/\n')
     call(dataset)
-    output = 'not BIDS: Patient03, Patient04: skipped; the folder of a participant'
+    output = 'deviates from BIDS: Patient03, Patient04: skipped; the folder of a participant'
     assert output in capsys.readouterr().out
     call(dataset, '--participant-label', '01')
-    assert 'not BIDS: Patient03' not in capsys.readouterr().out
+    assert 'deviates from BIDS: Patient03' not in capsys.readouterr().out
 
 
 def test_boilerplate_only_writes_only_the_methods_text(dataset, graph):
