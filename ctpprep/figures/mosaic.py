@@ -33,6 +33,10 @@ COLOURS = {
     'tissue curve': '#009e73',
     'region': '#009e73',
     'candidate': '#d55e00',
+    'followup': '#00e5a0',
+    'hit': '#009e73',
+    'missed': '#f0e442',
+    'false': '#d55e00',
 }
 CONVENTION = (
     "Radiological convention: the patient's right (R) is on the left of the picture. "

@@ -36,7 +36,7 @@ MIRRORED = {
 #: Masks in the order of their bits.
 MASKS = (
     'brain_mask', 'tissue_mask', 'core_global', 'core_local', 'hypoperfusion', 'unassessable_mask',
-    'left', 'right', 'aif_mask', 'vof_mask',
+    'left', 'right', 'aif_mask', 'vof_mask', 'followup_mask',
 )  # fmt: skip
 # drawn over the maps: label, colour, style, and whether it is shown initially
 OVERLAYS = {
@@ -45,6 +45,7 @@ OVERLAYS = {
     'core_local': ('Core local', COLOURS['added'], 'dashed', True),
     'mismatch_global': ('Mismatch global', COLOURS['mismatch'], 'fill', False),
     'mismatch_local': ('Mismatch local', COLOURS['mismatch local'], 'fill', False),
+    'followup_mask': ('Follow-up lesion', COLOURS['followup'], 'line', True),
     'aif_mask': ('AIF', COLOURS['aif'], 'fill', False),
     'vof_mask': ('VOF', COLOURS['vof'], 'fill', False),
 }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from ctpprep.group.participants import GROUP, STROKE, read_flags, read_groups
+from ctpprep.group.participants import GROUP, STROKE, read_flags, read_groups, read_reperfusion
 from ctpprep.group.series import SeriesRecord
 from ctpprep.group.tsv import MISSING, Table, parse_number
 from ctpprep.perfusion.symmetry import WITHHELD
@@ -39,17 +39,20 @@ class Cohort:
     table : DataFrame
         One row per series: `participant_id`, `series`, `state`, `reason`, the volumes of `VOLUMES` (mL, or
         NaN), `withheld` (why there is no local map, '' if there is one), `group` ('' if unknown),
-        `stroke` (True, False, or NaN if unknown), `excluded`, and `sex` and `age` if `participants.tsv`
-        has these columns.
+        `stroke` and `reperfused` (True, False, or NaN if unknown), `excluded`, and `sex` and `age` if
+        `participants.tsv` has these columns.
     groups : list of str
         In the order of comparison.
     notes : list of str
         Sentences about what was selected and excluded.
+    reperfusion_column : str
+        Column of `participants.tsv` that states who reperfused; '' without one.
     """
 
     table: pd.DataFrame
     groups: list[str]
     notes: list[str] = field(default_factory=list)
+    reperfusion_column: str = ''
 
     @property
     def included(self) -> pd.DataFrame:
@@ -103,13 +106,15 @@ def make_cohort(
     notes.append(_add_stroke(table, columns, run))
     table['group'], groups = read_groups(columns, run)
     notes.append(_describe_groups(table, columns, run))
+    reperfused, column = read_reperfusion(columns, run)
+    table['reperfused'] = math.nan if reperfused is None else reperfused
     if 'sex' in columns:
         initial = columns['sex'].str.strip().str.upper().str[:1]
         table['sex'] = initial.where(initial.isin(['F', 'M']), '')
     if 'age' in columns:
         # BIDS writes ages above 89 as 89+
         table['age'] = columns['age'].str.strip().str.removesuffix('+').map(parse_number)
-    return Cohort(table, groups, notes)
+    return Cohort(table, groups, notes, column or '')
 
 
 def _tabulate(

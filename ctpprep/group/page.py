@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pandas as pd
+from markupsafe import Markup
 
 from ctpprep import __version__
 from ctpprep.group.cohort import LOCAL_WITHHELD, VOLUMES
+from ctpprep.group.followup_page import PAGE as FOLLOWUP_PAGE
 from ctpprep.group.picture import draw_cores
 from ctpprep.group.quality import (
     CORE_LIMIT_ML,
@@ -37,6 +39,7 @@ from ctpprep.reports.template import TEMPLATES, VERDICT_LIGHTS, environment
 
 if TYPE_CHECKING:
     from ctpprep.group.cohort import Cohort
+    from ctpprep.group.locate import LocationReport
     from ctpprep.group.tsv import Table
 
 PAGE = 'group.html'
@@ -52,7 +55,11 @@ LINES = ('slope', 'intercept', 'mean difference', 'lower limit 2 SD', 'upper lim
 
 
 def build_page(
-    output_dir: Path, cohort: 'Cohort', statistics: pd.DataFrame, quality_table: 'Table'
+    output_dir: Path,
+    cohort: 'Cohort',
+    statistics: pd.DataFrame,
+    quality_table: 'Table',
+    located: 'LocationReport | None' = None,
 ) -> Path:
     """Write `group.html`.
 
@@ -65,6 +72,8 @@ def build_page(
         As returned by `ctpprep.group.statistics.analyze`.
     quality_table : Table
         `group_quality.tsv`.
+    located : LocationReport, optional
+        Where lesions lie, if there are masks in template space.
 
     Returns
     -------
@@ -105,6 +114,8 @@ def build_page(
             policy=security_policy(scripts),
             scripts=[script_element(text) for text in scripts],
             data=data_element('cohort', content),
+            located=located,
+            location_data=_lay_out_slices(located) if located else '',
             series=series,
             n_counted=len(counted),
             n_paired=sum(row['difference'] is not None for row in counted),
@@ -121,6 +132,7 @@ def build_page(
             picture=draw_cores(cohort.included, lines_of_all, colors, UNKNOWN),
             has_pairs=len(cohort.groups) > 1,
             verdict_lights=VERDICT_LIGHTS,
+            followup=FOLLOWUP_PAGE if (output_dir / FOLLOWUP_PAGE).is_file() else '',
             unknown=UNKNOWN,
             states=sorted({row['state'] for row in series}),
             format_fixed=format_fixed,
@@ -132,6 +144,14 @@ def build_page(
     path = output_dir / PAGE
     write_atomically(lambda partial: partial.write_text(page, encoding='utf-8'), path)
     return path
+
+
+def _lay_out_slices(located: 'LocationReport') -> Markup:
+    """Describe the pictures of slices to the script; the pictures themselves are on the page."""
+    pictures = located.pictures
+    layout = {name: pictures[name] for name in ('width', 'height', 'columns', 'heights')}
+    layout['scales'] = [one['scale'] for one in pictures['maps']]
+    return data_element('locations-layout', layout)
 
 
 def _make_row(row: dict[str, Any], grades: dict[str, str], reports: set[str]) -> dict[str, Any]:

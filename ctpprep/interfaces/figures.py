@@ -26,13 +26,15 @@ MASKS = (
     'core_global',
     'core_local',
     'hypoperfusion',
+    'followup_mask',
 )
 PLACES = ('aif_mask', 'vof_mask')
 MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp', 'rcbf_global', 'rcbf_local')
 PROBABILITIES = ('probability_global', 'probability_local')
 # finer images are subsampled in plane for figures
 FINEST_MM = 0.9
-OTHERS = ('reference', 'reference_reflected', 'homologue_reference', 'hemispheres')
+LABELS = ('hemispheres', 'region_labels')
+OTHERS = ('reference', 'reference_reflected', 'homologue_reference', *LABELS)
 
 
 class SeriesInputSpec(StageInputSpec):
@@ -52,6 +54,7 @@ class SeriesInputSpec(StageInputSpec):
     core_global = File(exists=True)
     core_local = File(exists=True)
     hypoperfusion = File(exists=True)
+    followup_mask = File(exists=True, desc='lesion of a later session')
     hemispheres = File(exists=True, desc='1 left, 2 right')
     reference_reflected = File(exists=True, desc='the reference reflected across the plane, HU')
     homologue_reference = File(exists=True, desc='the mirrored reference, registered, HU')
@@ -67,6 +70,8 @@ class _PlotSeriesInputSpec(SeriesInputSpec):
     confounds = File(exists=True, desc='table of motion, one row per frame')
     ttp = File(exists=True, desc='s')
     volumes = File(exists=True, desc='table of volumes, with the affected side')
+    region_labels = File(exists=True, desc='region of each voxel')
+    region_names = File(exists=True, desc='names of the regions, json')
     quality = File(exists=True, desc='row of checks, for the verdict')
 
 
@@ -89,6 +94,7 @@ class PlotSeries(StageInterface):
                 self.method.lesion.core_rcbf,
                 self.method.lesion.hypoperfusion_tmax,
                 'HU' if is_density(self.load_json('entry')) else '',
+                self.load_json('region_names').get('Regions', {}),
             ),
             **self._draw_charts(images, size_mm),
         }
@@ -218,7 +224,9 @@ def with_gaps(images, name):
     return values
 
 
-def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU'):
+def draw_mosaics(
+    images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU', region_names=None
+):
     """Draw the mosaics of slices for which `images` contains the inputs.
 
     Parameters
@@ -229,6 +237,8 @@ def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU')
     core_rcbf, hypoperfusion_tmax : float
     grey_unit : str
         Unit of the reference image; '' if it is a perfusion map.
+    region_names : dict of str to str, optional
+        Of the values of ``region_labels``.
 
     Returns
     -------
@@ -261,6 +271,10 @@ def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU')
         drawn['lesions'] = figures.plot_lesions(
             mosaic, reference, core, hypoperfusion, brain, *thresholds
         )
+    if core and 'followup_mask' in images and reference is not None and hypoperfusion is not None:
+        drawn['followup'] = figures.plot_followup(
+            mosaic, reference, core, hypoperfusion, images['followup_mask'], brain, core_rcbf
+        )
     probability = {
         name.removeprefix('probability_'): images[name] for name in PROBABILITIES if name in images
     }
@@ -275,6 +289,10 @@ def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU')
         if 'hemispheres' in images:
             masks |= {'left': images['hemispheres'] == 1, 'right': images['hemispheres'] == 2}
         drawn['masks'] = figures.plot_masks(mosaic, reference, masks)
+    if reference is not None and 'region_labels' in images:
+        names = {int(label): name for label, name in (region_names or {}).items()}
+        labels = np.rint(images['region_labels']).astype(int)
+        drawn['regions'] = figures.plot_regions(mosaic, reference, labels, names, core, brain)
     mirrored = [images.get(name) for name in DRAWN_FROM['mirror']]
     if all(image is not None for image in mirrored):
         drawn['mirror'] = figures.plot_mirror(mosaic, *mirrored, brain)

@@ -16,8 +16,14 @@ from ctpprep.io.tables import read_table
 from ctpprep.perfusion.quality import RESULTS
 from ctpprep.perfusion.symmetry import WITHHELD
 from ctpprep.reports.evidence import describe_remedy
+from ctpprep.reports.followup import read_followup
 from ctpprep.reports.quality import Check, read_quality
-from ctpprep.reports.sidecars import read_measured, read_notes, read_reference
+from ctpprep.reports.sidecars import (
+    read_measured,
+    read_notes,
+    read_reference,
+    read_template_measured,
+)
 from ctpprep.reports.viewer import find_viewers
 
 #: Figures in the order in which a reader of perfusion looks: name, title, caption.
@@ -50,6 +56,13 @@ FIGURES = (
     ),
     ('lesions', 'Core and mismatch', 'Over the reference image (mean of the pre-bolus frames).'),
     (
+        'followup',
+        'Against follow-up',
+        'The lesion of a later session as an outline, and which of its voxels each core hits or misses; what '
+        'is false is core alone. A missed voxel may have become infarct after the scan, or be swelling; a '
+        'false one may lie beyond the coverage or the quality of the follow-up image.',
+    ),
+    (
         'probability',
         'Probability of core',
         'How probable it is that a voxel lies below the threshold once its noise is taken away, before '
@@ -74,6 +87,12 @@ FIGURES = (
         'Sulci and ventricles must stay where they are when the second row flickers, and must not '
         'break at the edges of the fields. Otherwise do not use the local maps. Fields are black '
         'where the homologue lies outside of the slab.',
+    ),
+    (
+        'regions',
+        'Regions',
+        'From template space, by the registration to the template: ventricles and cortex must lie where '
+        'the regions say. A border is exact to a few mm at best.',
     ),
     ('masks', 'Masks', 'Tissue is brain without vessels and CSF. The midline may be bent.'),
     ('motion', 'Head motion', 'Against the first frame; shaded frames were not used.'),
@@ -112,6 +131,14 @@ class Section:
         Element of the page with the data of the viewer.
     measured : dict
         Measurements of the deconvolution, formatted, by title.
+    followup : list of dict
+        Agreement of cores and hypoperfusion with the follow-up lesion, formatted.
+    followup_note : str
+        How the follow-up lesion was aligned, or why it was left out; '' without one.
+    regions : list of dict
+        Rows of the table of regions, as text.
+    template : dict
+        What the registration to the template measured, formatted, by title.
     own_page : str
         Name of the page with viewer and figures, if they are not on this page.
     summary : Summary, optional
@@ -130,9 +157,13 @@ class Section:
     failures: list[dict[str, Any]] = field(default_factory=list)
     viewer: str = ''
     measured: dict[str, str] = field(default_factory=dict)
+    regions: list[dict[str, str]] = field(default_factory=list)
+    template: dict[str, str] = field(default_factory=dict)
     own_page: str = ''
     summary: Summary | None = None
     one_page: str = ''
+    followup: list[dict[str, str]] = field(default_factory=list)
+    followup_note: str = ''
 
     @property
     def n_bytes(self) -> int:
@@ -245,9 +276,16 @@ def collect_sections(
 
     for section, path in find_files('_seg-perfusion_morph.tsv'):
         section.volumes = read_volumes(path)
+    for section, path in find_files('_desc-regions_morph.tsv'):
+        section.regions = read_table(path)
+        section.template = read_template_measured(path.with_suffix('.json'))
     for section, path in find_files('_desc-global_rcbf.json'):
+        if '_res-' in path.name:  # in template space
+            continue
         section.reference = read_reference(path)
     for section, path in find_files('_tmax.json'):
+        if '_res-' in path.name:  # in template space
+            continue
         section.notes, section.measured = read_notes(path), read_measured(path)
     for section, path in find_files('_desc-qualitycontrol_ctp.tsv'):
         section.checks, section.caution = read_quality(path)
@@ -255,6 +293,8 @@ def collect_sections(
             section.summary = summarize(section.volumes, (read_table(path) or [{}])[0])
     for section, path in find_files('_desc-summary_ctp.pdf'):
         section.one_page = path.relative_to(output_dir).as_posix()
+    for section, path in find_files('_desc-followup_morph.tsv'):
+        section.followup, section.followup_note = read_followup(path)
     texts = {name: (title, caption) for name, title, caption in FIGURES}
     for prefix, name, path in find_figures(folder / 'figures'):
         title, caption = texts.get(name, (name, ''))

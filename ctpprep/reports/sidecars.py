@@ -21,6 +21,17 @@ MEASURED = (
     ('n_patterns', 'Sampling patterns of the slices', 'ratio'),
 )
 
+#: Measurements of the registration to the template: name, title.
+TEMPLATE = (
+    ('template_failure', 'Nothing was written in template space'),
+    ('template_image', 'Registered image'),
+    ('template_image_reason', 'Reason'),
+    ('template_overlap', 'Overlap of brain and template (Dice)'),
+    ('template_sides', 'Brain on the same side in the template'),
+    ('template_similarity', 'Correlation of brain and template, density above its local mean'),
+    ('template_folding', 'Brain where the transform folds'),
+)
+
 
 def read_notes(path: Path) -> list[str]:
     """Read the notes on precomputed maps from the sidecar of Tmax; none if ctpprep computed the maps."""
@@ -34,6 +45,16 @@ def read_measured(path: Path) -> dict[str, str]:
         title: format_quantity(measured[name], unit)
         for name, title, unit in MEASURED
         if measured.get(name) is not None
+    }
+
+
+def read_template_measured(path: Path) -> dict[str, str]:
+    """Read what the registration to the template measured, formatted, by title."""
+    measured = _read_json(path).get('Measured', {})
+    return {
+        title: format_quantity(value, 'ratio') if isinstance(value, float) else str(value)
+        for name, title in TEMPLATE
+        if (value := measured.get(name)) not in (None, '')
     }
 
 

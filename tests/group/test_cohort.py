@@ -39,8 +39,8 @@ def test_excluded_participants_are_counted_and_left_out(three):
     cohort = three.make_cohort(text, exclude_column='old_infarct')
     assert list(cohort.included['participant_id']) == ['sub-02', 'sub-03']
     assert (
-        '1 of 3 series were left out by the column old_infarct; it is unknown for 1 series, which are included'
-        in cohort.notes
+        '1 of 3 series were left out by the column old_infarct; it is unknown for 1 series, '
+        'which are included' in cohort.notes
     )
 
 

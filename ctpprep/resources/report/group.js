@@ -237,4 +237,29 @@
     selects.forEach((select) => { select.value = link.dataset[select.id.replace('only-', '')] ?? ''; });
     filter();
   }));
+
+  // one slice of a map, cut out of the picture of all its slices
+  const slices = document.getElementById('locations-layout');
+  if (slices) {
+    const layout = JSON.parse(slices.textContent), zoom = 4;
+    const pictures = [...document.querySelectorAll('#locations figure img')];
+    const map = document.getElementById('location-map'), slice = document.getElementById('location-slice');
+    const view = document.getElementById('location');
+    view.style.width = `${layout.width * zoom}px`;
+    view.style.height = `${layout.height * zoom}px`;
+    view.style.backgroundSize = `${layout.columns * layout.width * zoom}px auto`;
+    const show = () => {
+      const index = Number(slice.value), column = index % layout.columns, row = Math.floor(index / layout.columns);
+      view.style.backgroundImage = `url("${pictures[map.value].src}")`;
+      view.style.backgroundPosition = `${-column * layout.width * zoom}px ${-row * layout.height * zoom}px`;
+      document.getElementById('location-words').textContent = `z = ${layout.heights[index]} mm; ${layout.scales[map.value]}`;
+    };
+    [map, slice].forEach((input) => input.addEventListener('input', show));
+    view.addEventListener('wheel', (event) => {
+      event.preventDefault();
+      slice.value = Number(slice.value) - Math.sign(event.deltaY);
+      show();
+    }, { passive: false });
+    show();
+  }
 })();
