@@ -15,11 +15,12 @@ IN_PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 PYTEST_ARGS ?= --maxprocesses 4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-robustness test-browser test-cluster test-dicom test-container check-container lock validate docs lint format bench clean distclean
+.PHONY: help demo test test-quick test-robustness test-browser test-cluster test-dicom test-container check-container lock validate docs lint format bench clean distclean
 
 help:
 	@echo 'make demo    run ctpprep on the example in $(DEMO_DATA), say where the results are'
 	@echo 'make test    run the tests'
+	@echo 'make test-quick  run a subset of them within a minute'
 	@echo 'make test-offline  run the tests without a network interface (Linux)'
 	@echo 'make docs    build the documentation and check it; runs the demo for its pictures if need be'
 	@echo 'make validate  check the example and what make demo wrote with the BIDS validator'
@@ -79,6 +80,15 @@ demo: $(VENV)/.installed-run
 
 test: $(VENV)/.installed-tests
 	$(BIN)/python -m pytest -q $(IN_PARALLEL) $(PYTEST_ARGS)
+
+# Files that need neither a simulated head nor a run: 50 s of processor time.
+QUICK := tests/io tests/inputs tests/scripts tests/cli/test_machine.py tests/test_cluster_script.py \
+	tests/test_docs.py tests/test_layout.py tests/test_readme.py tests/test_settings.py \
+	$(patsubst %,tests/perfusion/test_%.py,bayesian deconvolution grid maps normalization quality \
+	segmentation volumes) ctpprep/settings.py ctpprep/io ctpprep/cli
+
+test-quick: $(VENV)/.installed-tests
+	$(BIN)/python -m pytest -q $(IN_PARALLEL) $(PYTEST_ARGS) $(QUICK)
 
 validate: $(VENV)/.installed-tests
 	$(BIN)/python scripts/bids_schema.py $(DEMO_DATA)

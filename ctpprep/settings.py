@@ -226,8 +226,8 @@ class MotionSettings(StageSettings):
     motion_smoothing_mm: tuple[float, ...] = _setting((6.0, 3.0), 'mm',
         'sigma in plane of each level of the registration', low=0.5, high=30.0)
     motion_skip_mm: float = _setting(0.05, 'mm',
-        'mean displacement of the head up to which it has not moved: if it has moved in no '
-        'frame, none is resampled', low=0.0, high=2.0)
+        'mean displacement of the head that is ignored; if no frame exceeds it, none is resampled',
+        low=0.0, high=2.0)
     motion_reject_similarity: float = _setting(0.95, 'ratio',
         "correlation of a corrected frame's skull with the reference frame's below which it "
         'gets weight 0', low=0.0, high=1.0)
@@ -246,7 +246,7 @@ class MaskSettings(StageSettings):
         'peak enhancement, relative to the median of brain, of a vessel', low=1.0, high=20.0)
     bone_margin_mm: float = _setting(3.0, 'mm',
         'distance from bone within which no AIF or VOF is selected and no curve is used for '
-        'denoising: motion brings bone there', low=0.0, high=10.0)
+        'denoising, since motion can move bone there', low=0.0, high=10.0)
     bolus_arrival: float = _setting(0.0, 's',
         'time from the start of the scan to the arrival of contrast; 0 finds it automatically',
         low=0.0, high=200.0)
@@ -321,12 +321,12 @@ class DeconvolutionSettings(StageSettings):
     residue_step: float = _setting(0.5, 's',
         'time step of the residue function', low=0.05, high=3.0)
     residue_lead: float = _setting(6.0, 's',
-        'how far before zero the residue function begins', low=0.0, high=15.0)
+        'time before zero at which the residue function begins', low=0.0, high=15.0)
     tmax_calibration: bool = _setting(True, '',
         "subtract the operator's own Tmax (exponential residue, no delay) from Tmax")
     tmax_snr: float = _setting(1.0, 'ratio',
-        'CBF over its noise at which Tmax comes in equal parts from the voxel and from tissue '
-        'around it: without flow, the time of the maximum is that of noise; 0 for never',
+        'ratio of CBF to its noise at which Tmax comes in equal parts from the voxel and from '
+        'surrounding tissue, since Tmax without flow is noise; 0 for never',
         low=0.0, high=50.0)
     calibration_mtt: float = _setting(4.0, 's',
         'mean transit time of the calibrating residue', low=0.5, high=20.0)
@@ -734,10 +734,9 @@ class RunSettings:
     bids_dir: Path
     output_dir: Path
     work_dir: Path = _resource(Path('work'), '',
-        'folder for intermediate files; with the same folder a stopped run resumes',
+        'folder for intermediate files; a stopped run resumes with the same folder',
         options=('-w', '--work-dir'), value='DIR',
-        by_default='OUTPUT_DIR with _work added to its name; if it is inside BIDS_DIR, '
-        'beside that and with its name in front')
+        by_default='OUTPUT_DIR with _work appended; beside BIDS_DIR if OUTPUT_DIR is inside it')
     participant_label: tuple[str, ...] = _input((), '',
         'participants to process, with or without sub-', value='LABEL', by_default='all')
     session_label: tuple[str, ...] = _input((), '',
@@ -747,16 +746,16 @@ class RunSettings:
         'runs to process, with or without run-', value='LABEL', by_default='all')
     bids_filter_file: Path | None = _input(None, '',
         'JSON file with the entities that series (ctp), non-contrast CT (ncct), '
-        'precomputed maps (maps) and follow-up lesions (lesion) must have, by their names in pybids',
+        'precomputed maps (maps) and follow-up lesions (lesion) must have, by their pybids names',
         value='FILE')
     skip_bids_validation: bool = _input(False, '',
-        'skip the quick check of names and description of the dataset, which only warns; the '
-        'checks of what is read stay, and the BIDS validator is never run')
+        'skip the quick check of file names and dataset description, which only warns; the files '
+        'that are read are always checked, and the BIDS validator is never run')
     bids_database_dir: Path | None = _input(None, '',
-        'folder of a pybids database of the whole dataset: created if it does not exist, else '
-        'used as it is, even if the dataset has changed', value='DIR')
+        'folder of a pybids database of the whole dataset: created if missing, otherwise used '
+        'unchanged, even if the dataset has changed', value='DIR')
     preset: str = _input('none', '',
-        'settings of a published method, before all others that are given: rau2024 omits what the '
+        'settings of a published method; explicit options take precedence. rau2024 omits what the '
         'reference paper does not describe', RAU, choices=('none', *PRESETS))
     entry: str = _input('auto', '',
         'what to process: CT perfusion series, precomputed maps, or maps where a session has '
@@ -794,7 +793,7 @@ class RunSettings:
         'column of participants.tsv whose values are the groups to compare',
         value='COLUMN', by_default='microangiopathy if there is one, else one group')
     stroke_column: str | None = _group(None, '',
-        'column of participants.tsv with whether stroke is evident (yes or no)',
+        'column of participants.tsv that states whether stroke is evident (yes or no)',
         value='COLUMN', by_default='stroke_evident if there is one, else a global core above 0 mL')
     exclude_column: str | None = _group(None, '',
         'column of participants.tsv: participants with yes, true or 1 there are excluded from '
@@ -810,7 +809,7 @@ class RunSettings:
         'flip masks in template space left-right where the left side is affected, so that maps of '
         'frequency show all lesions on the right')
     nprocs: int = _resource(1, '',
-        'processes at a time',
+        'simultaneous processes',
         options=('--nprocs', '--nthreads', '--n-cpus'), value='N',
         by_default='all cores this process may use')
     omp_nthreads: int = _resource(1, '',
@@ -818,7 +817,7 @@ class RunSettings:
         'may differ in the last digits. Frames are also computed in parallel where there are '
         'fewer series than processes', value='N')
     mem_gb: float = _resource(4.0, '',
-        'memory to plan with: MB, or with G or M added',
+        'memory to use, in MB, or with G or M appended',
         options=('--mem', '--mem-mb'), value='SIZE', by_default='90 % of what is available')
     use_plugin: Path | None = _resource(None, '',
         'YAML file with plugin and plugin_args of nipype, such as SLURM',
@@ -829,13 +828,14 @@ class RunSettings:
     clean_workdir_on_success: bool = _resource(False, '',
         'remove the intermediate files of a participant when all of its series have succeeded')
     stop_on_first_crash: bool = _resource(False, '',
-        'stop when a step fails; otherwise the other series go on')
+        'stop when a step fails; otherwise the other series continue')
     reports_only: bool = _task(False, '',
-        'write the reports again from the files in OUTPUT_DIR, and nothing else')
+        'only write the reports again, from the files in OUTPUT_DIR')
     boilerplate_only: bool = _task(False, '',
-        'write the methods text into OUTPUT_DIR/logs, and nothing else')
+        'only write the methods text, to OUTPUT_DIR/logs')
     dry_run: bool = _task(False, '',
-        'print the tree of nodes with what each would read and write, and write nothing')
+        'check all inputs and print one line per series, with -v also the nodes and their files; '
+        'write nothing')
     write_graph: bool = _task(False, '',
         'draw the stages and the nodes of the graph into OUTPUT_DIR/logs')
     verbosity: int = _message(0, '',

@@ -20,12 +20,14 @@ release = __version__
 version = release.partition('+')[0]
 
 extensions = [
+    'matplotlib.sphinxext.plot_directive',
     'myst_parser',
     'numpydoc',
     'sphinx.ext.autodoc',
     'sphinx.ext.autosummary',
     'sphinx.ext.viewcode',
     'sphinx_argparse_cli',
+    'annotated',
     'graphs',
     'links',
     'mathml',
@@ -51,6 +53,12 @@ numpydoc_xref_param_type = False
 add_module_names = False
 default_role = 'autolink'  # a name in backticks leads to its reference, if it has one
 toc_object_entries_show_parents = 'hide'
+
+# the code of python.md is run, with its figures
+plot_formats = [('png', 110)]
+plot_html_show_formats = False
+plot_html_show_source_link = False
+plot_working_directory = str(HERE)
 
 html_theme = 'furo'
 html_title = f'ctpprep {version}'

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check the English of docstrings, comments, messages and names in the source.
+"""Check the English of the source (docstrings, comments, messages, names) and of Markdown.
 
 ::
 
-    python scripts/check_prose.py [FILE ...]    # default: all of ctpprep/ and scripts/
+    python scripts/check_prose.py [FILE ...]    # default: source, documentation and README
 
-Messages are the strings of exceptions, warnings, log calls and help texts. Each violation is
-printed as ``file:line: found -> use``. Folders in `NOT_YET_CLEAN` are skipped; one without
-violations must be removed from that list.
+Messages are the strings of exceptions, warnings, log calls and help texts. In Markdown, prose is
+checked for the same phrases, lines for their length and table cells for the number of words; code
+is ignored. Each violation is printed as ``file:line: found -> use``. Entries of `NOT_YET_CLEAN` are
+skipped; one without violations must be removed from that list.
 
 Exit code: 0 if nothing is found, 1 otherwise.
 """
@@ -23,9 +24,23 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOTS = ('ctpprep', 'scripts')
+PAGES = ('*.md', 'docs/**/*.md', 'data/*.md', 'benchmarks/*.md', '.github/**/*.md')
+BUILT = ('docs/_build/', 'docs/api/')
 
 # Folders and files whose prose has not been revised. It must only shrink.
-NOT_YET_CLEAN: tuple[str, ...] = ()
+NOT_YET_CLEAN: tuple[str, ...] = (
+    'benchmarks/',  # logs of measurements
+    'docs/decisions/',  # dated records, kept as written
+    'docs/dicom.md',  # being extended
+    'docs/isles24.md',  # being extended
+    'docs/pacs.md',  # being extended
+    'docs/robustness.md',  # being extended
+    'docs/template.md',  # being extended
+)
+LONGEST_LINE = 100  # of Markdown, outside code, tables and links
+MOST_WORDS = 12  # of a table cell, apart from code
+# first cells of tables whose words are those of the code
+LONG_TABLES = ('check', 'checks')
 
 # What is stored somewhere; none of these acts.
 STORES = (
@@ -90,10 +105,27 @@ LOG_METHODS = {'debug', 'info', 'warning', 'error', 'critical', 'exception', 'lo
 WRITERS = {'print', 'write', 'exit', '_setting'}  # to the terminal; help texts of settings
 HELP = {'help', 'epilog', 'desc'}
 
-_PATTERNS = [
-    (re.compile(pattern.replace(' ', r'\s+'), re.IGNORECASE), use)
-    for pattern, use in PROSE.items()
-]
+
+def _compile(phrases: dict[str, str]) -> list[tuple[re.Pattern[str], str]]:
+    return [
+        (re.compile(pattern.replace(' ', r'\s+'), re.IGNORECASE), use)
+        for pattern, use in phrases.items()
+    ]
+
+
+# phrases of Markdown pages beside those of `PROSE`
+PAGE_PROSE = {
+    r'\b(?:times?|rows?|curves?|files?|participants?|GB|MB) an? '
+    r'(?:frame|slice|series|voxel|task|participant|process|node|page)\b': 'per',
+    r'\b(?:takes?|took|taken) away\b': 'remove',
+    r'\breads? (?:low|high)\b': 'is underestimated or overestimated',
+    r'\b(?:over|under)-read\b': 'overestimated or underestimated',
+    r'\btaken (?:up again|for)\b': 'resumed; mistaken for',
+    r'\bputs? out\b': 'return, write',
+}
+
+_PATTERNS = _compile(PROSE)
+_PAGE_PATTERNS = [*_PATTERNS, *_compile(PAGE_PROSE)]
 
 
 class Violation(NamedTuple):
@@ -107,10 +139,10 @@ class Violation(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(
-        description='Check the English of docstrings, comments, messages and names.'
+        description='Check the English of the source and of the documentation.'
     )
     parser.add_argument(
-        'files', nargs='*', type=Path, help='default: all of ctpprep/ and scripts/'
+        'files', nargs='*', type=Path, help='default: source, documentation and README'
     )
     files = [path.resolve() for path in parser.parse_args(argv).files]
     lines = check_files(files, ROOT, ()) if files else check_tree(ROOT, NOT_YET_CLEAN)
@@ -120,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_tree(root: Path, not_yet_clean: Sequence[str]) -> list[str]:
-    """Check all modules below `ROOTS`, and whether each entry of the allow-list is needed.
+    """Check all modules and pages, and whether each entry of the allow-list is needed.
 
     Returns
     -------
@@ -128,6 +160,8 @@ def check_tree(root: Path, not_yet_clean: Sequence[str]) -> list[str]:
         Violations as ``file:line: found -> use``; empty if there is none.
     """
     files = sorted(path for folder in ROOTS for path in (root / folder).rglob('*.py'))
+    pages = sorted({path for pattern in PAGES for path in root.glob(pattern)})
+    files += [page for page in pages if not page.relative_to(root).as_posix().startswith(BUILT)]
     lines = check_files(files, root, not_yet_clean)
     for entry in not_yet_clean:
         allowed = [path for path in files if path.relative_to(root).as_posix().startswith(entry)]
@@ -142,17 +176,81 @@ def check_files(files: Iterable[Path], root: Path, skipped: Sequence[str]) -> li
     for path in files:
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
         if not name.startswith(tuple(skipped)):
-            lines += [
-                f'{name}:{violation.line}: {violation.phrase} -> {violation.use}'
-                for violation in check_source(path.read_text(encoding='utf-8'))
-            ]
+            text = path.read_text(encoding='utf-8')
+            if path.suffix == '.md':
+                violations = check_page(text)
+            else:
+                violations = check_source(text)
+            lines += [f'{name}:{line}: {phrase} -> {use}' for line, phrase, use in violations]
     return lines
+
+
+def check_page(text: str) -> list[Violation]:
+    """Check the prose, the lines and the tables of a Markdown page, in the order of its lines."""
+    prose = blank_code(text)
+    violations = set(check_text(1, prose, _PAGE_PATTERNS))
+    head = ''  # first cell of the table
+    for number, (line, words) in enumerate(
+        zip(text.split('\n'), prose.split('\n'), strict=True), start=1
+    ):
+        if words.startswith('|'):
+            cells = [cell.strip() for cell in words.strip('|').split('|')]
+            head = head or cells[0] or '-'
+            for cell in cells if head not in LONG_TABLES else ():
+                count = len(re.findall(r"[^\W\d][\w'.-]*", cell))
+                if count > MOST_WORDS:
+                    phrase = f'{count} words in cell "{" ".join(cell.split()[:4])} ..."'
+                    violations.add(Violation(number, phrase, f'at most {MOST_WORDS}'))
+            continue
+        head = ''
+        if len(line) > LONGEST_LINE and words.strip() and not is_unbreakable(line):
+            violations.add(Violation(number, f'line of {len(line)}', f'at most {LONGEST_LINE}'))
+    return sorted(violations)
+
+
+def is_unbreakable(line: str) -> bool:
+    """Return whether a line is long only because of one link or picture."""
+    return len(re.sub(r'!?\[[^\]]*\]\([^)]*\)|<[^>]*>|https?://\S+', '', line)) < LONGEST_LINE / 2
+
+
+def blank_code(text: str) -> str:
+    """Replace code, comments and targets of links by nothing; lines keep their numbers.
+
+    >>> blank_code('Use `x` in [it](page.md).')
+    'Use  in [it].'
+    """
+    lines, fence, blank, in_list = [], '', True, False
+    for line in text.split('\n'):
+        stripped = line.lstrip()
+        if fence:
+            if stripped.startswith(fence):
+                fence = ''
+            line = ''
+        elif match := re.match(r'(`{3,}|~{3,})', stripped):
+            fence, line = match[1], ''
+        elif line.startswith('    ') and blank and not in_list:
+            line = ''
+        elif stripped:
+            if not line.startswith(' '):
+                in_list = bool(re.match(r'[*-] |\d+\. ', line))
+            blank = False
+            lines.append(line)
+            continue
+        blank = blank or not stripped
+        lines.append(line)
+    joined = re.sub(r'<!--.*?-->', _keep_lines, '\n'.join(lines), flags=re.DOTALL)
+    joined = re.sub(r'`[^`]+`', _keep_lines, joined)
+    return re.sub(r'(?<=\])\([^)\s]*\)', '', joined)
+
+
+def _keep_lines(match: re.Match[str]) -> str:
+    return '\n' * match[0].count('\n')
 
 
 def check_source(source: str) -> list[Violation]:
     """Check the prose and the names of one module, in the order of its lines.
 
-    >>> check_source('def tell_all(each): pass')[0]
+    >>> check_source('def tell_all(): pass')[0]
     Violation(line=1, phrase='tell_all', use='log_, format_, describe_ or return what it computes')
     """
     tree = ast.parse(source)
@@ -162,9 +260,11 @@ def check_source(source: str) -> list[Violation]:
     return sorted(violations)
 
 
-def check_text(line: int, text: str) -> Iterator[Violation]:
+def check_text(
+    line: int, text: str, patterns: Sequence[tuple[re.Pattern[str], str]] = _PATTERNS
+) -> Iterator[Violation]:
     """Find the banned phrases of a text that begins on a line."""
-    for pattern, use in _PATTERNS:
+    for pattern, use in patterns:
         for match in pattern.finditer(text):
             phrase = ' '.join(match.group().split())
             yield Violation(line + text.count('\n', 0, match.start()), phrase, use)

@@ -59,7 +59,7 @@ def site(slurm, coarse_head, tmp_path_factory):
         return done.stdout + done.stderr
 
     def cluster(action, *options, code=0):
-        return run('python3', ROOT / 'scripts/ctpprep_cluster.py', action, raw, out, *options,
+        return run('python3', ROOT / 'ctpprep/cluster/ctpprep_cluster.py', action, raw, out, *options,
                    code=code)  # fmt: skip
 
     def states():

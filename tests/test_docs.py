@@ -34,6 +34,7 @@ from ctpprep.workflows.outputs import (
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = ROOT / 'docs' / 'outputs.md'
+STAGES = ROOT / 'docs' / 'stages.md'
 PAGES = sorted(
     [
         ROOT / 'README.md',
@@ -47,6 +48,10 @@ CONTAINER_PAGES = {'containers.md', '0022-container.md'}
 CONTAINER_OPTIONS = {
     '--build-arg', '--cleanenv', '--containall', '--cpus', '--entrypoint', '--env', '--fakeroot',
     '--memory', '--read-only', '--require-hashes', '--tmpfs', '--userns', '--writable-tmpfs',
+}  # fmt: skip
+# options of fMRIPrep without a counterpart here
+FMRIPREP_OPTIONS = {
+    '--anat-only', '--dummy-scans', '--fs-license-file', '--level', '--output-layout',
 }  # fmt: skip
 each_page = pytest.mark.parametrize(
     'page', PAGES, ids=lambda page: page.relative_to(ROOT).as_posix()
@@ -89,7 +94,7 @@ def anchors(page: Path) -> set[str]:
 
 @each_page
 def test_named_options_exist(page):
-    script = read(ROOT / 'scripts' / 'ctpprep_cluster.py')
+    script = read(ROOT / 'ctpprep' / 'cluster' / 'ctpprep_cluster.py')
     known = set(cli.make_parser()._option_string_actions) | set(
         re.findall(r"'(--[a-z-]+)'", script)
     )
@@ -97,6 +102,8 @@ def test_named_options_exist(page):
         known |= set(parser._option_string_actions)
     if page.name in CONTAINER_PAGES:
         known |= CONTAINER_OPTIONS
+    if page.name == 'from_fmriprep.md':
+        known |= FMRIPREP_OPTIONS
     named = {option for code in re.findall(r'`([^`\n]+)`', read(page)) for option in
              re.findall(r'(?<![\w-])--[a-z][a-z-]*', code)}  # fmt: skip
     assert named <= known
@@ -234,25 +241,28 @@ def test_named_functions_are_where_the_link_says(page):
     assert not missing
 
 
-def test_every_stage_links_three_rooms():
-    for stage, *_, function, interface, workflow, _files in table(ROOT / 'README.md', 'stage'):
-        assert all('](ctpprep/' in cell or cell.startswith('none')
-                   for cell in (function, interface, workflow)), stage  # fmt: skip
+def linked_code(cell):
+    """Name and file of each function that a cell of the stage table links."""
+    return re.findall(r'\[(\w+)\]\(\.\./(ctpprep/[\w/]+\.py)\)', cell)
+
+
+def test_every_stage_links_its_code():
+    for stage, _, code in table(STAGES, 'stage'):
+        assert linked_code(code), stage
 
 
 def test_progress_names_stages_as_the_stage_table_does():
-    rows = table(ROOT / 'README.md', 'stage')
-    stages = {row[0] for row in rows}
-    listed = {name: set[str]() for row in rows for name in re.findall(r'\[(\w+)\]', row[4])}
-    for row in rows:
-        for name in re.findall(r'\[(\w+)\]', row[4]):
-            listed[name].add(row[0])
-    assert listed.keys() | {'WriteDerivatives', 'WriteFigures'} == STEPS.keys()
+    interfaces = {
+        stage: {name for name, path in linked_code(code) if path.startswith('ctpprep/interfaces/')}
+        for stage, _, code in table(STAGES, 'stage')
+    }
+    listed = set().union(*interfaces.values())
+    assert listed | {'WriteDerivatives', 'WriteFigures'} == STEPS.keys()
     for name, (stage, _) in STEPS.items():
         if name in listed:
-            assert stage in listed[name]
+            assert name in interfaces[stage]
         else:
-            assert stage not in stages  # of whatever stage
+            assert stage not in interfaces  # of any stage
 
 
 def test_the_example_of_participants_is_read(tmp_path):

@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'inputs': FILES | {'perfusion'},
     'dicom': FILES | {'__init__', 'inputs', 'perfusion'},
     'registration': set(),
+    'cluster': set(),
     'agreement': set(),
     'perfusion': {'exceptions', 'settings', 'registration', 'agreement'},
     'figures': {'exceptions', 'settings', 'perfusion'},
@@ -69,6 +70,7 @@ MOST_LINES_TO_RUN = 25
 COPYING = {'interfaces/outputs.py', 'interfaces/viewer.py'}
 MOST_LINES = 400
 LONG_FILES = {
+    'cluster/ctpprep_cluster.py': 'one file that runs on login nodes without the package',
     'interfaces/wording.py': 'a table: the words of every check once',
     'perfusion/assessment.py': 'one list of what is checked, and its figures by kind',
     'perfusion/brain.py': 'small functions on masks, and the densities they are measured by',

@@ -77,13 +77,13 @@ def _convert(setting: Setting, value: Any, folders: dict[str, Path]) -> Any:
     kind = setting.kind
     if setting.name == 'derivatives':
         if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
-            raise ValueError(f'datasets by name are needed, {{name = "path"}}, got {value!r}')
+            raise ValueError(f'must be datasets by name, {{name = "path"}}, got {value!r}')
         read = reader(setting)
         return tuple(read(f'{name}={_from_role(one, folders)}') for name, one in value.items())
     if typing.get_origin(kind) is tuple:
         inner, values = typing.get_args(kind), value if isinstance(value, list) else [value]
         if inner[-1] is not ... and len(values) != len(inner):
-            raise ValueError(f'{len(inner)} values are needed, got {value!r}')
+            raise ValueError(f'must be {len(inner)} values, got {value!r}')
         return tuple(_convert_one(setting, inner[0], one, folders) for one in values)
     return _convert_one(setting, kind, value, folders)
 
@@ -94,7 +94,7 @@ def _convert_one(setting: Setting, kind: Any, value: Any, folders: dict[str, Pat
     if setting.name == 'mem_gb':  # with or without its unit
         allowed = (str, int, float)
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f'{words.get(kind, "a text in quotes")} is needed, got {value!r}')
+        raise ValueError(f'must be {words.get(kind, "a text in quotes")}, got {value!r}')
     if kind is bool or setting.name == 'verbosity':
         return value
     text = _from_role(str(value), folders) if kind is Path else str(value)

@@ -109,7 +109,7 @@ def log_bids_warnings(all_series: Sequence[Any], run: RunSettings) -> None:
     if not run.participant_label and (skipped := describe_skipped(run.bids_dir)):
         warnings.append(skipped)
     for warning in warnings:
-        logger.info('not BIDS: %s', warning)
+        logger.info('deviates from BIDS: %s', warning)
 
 
 def process(all_series: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:

@@ -81,8 +81,8 @@ def read_dataset(text: str) -> tuple[str, Path]:
     name, equals, path = text.partition('=')
     if not equals or not path or not re.fullmatch(r'[A-Za-z0-9]+', name) or name == 'raw':
         raise argparse.ArgumentTypeError(
-            f'NAME=PATH is needed, with letters and digits in NAME and not raw, got {text!r}; '
-            'bids_dir, output_dir and level go before it'
+            f'must be NAME=PATH, where NAME has only letters and digits and is not raw, got {text!r}; '
+            'write bids_dir, output_dir and level before this option'
         )
     return name, read_path(path)
 
@@ -90,7 +90,7 @@ def read_dataset(text: str) -> tuple[str, Path]:
 def read_count(text: str) -> int:
     """Read a whole number from 1 on."""
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'a whole number from 1 on is needed, got {text!r}')
+        raise argparse.ArgumentTypeError(f'must be a whole number of at least 1, got {text!r}')
     return int(text)
 
 
@@ -105,10 +105,10 @@ def read_memory(text: str) -> float:
     match = re.fullmatch(r'(\d+(?:\.\d+)?)\s*([MGT]?)B?', text.strip(), re.IGNORECASE)
     if not match or float(match[1]) <= 0:
         raise argparse.ArgumentTypeError(
-            f'a size such as 8000 (MB), 8000M or 8G is needed, got {text!r}'
+            f'must be a size such as 8000 (MB), 8000M or 8G, got {text!r}'
         )
     size = float(match[1]) * {'': 1e-3, 'M': 1e-3, 'G': 1.0, 'T': 1e3}[match[2].upper()]
     if size < LEAST_GB:
         hint = f'; {text} is MB, write {match[1]}G' if not match[2] else ''
-        raise argparse.ArgumentTypeError(f'at least {LEAST_GB:g} GB are needed, got {text}{hint}')
+        raise argparse.ArgumentTypeError(f'must be at least {LEAST_GB:g} GB, got {text}{hint}')
     return size

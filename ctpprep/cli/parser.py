@@ -3,6 +3,7 @@
 
 import argparse
 import re
+import sys
 import typing
 from typing import Any
 
@@ -12,10 +13,23 @@ from ctpprep.inputs.labels import nearest
 from ctpprep.settings import MethodSettings, RunSettings, Setting, declared
 
 LEVELS = ('participant', 'group')
-EPILOG = (
-    'Exit code: 0 if every series succeeded, 1 if one failed, 2 for a command that cannot be carried '
-    'out as given, 130 when interrupted, 143 when terminated.'
-)
+EPILOG = """\
+examples:
+  ctpprep my-study results participant
+  ctpprep my-study results participant --participant-label 01 --nprocs 4 -w /scratch/work
+  ctpprep my-study results group --group-column microangiopathy
+
+Exit code: 0 if every series succeeded, 1 if one failed, 2 if the command or its input is
+invalid, 130 when interrupted, 143 when terminated.
+"""
+# settings whose options --help lists; --help-all lists all
+COMMON = frozenset({
+    'help', 'help_all', 'version', 'config_file', 'participant_label', 'session_label',
+    'bids_filter_file', 'entry', 'frame_interval', 'derivatives', 'brain_mask', 'exclude_mask',
+    'aif_file', 'work_dir', 'nprocs', 'mem_gb', 'clean_workdir_on_success', 'group_column',
+    'exclude_column', 'reports_only', 'dry_run', 'verbosity', 'preset', 'bolus_arrival',
+    'core_rcbf', 'hypoperfusion_tmax', 'affected_side',
+})  # fmt: skip
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -25,6 +39,8 @@ def make_parser() -> argparse.ArgumentParser:
     """
     parser = _Parser(
         prog='ctpprep',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
         usage='%(prog)s bids_dir output_dir {participant,group} [options]',
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
@@ -32,22 +48,27 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
     )
     add = parser.add_argument
-    add('bids_dir', type=read_path, help='root of the BIDS dataset')
-    add('output_dir', type=read_path, help='where the derivatives go')
+    add('bids_dir', type=read_path, help='BIDS dataset, or folder of precomputed maps')
+    add('output_dir', type=read_path, help='folder for the results')
     add(
         'level', type=read_choice(LEVELS), metavar='{participant,group}',
-        help='process participants, or collect the tables of all of them',
+        help='process participants, or join the tables of all of them',
     )  # fmt: skip
-    add('--version', action='version', version=f'ctpprep {__version__}')
+    add('-h', '--help', action=_Help, nargs=0, help='show the common options and exit')
+    add('--help-all', action=_Help, nargs=0, help='show all options and exit')
+    add(
+        '--version', action='version', version=f'ctpprep {__version__}',
+        help='show the version and exit',
+    )  # fmt: skip
     add(
         '--config-file', type=read_path, metavar='FILE',
-        help='TOML file with options, one key each; options of the command go before it (every run '
-        'writes the file that repeats it into OUTPUT_DIR/logs)',
+        help='TOML file with one option per key; options of the command take precedence (every run '
+        'writes a file that repeats it to OUTPUT_DIR/logs)',
     )  # fmt: skip
     add(
         '--low-mem', '--notrack', action=_Nothing, nargs=0,
-        help='understood and without effect: series are read piece by piece in any case, and nothing '
-        'is ever reported to anybody',
+        help='accepted without effect: memory is always limited, and nothing is ever reported to '
+        'anybody',
     )  # fmt: skip
     groups = {'input': parser.add_argument_group('input')}
     for settings, title in ((RunSettings, '{}'), (MethodSettings, 'method: {}')):
@@ -102,8 +123,20 @@ def _help(setting: Setting) -> str:
     return f'{about.meaning}{unit} (default: {shown}{source})'
 
 
+class _Help(argparse.Action):
+    """Print the common options, or all of them, and exit."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Print the help that the option asks for."""
+        everything = option_string == '--help-all'
+        parser._print_message(
+            parser.format_help() if everything else parser.format_common_help(), sys.stdout
+        )
+        parser.exit()
+
+
 class _Nothing(argparse.Action):
-    """An option of other apps that needs no answer here."""
+    """An option of other apps without a counterpart."""
 
     def __call__(self, *_):
         """Leave nothing behind."""
@@ -129,6 +162,24 @@ class _Parser(argparse.ArgumentParser):
                 self.error(f'there is no option {word.partition("=")[0]}; {hint}')
             words.append(word)
         return super().parse_args(words, namespace)
+
+    def format_common_help(self) -> str:
+        """Format the help of the options in `COMMON`."""
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        for group in self._action_groups:
+            actions = [
+                action for action in group._group_actions
+                if not action.option_strings or action.dest in COMMON
+            ]  # fmt: skip
+            if actions:
+                formatter.start_section(group.title)
+                formatter.add_arguments(actions)
+                formatter.end_section()
+        formatter.add_text('These are the common options; ctpprep --help-all lists all.')
+        formatter.add_text(self.epilog)
+        return formatter.format_help()
 
     def error(self, message):
         """Print one line and exit with 2."""

@@ -18,7 +18,7 @@ from ctpprep.inputs.series import Series, workflow_name
 # written to the log file of the run; shown on the terminal only with -v
 details = logging.getLogger('ctpprep.details')
 
-# Stage of each interface, as in the stage table of the README, and the duration of its step in s, nipype's
+# Stage of each interface, as in docs/stages.md, and the duration of its step in s, nipype's
 # overhead included, for a series of 256 x 256 x 20 voxels and 45 frames (benchmarks/results.md).
 # Only the ratios of the durations matter.
 STEPS: dict[str, tuple[str, float]] = {

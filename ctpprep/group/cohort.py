@@ -194,7 +194,7 @@ def _add_excluded(table: pd.DataFrame, columns: pd.DataFrame, run: RunSettings) 
             f'column {run.exclude_column}'
         )
         if n_unknown := int((flags.isna() & succeeded).sum()):
-            note += f'; it is not known of {n_unknown} series, which count'
+            note += f'; it is unknown for {n_unknown} series, which are included'
         notes.append(note)
     if n_failed := int((~succeeded).sum()):
         notes.append(f'{n_failed} of {len(table)} series or participants have no result')
@@ -242,13 +242,13 @@ def _add_stroke(table: pd.DataFrame, columns: pd.DataFrame, run: RunSettings) ->
         core = table['core_global']
         table['stroke'] = (core > 0).astype(object).where(core.notna(), math.nan)
         note = (
-            'Evident stroke: a global core above 0 mL, for want of a column; this favours series whose '
+            'Evident stroke: a global core above 0 mL, as no column states it; this favours series whose '
             'global core is too large, and so a local core that seems to correct it'
         )
     succeeded = table['state'] == 'succeeded'
     if n_unknown := int((table['stroke'].isna() & succeeded).sum()):
         note += (
-            f'; it is not known of {n_unknown} series, which count neither as with nor as without'
+            f'; it is unknown for {n_unknown} series, which are neither with nor without stroke'
         )
     return note
 
@@ -259,8 +259,8 @@ def _describe_groups(table: pd.DataFrame, columns: pd.DataFrame, run: RunSetting
     if column in columns:
         note = f'Groups: the column {column}'
     else:
-        note = f'Groups: one, for want of a column {GROUP} in participants.tsv'
+        note = f'Groups: one, as participants.tsv has no column {GROUP}'
     succeeded = table['state'] == 'succeeded'
     if n_unknown := int((table['group'].eq('') & succeeded).sum()):
-        note += f'; it is not known of {n_unknown} series, which count among all alone'
+        note += f'; it is unknown for {n_unknown} series, which are in no group'
     return note

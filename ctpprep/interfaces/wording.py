@@ -196,7 +196,7 @@ WORDING = {
     ),
     'reference_density': Wording(
         'Mirrored image: CT (1) or perfusion map (0)',
-        'the mirrored image is a CT (1), or a perfusion map in its stead (0)',
+        'the mirrored image is a CT (1), or a perfusion map instead (0)',
         'lesions are in the image that is registered: look at the mirror figure, and '
         'prefer the global map',
     ),

@@ -21,7 +21,7 @@ TISSUES = {
 }  # fmt: skip
 CORTEX, DEEP_GREY, SUPERFICIAL, DEEP, PERIVENTRICULAR = TISSUES
 #: Deep grey matter and the lateral ventricles are found within boxes of MNI coordinates, mm: least and
-#: greatest |x|, y, z. Grey matter there is basal ganglia and thalamus; CSF there, if at least so deep in
+#: greatest ``|x|``, y, z. Grey matter there is basal ganglia and thalamus; CSF there, if at least so deep in
 #: the brain and in one piece of at least so many mL, is a lateral ventricle.
 DEEP_GREY_BOX = ((0.0, 33.0), (-38.0, 26.0), (-8.0, 20.0))
 VENTRICLE_BOX = ((1.0, 32.0), (-56.0, 38.0), (0.0, 32.0))

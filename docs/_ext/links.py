@@ -12,15 +12,14 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
-LINK = re.compile(r'(?<!!)\[(?P<text>[^\]\n]*)\]\((?P<path>[^)\s#:]*)(?P<anchor>#[^)\s]*)?\)')
+LINK = re.compile(r'(?<!!)\[(?P<text>[^\]\[]*)\]\((?P<path>[^)\s#:]*)(?P<anchor>#[^)\s]*)?\)')
 #: Pages that hold a file, or a section of one, from outside of the folder.
 PAGES = {
     'README.md': 'index.md',
-    'README.md#what-goes-in': 'stages.md#what-goes-in',
-    'README.md#what-happens': 'stages.md#what-happens',
-    'README.md#limits': 'limits.md',
     'CHANGELOG.md': 'changelog.md',
     'CONTRIBUTING.md': 'contributing.md',
+    'CODE_OF_CONDUCT.md': 'conduct.md',
+    'SECURITY.md': 'security.md',
     'data/README.md': 'data.md',
     'benchmarks': 'benchmarks.md',
     'benchmarks/README.md': 'benchmarks.md',

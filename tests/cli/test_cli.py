@@ -23,6 +23,7 @@ from ctpprep.cli.config import format_config
 from ctpprep.cli.folders import default_work_dir
 from ctpprep.cli.machine import available_cores
 from ctpprep.cli.options import spellings
+from ctpprep.cli.parser import COMMON
 from ctpprep.engine import run as engine_run
 from ctpprep.engine.run import SeriesResult
 from ctpprep.exceptions import BolusError, UsageError
@@ -97,7 +98,7 @@ def test_overrides_reach_series_links_and_report(dataset, graph):
 @pytest.mark.parametrize('text', ['manual', '=x', 'raw=x', 'a b=x', 'a='])
 def test_a_dataset_needs_a_valid_name(dataset, graph, capsys, text):
     assert call(dataset, '-d', text) == 2
-    assert 'NAME=PATH is needed' in error_of(capsys)
+    assert 'must be NAME=PATH' in error_of(capsys)
 
 
 def test_a_file_for_one_series_is_rejected_for_two(dataset, graph, capsys):
@@ -297,8 +298,28 @@ def parse(*options):
     return cli.read_settings(cli.make_parser().parse_args(['raw', 'out', 'participant', *options]))
 
 
-def test_every_method_setting_has_an_option_with_unit_default_and_source(capsys):
+def test_help_lists_the_common_options_with_examples(capsys):
     assert cli.main(['--help']) == 0
+    output = capsys.readouterr().out
+    listed = {
+        name for name, action in cli.make_parser()._option_string_actions.items()
+        if action.dest in COMMON and action.help != '==SUPPRESS=='
+    }  # fmt: skip
+    assert listed <= set(re.findall(r'--?[a-z][a-z-]*', output))
+    assert '--local-clip' not in output
+    assert '--help-all' in output
+    examples = re.findall(r'^  (ctpprep .+)$', output, re.MULTILINE)
+    assert len(examples) == 3
+    for example in examples:
+        assert cli.make_parser().parse_args(example.split()[1:]).level in ('participant', 'group')
+
+
+def test_every_common_option_is_declared():
+    assert {action.dest for action in cli.make_parser()._actions} >= COMMON
+
+
+def test_every_method_setting_has_an_option_with_unit_default_and_source(capsys):
+    assert cli.main(['--help-all']) == 0
     output = ' '.join(capsys.readouterr().out.split())
     for setting in declared(MethodSettings).values():
         assert spellings(setting)[-1] in output
@@ -348,11 +369,11 @@ def test_processes_are_limited_to_cores():
         (['--local-sigma-mm', '12'], 'expected 3 arguments'),
         (
             ['-d', 'a=x', 'b'],
-            "NAME=PATH is needed, with letters and digits in NAME and not raw, got 'b'",
+            "must be NAME=PATH, where NAME has only letters and digits and is not raw, got 'b'",
         ),
-        (['--mem', '8'], 'at least 0.3 GB are needed, got 8; 8 is MB, write 8G'),
+        (['--mem', '8'], 'must be at least 0.3 GB, got 8; 8 is MB, write 8G'),
         (['--mem', 'much'], 'a size such as 8000 (MB), 8000M or 8G'),
-        (['--nprocs', '0'], 'a whole number from 1 on is needed'),
+        (['--nprocs', '0'], 'must be a whole number of at least 1'),
         (['--frame-interval', '1', '--frame-times', 'x'], 'exclude each other'),
         (['--dry-run', '--reports-only'], '--reports-only and --dry-run exclude each other'),
     ],
@@ -456,13 +477,13 @@ def test_every_run_writes_a_config_file_that_repeats_it(dataset, graph):
     ('text', 'message'),
     [
         ('core_rbcf = 0.3', 'there is no key core_rbcf; did you mean core_rcbf?'),
-        ('core_rcbf = "much"', "core_rcbf: a number is needed, got 'much'"),
+        ('core_rcbf = "much"', "core_rcbf: must be a number, got 'much'"),
         ('core_rcbf = 30', 'core_rcbf is a fraction between'),
         ('denoise = "lowrnk"', 'did you mean lowrank?'),
-        ('motion_correction = 1', 'true or false is needed'),
-        ('participant_label = [1]', 'a text in quotes is needed'),
-        ('local_sigma_mm = [12.0]', '3 values are needed'),
-        ('derivatives = "first"', 'datasets by name are needed'),
+        ('motion_correction = 1', 'must be true or false'),
+        ('participant_label = [1]', 'must be a text in quotes'),
+        ('local_sigma_mm = [12.0]', 'must be 3 values'),
+        ('derivatives = "first"', 'must be datasets by name'),
         ('core_rcbf 0.3', 'cannot be read as TOML'),
         ('[method]', 'there is no key method'),
     ],
@@ -477,9 +498,9 @@ def test_invalid_config_file_is_one_line(config, capsys, text, message):
 
 def test_bids_warnings_are_logged_unless_disabled(dataset, graph, capsys):
     assert call(dataset) == 0
-    assert 'not BIDS: there is no dataset_description.json' in capsys.readouterr().out
+    assert 'deviates from BIDS: there is no dataset_description.json' in capsys.readouterr().out
     assert call(dataset, '--skip-bids-validation') == 0
-    assert 'not BIDS' not in capsys.readouterr().out
+    assert 'deviates from BIDS' not in capsys.readouterr().out
 
 
 def test_participant_folders_without_sub_are_logged(dataset, graph, capsys):
@@ -489,10 +510,10 @@ def test_participant_folders_without_sub_are_logged(dataset, graph, capsys):
     (dataset / 'empty').mkdir()
     (dataset / '.bidsignore').write_text('old/\n')
     call(dataset)
-    output = 'not BIDS: Patient03, Patient04: skipped; the folder of a participant'
+    output = 'deviates from BIDS: Patient03, Patient04: skipped; the folder of a participant'
     assert output in capsys.readouterr().out
     call(dataset, '--participant-label', '01')
-    assert 'not BIDS: Patient03' not in capsys.readouterr().out
+    assert 'deviates from BIDS: Patient03' not in capsys.readouterr().out
 
 
 def test_boilerplate_only_writes_only_the_methods_text(dataset, graph):

@@ -19,7 +19,7 @@ def test_microangiopathy_is_the_default_group_column(three):
     assert cohort.groups == ['microangiopathy', 'no microangiopathy']
     assert list(cohort.table['group']) == [*cohort.groups, '']
     assert list(cohort.table['core_global']) == [10.0, 20.0, 30.0]
-    assert 'it is not known of 1 series' in ' '.join(cohort.notes)
+    assert 'it is unknown for 1 series' in ' '.join(cohort.notes)
 
 
 def test_any_column_can_define_groups(three):
@@ -39,8 +39,8 @@ def test_excluded_participants_are_counted_and_left_out(three):
     cohort = three.make_cohort(text, exclude_column='old_infarct')
     assert list(cohort.included['participant_id']) == ['sub-02', 'sub-03']
     assert (
-        '1 of 3 series were left out by the column old_infarct; it is not known of 1 series, which count'
-        in cohort.notes
+        '1 of 3 series were left out by the column old_infarct; it is unknown for 1 series, '
+        'which are included' in cohort.notes
     )
 
 

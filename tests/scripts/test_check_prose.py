@@ -3,7 +3,7 @@
 
 import pytest
 
-from check_prose import check_source, check_tree, main
+from check_prose import check_page, check_source, check_tree, main
 
 CLEAN = '"""Read a table; there is no second pass."""\n'
 
@@ -112,12 +112,54 @@ def test_use_of_a_name_and_legitimate_names_pass():
     assert check_source('print(x.found, each)\ndef find(series): return tellurium') == []
 
 
+def pages(text):
+    return [(violation.line, violation.phrase) for violation in check_page(text)]
+
+
+@pytest.mark.parametrize(
+    ('text', 'phrase'),
+    [
+        ('# Title\n\nThe log tells which.', (3, 'tells')),
+        ('* one\n    that says so', (2, 'says')),
+        ('| a | b |\n|---|---|\n| x | it knows |', (3, 'knows')),
+        ('0.5 GB a process', (1, 'GB a process')),
+        ('core is over-read', (1, 'over-read')),
+        ('word ' * 21, (1, 'line of 105')),
+        (
+            '| a |\n|---|\n| ' + 'word ' * 13 + '|',
+            (3, '13 words in cell "word word word word ..."'),
+        ),
+    ],
+)
+def test_markdown_is_checked(text, phrase):
+    assert pages(text) == [phrase]
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        '```\nit tells\n```\nText.',
+        'Text:\n\n    it tells, too\n\nText.',
+        'Write `tells`, or a\nlink to [a page](it-tells.md).',
+        '<!-- it tells -->',
+        '    ' + 'x' * 120,
+        '[x](' + 'y' * 120 + ')',
+        '| a |\n|---|\n| `' + 'word ' * 13 + '` |',
+        '| check | b |\n|---|---|\n| x | ' + 'word ' * 13 + '|',
+        'Files of a series.',
+    ],
+)
+def test_code_links_and_tables_of_checks_are_not_checked(text):
+    assert pages(text) == []
+
+
 @pytest.fixture
 def tree(tmp_path):
     for name, text in {
         'ctpprep/clean.py': CLEAN,
         'ctpprep/cli/old.py': '# it tells\n',
         'scripts/tool.py': CLEAN,
+        'docs/page.md': 'A clean page.\n',
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -127,6 +169,14 @@ def tree(tmp_path):
 def test_violation_is_one_line_with_file_and_suggestion(tree):
     (line,) = check_tree(tree, ())
     assert line.startswith('ctpprep/cli/old.py:1: tells -> log, return')
+
+
+def test_pages_of_the_tree_are_checked_but_not_built_ones(tree):
+    for name in ('README.md', 'docs/_build/old.md'):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_text('It tells.\n')
+    lines = check_tree(tree, ['ctpprep/cli/'])
+    assert [line.partition(':')[0] for line in lines] == ['README.md']
 
 
 def test_allowed_folder_is_skipped(tree):

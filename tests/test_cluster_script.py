@@ -6,11 +6,12 @@ import importlib.util
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[2] / 'scripts'
+SCRIPTS = Path(__file__).resolve().parents[1] / 'ctpprep' / 'cluster'
 
 
 @pytest.fixture
@@ -157,3 +158,15 @@ def test_the_script_is_one_for_python_3_6():
 @pytest.mark.skipif(shutil.which('shellcheck') is None, reason='shellcheck is not installed')
 def test_the_task_passes_shellcheck():
     subprocess.run(['shellcheck', SCRIPTS / 'ctpprep.sbatch'], check=True)
+
+
+def test_copy_runs_where_nothing_is_installed(cluster, site, tmp_path):
+    raw, out, _, _ = site
+    assert cluster.main(['copy', str(tmp_path / 'login')]) == 0
+    script = tmp_path / 'login' / 'ctpprep_cluster.py'
+    assert script.with_name('ctpprep.sbatch').is_file()
+    command = [sys.executable, '-I', '-S', script, 'list', raw, out, '--rerun']
+    run = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == ['a', 'b', 'c']

@@ -1,25 +1,25 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Run ctpprep on all participants of a dataset as SLURM array jobs, and see what became of them.
+"""Run ctpprep on all participants of a dataset as SLURM array jobs, and show their states.
 
-    python3 ctpprep_cluster.py submit BIDS_DIR OUT_DIR [--mem 3G ...] [-- options of ctpprep]
-    python3 ctpprep_cluster.py status BIDS_DIR OUT_DIR
-    python3 ctpprep_cluster.py submit BIDS_DIR OUT_DIR --rerun [--mem 6G ...] [-- ...]
-    python3 ctpprep_cluster.py list BIDS_DIR OUT_DIR
+    ctpprep-cluster submit BIDS_DIR OUT_DIR [--mem 3G ...] [-- options of ctpprep]
+    ctpprep-cluster status BIDS_DIR OUT_DIR
+    ctpprep-cluster submit BIDS_DIR OUT_DIR --rerun [--mem 6G ...] [-- ...]
+    ctpprep-cluster list BIDS_DIR OUT_DIR
+    ctpprep-cluster copy DIR
 
-Made for a login node: Python 3.6 or newer, nothing installed. ctpprep.sbatch must lie beside it.
+On a login node where ctpprep is not installed, run the copy: python3 ctpprep_cluster.py submit ...
+It needs Python 3.6 or newer and ctpprep.sbatch beside it, nothing else.
 
-The state of a participant is what ctpprep wrote into OUT_DIR/logs/sub-<label>_status.json, together with
-the queue:
+The state of a participant comes from OUT_DIR/logs/sub-<label>_status.json and the queue:
 
-    succeeded      every series did
-    failed         a series did not: the cause is ctpprep's
+    succeeded      every series succeeded
+    failed         a series failed, with the cause by ctpprep
     nothing        there is no CT perfusion series
-    stopped        the task ended, ctpprep did not: killed for memory or time, cancelled, or not found
+    stopped        the task ended before ctpprep did: killed, cancelled, or not found
     running, waiting
     not submitted
 
-Exit code of status: 0 if all that have a series have succeeded, 1 if not.
+Exit code of status: 0 if all participants with a series succeeded, 1 otherwise.
 """
 
 import argparse
@@ -182,7 +182,8 @@ def look(bids_dir, out_dir):
         if task and queue and (task.name, task.index) in queue:
             state = queue[task.name, task.index]
         elif status and status[0] != 'running':
-            state, cause, log = *status[:2], status[2] or log
+            state, cause = status[:2]
+            log = status[2] or log
         elif task:
             state, cause = 'stopped', why_stopped(task.log)
         elif status:  # started by other means, in a queue that is unknown here
@@ -342,15 +343,25 @@ def call(command, environment=None):
     return done.stdout
 
 
-def main(argv):
+def copy(args):
+    """Copy this script and its task into a folder, for login nodes without ctpprep."""
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for source in (Path(__file__).resolve(), TASK):
+        print(shutil.copy(str(source), str(args.folder)))
+    return 0
+
+
+def main(argv=None):
     """Run the command line; return the exit code."""
-    options = []
+    argv, options = sys.argv[1:] if argv is None else argv, []
     if '--' in argv:
         argv, options = argv[: argv.index('--')], argv[argv.index('--') + 1 :]
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog='ctpprep-cluster',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    subparsers = parser.add_subparsers(dest='action', metavar='submit|status|list')
+    subparsers = parser.add_subparsers(dest='action', metavar='submit|status|list|copy')
     subparsers.required = True
     actions = {}
     for name, function in (('submit', submit), ('status', status), ('list', list_labels)):
@@ -358,24 +369,27 @@ def main(argv):
         actions[name].set_defaults(function=function)
         actions[name].add_argument('bids_dir', type=lambda text: Path(text).absolute())
         actions[name].add_argument('out_dir', type=lambda text: Path(text).absolute())
+    actions['copy'] = subparsers.add_parser('copy', help=copy.__doc__)
+    actions['copy'].set_defaults(function=copy, bids_dir=Path())
+    actions['copy'].add_argument('folder', type=Path, metavar='DIR')
     for name in ('submit', 'list'):
         add = actions[name].add_argument
-        add('--rerun', action='store_true', help='also those that failed or were stopped')
+        add('--rerun', action='store_true', help='also those that failed or stopped')
         add('--participant-label', nargs='+', metavar='LABEL', help='only these')
     add = actions['status'].add_argument
-    add('--all', action='store_true', help='also those that succeeded')
-    add('--tsv', action='store_true', help='all, as tab-separated values')
+    add('--all', action='store_true', help='show also those that succeeded')
+    add('--tsv', action='store_true', help='show all, as tab-separated values')
     add = actions['submit'].add_argument
     add('--command', help='words that start ctpprep (default: the variable CTPPREP, or ctpprep)')
     add('--scratch', metavar='DIR', help='folder on a disk of each node, for work folders')
-    add('--per-task', type=int, default=1, metavar='N', help='participants a task (default: 1)')
+    add('--per-task', type=int, default=1, metavar='N', help='participants per task (default: 1)')
     add(
         '--throttle',
         type=int,
         metavar='N',
-        help='tasks at a time (default: as many as SLURM lets)',
+        help='simultaneous tasks (default: as many as SLURM allows)',
     )
-    add('--cpus-per-task', type=int, default=2, metavar='N', help='(default: 2)')
+    add('--cpus-per-task', type=int, default=2, metavar='N', help='cores of a task (default: 2)')
     add('--mem', default='3G', help='memory of a task (default: 3G)')
     add('--time', default='0:30:00', help='time limit of a task (default: 0:30:00)')
     add(
@@ -384,7 +398,7 @@ def main(argv):
         metavar='"..."',
         help='more options of sbatch, such as "-p short"',
     )
-    add('--dry-run', action='store_true', help='print the calls of sbatch only')
+    add('--dry-run', action='store_true', help='only print the sbatch calls')
     args = parser.parse_args(argv)
     args.options = options
     if options and args.action != 'submit':
@@ -398,4 +412,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
