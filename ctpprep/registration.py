@@ -92,7 +92,7 @@ class MirrorSyN:
         return path
 
 
-def register_rigid(fixed, moving, seed, folder, path):
+def register_rigid(fixed, moving, seed, folder, path, start=None):
     """Register two images rigidly and write the transform as ITK text.
 
     Parameters
@@ -103,10 +103,13 @@ def register_rigid(fixed, moving, seed, folder, path):
         Folder of temporary files.
     path : path-like
         Transform to write, ``.txt``.
+    start : path-like, optional
+        Transform to start from; by default, the centres of mass are brought together.
     """
     import ants
 
-    result = _register(fixed, moving, seed, folder, **RIGID)
+    started = {} if start is None else {'initial_transform': str(start)}
+    result = _register(fixed, moving, seed, folder, **RIGID, **started)
     ants.write_transform(ants.read_transform(result['fwdtransforms'][0]), str(path))
 
 
@@ -176,6 +179,32 @@ def apply_transform(array, affine, transform, outside=0.0):
         image, image, [str(transform)], interpolator='linear', defaultvalue=outside
     )
     return home.numpy().astype(np.float32)
+
+
+def place_on_grid(fixed, moving, transform, outside):
+    """Resample an image to the grid of another one by a transform.
+
+    Parameters
+    ----------
+    fixed, moving : tuple of (X, Y, Z) array and (4, 4) array
+    transform : path-like
+        ITK transform from `moving` to `fixed`.
+    outside : float
+        Value of points outside the image.
+
+    Returns
+    -------
+    array of float32
+        Of the shape of `fixed`; linear interpolation.
+    """
+    import ants
+
+    marker = -1e6  # ITK does not interpolate NaN
+    placed = ants.apply_transforms(
+        to_ants(*fixed), to_ants(*moving), [str(transform)], interpolator='linear',
+        defaultvalue=marker,
+    ).numpy()  # fmt: skip
+    return np.where(placed <= marker, np.float32(outside), placed.astype(np.float32))
 
 
 def write_affine(matrix, path):
