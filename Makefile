@@ -15,7 +15,7 @@ IN_PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 PYTEST_ARGS ?= --maxprocesses 4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-robustness test-browser test-cluster test-container check-container audit lock validate docs lint format bench clean distclean
+.PHONY: help demo test test-robustness test-browser test-cluster test-dicom test-container check-container audit lock validate docs lint format bench clean distclean
 
 help:
 	@echo 'make demo    run ctpprep on the example in $(DEMO_DATA), say where the results are'
@@ -27,6 +27,7 @@ help:
 	@echo 'make test-robustness  give the command bad inputs and fuzzed headers and sidecars'
 	@echo 'make test-browser  look at the pages with a headless Chromium (as root on Debian, installs it)'
 	@echo 'make test-cluster  run jobs of a SLURM on this machine (as root on Debian, installs it)'
+	@echo 'make test-dicom  send to DICOM servers (as root on Debian, installs them), series of all vendors to volumes'
 	@echo 'make test-container  build the image, run it, compare with a run outside (as root on Debian)'
 	@echo 'make lint    check code style, types and the English of docstrings, messages and names'
 	@echo 'make format  rewrite the code in the style that lint checks'
@@ -126,6 +127,11 @@ test-cluster: $(VENV)/.installed-tests
 	else \
 		echo "SKIPPED: $$why"; \
 	fi
+
+# without the servers, the tests of sending are skipped
+test-dicom: $(VENV)/.installed-tests
+	@why=$$(tests/tools/install_dicom_servers.sh) || echo "SKIPPED: $$why"
+	$(BIN)/python -m pytest -q -m dicom tests/dicom
 
 test-container: $(VENV)/.installed-tests
 	@if why=$$(tests/tools/install_container_tools.sh); then \

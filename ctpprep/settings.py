@@ -37,6 +37,8 @@ ALBERS = 'Albers et al. 2018, doi:10.1056/NEJMoa1713973'
 OLIVOT = 'Olivot et al. 2014, doi:10.1161/STROKEAHA.113.003857'
 WACK = 'Wack et al. 2014, doi:10.1186/1471-2342-14-28'
 MENDRIK = 'Mendrik et al., Phys Med Biol 2011;56:3857'
+CEREDA = 'Cereda et al. 2016, doi:10.1177/0271678X15610586'
+DECARLI = 'DeCarli et al. 2005, doi:10.1161/01.STR.0000150668.58689.f2'
 EFRON = 'Efron 1979, doi:10.1214/aos/1176344552'
 GOLUB = 'Golub et al. 1979, doi:10.1080/00401706.1979.10489751'
 # settings of a published method that differ from the defaults
@@ -480,6 +482,70 @@ class VolumeSettings(StageSettings):
 
 
 @dataclass(frozen=True)
+class FollowUpSettings(StageSettings):
+    """Comparison with the lesion of a later session."""
+
+    followup_rcbf: tuple[float, float, float] = _setting((0.1, 0.6, 0.02), 'fraction',
+        'first, last and step of the thresholds of relative CBF that are compared with the follow-up '
+        'lesion', CEREDA, low=0.001, high=2.0)
+    followup_rcbv: tuple[float, float, float] = _setting((0.2, 0.6, 0.05), 'fraction',
+        'the same, of relative CBV', low=0.001, high=2.0)
+    followup_tmax: tuple[float, float, float] = _setting((4.0, 12.0, 1.0), 's',
+        'the same, of Tmax', low=0.1, high=60.0)
+    followup_grid: str = _setting('series', '',
+        'grid of the comparison: that of the maps, or one that divides their voxels to the size of '
+        'those of the lesion mask', choices=('series', 'finer'))
+    followup_mm: float = _setting(3.4, 'mm',
+        'in-plane voxel size at which an MR image is registered', low=0.5, high=10.0)
+    followup_least_overlap: float = _setting(0.85, 'fraction',
+        'Dice coefficient of the brain in the CT and in the registered MR image below which the '
+        'lesion is left out', low=0.0, high=1.0)
+    followup_least_similarity: float = _setting(0.9, 'ratio',
+        'mutual information of CT and registered MR image, relative to the greatest after a shift or '
+        'turn of the latter, below which the lesion is left out', low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class TemplateSettings(StageSettings):
+    """Template space."""
+
+    output_spaces: str = _setting('none', '',
+        'template in whose space maps, masks and probabilities are also written, and regions measured: '
+        'MNI152NLin2009aSym (comes with nilearn) or one whose files are in TEMPLATEFLOW_HOME, with a '
+        'resolution if one is wanted, such as MNI152NLin2009cAsym:res-2; nothing is downloaded',
+        value='SPACE')
+    template_window_hu: tuple[float, float] = _setting((0.0, 60.0), 'HU',
+        'densities that are registered to the template', low=-1024.0, high=4000.0)
+    template_grid_mm: float = _setting(3.4, 'mm',
+        'in-plane voxel size of the registration to the template', low=1.0, high=10.0)
+    template_metric_mm: float = _setting(6.0, 'mm',
+        'distance from the brain within which CT and template are compared', low=0.0, high=50.0)
+    template_least_overlap: float = _setting(0.9, 'ratio',
+        'Dice coefficient of brain and template below which nothing is written in template space',
+        low=0.0, high=1.0)
+    template_least_sides: float = _setting(0.9, 'fraction',
+        'share of the brain on the same side in the template below which nothing is written in '
+        'template space', low=0.0, high=1.0)
+    template_least_similarity: float = _setting(0.1, 'correlation',
+        'correlation of density above its local mean, in brain and template, below which nothing is '
+        'written in template space', low=-1.0, high=1.0)
+    template_most_folding: float = _setting(0.01, 'fraction',
+        'share of the brain where the transform folds above which nothing is written in template '
+        'space', low=0.0, high=1.0)
+    superficial_mm: float = _setting(5.0, 'mm',
+        'white matter this close to cortex is superficial, unless it is periventricular', low=0.0,
+        high=30.0)
+    periventricular_mm: float = _setting(10.0, 'mm',
+        'white matter this close to a lateral ventricle is periventricular', DECARLI, low=0.0,
+        high=40.0)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is written in template space."""
+        return self.output_spaces != 'none'
+
+
+@dataclass(frozen=True)
 class RandomSettings(StageSettings):
     """Random numbers."""
 
@@ -513,6 +579,8 @@ class MethodSettings:
     hypodensity: HypodensitySettings = HypodensitySettings()
     uncertainty: UncertaintySettings = UncertaintySettings()
     volumes: VolumeSettings = VolumeSettings()
+    followup: FollowUpSettings = FollowUpSettings()
+    template: TemplateSettings = TemplateSettings()
     random: RandomSettings = RandomSettings()
 
     @classmethod
@@ -678,8 +746,9 @@ class RunSettings:
     run_label: tuple[str, ...] = _input((), '',
         'runs to process, with or without run-', value='LABEL', by_default='all')
     bids_filter_file: Path | None = _input(None, '',
-        'JSON file with the entities that series (ctp), non-contrast CT (ncct) and '
-        'precomputed maps (maps) must have, by their names in pybids', value='FILE')
+        'JSON file with the entities that series (ctp), non-contrast CT (ncct), '
+        'precomputed maps (maps) and follow-up lesions (lesion) must have, by their names in pybids',
+        value='FILE')
     skip_bids_validation: bool = _input(False, '',
         'skip the quick check of names and description of the dataset, which only warns; the '
         'checks of what is read stay, and the BIDS validator is never run')
@@ -712,6 +781,15 @@ class RunSettings:
     aif_file: Path | None = _input(None, '',
         'AIF that replaces the automatic one, as a table (tsv: time in s, aif and optionally vof '
         'in HU above baseline) or as a mask of its voxels (NIfTI); for one series', value='FILE')
+    lesion_mask: Path | None = _input(None, '',
+        'lesion mask (NIfTI) of a later session, with which maps and lesions are compared; for one '
+        'series', value='FILE', by_default='that of a later session in the dataset, in those of '
+        '--derivatives, or in derivatives beside raw_data')
+    atlas: Path | None = _input(None, '',
+        'regions (NIfTI of whole numbers in the space of --output-spaces) in which lesions and maps are '
+        'measured, in place of tissue classes and depths of white matter', value='FILE')
+    atlas_labels: Path | None = _input(None, '',
+        'names of the regions of --atlas: a table (tsv) with index and name', value='FILE')
     group_column: str | None = _group(None, '',
         'column of participants.tsv whose values are the groups to compare',
         value='COLUMN', by_default='microangiopathy if there is one, else one group')
@@ -721,6 +799,16 @@ class RunSettings:
     exclude_column: str | None = _group(None, '',
         'column of participants.tsv: participants with yes, true or 1 there are excluded from '
         'the statistics', value='COLUMN')
+    reperfusion_column: str | None = _group(None, '',
+        'column of participants.tsv with the result of treatment, for the comparison with follow-up '
+        'lesions: yes or no, or a (m)TICI grade, of which 2b, 2c and 3 are reperfusion',
+        value='COLUMN', by_default='reperfused or mTICI if there is one')
+    oedema_factor: float = _group(1.0, 'ratio',
+        'swelling of follow-up lesions, by which their volumes are divided before they are compared; '
+        'overlap is not corrected', low=1.0, high=3.0)
+    flip_left: bool = _group(False, '',
+        'flip masks in template space left-right where the left side is affected, so that maps of '
+        'frequency show all lesions on the right')
     nprocs: int = _resource(1, '',
         'processes at a time',
         options=('--nprocs', '--nthreads', '--n-cpus'), value='N',

@@ -95,7 +95,8 @@ def _raw_files() -> dict[str, Any]:
 
 
 def _derived_files() -> dict[str, Any]:
-    space, label = {'space': 'optional'}, {'label': 'optional'}
+    space = {'space': 'optional', 'resolution': 'optional'}
+    label = {'label': 'optional'}
     transform = {'from': 'required', 'to': 'required', 'mode': 'required'}
     return {
         'ct_series': _derived(('ctp',), NIFTI, description='required', **space),
@@ -107,7 +108,7 @@ def _derived_files() -> dict[str, Any]:
         ),
         'ct_transforms': _derived(('xfm',), ('.txt', '.h5', '.json'), **transform),
         'ct_curves': _derived(('timeseries',), TABLE, description='required'),
-        'ct_volumes': _derived(('morph',), TABLE, segmentation='required'),
+        'ct_volumes': _derived(('morph',), TABLE, segmentation='optional'),
     }
 
 

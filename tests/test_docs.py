@@ -20,12 +20,17 @@ from ctpprep.group.participants import read_participants
 from ctpprep.inputs.overrides import PIECES
 from ctpprep.inputs.series import PrecomputedMaps
 from ctpprep.interfaces.wording import WORDING
+from ctpprep.io.templates import find_template
 from ctpprep.perfusion import segmentation, volumes
 from ctpprep.perfusion.quality import CHECKS
 from ctpprep.perfusion.symmetry import AffectedSide
 from ctpprep.reports.sections import FIGURES
 from ctpprep.settings import MethodSettings, RunSettings, declared
-from ctpprep.workflows.outputs import derivatives, precomputed_derivatives
+from ctpprep.workflows.outputs import (
+    derivatives,
+    precomputed_derivatives,
+    template_derivatives,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = ROOT / 'docs' / 'outputs.md'
@@ -52,6 +57,11 @@ each_page = pytest.mark.parametrize(
 MAPS = PrecomputedMaps('sub-01', '01', None, 'sub-01/ct', '', {}, {})
 WRITTEN = {
     row.ending: row for row in (*precomputed_derivatives(MAPS, ''), *derivatives('normal-tmax'))
+}
+
+IN_TEMPLATE = {
+    row.ending: row
+    for row in template_derivatives(WRITTEN.values(), find_template('MNI152NLin2009aSym'))
 }
 
 
@@ -117,7 +127,7 @@ def test_every_written_file_is_described_with_its_unit():
 
 @each_page
 def test_named_files_are_written(page):
-    endings = {*WRITTEN, *PIECES.values()}  # also files of the user
+    endings = {*WRITTEN, *IN_TEMPLATE, *PIECES.values()}  # also files of the user
     name = r'`((?:desc|label|seg|from|space)-[\w-]+\.(?:nii\.gz|tsv|txt|h5)|[a-z]+\.nii\.gz)`'
     assert set(re.findall(name, read(page))) <= endings
 
@@ -125,7 +135,7 @@ def test_named_files_are_written(page):
 def test_every_group_table_is_described():
     text = read(OUTPUTS)
     assert all(f'`{name}`' in text for name in (*group.TABLES, group.STATISTICS, 'group.html'))
-    assert all(f'`{name}`' in text for name in (*tables.IDS, *statistics.COLUMNS))
+    assert all(f'`{name}`' in text for name in (*tables.IDS, *tables.VERDICT, *statistics.COLUMNS))
 
 
 def limits_of(check, which):

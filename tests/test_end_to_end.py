@@ -240,7 +240,7 @@ def test_outputs_of_series_and_group_are_valid(site):
 
 
 def test_what_was_measured_stands_in_the_sidecars(where):
-    assert sidecar(where('cbf'))['Measured']['lambda'] > 0
+    assert sidecar(where('cbf'))['Measured']['lambda_tmax'] > 0
     relative = sidecar(where('rcbf_global'))['Measured']
     assert relative['cbf_reference'] > 0
     assert relative['affected_side'] == 'right'
@@ -324,7 +324,7 @@ def test_labels_of_segmentations_are_explained(where, read):
 def test_report_shows_every_figure_of_the_series(site):
     page = (site.out / 'sub-01.html').read_text()
     figures = list((site.out / 'sub-01' / 'figures').glob('*.svg'))
-    assert len(figures) == 9
+    assert len(figures) == 10
     assert page.count('data:image/svg+xml') >= len(figures)
 
 
@@ -372,7 +372,7 @@ def test_the_documented_query_names_input_aif_and_lambda(site, where):
     assert str(found['input_sha256']) == sha256(site.series)
     assert str(found['aif']) == f'bids::sub-01/ct/{where("curves").name}'
     assert str(found['aif_sha256']) == sha256(where('curves'))
-    measured = sidecar(where('cbf'))['Measured']['lambda']
+    measured = sidecar(where('cbf'))['Measured']['lambda_tmax']
     assert found['lambda'].toPython() == pytest.approx(measured)
     assert found['core_rcbf'].toPython() == MethodSettings().lesion.core_rcbf
 
@@ -902,7 +902,7 @@ def test_report_tells_of_maps_made_elsewhere(second):
     assert 'Entry from maps made elsewhere' in page
     assert 'were made elsewhere' in page
     assert 'Tikhonov' not in page
-    assert len(list((second.out / 'sub-01' / 'figures').glob('*.svg'))) == 6
+    assert len(list((second.out / 'sub-01' / 'figures').glob('*.svg'))) == 7
 
 
 @pytest.fixture(scope='module')

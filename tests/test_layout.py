@@ -27,7 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     'inputs': FILES | {'perfusion'},
     'dicom': FILES | {'__init__', 'inputs', 'perfusion'},
     'registration': set(),
-    'perfusion': {'exceptions', 'settings', 'registration'},
+    'agreement': set(),
+    'perfusion': {'exceptions', 'settings', 'registration', 'agreement'},
     'figures': {'exceptions', 'settings', 'perfusion'},
     'phantom': {'exceptions', 'registration'},
     'interfaces': FILES | {'perfusion', 'figures', 'registration'},
@@ -53,7 +54,11 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 ANTS_HOME = 'registration.py'
 # room: what it may import beyond the standard library and ctpprep
-THIRD_PARTY = {'perfusion': {'numpy', 'scipy'}, 'registration': {'numpy', 'ants'}}
+THIRD_PARTY = {
+    'perfusion': {'numpy', 'scipy'},
+    'registration': {'numpy', 'ants'},
+    'agreement': {'numpy', 'sklearn'},
+}
 # Each takes 0.2 to 10 s to import; `ctpprep --help` must not wait for any.
 HEAVY = {'ants', 'bids', 'matplotlib', 'nibabel', 'nilearn', 'nipype', 'nireports', 'niworkflows'}
 HEAVY |= {'highdicom', 'pandas', 'pydicom', 'scipy', 'skimage', 'sklearn', 'templateflow'}
@@ -69,6 +74,7 @@ LONG_FILES = {
     'perfusion/brain.py': 'small functions on masks, and the densities they are measured by',
     'perfusion/denoising.py': 'three methods that share smoothing within a mask',
     'perfusion/estimation.py': 'one estimation, whose steps share their intermediate results',
+    'perfusion/followup.py': 'one table, and the placing of the lesion it is of',
     'perfusion/homologues.py': 'one search, described by three results, and what follows from it',
     'perfusion/invariants.py': 'one function an invariant, with its reason',
     'perfusion/motion.py': 'small functions on transforms beside one registration',

@@ -46,7 +46,7 @@ def test_every_setting_says_what_it_is(name):
     setting = SETTINGS[name]
     assert setting.about.stage
     assert setting.about.meaning
-    if not setting.about.choices and not isinstance(setting.default, bool):
+    if not setting.about.choices and not isinstance(setting.default, bool | str):
         assert setting.about.low is not None
         assert setting.about.high is not None
 

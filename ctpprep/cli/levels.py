@@ -40,12 +40,14 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
     from ctpprep.inputs.find import find_series
     from ctpprep.inputs.frames import check_first_frames
     from ctpprep.inputs.overrides import apply_overrides
+    from ctpprep.io.templates import check_spaces
 
     if run.use_plugin is not None:
         from ctpprep.engine.schedulers import read_plugin, require_commands
 
         # report errors before a large dataset is searched
         require_commands(read_plugin(run.use_plugin)[0])
+    check_spaces(method.template.output_spaces, run.atlas, run.atlas_labels)
     if run.reports_only and not run.output_dir.is_dir():
         raise UsageError(f'--reports-only: output_dir {run.output_dir} does not exist')
     all_series = apply_overrides(find_series(run), run)

@@ -5,7 +5,8 @@ The commands ``ctpprep-bids`` and ``ctpprep-dicom``.
 
 ::
 
-    scan        find DICOM files, read the headers of their images
+    files       find DICOM files, and the study of each
+    scan        read the headers of the images of a study
     study       which series are perfusion, and which belong together
     timing      when each image was acquired
     geometry    where each image is
@@ -16,7 +17,12 @@ The commands ``ctpprep-bids`` and ``ctpprep-dicom``.
     labels      participants and sessions, and the private file that links them to the source
     convert     one study
     flat        a folder of NIfTI files
+    command     what both commands share
     cli         the command ctpprep-bids
     objects     masks and maps as DICOM objects
+    findings    volumes, side and verdict of a series, from its tables
+    report      these as a structured report
+    pictures    the one-page summary as DICOM objects
+    send        sending to a PACS
     export      the command ctpprep-dicom
 """

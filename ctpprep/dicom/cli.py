@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ctpprep import __version__
+from ctpprep.dicom.command import run_command
 from ctpprep.dicom.convert import Line, Request, convert_study
+from ctpprep.dicom.files import group_by_study
 from ctpprep.dicom.flat import convert_flat, find_nifti
 from ctpprep.dicom.labels import Labels
-from ctpprep.dicom.scan import group_by_study
 from ctpprep.exceptions import CtpprepError, UsageError, explain
 from ctpprep.inputs.timing import INTERVAL_RANGE
 from ctpprep.io.files import absolute, write_json
@@ -76,16 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0 if every study was converted, 1 if one was not, 2 if the command is invalid.
     """
-    parser = make_parser()
-    try:
-        args = parser.parse_args(argv)
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
-    try:
-        return _run(args)
-    except UsageError as error:
-        sys.stderr.write(f'{parser.prog}: error: {error}\n')
-        return 2
+    return run_command(make_parser(), argv, _run)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -106,7 +98,7 @@ def _run(args: argparse.Namespace) -> int:
     if not source.exists():
         raise UsageError(f'{source} does not exist')
     images = find_nifti(source)
-    studies = _find_studies(source, required=not images)
+    studies = _find_studies(source, args.nprocs, required=not images)
     if not studies and not images:
         raise UsageError(f'{source} contains neither DICOM images nor NIfTI files')
     n_failed, requests = 0, []
@@ -156,10 +148,12 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if n_failed else 0
 
 
-def _find_studies(source: Path, required: bool) -> dict[tuple[str, str], list[tuple[str, str]]]:
+def _find_studies(
+    source: Path, nprocs: int, required: bool
+) -> dict[tuple[str, str], list[tuple[str, str]]]:
     """Find the DICOM studies; pydicom is needed only if there is nothing else."""
     try:
-        return group_by_study(source)
+        return group_by_study(source, nprocs)
     except ModuleNotFoundError as error:
         if not required:
             return {}

@@ -4,6 +4,7 @@
 import gzip
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -11,9 +12,20 @@ from ctpprep.dicom.assembly import Assembly
 from ctpprep.dicom.pixels import AIR_HU, PixelReader, stored_type
 from ctpprep.io.files import write_atomically
 
-# densities of int16; bone and metal are below
-LARGEST = 32767
 COMPRESSION = 1
+
+
+def compress(raw: BinaryIO) -> gzip.GzipFile:
+    """Open a gzip stream without the name of the file and the time of writing.
+
+    isal, of the extra ``ctpprep[dicom]``, is four times as fast as the standard library and compresses as
+    well; both write the same voxels.
+    """
+    try:
+        from isal.igzip import IGzipFile
+    except ModuleNotFoundError:
+        return gzip.GzipFile('', 'wb', COMPRESSION, raw, mtime=0)
+    return IGzipFile('', 'wb', COMPRESSION, raw, mtime=0)
 
 
 def read_frame(assembly: Assembly, frame: int, reader: PixelReader) -> np.ndarray:
@@ -38,10 +50,12 @@ def read_frame(assembly: Assembly, frame: int, reader: PixelReader) -> np.ndarra
 
 
 def read_slice(assembly: Assembly, frame: int, z: int, reader: PixelReader) -> np.ndarray:
-    """Read one slice of one frame on the straight matrix, (X, Y) array of float32, HU."""
+    """Read one slice of one frame on the straight matrix, (X, Y) array of int16 or float32, HU."""
     stack = assembly.stack
-    plane = np.full(stack.shape[:2], AIR_HU, dtype=np.float32, order='F')
     pixels = reader.read(assembly.images[frame][z])
+    if pixels.shape == stack.shape[:2]:
+        return pixels
+    plane = np.full(stack.shape[:2], AIR_HU, dtype=pixels.dtype, order='F')
     x, y = stack.offsets[z]
     plane[x : x + pixels.shape[0], y : y + pixels.shape[1]] = pixels
     return plane
@@ -75,18 +89,16 @@ def write_series(assembly: Assembly, path: Path, reader: PixelReader) -> None:
     header['scl_slope'], header['scl_inter'] = 1, 0
 
     def write(partial: Path) -> None:
-        # without the name of the file and the time of writing: equal inputs give equal bytes
+        # equal inputs give equal bytes
         with (
             partial.open('wb') as raw,
-            gzip.GzipFile('', 'wb', COMPRESSION, raw, mtime=0) as stream,
+            compress(raw) as stream,
         ):
             stream.write(header.binaryblock + bytes(4))
             for frame in range(n_frames):
                 for z in range(assembly.stack.shape[2]):
                     plane = read_slice(assembly, frame, z, reader)
-                    if dtype.kind == 'i':
-                        plane = np.clip(np.round(plane), -LARGEST, LARGEST)
-                    stream.write(plane.astype(dtype).tobytes(order='F'))
+                    stream.write(plane.astype(dtype, copy=False).tobytes(order='F'))
 
     write_atomically(write, path)
 
@@ -115,7 +127,7 @@ def copy_clean(source: Path, target: Path) -> None:
         with (
             opened(source, 'rb') as stream,
             partial.open('wb') as raw,
-            gzip.GzipFile('', 'wb', COMPRESSION, raw, mtime=0) as out,
+            compress(raw) as out,
         ):
             stream.read(offset)
             out.write(header.binaryblock + bytes(4))

@@ -226,8 +226,31 @@ def make_map(
         **_equipment(sources[0], MAP_SERIES, number, ending, digest),
         **describe_planes(affine, pixels.shape[0]),
     )  # fmt: skip
+    _order_frames(result)
+    _add_anatomy(result)
     result.BodyPartExamined = 'BRAIN'
+    result.ContentCreatorName = ''  # may be empty, but readers want it to exist
     result.SeriesDescription = f'ctpprep perfusion maps ({RESEARCH})'[:64]
     if not finite.all():
         result.FloatPixelPaddingValue = result.FloatPixelPaddingRangeLimit = PADDING
     return result
+
+
+def _add_anatomy(result: Any) -> None:
+    """State that all frames show the brain; dcmqi does not read maps without it."""
+    from pydicom import Dataset
+
+    anatomy = Dataset()
+    anatomy.FrameLaterality = 'U'  # not one of a pair
+    anatomy.AnatomicRegionSequence = [BRAIN.code]
+    result.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy]
+
+
+def _order_frames(result: Any) -> None:
+    """Sort frames from feet to head, which some readers assume; highdicom writes them the other way."""
+    groups = result.PerFrameFunctionalGroupsSequence
+    heights = [group.PlanePositionSequence[0].ImagePositionPatient[2] for group in groups]
+    order = np.argsort(heights, kind='stable')
+    frames = np.frombuffer(result.FloatPixelData, '<f4').reshape(len(groups), -1)
+    result.FloatPixelData = frames[order].tobytes()
+    result.PerFrameFunctionalGroupsSequence = [groups[i] for i in order]

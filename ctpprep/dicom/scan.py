@@ -1,26 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find DICOM files below a folder and read the headers of their images."""
+"""Read the headers of the images of a study."""
 
-import io
 import math
-import re
-import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ctpprep.dicom.files import open_source
 from ctpprep.dicom.timing import parse_integer, read_times
-from ctpprep.exceptions import SeriesError, UsageError
+from ctpprep.exceptions import SeriesError
 
 CT_CLASSES = {
     '1.2.840.10008.5.1.4.1.1.2': 'CT',
     '1.2.840.10008.5.1.4.1.1.2.1': 'Enhanced CT',
     '1.2.840.10008.5.1.4.1.1.2.2': 'Legacy Converted Enhanced CT',
 }
-# never images; opening them costs time, or shows a DICOMDIR, which only lists the files beside it
-OTHER_SUFFIXES = {'.json', '.txt', '.tsv', '.csv', '.xml', '.pdf', '.html', '.jpg', '.png', '.nii'}
-OTHER_SUFFIXES |= {'.gz', '.exe', '.dll', '.md', '.inf', '.ini'}
 SERIES_TAGS = (
     'Manufacturer', 'ManufacturerModelName', 'KVP', 'ConvolutionKernel', 'SliceThickness',
     'SpacingBetweenSlices', 'SeriesDescription', 'ProtocolName', 'StudyDescription', 'SeriesNumber',
@@ -35,11 +29,31 @@ OTHER_TAGS = (
     'ContentDate', 'ContentTime', 'StudyDate', 'StudyTime', 'Rows', 'Columns', 'PixelSpacing',
     'ImagePositionPatient', 'ImageOrientationPatient', 'RescaleSlope', 'RescaleIntercept',
     'PixelPaddingValue', 'PixelPaddingRangeLimit', 'SamplesPerPixel', 'BitsAllocated',
-    'PixelRepresentation', 'NumberOfFrames', 'SharedFunctionalGroupsSequence',
+    'BitsStored', 'HighBit', 'PixelRepresentation', 'NumberOfFrames', 'SharedFunctionalGroupsSequence',
     'PerFrameFunctionalGroupsSequence', 'FrameAcquisitionDateTime',
 )  # fmt: skip
-UID = re.compile(r'[0-9.]{3,64}')
+UNCOMPRESSED = {'1.2.840.10008.1.2': 8, '1.2.840.10008.1.2.1': 12}  # bytes before the pixels
+PIXEL_DATA = b'\xe0\x7f\x10\x00'
 GE_START, GE_MID_SCAN, TILES_IN_MOSAIC = 0x00231070, 0x00191024, 0x0019100A
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """Where uncompressed pixels are in their file, so that they are read without parsing it again.
+
+    Attributes
+    ----------
+    offset : int
+        Of the first pixel of the file, bytes.
+    dtype : str
+        Of a stored value.
+    unused_bits : int
+        Highest bits of a stored value that have no meaning.
+    """
+
+    offset: int
+    dtype: str
+    unused_bits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +64,7 @@ class Source:
     member: str = ''
     frame: int | None = None
     tile: tuple[int, int] | None = None
+    native: Native | None = None
 
 
 @dataclass(slots=True)
@@ -121,86 +136,6 @@ class ScannedSeries:
         return f'{text} ({description})' if description else text
 
 
-def find_files(source: Path) -> Iterator[tuple[str, str]]:
-    """List the files that may be DICOM, also without suffix and in zip archives.
-
-    Parameters
-    ----------
-    source : Path
-        Folder, or one file.
-
-    Yields
-    ------
-    path, member : str
-        `member` is the name in a zip archive, or ''.
-    """
-    if not source.exists():
-        raise UsageError(f'{source} does not exist')
-    paths = [source] if source.is_file() else sorted(source.rglob('*'))
-    for path in paths:
-        if path.suffix.lower() in OTHER_SUFFIXES or path.name.startswith('.'):
-            continue
-        if not path.is_file() or path.name.upper() == 'DICOMDIR':
-            continue
-        if path.suffix.lower() == '.zip':
-            with zipfile.ZipFile(path) as archive:
-                for name in sorted(archive.namelist()):
-                    base = name.rpartition('/')[2]
-                    if base and base.upper() != 'DICOMDIR' and not base.startswith('.'):
-                        yield str(path), name
-        else:
-            yield str(path), ''
-
-
-def open_source(path: str, member: str = '') -> Any:
-    """Open a file, or a member of a zip archive, for pydicom."""
-    if not member:
-        return open(path, 'rb')
-    with zipfile.ZipFile(path) as archive:
-        return io.BytesIO(archive.read(member))
-
-
-def read_study_key(path: str, member: str) -> tuple[str, str] | None:
-    """Read PatientID and StudyInstanceUID, which takes little time.
-
-    Returns
-    -------
-    tuple of str or None
-        None if the file is not DICOM, or does not contain an image.
-    """
-    from pydicom.filereader import read_partial
-
-    try:
-        with open_source(path, member) as stream:
-            dataset = read_partial(
-                stream, stop_when=lambda tag, vr, length: tag > 0x0020000E, force=True
-            )
-    except Exception:  # whatever pydicom raises for other files
-        return None
-    study = str(dataset.get('StudyInstanceUID', ''))
-    if not UID.fullmatch(study) or 'Modality' not in dataset:
-        return None
-    return str(dataset.get('PatientID', '') or dataset.get('PatientName', '')), study
-
-
-def group_by_study(source: Path) -> dict[tuple[str, str], list[tuple[str, str]]]:
-    """List the files of each study.
-
-    Parameters
-    ----------
-    source : Path
-
-    Returns
-    -------
-    dict of (patient, study UID) to list of (path, member)
-    """
-    studies: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for path, member in find_files(source):
-        if (key := read_study_key(path, member)) is not None:
-            studies.setdefault(key, []).append((path, member))
-    return dict(sorted(studies.items()))
-
-
 def read_study(files: list[tuple[str, str]]) -> tuple[list[ScannedSeries], int]:
     """Read the headers of the CT images of a study.
 
@@ -216,8 +151,11 @@ def read_study(files: list[tuple[str, str]]) -> tuple[list[ScannedSeries], int]:
         Number of files whose images had been read from another file.
     """
     import pydicom
+    from pydicom.tag import Tag
 
-    tags: list[Any] = [*SERIES_TAGS, *OTHER_TAGS, GE_START, GE_MID_SCAN, TILES_IN_MOSAIC]
+    # numbers: pydicom would look up each name in each file
+    named: list[Any] = [*SERIES_TAGS, *OTHER_TAGS, GE_START, GE_MID_SCAN, TILES_IN_MOSAIC]
+    tags = [Tag(name) for name in named]
     by_uid: dict[str, ScannedSeries] = {}
     seen: set[str] = set()
     n_copies = 0
@@ -227,6 +165,7 @@ def read_study(files: list[tuple[str, str]]) -> tuple[list[ScannedSeries], int]:
                 dataset = pydicom.dcmread(
                     stream, stop_before_pixels=True, specific_tags=tags, force=True
                 )
+                native = None if member else _find_pixels(dataset, stream)
         except Exception as error:  # of pydicom, for damaged files
             name = Path(member or path).name
             raise SeriesError(
@@ -240,12 +179,41 @@ def read_study(files: list[tuple[str, str]]) -> tuple[list[ScannedSeries], int]:
             continue
         seen.add(uid)
         key = str(dataset.get('SeriesInstanceUID', ''))
-        series = by_uid.setdefault(key, _describe(dataset, key))
+        if (series := by_uid.get(key)) is None:
+            series = by_uid[key] = _describe(dataset, key)
         try:
-            series.images += _read_images(dataset, path, member)
+            series.images += _read_images(dataset, path, member, native)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             series.problem = f'{Path(member or path).name} has no usable geometry ({error})'
     return sorted(by_uid.values(), key=_number), n_copies
+
+
+def _find_pixels(dataset: Any, stream: Any) -> Native | None:
+    """Find uncompressed pixels behind the header, where pydicom has stopped reading."""
+    if str(dataset.get('SOPClassUID', '')) not in CT_CLASSES:
+        return None
+
+    def number(name: str, default: int = 0) -> int:
+        value = dataset.get(name)
+        return default if value is None else int(value)
+
+    syntax = str(dataset.file_meta.get('TransferSyntaxUID', ''))
+    allocated, stored = number('BitsAllocated'), number('BitsStored')
+    if (
+        syntax not in UNCOMPRESSED
+        or allocated not in (8, 16)
+        or not 0 < stored <= allocated
+        or number('HighBit', stored - 1) != stored - 1
+        or number('SamplesPerPixel', 1) != 1
+    ):
+        return None
+    start = stream.tell()
+    element = stream.read(UNCOMPRESSED[syntax])
+    length = number('Rows') * number('Columns') * number('NumberOfFrames', 1) * (allocated // 8)
+    if element[:4] != PIXEL_DATA or int.from_bytes(element[-4:], 'little') != length + length % 2:
+        return None
+    kind = 'i' if dataset.get('PixelRepresentation') else 'u'
+    return Native(start + len(element), f'<{kind}{allocated // 8}', allocated - stored)
 
 
 def _number(series: ScannedSeries) -> tuple[float, str]:
@@ -296,17 +264,19 @@ def _groups(dataset: Any, frame: int) -> list[Any]:
     return [*own[frame : frame + 1], *shared[:1]]
 
 
-def _read_images(dataset: Any, path: str, member: str) -> list[Image]:
+def _read_images(dataset: Any, path: str, member: str, native: Native | None) -> list[Image]:
     """List the images of a file: one, the frames of an Enhanced object, or the tiles of a mosaic."""
     if 'MOSAIC' in (dataset.get('ImageType') or ()):
         return _read_tiles(dataset, path, member)
     if 'PerFrameFunctionalGroupsSequence' in dataset:
         count = int(dataset.get('NumberOfFrames', 1))
         return [
-            _read_image(dataset, Source(path, member, frame), _groups(dataset, frame))
+            _read_image(
+                dataset, Source(path, member, frame, None, native), _groups(dataset, frame)
+            )
             for frame in range(count)
         ]
-    return [_read_image(dataset, Source(path, member), [])]
+    return [_read_image(dataset, Source(path, member, native=native), [])]
 
 
 def _read_image(dataset: Any, source: Source, groups: list[Any]) -> Image:

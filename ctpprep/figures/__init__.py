@@ -11,8 +11,10 @@ keep global state.
 
 ::
 
-    mosaic    slices side by side, fixed windows, SVG files
+    mosaic    slices side by side, fixed windows
+    saving    SVG, PDF and PNG files
     maps      figures of slices
+    summary   verdict, lesions over CT and curves on one page
     charts    figures with axes: curves, motion, histogram
     evidence  figure of a series that failed
     packing   maps, masks and curves for the interactive viewer of a page
@@ -24,24 +26,32 @@ from ctpprep.figures.charts import plot_curves, plot_motion, plot_tmax_histogram
 from ctpprep.figures.evidence import plot_evidence
 from ctpprep.figures.maps import (
     compare_cores,
+    plot_followup,
     plot_lesions,
     plot_maps,
     plot_masks,
     plot_mirror,
     plot_probability,
     plot_rcbf,
+    plot_regions,
 )
-from ctpprep.figures.mosaic import COLOURS, WINDOWS, Mosaic, Row, lay_out, plot_rows, save_svg
+from ctpprep.figures.mosaic import COLOURS, WINDOWS, Mosaic, Row, lay_out, plot_rows
+from ctpprep.figures.saving import save_page, save_svg
+from ctpprep.figures.summary import Heading, Lesion, Panel, plot_summary, plot_summary_page
 
 __all__ = [
     'COLOURS',
     'WINDOWS',
+    'Heading',
+    'Lesion',
     'Mosaic',
+    'Panel',
     'Row',
     'compare_cores',
     'lay_out',
     'plot_curves',
     'plot_evidence',
+    'plot_followup',
     'plot_lesions',
     'plot_maps',
     'plot_masks',
@@ -49,8 +59,12 @@ __all__ = [
     'plot_motion',
     'plot_probability',
     'plot_rcbf',
+    'plot_regions',
     'plot_rows',
+    'plot_summary',
+    'plot_summary_page',
     'plot_tmax_histogram',
+    'save_page',
     'save_svg',
     'viewer',
 ]

@@ -78,7 +78,9 @@ def _draw_curves(axes: Axes, time: np.ndarray, curves: dict[str, np.ndarray]) ->
             style = {'color': COLOURS['tissue curve'], 'linestyle': ('-', '--', ':')[index % 3]}
             label = f'{name.replace("_", " ")} (right axis)'
             handles += fine.plot(time, curves[name], label=label, **style)
-    axes.legend(handles=handles, frameon=False, fontsize=9, loc='upper right')
+    # above the axes, where no curve is
+    style = {'frameon': False, 'fontsize': 9, 'ncols': len(handles)}
+    axes.legend(handles=handles, loc='lower left', bbox_to_anchor=(0, 1.0), **style)
 
 
 def _draw_place(axes, name, mask, reference, brain_mask, voxel_size_mm) -> None:

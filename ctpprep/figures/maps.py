@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ctpprep.figures.mosaic import COLOURS, NO_VALUE, WINDOWS, Mosaic, Row, plot_rows
+from ctpprep.perfusion.regions import split_cores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +19,7 @@ LIKELIHOODS = (('sure', 0.95, 1.01), ('likely', 0.5, 0.95), ('possible', 0.05, 0
 
 
 def plot_maps(mosaic: Mosaic, maps: dict[str, np.ndarray], brain_mask: np.ndarray) -> Figure:
-    """Draw the available maps among CBF, CBV, MTT and Tmax in their fixed windows.
+    """Draw the available maps among CBF, CBV, MTT, Tmax and TTP in their fixed windows.
 
     Parameters
     ----------
@@ -114,8 +115,7 @@ def compare_cores(core_global: np.ndarray, core_local: np.ndarray) -> dict[str, 
     >>> [int(np.flatnonzero(mask)[0]) for mask in parts.values()]
     [0, 1, 2]
     """
-    first, second = np.asarray(core_global, bool), np.asarray(core_local, bool)
-    return {'kept': first & second, 'removed': first & ~second, 'added': second & ~first}
+    return split_cores(np.asarray(core_global, bool), np.asarray(core_local, bool))
 
 
 def plot_lesions(
@@ -205,6 +205,60 @@ def plot_probability(
     return plot_rows(mosaic, rows, legend)
 
 
+def plot_followup(
+    mosaic: Mosaic,
+    reference: np.ndarray,
+    core: dict[str, np.ndarray],
+    hypoperfusion: np.ndarray,
+    lesion: np.ndarray,
+    brain_mask: np.ndarray,
+    core_rcbf: float,
+) -> Figure:
+    """Draw where each core agrees with the follow-up lesion.
+
+    Parameters
+    ----------
+    mosaic : Mosaic
+    reference : (X, Y, Z) array
+        HU.
+    core : dict of str to (X, Y, Z) array of bool
+        Keys 'global', 'local' or one of them.
+    hypoperfusion, lesion, brain_mask : (X, Y, Z) arrays of bool
+    core_rcbf : float
+        Threshold, for the legend: fraction.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        For each core a row with the voxels that are hit, missed and false, and the outlines of lesion
+        and hypoperfusion.
+    """
+    rows = []
+    for name, mask in core.items():
+        parts = {'hit': mask & lesion, 'missed': lesion & ~mask, 'false': mask & ~lesion}
+        rows.append(
+            Row(
+                reference,
+                WINDOWS['reference'],
+                brain_mask,
+                title=f'Core {name}',
+                fills=tuple((part, COLOURS[kind]) for kind, part in parts.items()),
+                outlines=(
+                    (hypoperfusion, COLOURS['hypoperfusion']),
+                    (lesion, COLOURS['followup']),
+                ),
+            )
+        )
+    legend = {
+        'follow-up lesion': COLOURS['followup'],
+        'hypoperfusion': COLOURS['hypoperfusion'],
+        f'hit: lesion and core (rCBF < {100 * core_rcbf:g} %)': COLOURS['hit'],
+        'missed: lesion only': COLOURS['missed'],
+        'false: core only': COLOURS['false'],
+    }
+    return plot_rows(mosaic, rows, legend)
+
+
 def plot_masks(mosaic: Mosaic, reference: np.ndarray, masks: dict[str, np.ndarray]) -> Figure:
     """Outline brain, tissue and hemispheres on the reference image.
 
@@ -231,6 +285,58 @@ def plot_masks(mosaic: Mosaic, reference: np.ndarray, masks: dict[str, np.ndarra
             labels = {'left': 'left hemisphere', 'right': 'right hemisphere'}
             legend |= {labels.get(name, name): COLOURS[name] for name in present}
     return plot_rows(mosaic, rows, legend)
+
+
+def plot_regions(
+    mosaic: Mosaic,
+    reference: np.ndarray,
+    labels: np.ndarray,
+    names: dict[int, str],
+    core: dict[str, np.ndarray],
+    brain_mask: np.ndarray,
+) -> Figure:
+    """Colour the regions on the reference image and outline the cores on them.
+
+    Parameters
+    ----------
+    mosaic : Mosaic
+    reference : (X, Y, Z) array
+        HU.
+    labels : (X, Y, Z) array of int
+        Region of each voxel; 0 is none.
+    names : dict of int to str
+    core : dict of str to (X, Y, Z) array of bool
+        Keys 'global' and 'local', or some of them.
+    brain_mask : (X, Y, Z) array of bool
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Colours repeat after 20 regions; the legend names at most 20.
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    colours = [to_hex(colour) for colour in colormaps['tab20'].colors]
+    present = [label for label in names if (labels == label).any()]
+    by_label = {label: colours[index % len(colours)] for index, label in enumerate(present)}
+    legend = {names[label]: by_label[label] for label in present[: len(colours)]}
+    outlines = tuple(
+        (core[name], colour)
+        for name, colour in (('global', COLOURS['core']), ('local', COLOURS['added']))
+        if name in core
+    )
+    legend |= {
+        f'core {name}': colour
+        for name, colour in (('global', COLOURS['core']), ('local', COLOURS['added']))
+        if name in core
+    }
+    row = Row(
+        reference, WINDOWS['reference'], brain_mask, title='Regions',
+        fills=tuple((labels == label, colour) for label, colour in by_label.items()),
+        outlines=outlines,
+    )  # fmt: skip
+    return plot_rows(mosaic, [row], legend)
 
 
 def plot_mirror(

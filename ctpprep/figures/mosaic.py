@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 COLOURS = {
     'core': '#ff4d2e',
     'hypoperfusion': '#ffffff',
+    'slow': '#2bb673',
     'mismatch': '#f0e442',
     'mismatch local': '#56b4e9',
     'sure': '#ff4d2e',
@@ -33,18 +33,16 @@ COLOURS = {
     'tissue curve': '#009e73',
     'region': '#009e73',
     'candidate': '#d55e00',
+    'followup': '#00e5a0',
+    'hit': '#009e73',
+    'missed': '#f0e442',
+    'false': '#d55e00',
 }
 CONVENTION = (
     "Radiological convention: the patient's right (R) is on the left of the picture. "
     'Small numbers: slice, counted from 0 at the lowest.'
 )
 WIDTH_IN = 14.0  # at the report's width one inch is about 95 px, a 2 mm voxel about 2 px
-#: Axes whose id begins with 'blinking' blink and alternate with the axes below them.
-FLICKER = (
-    '<style>@keyframes blink { 50% { opacity: 0 } } '
-    '@media screen and (prefers-reduced-motion: no-preference) '
-    '{ [id^="blinking-"] { animation: blink 2.4s step-end infinite } }</style>'
-)
 
 
 @dataclass(frozen=True)
@@ -89,6 +87,7 @@ WINDOWS = {
     'cbv': Window('CBV', 'mL/100 g', 0, 8, 'viridis'),
     'mtt': Window('MTT', 's', 0, 20, 'plasma'),
     'tmax': Window('Tmax', 's', 0, 12, 'plasma'),
+    'ttp': Window('TTP', 's', 0, 45, 'plasma'),
     'rcbf_global': Window('rCBF global', '%', 0, 150, 'viridis', scale=100),
     'rcbf_local': Window('rCBF local', '%', 0, 150, 'viridis', scale=100),
     'reference': Window('Reference', 'HU', 0, 80, 'gray'),
@@ -288,14 +287,16 @@ def plot_rows(
             bottom -= 0 if row.over else tall + gap
             box = (left / WIDTH_IN, bottom / total, wide / WIDTH_IN, tall / total)
             axes = figure.add_axes(box, gid=f'{row.gid}-{line}' if row.gid else None)
-            _draw_line(axes, mosaic, row, line, numbered=row is rows[0] or row.over)
+            draw_line(axes, mosaic, row, line, numbered=row is rows[0] or row.over)
             if not row.over:
                 _add_scale(figure, box, row, mosaic.grey_unit)
     _add_foot(figure, legend or {}, f'{note} {CONVENTION}'.strip(), total)
     return figure
 
 
-def _draw_line(axes, mosaic: Mosaic, row: Row, line: int, numbered: bool) -> None:
+def draw_line(
+    axes, mosaic: Mosaic, row: Row, line: int, numbered: bool, fontsize: float = 9.0
+) -> None:
     """Draw one line of slices with outlines, the letters R and L, and slice numbers."""
     axes.imshow(row.paint(mosaic, line), aspect='auto', interpolation='none')
     axes.set_axis_off()
@@ -315,12 +316,12 @@ def _draw_line(axes, mosaic: Mosaic, row: Row, line: int, numbered: bool) -> Non
     rows, columns = mosaic.tile_shape
     axes.set(xlim=(-0.5, columns * mosaic.columns - 0.5), ylim=(rows - 0.5, -0.5))
     background = {'facecolor': 'black', 'edgecolor': 'none', 'pad': 0.6}
-    style = {'color': 'white', 'fontsize': 8, 'va': 'top', 'bbox': background}
+    style = {'color': 'white', 'fontsize': fontsize, 'va': 'top', 'bbox': background}
+    style_number = style | {'color': '#cccccc', 'fontsize': fontsize - 1, 'va': 'bottom'}
     for tile, index in enumerate(mosaic.lines[line]):
         axes.text(tile * columns + 0.5, 0.5, 'R', ha='left', **style)
         axes.text((tile + 1) * columns - 1.5, 0.5, 'L', ha='right', **style)
         if numbered:
-            style_number = {'color': '#cccccc', 'fontsize': 7, 'va': 'bottom', 'bbox': background}
             axes.text(tile * columns + 0.5, rows - 1, f'{index}', **style_number)
         if tile:
             axes.axvline(tile * columns - 0.5, color='#777777', linewidth=0.6)
@@ -339,8 +340,8 @@ def _add_scale(figure, box: tuple[float, float, float, float], row: Row, grey_un
     axes = figure.add_axes((left + wide + 0.006, bottom + 0.06 * tall, 0.009, 0.88 * tall))
     scale = ScalarMappable(Normalize(window.low, window.high), window.colours)
     bar = figure.colorbar(scale, cax=axes, ticks=np.linspace(window.low, window.high, 3))
-    bar.set_label(grey_unit if window.unit == 'HU' else window.unit, fontsize=8)
-    bar.ax.tick_params(labelsize=8, length=2)
+    bar.set_label(grey_unit if window.unit == 'HU' else window.unit, fontsize=9)
+    bar.ax.tick_params(labelsize=9, length=2)
     bar.outline.set_linewidth(0.4)
 
 
@@ -361,27 +362,4 @@ def _add_foot(figure, legend: dict[str, str], note: str, total: float) -> None:
             frameon=False,
             fontsize=9,
         )
-    figure.text(0.025, 0.08 / total, note, fontsize=8, color='#444444', va='bottom')
-
-
-def save_svg(figure: Figure, path: Path) -> Path:
-    """Write a figure as SVG: reproducible byte by byte, with text as text.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-    path : Path
-
-    Returns
-    -------
-    Path
-        The same path.
-    """
-    import matplotlib as mpl
-
-    # without a date and with a fixed salt for the ids, a rerun does not change the file
-    with mpl.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': Path(path).name}):
-        figure.savefig(path, format='svg', metadata={'Date': None, 'Creator': None})
-    text = Path(path).read_text(encoding='utf-8')
-    Path(path).write_text(text.replace('<defs>', f'{FLICKER}<defs>', 1), encoding='utf-8')
-    return Path(path)
+    figure.text(0.025, 0.08 / total, note, fontsize=9, color='#444444', va='bottom')

@@ -36,7 +36,7 @@ MIRRORED = {
 #: Masks in the order of their bits.
 MASKS = (
     'brain_mask', 'tissue_mask', 'core_global', 'core_local', 'hypoperfusion', 'unassessable_mask',
-    'left', 'right', 'aif_mask', 'vof_mask',
+    'left', 'right', 'aif_mask', 'vof_mask', 'followup_mask',
 )  # fmt: skip
 # drawn over the maps: label, colour, style, and whether it is shown initially
 OVERLAYS = {
@@ -45,9 +45,12 @@ OVERLAYS = {
     'core_local': ('Core local', COLOURS['added'], 'dashed', True),
     'mismatch_global': ('Mismatch global', COLOURS['mismatch'], 'fill', False),
     'mismatch_local': ('Mismatch local', COLOURS['mismatch local'], 'fill', False),
+    'followup_mask': ('Follow-up lesion', COLOURS['followup'], 'line', True),
     'aif_mask': ('AIF', COLOURS['aif'], 'fill', False),
     'vof_mask': ('VOF', COLOURS['vof'], 'fill', False),
 }
+#: Colours for readers who are used to a rainbow; smooth, so that it has no false edges.
+RAINBOW = 'turbo'
 # a page with more is slow to load: only every n-th voxel is kept
 MOST_VOXELS = 400_000
 NOWHERE = -1
@@ -134,7 +137,8 @@ def pack_series(
         ],
         'colours': {
             name: _colour_table(name) for name in sorted({item['colours'] for item in maps})
-        },
+        }
+        | {'rainbow': _colour_table(RAINBOW)},
     }
     if homologues is not None:
         packed['homologues'] = pack_array(nearest_voxels(homologues[box], packed_affine))

@@ -19,11 +19,12 @@ from ctpprep.settings import RunSettings
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ['STATISTICS', 'TABLES', 'run_group_level']
+__all__ = ['LOCATIONS', 'STATISTICS', 'TABLES', 'run_group_level']
 
 logger = logging.getLogger(__name__)
 
 STATISTICS = 'group_statistics.tsv'
+LOCATIONS = 'group_locations.tsv'
 
 
 def run_group_level(run: RunSettings) -> list[Path]:
@@ -63,7 +64,11 @@ def run_group_level(run: RunSettings) -> list[Path]:
 
 
 def _write_outputs(run: RunSettings, participants: 'pd.DataFrame | None') -> list[Path]:
+    import pandas as pd
+
     from ctpprep.group.cohort import make_cohort
+    from ctpprep.group.followup_page import write_followup
+    from ctpprep.group.locate import locate_lesions
     from ctpprep.group.page import build_page
     from ctpprep.group.rows import COLUMNS
     from ctpprep.group.statistics import analyze
@@ -80,13 +85,18 @@ def _write_outputs(run: RunSettings, participants: 'pd.DataFrame | None') -> lis
     for note in cohort.notes:
         logger.info('%s', note)
     statistics = analyze(cohort.included, cohort.groups)
-    path = run.output_dir / STATISTICS
-    write_table(format_statistics(statistics), path)
-    write_json(
-        {name: {'Description': text} for name, text in COLUMNS.items()}, path.with_suffix('.json')
-    )
-    page = build_page(run.output_dir, cohort, statistics, tables['group_quality.tsv'])
-    return [*(run.output_dir / name for name in TABLES), path, page]
+    located = locate_lesions(run, cohort, tables['group_volumes.tsv'])
+    written = {STATISTICS: statistics}
+    if located is not None:
+        written[LOCATIONS] = pd.DataFrame(located.rows, columns=list(COLUMNS))
+    for name, table in written.items():
+        write_table(format_statistics(table), run.output_dir / name)
+        about = {column: {'Description': text} for column, text in COLUMNS.items()}
+        write_json(about, (run.output_dir / name).with_suffix('.json'))
+    followup = write_followup(records, cohort, run)
+    page = build_page(run.output_dir, cohort, statistics, tables['group_quality.tsv'], located)
+    paths = [*(run.output_dir / name for name in (*TABLES, *written)), *followup]
+    return [*paths, *([located.folder] if located is not None else []), page]
 
 
 def format_statistics(statistics: 'pd.DataFrame') -> Table:

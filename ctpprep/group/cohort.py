@@ -9,21 +9,25 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from ctpprep.group.participants import GROUP, STROKE, read_flags, read_groups
+from ctpprep.group.participants import GROUP, STROKE, read_flags, read_groups, read_reperfusion
 from ctpprep.group.series import SeriesRecord
 from ctpprep.group.tsv import MISSING, Table, parse_number
+from ctpprep.perfusion.symmetry import WITHHELD
 from ctpprep.settings import RunSettings
 
 #: Of the settings in which series differ, at most so many are named, with so many values each.
 MAX_SETTINGS, MAX_VALUES = 8, 4
-#: Volumes of a series: column of the cohort, region, normalization.
+#: Volumes of a series: column of the cohort, and region, normalization and measure of its row. Mismatch is
+#: hypoperfusion - core, as in trials and on the first screen of a report.
 VOLUMES = {
-    'core_global': ('core', 'global'),
-    'core_local': ('core', 'local'),
-    'hypoperfusion': ('hypoperfusion', MISSING),
-    'mismatch_global': ('mismatch', 'global'),
-    'mismatch_local': ('mismatch', 'local'),
+    'core_global': ('core', 'global', 'volume'),
+    'core_local': ('core', 'local', 'volume'),
+    'hypoperfusion': ('hypoperfusion', MISSING, 'volume'),
+    'mismatch_global': ('mismatch', 'global', 'difference'),
+    'mismatch_local': ('mismatch', 'local', 'difference'),
 }
+#: State on the page of series whose mirror registration failed: they have all volumes but the local ones.
+LOCAL_WITHHELD = 'local map withheld'
 
 
 @dataclass
@@ -34,17 +38,21 @@ class Cohort:
     ----------
     table : DataFrame
         One row per series: `participant_id`, `series`, `state`, `reason`, the volumes of `VOLUMES` (mL, or
-        NaN), `group` ('' if unknown), `stroke` (True, False, or NaN if unknown), `excluded`, and `sex`
-        and `age` if `participants.tsv` has these columns.
+        NaN), `withheld` (why there is no local map, '' if there is one), `group` ('' if unknown),
+        `stroke` and `reperfused` (True, False, or NaN if unknown), `excluded`, and `sex` and `age` if
+        `participants.tsv` has these columns.
     groups : list of str
         In the order of comparison.
     notes : list of str
         Sentences about what was selected and excluded.
+    reperfusion_column : str
+        Column of `participants.tsv` that states who reperfused; '' without one.
     """
 
     table: pd.DataFrame
     groups: list[str]
     notes: list[str] = field(default_factory=list)
+    reperfusion_column: str = ''
 
     @property
     def included(self) -> pd.DataFrame:
@@ -79,13 +87,14 @@ def make_cohort(
     UsageError
         If a column of yes and no has other values, or if there are too many groups.
     """
-    volumes_by_series, notes = _read_volumes(volumes)
+    volumes_by_series, withheld, notes = _read_volumes(volumes)
     is_partial = bool(run.participant_label or run.session_label or run.run_label)
     if is_partial:
         notes.append(
             'Only the participants, sessions and runs asked for are here, not the whole cohort'
         )
     table = _tabulate(records, volumes_by_series)
+    table['withheld'] = [withheld.get(record.prefix, '') for record in records]
     if participants is None:
         columns = pd.DataFrame(index=pd.Index([], dtype=str))
     else:
@@ -97,13 +106,15 @@ def make_cohort(
     notes.append(_add_stroke(table, columns, run))
     table['group'], groups = read_groups(columns, run)
     notes.append(_describe_groups(table, columns, run))
+    reperfused, column = read_reperfusion(columns, run)
+    table['reperfused'] = math.nan if reperfused is None else reperfused
     if 'sex' in columns:
         initial = columns['sex'].str.strip().str.upper().str[:1]
         table['sex'] = initial.where(initial.isin(['F', 'M']), '')
     if 'age' in columns:
         # BIDS writes ages above 89 as 89+
         table['age'] = columns['age'].str.strip().str.removesuffix('+').map(parse_number)
-    return Cohort(table, groups, notes)
+    return Cohort(table, groups, notes, column or '')
 
 
 def _tabulate(
@@ -126,21 +137,28 @@ def _tabulate(
     return table
 
 
-def _read_volumes(volumes: Table) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Read the volumes of each series, mL; a note if the table has none."""
+def _read_volumes(
+    volumes: Table,
+) -> tuple[dict[str, dict[str, float]], dict[str, str], list[str]]:
+    """Read the volumes of each series, mL, and why local maps were withheld; a note if there are none."""
     indices = volumes.column_indices()
     needed = ('series', 'region', 'normalization', 'measure', 'volume_ml')
     if any(column not in indices for column in needed):
-        return {}, ['The tables of the series have no volumes']
+        return {}, {}, ['The tables of the series have no volumes']
     series, region, normalization, measure, volume_ml = (indices[column] for column in needed)
+    reason = indices.get('reason')
     names = {key: name for name, key in VOLUMES.items()}
     volumes_by_series: dict[str, dict[str, float]] = {}
+    withheld = {}
     for cells in volumes.rows:
-        name = names.get((cells[region], cells[normalization]))
-        if name is not None and cells[measure] == 'volume':
-            of_series = volumes_by_series.setdefault(cells[series], {})
-            of_series[name] = parse_number(cells[volume_ml])
-    return volumes_by_series, []
+        name = names.get((cells[region], cells[normalization], cells[measure]))
+        if name is None:
+            continue
+        of_series = volumes_by_series.setdefault(cells[series], {})
+        of_series[name] = parse_number(cells[volume_ml])
+        if name == 'core_local' and reason is not None and cells[reason].startswith(WITHHELD):
+            withheld[cells[series]] = cells[reason].removeprefix(WITHHELD)
+    return volumes_by_series, withheld, []
 
 
 def _compare_participants(
@@ -180,9 +198,16 @@ def _add_excluded(table: pd.DataFrame, columns: pd.DataFrame, run: RunSettings) 
         notes.append(note)
     if n_failed := int((~succeeded).sum()):
         notes.append(f'{n_failed} of {len(table)} series or participants have no result')
+    counts = succeeded & ~table['excluded']
+    is_withheld = table['withheld'].ne('')
+    if n_withheld := int((counts & is_withheld).sum()):
+        notes.append(
+            f'{n_withheld} of {len(table)} series: {LOCAL_WITHHELD}; their global core, hypoperfusion and '
+            'mismatch are included'
+        )
     has_cores = table[['core_global', 'core_local']].notna().all(axis=1)
-    if n_incomplete := int((succeeded & ~table['excluded'] & ~has_cores).sum()):
-        notes.append(f'{n_incomplete} of {len(table)} series lack a core, and do not count')
+    if n_incomplete := int((counts & ~is_withheld & ~has_cores).sum()):
+        notes.append(f'{n_incomplete} of {len(table)} series have no core in their tables')
     return notes
 
 

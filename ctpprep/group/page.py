@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pandas as pd
+from markupsafe import Markup
 
 from ctpprep import __version__
-from ctpprep.group.cohort import VOLUMES
+from ctpprep.group.cohort import LOCAL_WITHHELD, VOLUMES
+from ctpprep.group.followup_page import PAGE as FOLLOWUP_PAGE
 from ctpprep.group.picture import draw_cores
 from ctpprep.group.quality import (
     CORE_LIMIT_ML,
     NOT_PROCESSED,
     count_grades,
+    count_missing,
+    count_verdicts,
+    find_doubtful,
     find_outliers,
     read_grades,
     read_quality,
@@ -30,10 +35,11 @@ from ctpprep.group.tsv import MISSING
 from ctpprep.io.files import write_atomically
 from ctpprep.reports.inline import data_element, plotly_script, script_element, security_policy
 from ctpprep.reports.sections import make_anchor
-from ctpprep.reports.template import LIGHTS, TEMPLATES, environment
+from ctpprep.reports.template import TEMPLATES, VERDICT_LIGHTS, environment
 
 if TYPE_CHECKING:
     from ctpprep.group.cohort import Cohort
+    from ctpprep.group.locate import LocationReport
     from ctpprep.group.tsv import Table
 
 PAGE = 'group.html'
@@ -49,7 +55,11 @@ LINES = ('slope', 'intercept', 'mean difference', 'lower limit 2 SD', 'upper lim
 
 
 def build_page(
-    output_dir: Path, cohort: 'Cohort', statistics: pd.DataFrame, quality_table: 'Table'
+    output_dir: Path,
+    cohort: 'Cohort',
+    statistics: pd.DataFrame,
+    quality_table: 'Table',
+    located: 'LocationReport | None' = None,
 ) -> Path:
     """Write `group.html`.
 
@@ -62,6 +72,8 @@ def build_page(
         As returned by `ctpprep.group.statistics.analyze`.
     quality_table : Table
         `group_quality.tsv`.
+    located : LocationReport, optional
+        Where lesions lie, if there are masks in template space.
 
     Returns
     -------
@@ -81,15 +93,16 @@ def build_page(
     scripts = [plotly_script(), (TEMPLATES / 'group.js').read_text(encoding='utf-8')]
     lines = _select_lines(statistics)
     lines_of_all = lines.get('all', {})
-    plotted = [row for row in series if row['counts']]
+    counted = [row for row in series if row['counts']]
     content = {
         'groups': legend,
         'colours': list(colors.values()),
         'symbols': [SYMBOLS[index % len(SYMBOLS)] for index in range(len(legend))],
         'series': [
             [row['series'], row['link'], legend.index(row['group']), row['stroke'],
-             row['core_global'], row['core_local']]
-            for row in plotted
+             row['core_global'], row['core_local'], row['hypoperfusion'], row['mismatch_global'],
+             row['verdict']]
+            for row in counted
         ],
         'lines': lines,
         'checks': count_grades(quality),
@@ -101,8 +114,13 @@ def build_page(
             policy=security_policy(scripts),
             scripts=[script_element(text) for text in scripts],
             data=data_element('cohort', content),
+            located=located,
+            location_data=_lay_out_slices(located) if located else '',
             series=series,
-            n_plotted=len(plotted),
+            n_counted=len(counted),
+            n_paired=sum(row['difference'] is not None for row in counted),
+            verdicts=count_verdicts(series),
+            figures=count_missing(series),
             notes=cohort.notes,
             summaries=[(set_name, *summarize(statistics, set_name)) for set_name in SETS],
             statistics=statistics.to_dict('records'),
@@ -113,7 +131,8 @@ def build_page(
             legend=legend,
             picture=draw_cores(cohort.included, lines_of_all, colors, UNKNOWN),
             has_pairs=len(cohort.groups) > 1,
-            lights=LIGHTS,
+            verdict_lights=VERDICT_LIGHTS,
+            followup=FOLLOWUP_PAGE if (output_dir / FOLLOWUP_PAGE).is_file() else '',
             unknown=UNKNOWN,
             states=sorted({row['state'] for row in series}),
             format_fixed=format_fixed,
@@ -127,6 +146,14 @@ def build_page(
     return path
 
 
+def _lay_out_slices(located: 'LocationReport') -> Markup:
+    """Describe the pictures of slices to the script; the pictures themselves are on the page."""
+    pictures = located.pictures
+    layout = {name: pictures[name] for name in ('width', 'height', 'columns', 'heights')}
+    layout['scales'] = [one['scale'] for one in pictures['maps']]
+    return data_element('locations-layout', layout)
+
+
 def _make_row(row: dict[str, Any], grades: dict[str, str], reports: set[str]) -> dict[str, Any]:
     """Make the row of one series on the page, from its row of the cohort."""
     report = f'{row["participant_id"]}.html'
@@ -135,20 +162,26 @@ def _make_row(row: dict[str, Any], grades: dict[str, str], reports: set[str]) ->
     difference = None
     if core_global is not None and core_local is not None:
         difference = round(core_local - core_global, 4) + 0.0  # not -0.0
-    succeeded = row['state'] == 'succeeded'
-    explanations = [row['reason'], *(grades.get(name, '') for name in ('caution', 'checks'))]
+    state = row['state']
+    if state == 'succeeded' and (row['excluded'] or row['withheld']):
+        state = 'left out' if row['excluded'] else LOCAL_WITHHELD
+    explanations = [row['reason'], row['withheld'] and f'{LOCAL_WITHHELD}: {row["withheld"]}']
+    explanations += [grades.get(name, '') for name in ('caution', 'checks')]
     return {
         'series': row['participant_id'] if row['series'] == MISSING else row['series'],
         'link': _link_report(report, row['series']) if report in reports else '',
         'group': row['group'] or UNKNOWN,
         'stroke': None if pd.isna(row['stroke']) else bool(row['stroke']),
-        'state': 'left out' if row['excluded'] and succeeded else row['state'],
-        'counts': succeeded and not row['excluded'] and difference is not None,
+        'state': state,
+        'counts': row['state'] == 'succeeded' and not row['excluded'],
         'reason': row['reason'],
+        'withheld': row['withheld'],
         'difference': difference,
-        'status': grades.get('status', ''),
+        'verdict': grades.get('verdict', ''),
+        'verdict_reason': grades.get('verdict_reason', ''),
+        'doubtful': find_doubtful(grades.get('doubtful', '')),
         'caution': grades.get('caution', ''),
-        'explanation': '; '.join(filter(None, explanations)),
+        'explanation': '; '.join(dict.fromkeys(filter(None, explanations))),
         **volumes,
     }
 

@@ -15,6 +15,11 @@ from ctpprep.settings import RunSettings
 
 #: Default columns of groups and of evident stroke.
 GROUP, STROKE = 'microangiopathy', 'stroke_evident'
+#: Default columns of reperfusion, in any case.
+REPERFUSION = ('reperfused', 'reperfusion', 'mtici', 'tici', 'etici')
+#: Grades of TICI, mTICI and eTICI with and without reperfusion.
+SUCCESS = ('2b', '2b50', '2b67', '2c', '3')
+FAILURE = ('0', '1', '2', '2a')
 #: A column with more values does not name groups: somebody chose a column of ages.
 MAX_GROUPS = 12
 YES = ('yes', 'y', 'true', 't', '1', '1.0')
@@ -41,7 +46,7 @@ def read_participants(run: RunSettings) -> pd.DataFrame | None:
     path = run.bids_dir / 'participants.tsv'
     requested = {
         f'--{name.replace("_", "-")}': getattr(run, name)
-        for name in ('group_column', 'stroke_column', 'exclude_column')
+        for name in ('group_column', 'stroke_column', 'exclude_column', 'reperfusion_column')
         if getattr(run, name)
     }
     if not path.is_file():
@@ -96,6 +101,50 @@ def read_flags(values: pd.Series, column: str) -> pd.Series:
             '(or true and false, 1 and 0, n/a)'
         )
     return words.map(flags).astype(object)
+
+
+def read_reperfusion(
+    participants: pd.DataFrame, run: RunSettings
+) -> tuple[pd.Series | None, str | None]:
+    """Read who reperfused, from yes and no or from grades.
+
+    A column of 0 and 1 alone is read as yes and no, unless its name is that of a grade.
+
+    Returns
+    -------
+    values : Series or None
+        True, False, or NaN if unknown; None without a column.
+    column : str or None
+
+    Raises
+    ------
+    UsageError
+        If a value is neither yes or no nor a grade.
+    """
+    by_name = {column.lower(): column for column in participants}
+    default = next((by_name[name] for name in REPERFUSION if name in by_name), None)
+    column = run.reperfusion_column or default
+    if column is None or column not in participants:
+        return None, None
+    words = _normalize_words(participants[column]).str.lower()
+    words = (
+        words.str.removeprefix('etici')
+        .str.removeprefix('mtici')
+        .str.removeprefix('tici')
+        .str.strip()
+    )
+    words = words.str.removesuffix('.0')
+    grades = {**dict.fromkeys(SUCCESS, True), **dict.fromkeys(FAILURE, False)}
+    flags = {**dict.fromkeys(YES, True), **dict.fromkeys(NO, False)}
+    is_grade = 'tici' in column.lower() or bool(set(words) - {*flags, ''})
+    meaning = {**flags, **grades} if is_grade else flags
+    unexpected = sorted(set(participants[column][~words.isin([*meaning, ''])]))
+    if unexpected:
+        raise UsageError(
+            f'participants.tsv, column {column}: found {unexpected[0]!r}, need yes or no, or a grade '
+            'such as 2b'
+        )
+    return words.map(meaning).astype(object), column
 
 
 def read_groups(participants: pd.DataFrame, run: RunSettings) -> tuple[pd.Series, list[str]]:

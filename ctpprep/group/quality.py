@@ -3,6 +3,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ctpprep.group.cohort import LOCAL_WITHHELD
 from ctpprep.group.tsv import MISSING, Table, parse_number
 from ctpprep.perfusion.volumes import DEFUSE3
-from ctpprep.reports.template import format_quantity
+from ctpprep.reports.template import VERDICT_LIGHTS, format_quantity
 
 #: A figure is an outlier beyond so many interquartile ranges from the quartiles of the cohort (Tukey).
 FENCE = 3.0
@@ -24,6 +26,23 @@ DISAGREEMENT = ('core_disagreement', 'core_disagreement_share')
 CORE_LIMIT_ML = DEFUSE3['core_ml']
 #: State of participants who are counted, not listed.
 NOT_PROCESSED = 'not processed'
+#: States of series that have results.
+FINISHED = ('succeeded', 'left out', LOCAL_WITHHELD)
+#: Volumes on the page, with their titles; each is described for all series that have it.
+FIGURES = {
+    'core_global': 'Core global',
+    'core_local': 'Core local',
+    'hypoperfusion': 'Hypoperfusion',
+    'mismatch_global': 'Mismatch, global core',
+    'mismatch_local': 'Mismatch, local core',
+    'difference': 'Local - global',
+}
+#: What volumes are computed from; a volume is doubtful if one of these is.
+BASIS = {
+    'mismatch_global': ('core_global', 'hypoperfusion'),
+    'mismatch_local': ('core_local', 'hypoperfusion'),
+    'difference': ('core_global', 'core_local'),
+}
 
 
 @dataclass
@@ -32,7 +51,7 @@ class Outlier:
 
     series: str
     link: str
-    status: str
+    verdict: str
     reasons: list[str]
 
 
@@ -83,14 +102,16 @@ def read_quality(table: Table, dictionary: Path) -> Quality:
 
 
 def read_grades(quality: Quality) -> dict[str, dict[str, str]]:
-    """Read the worst grade and the caution of each series, and list its failed and warning checks.
+    """Read verdict and caution of each series, and list its failed and warning checks.
 
     Returns
     -------
     dict of dict
-        By series: `status` and `caution`, if the table has them, and `checks`.
+        By series: `verdict`, `verdict_reason`, `doubtful` and `caution`, if the table has them, and
+        `checks`.
     """
-    columns: list[str] = [name for name in ('status', 'caution') if name in quality.index]
+    wanted = ('verdict', 'verdict_reason', 'doubtful', 'caution')
+    columns: list[str] = [name for name in wanted if name in quality.index]
     grades = {}
     for cells in quality.table.rows:
         texts: dict[str, str] = {name: cells[quality.index[name]] for name in columns}
@@ -110,6 +131,23 @@ def read_grades(quality: Quality) -> dict[str, dict[str, str]]:
     return grades
 
 
+def find_doubtful(results: str) -> list[str]:
+    """List the volumes on the page that a failed check concerns.
+
+    Parameters
+    ----------
+    results : str
+        The column `doubtful` of the quality table.
+
+    Examples
+    --------
+    >>> find_doubtful('core_local')
+    ['core_local', 'mismatch_local', 'difference']
+    """
+    doubtful = set(results.split(', '))
+    return [name for name in FIGURES if doubtful & {name, *BASIS.get(name, ())}]
+
+
 def count_grades(quality: Quality) -> list[list[Any]]:
     """Count the grades of each check: title, passed, cautions, failures."""
     counts = []
@@ -121,6 +159,31 @@ def count_grades(quality: Quality) -> list[list[Any]]:
     return sorted(counts, key=lambda count: (count[3], count[2]))
 
 
+def count_verdicts(series_rows: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
+    """Count the series by verdict; '' if they have none, because no run has ended."""
+    counts = Counter(row['verdict'] for row in series_rows)
+    return [(word, counts[word]) for word in (*VERDICT_LIGHTS, '')]
+
+
+def count_missing(
+    series_rows: Sequence[dict[str, Any]],
+) -> list[tuple[str, int, list[tuple[str, int]]]]:
+    """Count the series included with each volume, and all others by state.
+
+    Returns
+    -------
+    list of (str, int, list of (str, int))
+        Title, number of series, and state and number of all others.
+    """
+    figures = []
+    for name, title in FIGURES.items():
+        missing = Counter(
+            row['state'] for row in series_rows if not row['counts'] or row[name] is None
+        )
+        figures.append((title, len(series_rows) - missing.total(), missing.most_common()))
+    return figures
+
+
 def find_outliers(
     series_rows: Sequence[dict[str, Any]],
     quality: Quality,
@@ -128,7 +191,8 @@ def find_outliers(
 ) -> list[Outlier]:
     """Find the series to review.
 
-    These are series whose run gave no result, with a failed check or a caution, with cores that disagree
+    These are series whose run gave no result, whose local map was withheld, with a failed check or a
+    caution, with cores that disagree
     (`DISAGREEMENT` warns, or only one core is below `CORE_LIMIT_ML`), with a check that warns and is an
     outlier of the cohort, or with local - global outside the limits of agreement of their own group.
     Participants who were not processed are not listed.
@@ -144,7 +208,7 @@ def find_outliers(
     Returns
     -------
     list of Outlier
-        Series with most reasons first.
+        The worst verdict first, then series with most reasons.
     """
     check_reasons = _find_check_reasons(quality)
     outliers = []
@@ -152,14 +216,22 @@ def find_outliers(
         if row['state'] == NOT_PROCESSED:
             continue
         reasons = [*check_reasons.get(row['series'], ()), *_find_core_reasons(row, limits)]
-        if row['state'] not in ('succeeded', 'left out'):
+        if row['withheld']:
+            reasons.insert(0, f'{LOCAL_WITHHELD.capitalize()}: {row["withheld"]}')
+        if row['state'] not in FINISHED:
             parts = filter(None, (row['state'], row['reason']))
             reasons.insert(0, ': '.join(dict.fromkeys(parts)))
         if row['caution']:
             reasons.append(f'Local normalization is unreliable: {row["caution"]}')
         if reasons:
-            outliers.append(Outlier(row['series'], row['link'], row['status'], reasons))
-    return sorted(outliers, key=lambda outlier: (-len(outlier.reasons), outlier.series))
+            outliers.append(Outlier(row['series'], row['link'], row['verdict'], reasons))
+    words = ['', *VERDICT_LIGHTS]
+    return sorted(
+        outliers,
+        key=lambda outlier: (
+            -words.index(outlier.verdict), -len(outlier.reasons), outlier.series,
+        ),
+    )  # fmt: skip
 
 
 def _find_check_reasons(quality: Quality) -> dict[str, list[str]]:
@@ -192,7 +264,7 @@ def _find_core_reasons(
 ) -> Iterator[str]:
     """Find out whether the cores of a series disagree."""
     cores = [row['core_global'], row['core_local']]
-    finished = row['state'] in ('succeeded', 'left out')
+    finished = row['state'] in FINISHED
     if finished and None not in cores and len({core < CORE_LIMIT_ML for core in cores}) == 2:
         yield (
             f'Global and local core lie on different sides of {CORE_LIMIT_ML:g} mL (DEFUSE 3): '
@@ -203,7 +275,8 @@ def _find_core_reasons(
     by_group = None not in of_group and row['group'] != 'all'
     bounds = of_group if by_group else of_all
     lower, upper = bounds if None not in bounds else (-math.inf, math.inf)
-    if row['counts'] and not lower <= row['difference'] <= upper:
+    is_paired = row['counts'] and row['difference'] is not None
+    if is_paired and not lower <= row['difference'] <= upper:
         yield (
             f'Local - global: {row["difference"]:.1f} mL, outside of the limits of agreement of '
             f'{"its own group" if by_group else "all series"}'

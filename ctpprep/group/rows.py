@@ -7,16 +7,17 @@ from typing import Any
 
 #: Columns of the statistics, with their descriptions.
 COLUMNS = {
-    'set': 'series that count: all, or those with evident stroke',
-    'group': 'participants that count: all, one group, or two groups as "first - second"',
-    'comparison': 'what is looked at or compared; cores are volumes in mL',
+    'set': 'series included: all, or those with evident stroke',
+    'group': 'participants included: all, one group, or two groups as "first - second"',
+    'comparison': 'what is described or compared; cores, hypoperfusion and mismatch (hypoperfusion - '
+    'core) are volumes in mL',
     'statistic': 'figure in the column value',
     'value': 'the figure',
     'ci_low': 'lower limit of its 95 % confidence interval',
     'ci_high': 'upper limit',
     'p': 'two-sided p value, not adjusted for the number of tests',
-    'n': 'number of series, of participants in the comparison patients, of series whose cores differ for '
-    'wilcoxon and its effect size; of two groups, their sum',
+    'n': 'number of series that have the volumes of this row, of participants in the comparison patients, of '
+    'series whose cores differ for wilcoxon and its effect size; of two groups, their sum',
     'method': 'how the figure was computed and what it assumes',
     'reason': 'why the figure is missing, or what speaks against its assumptions',
 }

@@ -26,6 +26,14 @@ from ctpprep.group.comparisons import (
 from ctpprep.group.regression import compare_slopes, regress
 from ctpprep.group.rows import COLUMNS, make_row
 
+#: Volumes that are described on their own: comparison, and column of the table.
+MEASURES = {
+    'core global': 'core_global',
+    'core local': 'core_local',
+    'hypoperfusion': 'hypoperfusion',
+    'mismatch global': 'mismatch_global',
+    'mismatch local': 'mismatch_local',
+}
 #: Sets of series for which all figures are computed.
 SETS = ('all', 'evident stroke')
 
@@ -36,9 +44,9 @@ def analyze(table: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-        One row per series: `participant_id`, `core_global` and `core_local` (mL, NaN if missing), `group`
-        ('' if unknown), `stroke` (True, False, or NaN if unknown), and optionally `sex` (F, M or '') and
-        `age` (years, or NaN).
+        One row per series: `participant_id`, the volumes of `MEASURES` (mL, NaN if missing), `group`
+        ('' if unknown), `stroke` (True, False, or NaN if unknown), and optionally `withheld` (why there is
+        no local map, '' if there is one), `sex` (F, M or '') and `age` (years, or NaN).
     groups : sequence of str
         In the order of comparison: differences are first - second.
 
@@ -82,9 +90,14 @@ def _cores(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return complete['core_global'].to_numpy(float), complete['core_local'].to_numpy(float)
 
 
-def _describe_repeated(table: pd.DataFrame) -> str:
+def _select_finite(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Select the series that have a volume; whether they have others does not matter."""
+    return table[np.isfinite(table[column].to_numpy(float))]
+
+
+def _describe_repeated(series: pd.DataFrame) -> str:
     """Describe how many series are not the first of their participant, '' if none."""
-    participants = select_complete(table)['participant_id']
+    participants = series['participant_id']
     n_repeated = len(participants) - participants.nunique()
     if not n_repeated:
         return ''
@@ -100,14 +113,20 @@ def _add_reason(row: dict[str, Any], reason: str) -> dict[str, Any]:
 
 def _describe_group(series: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any]]]:
     """Describe the cores and the patients of one group: comparison and row."""
+    yield (
+        'series',
+        make_row(
+            'number', len(series), n=len(series), method='count', reason=_describe_missing(series)
+        ),
+    )
+    for comparison, column in MEASURES.items():
+        part = _select_finite(series, column)
+        repeated = _describe_repeated(part)
+        for row in describe(part[column].to_numpy(float)):
+            yield comparison, _add_reason(row, repeated)
     x, y = _cores(series)
-    repeated = _describe_repeated(series)
-    n_incomplete = len(series) - len(x)
-    reason = f'{n_incomplete} series lack a core and are left out' if n_incomplete else ''
-    yield 'series', make_row('number', len(series), n=len(series), method='count', reason=reason)
+    repeated = _describe_repeated(select_complete(series))
     for comparison, rows in (
-        ('core global', describe(x)),
-        ('core local', describe(y)),
         ('local on global', regress(x, y)),
         ('local - global', bland_altman(x, y) + compare_paired(x, y)),
     ):
@@ -115,6 +134,20 @@ def _describe_group(series: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any]]
             yield comparison, _add_reason(row, repeated)
     for row in _describe_patients(_patients(series)):
         yield 'patients', row
+
+
+def _describe_missing(series: pd.DataFrame) -> str:
+    """Describe how many series lack a core and are missing from rows that need it, '' if none."""
+    is_withheld = series['withheld'].ne('') if 'withheld' in series else False
+    no_global, no_local = (
+        ~np.isfinite(series[column].to_numpy(float)) for column in ('core_global', 'core_local')
+    )
+    counts = {
+        'local map withheld in {} series': np.count_nonzero(no_local & is_withheld),
+        'no local core in {} series': np.count_nonzero(no_local & ~np.asarray(is_withheld)),
+        'no global core in {} series': np.count_nonzero(no_global),
+    }
+    return '; '.join(text.format(count) for text, count in counts.items() if count)
 
 
 def _describe_patients(patients: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -137,15 +170,15 @@ def _compare_groups(
     first: pd.DataFrame, second: pd.DataFrame
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Compare the cores and the patients of two groups: comparison and row."""
-    (x1, y1), (x2, y2) = _cores(first), _cores(second)
-    repeated = _describe_repeated(pd.concat([first, second]))
-    for comparison, values1, values2 in (
-        ('core global', x1, x2),
-        ('core local', y1, y2),
-        ('local - global', subtract(x1, y1), subtract(x2, y2)),
-    ):
-        for row in compare_samples(values1, values2):
+    for comparison, column in MEASURES.items():
+        parts = [_select_finite(group, column) for group in (first, second)]
+        repeated = _describe_repeated(pd.concat(parts))
+        for row in compare_samples(*(part[column].to_numpy(float) for part in parts)):
             yield comparison, _add_reason(row, repeated)
+    (x1, y1), (x2, y2) = _cores(first), _cores(second)
+    repeated = _describe_repeated(select_complete(pd.concat([first, second])))
+    for row in compare_samples(subtract(x1, y1), subtract(x2, y2)):
+        yield 'local - global', _add_reason(row, repeated)
     for row in compare_slopes((x1, y1), (x2, y2)):
         yield 'local on global', _add_reason(row, repeated)
     for row in _compare_patients(_patients(first), _patients(second)):

@@ -2,8 +2,8 @@
 """The statistics as a readable table: one column per group or pair of groups, cells as text."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -12,8 +12,16 @@ AGREEMENT = 'local - global'
 #: Cell of a figure that two groups do not have.
 NO_FIGURE = '–'
 
+
+class Cell(NamedTuple):
+    """A cell: its text, and how many series or patients it describes (None if the text is that number)."""
+
+    text: str
+    n: int | None = None
+
+
 # heading of a row, and its cells
-_Line = tuple[str, list[str]]
+_Line = tuple[str, list[Cell]]
 _FormatCell = Callable[[str], str]
 
 
@@ -106,14 +114,27 @@ class Summary:
         return self.cell(group, 'patients', 'age, mean', sd='age, sd')
 
     def line(
-        self, heading: str, of_group: _FormatCell, of_pair: _FormatCell | None = None
+        self,
+        heading: str,
+        comparison: str,
+        statistics: Sequence[str],
+        of_group: _FormatCell,
+        of_pair: _FormatCell | None = None,
     ) -> _Line:
-        """Make a line of the table: its heading, and a cell for each group and pair of groups."""
-        format_pair = of_pair or (lambda pair: NO_FIGURE)
-        return heading, [
-            of_group(group) if (group, 'series', 'number') in self.rows else format_pair(group)
-            for group in self.groups
-        ]
+        """Make a line of the table: its heading, and a cell for each group and pair of groups.
+
+        The first of `statistics` that a group or pair has gives the n of its cell; none if there are no
+        statistics.
+        """
+
+        def make_cell(group: str) -> Cell:
+            format_cell = of_group if (group, 'series', 'number') in self.rows else of_pair
+            if format_cell is None:
+                return Cell(NO_FIGURE)
+            sizes = (self.get(group, comparison, statistic, 'n') for statistic in statistics)
+            return Cell(format_cell(group), next((n for n in sizes if n is not None), None))
+
+        return heading, [make_cell(group) for group in self.groups]
 
 
 def summarize(
@@ -145,29 +166,38 @@ def _figures(summary: Summary) -> list[_Line]:
 
     def means(heading: str, comparison: str, mean: str = 'mean') -> _Line:
         return line(
-            f'{heading}, mL: mean (SD)',
+            f'{heading}, mL: mean (SD)', comparison, (mean, 'difference of means'),
             lambda group: cell(group, comparison, mean, sd='sd'),
             lambda pair: difference(pair, comparison, 'difference of means', 'mann-whitney'),
-        )
+        )  # fmt: skip
+
+    def slope(heading: str, name: str, comparison_of_pair: str) -> _Line:
+        return line(
+            heading, slopes, (name, comparison_of_pair),
+            lambda group: cell(group, slopes, name, 2),
+            lambda pair: difference(pair, slopes, comparison_of_pair, digits=2),
+        )  # fmt: skip
 
     def effect(group: str) -> str:
         return cell(group, AGREEMENT, 'rank-biserial correlation', 2)
 
     return [
-        line('Series', lambda group: cell(group, 'series', 'number', 0)),
+        line('Series', 'series', (), lambda group: cell(group, 'series', 'number', 0)),
         means('Core global', 'core global'),
         means('Core local', 'core local'),
+        means('Hypoperfusion', 'hypoperfusion'),
+        means('Mismatch, global core', 'mismatch global'),
+        means('Mismatch, local core', 'mismatch local'),
         means('Local - global', AGREEMENT, 'mean difference'),
-        line('Limits of agreement (2 SD), mL', summary.limits),
-        line('Wilcoxon, local and global', summary.paired_p),
-        line('Effect size (rank-biserial)', effect, effect),
-        line('Slope of local on global [95 % CI]', lambda group: cell(group, slopes, 'slope', 2),
-             lambda pair: difference(pair, slopes, 'difference of slopes', digits=2)),
-        line('Its intercept, mL', lambda group: cell(group, slopes, 'intercept')),
-        line('Slope through the origin [95 % CI]',
-             lambda group: cell(group, slopes, 'slope through origin', 2),
-             lambda pair: difference(pair, slopes, 'difference of slopes through origin', digits=2)),
-        line('Mean local / mean global core', lambda group: cell(group, slopes, 'ratio of means', 2)),
+        line('Limits of agreement (2 SD), mL', AGREEMENT, ('lower limit 2 SD',), summary.limits),
+        line('Wilcoxon, local and global', AGREEMENT, ('wilcoxon',), summary.paired_p),
+        line('Effect size (rank-biserial)', AGREEMENT, ('rank-biserial correlation',), effect, effect),
+        slope('Slope of local on global [95 % CI]', 'slope', 'difference of slopes'),
+        line('Its intercept, mL', slopes, ('intercept',), lambda group: cell(group, slopes, 'intercept')),
+        slope('Slope through the origin [95 % CI]', 'slope through origin',
+              'difference of slopes through origin'),
+        line('Mean local / mean global core', slopes, ('ratio of means',),
+             lambda group: cell(group, slopes, 'ratio of means', 2)),
     ]  # fmt: skip
 
 
@@ -176,15 +206,17 @@ def _patients(summary: Summary, with_stroke: bool) -> list[_Line]:
 
     def proportion(heading: str, trait: str) -> _Line:
         return summary.line(
-            heading,
+            heading, 'patients', (f'{trait}, number', trait, f'{trait}, odds ratio'),
             lambda group: summary.count(group, trait),
             lambda pair: summary.difference(pair, 'patients', f'{trait}, odds ratio', digits=2),
-        )
+        )  # fmt: skip
 
     lines = [
-        summary.line('Patients', lambda group: summary.cell(group, 'patients', 'number', 0)),
+        summary.line('Patients', 'patients', (),
+                     lambda group: summary.cell(group, 'patients', 'number', 0)),
         proportion('Female', 'female'),
-        summary.line('Age, years: mean (SD)', summary.age,
+        summary.line('Age, years: mean (SD)', 'patients',
+                     ('age, mean', 'age', 'age, difference of means'), summary.age,
                      lambda pair: summary.difference(pair, 'patients', 'age, difference of means')),
     ]  # fmt: skip
     return [*lines, proportion('Stroke evident', 'stroke evident')] if with_stroke else lines

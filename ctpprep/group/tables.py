@@ -15,6 +15,8 @@ from ctpprep.exceptions import SeriesError
 from ctpprep.group.series import TABLES, SeriesRecord, find_series, read_settings
 from ctpprep.group.tsv import MISSING, Table, read_table, write_table
 from ctpprep.io.files import write_json
+from ctpprep.perfusion.quality import RESULTS
+from ctpprep.reports.quality import tabulate_verdict
 from ctpprep.settings import RunSettings
 
 #: First columns of each group table, with their descriptions.
@@ -25,6 +27,14 @@ IDS = {
     'state': 'how the latest run of the series ended: succeeded, failed, running (or killed while it '
     'ran), incomplete if it succeeded and one of its tables is gone, or not processed',
     'failure': 'why the series has no result; n/a if it has one',
+}
+#: Columns of `group_quality.tsv` that no table of a series has, with their descriptions.
+VERDICT = {
+    'verdict': 'usable, look first or do not use, by the grades of all checks; a series that failed or is '
+    'incomplete: do not use; n/a without a finished run',
+    'verdict_reason': 'the checks that decided and the advice of the first, or why there is no result',
+    'doubtful': 'results that a failed check concerns: core_global, core_local, hypoperfusion; all of them '
+    'without a valid run',
 }
 #: Written by versions that remembered earlier calls; removed.
 OLD_MANIFEST = Path('logs') / 'group_manifest.json'
@@ -54,6 +64,7 @@ def collect_tables(run: RunSettings) -> tuple[list[SeriesRecord], dict[str, Tabl
     records = find_series(run)
     series_tables = read_series_tables(records)
     read_settings(records)
+    add_verdicts(records, series_tables)
     tables = {name: stack_tables(records, name, series_tables[name]) for name in TABLES}
     for name, table in tables.items():
         path = run.output_dir / name
@@ -95,6 +106,46 @@ def read_series_tables(records: Sequence[SeriesRecord]) -> dict[str, list[Table 
             verb = 'is' if len(missing) == 1 else 'are'
             record.reason = f'{files} {verb} gone; run the series again'
     return series_tables
+
+
+def add_verdicts(
+    records: Sequence[SeriesRecord], series_tables: dict[str, list[Table | None]]
+) -> None:
+    """Add the columns `VERDICT` to the quality table of each series.
+
+    A series without one gets a table of these columns alone if there is a verdict.
+    """
+    for index, record in enumerate(records):
+        quality = series_tables['group_quality.tsv'][index]
+        volumes = series_tables['group_volumes.tsv'][index]
+        if record.state == 'succeeded' and quality:
+            checks = dict(zip(quality.header, quality.rows[0], strict=True))
+            verdict = tabulate_verdict(checks, _read_local_reason(volumes))
+            cells = [verdict[column] or MISSING for column in VERDICT]
+        elif record.state in ('failed', 'incomplete'):
+            cells = ['do not use', record.reason or MISSING, ', '.join(RESULTS)]
+        else:
+            continue
+        header, rows = (quality.header, quality.rows) if quality else ([], [[]])
+        kept = [place for place, column in enumerate(header) if column not in VERDICT]
+        series_tables['group_quality.tsv'][index] = Table(
+            [*VERDICT, *(header[place] for place in kept)],
+            [[*cells, *(row[place] for place in kept)] for row in rows],
+        )
+
+
+def _read_local_reason(volumes: Table | None) -> str:
+    """Return the reason in the row of the local core, '' if there is none."""
+    if volumes is None or 'reason' not in volumes.header:
+        return ''
+    places = volumes.column_indices()
+    wanted = {'region': 'core', 'normalization': 'local', 'measure': 'volume'}
+    for cells in volumes.rows:
+        if all(
+            column in places and cells[places[column]] == text for column, text in wanted.items()
+        ):
+            return cells[places['reason']]
+    return ''
 
 
 def stack_tables(
@@ -162,7 +213,8 @@ def describe_columns(
     dict
         Description, and unit and limits if there are any, by column.
     """
-    about: dict[str, Any] = {column: {'Description': text} for column, text in IDS.items()}
+    fixed = {column: text for column, text in (IDS | VERDICT).items() if column in header}
+    about: dict[str, Any] = {column: {'Description': text} for column, text in fixed.items()}
     undescribed = [column for column in header if column not in about]
     n_sidecars = 0
     for record in records:

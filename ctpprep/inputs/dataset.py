@@ -15,8 +15,8 @@ from ctpprep.io.bids import NIFTI, session_dir
 from ctpprep.io.files import read_object
 
 ENTITIES = Path(__file__).parents[1] / 'resources' / 'bids_ctp.json'
-# kinds of images that a filter file selects: series, non-contrast CT, precomputed maps
-FILTERED = ('ctp', 'ncct', 'maps')
+# kinds of images that a filter file selects: series, non-contrast CT, precomputed maps, follow-up lesions
+FILTERED = ('ctp', 'ncct', 'maps', 'lesion')
 
 
 class DatasetIndex:

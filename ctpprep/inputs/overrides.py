@@ -14,6 +14,13 @@ from pathlib import Path
 
 from ctpprep.exceptions import SeriesError, UsageError, explain
 from ctpprep.inputs.companions import MASKS, REFERENCES, add_companions, raw_beside
+from ctpprep.inputs.followup import (
+    DERIVATIVES,
+    ENDINGS,
+    add_lesion,
+    lesion_datasets,
+    lesion_roots,
+)
 from ctpprep.inputs.series import (
     CTPSeries,
     FailedSeries,
@@ -89,8 +96,9 @@ def apply_overrides(all_series: Sequence[FoundSeries], run: RunSettings) -> list
             continue
         try:
             series = _add_files(series, supplied, run)
+            series = add_lesion(_check_files(series, run), supplied.get('lesion_mask'), run)
             used |= _datasets_used(series)
-            results.append(_check_files(series, run))
+            results.append(series)
         except UsageError:
             raise
         except Exception as error:  # also of libraries, for what no check foresees
@@ -119,6 +127,8 @@ def dataset_links(run: RunSettings, all_series: Sequence[FoundSeries] = ()) -> d
             links[_link_name(option, all_series)] = path.parent
     if any(RAW_NAME in _datasets_used(series) for series in all_series if series.can_run):
         links.update(_raw_beside(run))
+    if DERIVATIVES in lesion_datasets(all_series):
+        links.setdefault(DERIVATIVES, dict(lesion_roots(run))[DERIVATIVES])
     return links
 
 
@@ -149,6 +159,8 @@ def _options(run: RunSettings) -> list[tuple[str, str, Path]]:
     if run.aif_file is not None:
         is_image = run.aif_file.name.endswith(('.nii', '.nii.gz'))
         options.append(('aif_mask' if is_image else 'curves', 'aif-file', run.aif_file))
+    if run.lesion_mask is not None:
+        options.append(('lesion_mask', 'lesion-mask', run.lesion_mask))
     return options
 
 
@@ -201,6 +213,7 @@ def _check_datasets(all_series: Sequence[FoundSeries], used: set[str], run: RunS
         endings |= dict.fromkeys(PIECES.values())
     if any(series.can_run and not series.has_frames for series in all_series):
         endings |= dict.fromkeys(MAP_PIECES)
+    endings |= dict.fromkeys(ENDINGS)
     for name, root in run.derivatives:
         if name in used:
             continue
@@ -217,7 +230,9 @@ def _check_datasets(all_series: Sequence[FoundSeries], used: set[str], run: RunS
 
 def _datasets_used(series: Series) -> set[str]:
     """List the names of the datasets that the supplied files of a series come from."""
-    return {file.uri.split(':')[1] for file in series.overrides.values()}
+    return {file.uri.split(':')[1] for file in series.overrides.values()} | lesion_datasets(
+        [series]
+    )
 
 
 def _link_name(option: str, all_series: Sequence[FoundSeries]) -> str:
@@ -244,6 +259,7 @@ def _uri(path: Path, option: str, roots: dict[str, Path]) -> str:
 
 def _add_files(series: Series, supplied: dict[str, InputFile], run: RunSettings) -> Series:
     """Add to a series the files from options and datasets."""
+    supplied = {piece: file for piece, file in supplied.items() if piece != 'lesion_mask'}
     if series.has_frames:
         return replace(series, overrides=_choose(supplied, _find_pieces(series, run)))
     if 'brain_mask' in supplied:

@@ -27,6 +27,38 @@ class InputFile:
     uri: str
 
 
+@dataclass(frozen=True)
+class FollowUpLesion:
+    """The lesion of a later session, and how it gets to the grid of the series.
+
+    Attributes
+    ----------
+    mask : InputFile
+        Lesion mask.
+    session : str
+        Label of its session, without 'ses-'; '' for a file of an option whose name has none.
+    space : {'ncct', 'image', 'series', ''}
+        ``ncct``: that of the non-contrast CT; ``image``: that of `image`, which is registered;
+        ``series``: patient coordinates of the series or the maps; '' if it cannot be aligned.
+    image : InputFile or None
+        DWI, ADC or FLAIR image of the same session and space.
+    left_out : str
+        Why the mask cannot be aligned, as one sentence.
+    """
+
+    mask: InputFile
+    session: str
+    space: str
+    image: InputFile | None = None
+    left_out: str = ''
+
+    @property
+    def files(self) -> dict[str, InputFile]:
+        """The files that are read, by the ports that read them."""
+        files = {'lesion_mask': self.mask}
+        return files | ({'lesion_image': self.image} if self.image is not None else {})
+
+
 def workflow_name(prefix: str) -> str:
     """Name a workflow after a series or a participant.
 
@@ -150,6 +182,8 @@ class CTPSeries(SeriesBase):
         Of the file, mm.
     affine_from : str
         'sform' or 'qform', which the user has chosen; 'agree' if both place the voxels alike.
+    lesion : FollowUpLesion or None
+        Lesion of a later session, with which the maps are compared.
     """
 
     path: Path
@@ -167,6 +201,7 @@ class CTPSeries(SeriesBase):
     shape: tuple[int, ...] = ()
     voxel_size_mm: tuple[float, ...] = ()
     affine_from: str = 'agree'
+    lesion: FollowUpLesion | None = None
     can_run: ClassVar[Literal[True]] = True
     has_frames: ClassVar[Literal[True]] = True
     is_relative: ClassVar[Literal[False]] = False
@@ -186,7 +221,7 @@ class CTPSeries(SeriesBase):
             bids_dir = self.path.parents[self.uri.count('/')]
             uri = bids_uri('raw', self.ncct.relative_to(bids_dir))
             files['ncct'] = InputFile(self.ncct, uri)
-        return files
+        return files | (self.lesion.files if self.lesion else {})
 
     @property
     def quantities(self) -> tuple[str, ...]:
@@ -220,6 +255,8 @@ class PrecomputedMaps(SeriesBase):
         ``brain_mask`` and ``tissue_mask``, if they exist.
     n_voxels : int
         Of each map.
+    lesion : FollowUpLesion or None
+        Lesion of a later session, with which the maps are compared.
     """
 
     prefix: str
@@ -233,6 +270,7 @@ class PrecomputedMaps(SeriesBase):
     reference_kind: str = ''
     masks: dict[str, InputFile] = field(default_factory=dict)
     n_voxels: int = 0
+    lesion: FollowUpLesion | None = None
     can_run: ClassVar[Literal[True]] = True
     has_frames: ClassVar[Literal[False]] = False
     # a non-contrast CT on the grid of the maps is their reference; none is registered to them
@@ -255,12 +293,14 @@ class PrecomputedMaps(SeriesBase):
     def files(self) -> dict[str, InputFile]:
         """Every file that is read, by its content."""
         reference = {'reference': self.reference} if self.reference else {}
-        return self.maps | self.masks | reference
+        lesion = self.lesion.files if self.lesion else {}
+        return self.maps | self.masks | reference | lesion
 
     @property
     def overrides(self) -> dict[str, InputFile]:
-        """Files that replace a step: all of them."""
-        return self.files
+        """Files that replace a step: all but those of the follow-up."""
+        lesion = self.lesion.files if self.lesion else {}
+        return {name: file for name, file in self.files.items() if name not in lesion}
 
     @property
     def quantities(self) -> tuple[str, ...]:

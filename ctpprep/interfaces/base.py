@@ -18,7 +18,9 @@ from ctpprep.perfusion.precomputed import MIRRORED
 from ctpprep.settings import MethodSettings
 
 # modules that compute results; if any of them changes, no result is reused
-COMPUTING = ('exceptions', 'settings', 'registration', 'io', 'perfusion', 'figures', 'interfaces')
+COMPUTING = (
+    'exceptions', 'settings', 'registration', 'agreement', 'io', 'perfusion', 'figures', 'interfaces',
+)  # fmt: skip
 
 
 class StageInputSpec(BaseInterfaceInputSpec):

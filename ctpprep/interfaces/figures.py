@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of one series for the report."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from nipype.interfaces.base import (
     File,
     TraitedSpec,
+    isdefined,
     traits,
 )
 
 from ctpprep import figures
 from ctpprep.figures.sources import DRAWN_FROM
 from ctpprep.interfaces.base import StageInputSpec, StageInterface, is_density
+from ctpprep.interfaces.summary import read_volumes, summarize
 from ctpprep.io.nifti import load, voxel_size_mm
+from ctpprep.io.tables import read_table
 
 MASKS = (
     'brain_mask',
@@ -22,13 +26,15 @@ MASKS = (
     'core_global',
     'core_local',
     'hypoperfusion',
+    'followup_mask',
 )
 PLACES = ('aif_mask', 'vof_mask')
-MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global', 'rcbf_local')
+MAPS = ('cbf', 'cbv', 'mtt', 'tmax', 'ttp', 'rcbf_global', 'rcbf_local')
 PROBABILITIES = ('probability_global', 'probability_local')
 # finer images are subsampled in plane for figures
 FINEST_MM = 0.9
-OTHERS = ('reference', 'reference_reflected', 'homologue_reference', 'hemispheres')
+LABELS = ('hemispheres', 'region_labels')
+OTHERS = ('reference', 'reference_reflected', 'homologue_reference', *LABELS)
 
 
 class SeriesInputSpec(StageInputSpec):
@@ -48,6 +54,7 @@ class SeriesInputSpec(StageInputSpec):
     core_global = File(exists=True)
     core_local = File(exists=True)
     hypoperfusion = File(exists=True)
+    followup_mask = File(exists=True, desc='lesion of a later session')
     hemispheres = File(exists=True, desc='1 left, 2 right')
     reference_reflected = File(exists=True, desc='the reference reflected across the plane, HU')
     homologue_reference = File(exists=True, desc='the mirrored reference, registered, HU')
@@ -61,11 +68,15 @@ class _PlotSeriesInputSpec(SeriesInputSpec):
     probability_global = File(exists=True, desc='probability of core, fraction')
     probability_local = File(exists=True, desc='probability of core, fraction')
     confounds = File(exists=True, desc='table of motion, one row per frame')
+    ttp = File(exists=True, desc='s')
     volumes = File(exists=True, desc='table of volumes, with the affected side')
+    region_labels = File(exists=True, desc='region of each voxel')
+    region_names = File(exists=True, desc='names of the regions, json')
+    quality = File(exists=True, desc='row of checks, for the verdict')
 
 
 class _PlotSeriesOutputSpec(TraitedSpec):
-    figures = traits.List(File(exists=True), desc='one SVG per figure')
+    figures = traits.List(File(exists=True), desc='one SVG per figure; the summary also as a page')
 
 
 class PlotSeries(StageInterface):
@@ -83,15 +94,71 @@ class PlotSeries(StageInterface):
                 self.method.lesion.core_rcbf,
                 self.method.lesion.hypoperfusion_tmax,
                 'HU' if is_density(self.load_json('entry')) else '',
+                self.load_json('region_names').get('Regions', {}),
             ),
             **self._draw_charts(images, size_mm),
         }
-        folder = Path(runtime.cwd)
-        self._results['figures'] = [
-            str(figures.save_svg(figure, folder / f'{self.inputs.prefix}_desc-{what}_ctp.svg'))
+        written = self._write_summary(images, size_mm, drawn)
+        self._results['figures'] = written + [
+            str(figures.save_svg(figure, self._path(what, '.svg')))
             for what, figure in drawn.items()
         ]
         return runtime
+
+    def _path(self, what, suffix):
+        """Return the path of a figure."""
+        return Path.cwd() / f'{self.inputs.prefix}_desc-{what}_ctp{suffix}'
+
+    def _write_summary(self, images, size_mm, drawn):
+        """Add the summary to what is drawn, and write it as a page; return the files of the page."""
+        summary = self._summarize(images, size_mm)
+        if summary is None:
+            return []
+        panel, heading = summary
+        drawn['summary'] = figures.plot_summary(panel)
+        page = figures.plot_summary_page(panel, heading)
+        return [
+            str(figures.save_page(page, self._path('summary', suffix)))
+            for suffix in ('.pdf', '.png')
+        ]
+
+    def _summarize(self, images, size_mm):
+        """Collect what the summary shows; None without a lesion or its tables."""
+        tables = (self.inputs.volumes, self.inputs.quality)
+        if not all(isdefined(path) for path in tables) or 'reference' not in images:
+            return None
+        brain = images.get('brain_mask')
+        summary = summarize(read_volumes(tables[0]), read_table(tables[1])[0])
+        lesions = [
+            figures.Lesion(images[number.name], number.title, number.criterion, number.value,
+                           figures.COLOURS[colour], number.doubtful)
+            for number in summary.numbers
+            if number.name in images
+            for colour in ['slow' if number.name == 'hypoperfusion' else 'core']
+        ]  # fmt: skip
+        if brain is None or not brain.any() or not lesions:
+            return None
+        curves = read_columns(self.inputs.curves)
+        panel = figures.Panel(
+            images['reference'], brain, lesions, size_mm, curves.get('time'),
+            {name: curves[name] for name in ('aif', 'vof')
+             if name in curves and np.isfinite(curves[name]).any()},
+        )  # fmt: skip
+        facts = [f'Affected side: {summary.side or "not known"}.']
+        facts[0] += f' Slab: {summary.slab}.' if summary.slab else ''
+        facts += [summary.difference] if summary.difference else []
+        facts.append(
+            f'ctpprep {version("ctpprep")}. The 30 % threshold is not validated for the local core, which is '
+            'a second opinion. Tested on simulated heads only.'
+        )
+        numbers = [
+            (f'{one.title} ({one.criterion})', one.value, one.detail, one.doubtful)
+            for one in summary.numbers
+        ]
+        heading = figures.Heading(
+            self.inputs.prefix, summary.verdict.word, summary.reason, numbers, facts
+        )
+        return panel, heading
 
     def _read_images(self):
         """Read the connected images, with masks as bool, and the voxel size."""
@@ -157,7 +224,9 @@ def with_gaps(images, name):
     return values
 
 
-def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU'):
+def draw_mosaics(
+    images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU', region_names=None
+):
     """Draw the mosaics of slices for which `images` contains the inputs.
 
     Parameters
@@ -168,6 +237,8 @@ def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU')
     core_rcbf, hypoperfusion_tmax : float
     grey_unit : str
         Unit of the reference image; '' if it is a perfusion map.
+    region_names : dict of str to str, optional
+        Of the values of ``region_labels``.
 
     Returns
     -------
@@ -184,7 +255,7 @@ def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU')
     hypoperfusion = images.get('hypoperfusion')
     reference = images.get('reference')
     thresholds = (core_rcbf, hypoperfusion_tmax)
-    maps = {name: with_gaps(images, name) for name in MAPS[:4] if name in images}
+    maps = {name: with_gaps(images, name) for name in MAPS[:5] if name in images}
     if maps:
         drawn['maps'] = figures.plot_maps(mosaic, maps, brain)
     if {'rcbf_global', 'reference'} <= images.keys():
@@ -200,6 +271,10 @@ def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU')
         drawn['lesions'] = figures.plot_lesions(
             mosaic, reference, core, hypoperfusion, brain, *thresholds
         )
+    if core and 'followup_mask' in images and reference is not None and hypoperfusion is not None:
+        drawn['followup'] = figures.plot_followup(
+            mosaic, reference, core, hypoperfusion, images['followup_mask'], brain, core_rcbf
+        )
     probability = {
         name.removeprefix('probability_'): images[name] for name in PROBABILITIES if name in images
     }
@@ -214,6 +289,10 @@ def draw_mosaics(images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU')
         if 'hemispheres' in images:
             masks |= {'left': images['hemispheres'] == 1, 'right': images['hemispheres'] == 2}
         drawn['masks'] = figures.plot_masks(mosaic, reference, masks)
+    if reference is not None and 'region_labels' in images:
+        names = {int(label): name for label, name in (region_names or {}).items()}
+        labels = np.rint(images['region_labels']).astype(int)
+        drawn['regions'] = figures.plot_regions(mosaic, reference, labels, names, core, brain)
     mirrored = [images.get(name) for name in DRAWN_FROM['mirror']]
     if all(image is not None for image in mirrored):
         drawn['mirror'] = figures.plot_mirror(mosaic, *mirrored, brain)

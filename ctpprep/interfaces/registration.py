@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registration of the mirrored image to the original, and of the reference image to the NCCT."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,15 @@ from nipype.interfaces.base import File, TraitedSpec
 
 from ctpprep.interfaces.base import StageInputSpec, StageInterface, is_density
 from ctpprep.io import nifti
-from ctpprep.perfusion import homologues
+from ctpprep.perfusion import followup_alignment, homologues
 from ctpprep.perfusion.coregistration import check_side, fits_clearly_better, likeness
-from ctpprep.registration import MirrorSyN, place_on_grid, register_rigid
+from ctpprep.registration import (
+    MirrorSyN,
+    place_on_grid,
+    read_points,
+    register_linear,
+    register_rigid,
+)
 
 
 class _RegisterMirrorInputSpec(StageInputSpec):
@@ -137,6 +144,7 @@ class _RegisterNCCTInputSpec(StageInputSpec):
 
 class _RegisterNCCTOutputSpec(TraitedSpec):
     reference_to_ncct = File(exists=True, desc='rigid ITK transform, text')
+    ncct_matrix = File(exists=True, desc='the same from points of the NCCT, mm RAS, json')
 
 
 class RegisterNCCT(StageInterface):
@@ -164,6 +172,7 @@ class RegisterNCCT(StageInterface):
                 own, path = again, second
         check_side(own, mirrored, Path(self.inputs.ncct).name)
         self._results['reference_to_ncct'] = str(path)
+        self.save_json(runtime, ncct_matrix={'matrix': read_points(path).tolist()})
         return runtime
 
     def _register(self, fixed, moving, path, start=None):
@@ -173,3 +182,39 @@ class RegisterNCCT(StageInterface):
         )
         placed = place_on_grid(fixed, moving, path, np.nan)
         return likeness(placed, fixed[0], fixed[0] > 0)
+
+
+class _RegisterFollowUpInputSpec(StageInputSpec):
+    lesion_image = File(exists=True, mandatory=True, desc='DWI, ADC or FLAIR image')
+    ncct = File(exists=True, desc='non-contrast CT, HU; the reference without one')
+    reference = File(exists=True, mandatory=True, desc='reference image, HU')
+    ncct_matrix = File(exists=True, desc='from points of the NCCT to the reference, json')
+    brain_mask = File(exists=True, mandatory=True)
+    entry = File(exists=True, desc='for precomputed maps: kind of the reference image, json')
+
+
+class _RegisterFollowUpOutputSpec(TraitedSpec):
+    followup_matrix = File(
+        exists=True, desc='from points of the reference to the image, and its assessment, json'
+    )
+
+
+class RegisterFollowUp(StageInterface):
+    """Register the MR image of a follow-up lesion to the CT and assess the result."""
+
+    input_spec = _RegisterFollowUpInputSpec
+    output_spec = _RegisterFollowUpOutputSpec
+
+    def _run_interface(self, runtime):
+        inputs = self.inputs
+        fixed = nifti.load(inputs.ncct or inputs.reference, straight=True)
+        aligned = followup_alignment.align_image(
+            fixed, nifti.load(inputs.lesion_image), nifti.load(inputs.reference),
+            self.load_mask('brain_mask'), self.load_json('ncct_matrix').get('matrix'),
+            functools.partial(
+                register_linear, seed=self.method.random.random_seed, folder=runtime.cwd
+            ),
+            self.method, is_density(self.load_json('entry')),
+        )  # fmt: skip
+        self.save_json(runtime, followup_matrix=aligned)
+        return runtime

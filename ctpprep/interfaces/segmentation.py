@@ -13,7 +13,9 @@ CORES = ('core_global', 'core_local')
 MASKS = (*CORES, 'hypoperfusion', 'mismatch_global', 'mismatch_local')
 
 
-class _LesionInputSpec(StageInputSpec):
+class LesionInputSpec(StageInputSpec):
+    """Maps and masks from which lesions are segmented."""
+
     tmax = File(exists=True, mandatory=True, desc='s')
     rcbf_global = File(exists=True, mandatory=True, desc='fraction')
     rcbf_local = File(exists=True, desc='fraction; absent if it is withheld')
@@ -23,7 +25,7 @@ class _LesionInputSpec(StageInputSpec):
     normalization = File(exists=True, mandatory=True, desc='contains the affected side, json')
 
 
-def _load_maps(interface):
+def load_maps(interface):
     """Read the maps and masks from which lesions are segmented."""
     tmax, affine = nifti.load(interface.inputs.tmax)
     rcbf = {which: interface.load(f'rcbf_{which}') for which in NORMALIZATIONS}
@@ -51,11 +53,11 @@ class SegmentLesions(StageInterface):
     Without a local map there are no local masks, and the labels show the global core.
     """
 
-    input_spec = _LesionInputSpec
+    input_spec = LesionInputSpec
     output_spec = _SegmentLesionsOutputSpec
 
     def _run_interface(self, runtime):
-        maps, affine = _load_maps(self)
+        maps, affine = load_maps(self)
         segmented = lesions.segment_lesions(maps, self.method)
         self.save_images(
             runtime, affine, self.inputs.tmax, **segmented.masks, lesions=segmented.labels
@@ -100,7 +102,7 @@ class FindHypodense(StageInterface):
         return runtime
 
 
-class _EstimateUncertaintyInputSpec(_LesionInputSpec):
+class _EstimateUncertaintyInputSpec(LesionInputSpec):
     cbf_noise = File(exists=True, desc='samples of the noise of CBF, mL/100 g/min, 4D')
     hypoperfusion = File(exists=True, mandatory=True)
 
@@ -127,7 +129,7 @@ class EstimateUncertainty(StageInterface):
     output_spec = _EstimateUncertaintyOutputSpec
 
     def _run_interface(self, runtime):
-        maps, affine = _load_maps(self)
+        maps, affine = load_maps(self)
         estimated = lesions.estimate_uncertainty(
             maps, self.load_mask('hypoperfusion'), self.method, self.load('cbf_noise')
         )
@@ -139,7 +141,7 @@ class EstimateUncertainty(StageInterface):
         return runtime
 
 
-class _MeasureVolumesInputSpec(_LesionInputSpec):
+class _MeasureVolumesInputSpec(LesionInputSpec):
     core_global = File(exists=True, mandatory=True)
     core_local = File(exists=True)
     hypoperfusion = File(exists=True, mandatory=True)
@@ -164,7 +166,7 @@ class MeasureVolumes(StageInterface):
     output_spec = _MeasureVolumesOutputSpec
 
     def _run_interface(self, runtime):
-        maps, _ = _load_maps(self)
+        maps, _ = load_maps(self)
         masks = {name: mask for name in MASKS if (mask := self.load_mask(name)) is not None}
         rows = lesions.measure_volumes(
             maps, lesions.Lesions(masks, None, self.load_json('cleaning')), self.method,

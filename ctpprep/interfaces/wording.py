@@ -4,7 +4,7 @@
 import math
 from typing import NamedTuple
 
-from ctpprep.perfusion.quality import BILATERAL, judge, worst
+from ctpprep.perfusion.quality import BILATERAL, Verdict, judge, worst
 
 
 class Wording(NamedTuple):
@@ -442,6 +442,40 @@ def describe(check, figure, status):
     shown = f'{wording.meaning}: {with_unit(figure, check.unit)}'
     expected = describe_bounds(check, status == 'fail')
     return f'{shown} ({expected} expected)' + ('' if status == 'pass' else f'; {wording.advice}')
+
+
+def explain_verdict(verdict: Verdict, withheld: str = '') -> str:
+    """Explain a verdict in one line: the checks that decided, and the advice of the first.
+
+    Parameters
+    ----------
+    verdict : Verdict
+    withheld : str
+        Why there is no local map, '' if there is one.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> explain_verdict(Verdict('look first', (), ('scan_reserve', 'aif_peak', 'noise_raw')))
+    '3 checks warn. Length of the scan for this bolus: a bolus this wide needs a longer scan: core \
+is over-read, CBV and MTT read low.'
+    """
+    titles = [WORDING[name].title if name in WORDING else name for name in verdict.deciding]
+    if not titles:
+        return f'There is no local map: {withheld}.' if withheld else 'No check warns or fails.'
+    first = verdict.deciding[0]
+    advice = WORDING[first].advice if first in WORDING else ''
+    failed = bool(verdict.doubtful)
+    many = len(titles) > 1
+    count = f'{len(titles)} checks' if many else '1 check'
+    verb = ('fail' if many else 'fails') if failed else ('warn' if many else 'warns')
+    reason = f'{count} {verb}. {titles[0]}{": " if advice else ""}{advice}.'
+    if verdict.word == 'look first' and failed:
+        reason += ' Use the global core only.'
+    return reason
 
 
 def describe_bounds(check, failed=False):

@@ -90,6 +90,26 @@ def voxel_size_mm(affine):
     return tuple(float(size) for size in nb.affines.voxel_sizes(affine))
 
 
+def straight_image(shape, affine):
+    """Make an empty image whose voxel order and codes images in template space get.
+
+    Parameters
+    ----------
+    shape : (3,) tuple of int
+    affine : (4, 4) array
+        mm RAS.
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+        With the codes of MNI152 coordinates.
+    """
+    image = nb.Nifti1Image(np.zeros(shape, np.uint8), affine)
+    image.set_sform(affine, code='mni')
+    image.set_qform(affine, code='mni')
+    return image
+
+
 def save(array, affine, path, like, times_s=None):
     """Write a canonical array in the voxel order of an existing image.
 

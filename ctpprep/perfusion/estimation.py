@@ -86,7 +86,8 @@ class Maps:
         where `cbf_noise` is.
     curves : TissueCurves
     measured : dict
-        ``lambda_rel``, ``lambda``, ``lambda_tmax``, ``tmax_offset_s``, ``tmax_offset_s_by_slice``
+        ``lambda_rel``, ``lambda`` (of CBF; None if it was not regularized), ``lambda_tmax``,
+        ``tmax_offset_s``, ``tmax_offset_s_by_slice``
         (feet to head; None for slices whose sampling pattern contains no tissue),
         ``cbf_noise_excess`` (median, mL/100 g/min; None if it was not subtracted), ``cbf_noise``
         (median standard deviation, mL/100 g/min), ``core_reading`` (`deconvolution.reading_of_core`),
@@ -331,7 +332,7 @@ class _Estimation:
 
     def _apply_tikhonov(self, smooth, curves, noise, share, known):
         """Deconvolve by Tikhonov regularization; return the maps and the measured values."""
-        measured = self._regularize(smooth)
+        measured = self._regularize(smooth, of_flow=True)
         corrected = known and self.method.cbf_noise_correction
         excess = self._excess(curves, noise) if corrected else np.zeros(len(curves), np.float32)
         values = self._map_curves(curves, share, excess)
@@ -346,23 +347,23 @@ class _Estimation:
             'core_reading': self._core_reading(),
         }
 
-    def _regularize(self, smooth):
-        """Make the operators; return lambda and the calibration of Tmax."""
+    def _regularize(self, smooth, of_flow):
+        """Make the operators of Tmax and, on request, of flow; return lambda and the calibration of Tmax."""
         lambda_rel = self.method.lambda_rel or self._choose_lambda(smooth)
-        self._make_operators(lambda_rel)
-        operators, tmax_operators = zip(*self.operators.values(), strict=True)
-        offsets = {group: tmax.tmax_offset for group, (_, tmax) in self.operators.items()}
+        self.tmax_operators = self._make_operators(lambda_rel * self.method.tmax_lambda_ratio)
+        self.flow_operators = self._make_operators(lambda_rel) if of_flow else {}
+        offsets = {group: one.tmax_offset for group, one in self.tmax_operators.items()}
         return {
             'lambda_rel': float(lambda_rel),
-            'lambda': float(np.mean([op.regularization for op in operators])),
-            'lambda_tmax': float(np.mean([op.regularization for op in tmax_operators])),
+            'lambda': _mean_regularization(self.flow_operators),
+            'lambda_tmax': _mean_regularization(self.tmax_operators),
             'tmax_offset_s': float(np.mean(list(offsets.values()))),
             'tmax_offset_s_by_slice': [offsets.get(group) for group in self.slice_pattern],
         }
 
     def _apply_bayesian(self, smooth, curves, noise, share, known):
         """Estimate flow and volume from a dictionary, and Tmax by Tikhonov regularization."""
-        measured = self._regularize(smooth)
+        measured = self._regularize(smooth, of_flow=False)
         spread = self._noise(curves)
         if known:
             spread = uncertainty.noise_map(self._volume(noise), self.tissue, self.size)[
@@ -409,7 +410,7 @@ class _Estimation:
         """Compute the maps from posterior flow and volume, and Tmax by the operators."""
         values = {name: np.zeros(len(curves), np.float32) for name in maps.MAPS}
         for group, rows, _ in self._groups():
-            operator = self.operators[group][1]
+            operator = self.tmax_operators[group]
             offset = operator.tmax_offset if self.method.tmax_calibration else 0.0
             tmax = maps.time_of_maximum(curves[rows], operator) - offset
             computed = maps.quantify(
@@ -429,7 +430,7 @@ class _Estimation:
                         operator, self.aif_times, self.aif, self.times[group], self.weights,
                         self.method.residue_step, self.method.residue_lead,
                     )
-                    for group, (operator, _) in self.operators.items()
+                    for group, operator in self.flow_operators.items()
                 ]
             )
         )  # fmt: skip
@@ -454,17 +455,14 @@ class _Estimation:
         return deconvolution.choose_lambda(scores, share)
 
     def _make_operators(self, lambda_rel):
-        """Compute the operators of each sampling pattern, for CBF and for Tmax."""
+        """Compute the operator of each sampling pattern."""
         method = self.method
-        self.operators = {
-            group: tuple(
-                deconvolution.deconvolution_operator(
-                    self.aif_times, self.aif, self.times[group], self.weights,
-                    penalty_order=int(method.penalty_order), lambda_rel=weight,
-                    residue_step=method.residue_step, residue_lead=method.residue_lead,
-                    calibration_mtt=method.calibration_mtt,
-                )
-                for weight in (lambda_rel, lambda_rel * method.tmax_lambda_ratio)
+        return {
+            group: deconvolution.deconvolution_operator(
+                self.aif_times, self.aif, self.times[group], self.weights,
+                penalty_order=int(method.penalty_order), lambda_rel=lambda_rel,
+                residue_step=method.residue_step, residue_lead=method.residue_lead,
+                calibration_mtt=method.calibration_mtt,
             )
             for group, _, _ in self._groups()
         }  # fmt: skip
@@ -479,7 +477,7 @@ class _Estimation:
         excess = np.zeros(len(curves), dtype=np.float32)
         for group, rows, _ in self._groups():
             excess[rows] = uncertainty.peak_excess(
-                curves[rows], spread[rows], self.operators[group][0], self.weights,
+                curves[rows], spread[rows], self.flow_operators[group], self.weights,
                 self.n_baseline, self._components_kept(group),
             )  # fmt: skip
         sigma = uncertainty.NOISE_SIGMA_MM / self.size
@@ -494,7 +492,7 @@ class _Estimation:
         heights = np.zeros_like(noise)
         for group, rows, _ in self._groups():
             heights[rows] = uncertainty.residue_noise(
-                times[rows], self.operators[group][0], noise[rows], self.weights,
+                times[rows], self.flow_operators[group], noise[rows], self.weights,
                 self.n_baseline, self._components_kept(group),
             )  # fmt: skip
         return self._flow(heights) / share[:, None]
@@ -504,7 +502,7 @@ class _Estimation:
         method = self.method
         values = {name: np.zeros(len(curves), np.float32) for name in (*maps.MAPS, 'cbf_time')}
         for group, rows, _ in self._groups():
-            operator, tmax_operator = self.operators[group]
+            operator, tmax_operator = self.flow_operators[group], self.tmax_operators[group]
             computed = maps.perfusion_maps(
                 curves[rows], self.times[group], self.weights, operator, tmax_operator,
                 self._aif_area(), share[rows],
@@ -548,7 +546,7 @@ class _Estimation:
         """
         repeats = np.zeros((len(curves), 2), dtype=np.float32)
         for group, rows, _ in self._groups():
-            operator, components = self.operators[group][1], self.components[group]
+            operator, components = self.tmax_operators[group], self.components[group]
             offset = operator.tmax_offset if self.method.tmax_calibration else 0.0
             rank = min(components.shape[1], noise.shape[1])
             draw = np.zeros(curves[rows].shape, dtype=np.float32)
@@ -590,3 +588,9 @@ class _Estimation:
             'hematocrit_factor': self.kinetics.hematocrit_factor,
             'tissue_density': self.kinetics.tissue_density,
         }
+
+
+def _mean_regularization(operators):
+    """Return the mean lambda of the sampling patterns, None without operators."""
+    weights = [operator.regularization for operator in operators.values()]
+    return float(np.mean(weights)) if weights else None

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lesions of a series: hypoperfusion, core and mismatch by both normalizations, and volumes."""
 
+import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -88,7 +89,7 @@ class Uncertainty:
     intervals: dict = field(default_factory=dict)
 
 
-class _Region:
+class Region:
     """The search region of lesions, and the settings of their cleaning."""
 
     def __init__(self, maps, settings):
@@ -114,10 +115,26 @@ class _Region:
         }
 
     def segment_core(self, relative, within, border, hypoperfusion):
+        """Segment the core by its threshold."""
         return segmentation.segment_core(
             relative, within, self.size, border, core_rcbf=self.lesion.core_rcbf,
             hypoperfusion=hypoperfusion,
             core_within_hypoperfusion=self.method.core_within_hypoperfusion, **self.cleaning,
+        )  # fmt: skip
+
+    def crop(self, box):
+        """Return the same region within a box, for repeated segmentation."""
+        cropped = copy.copy(self)
+        cropped.border = segmentation.Border(self.border.surface[box], self.border.ends[box])
+        cropped.within = {which: tissue[box] for which, tissue in self.within.items()}
+        return cropped
+
+    def segment(self, candidate, within, of_flow, hypoperfusion):
+        """Segment the voxels that pass a threshold of flow or, with holes filled, of Tmax."""
+        restrict = of_flow and self.method.core_within_hypoperfusion
+        return segmentation.segment(
+            candidate, within, self.size, self.border, fill=not of_flow,
+            hypoperfusion=hypoperfusion, restrict=restrict, **self.cleaning,
         )  # fmt: skip
 
 
@@ -141,7 +158,7 @@ def segment_lesions(maps, settings):
     -----
     Rau et al. 2024, doi:10.3174/ajnr.A8111: relative CBF < 30 %, Tmax > 6 s.
     """
-    region = _Region(maps, settings)
+    region = Region(maps, settings)
     cleaned = {
         'hypoperfusion': segmentation.segment_hypoperfusion(
             maps.tmax, region.within['global'], region.size, region.border,
@@ -188,7 +205,7 @@ def estimate_uncertainty(maps, hypoperfusion, settings, cbf_noise=None):
     method = settings.uncertainty
     if cbf_noise is None:
         return Uncertainty({}, {'reason': NO_NOISE})
-    region = _Region(maps, settings)
+    region = Region(maps, settings)
     intervals = {} if method.noise_draws else {'reason': NOT_ASKED}
     probability = {}
     noise = cbf_noise / np.float32(maps.measured['cbf_reference'])
@@ -283,14 +300,10 @@ def measure_volumes(
     list of dict
         Rows with the keys of `volumes.COLUMNS`.
     """
-    region, hypoperfusion = _Region(maps, settings), lesions.masks['hypoperfusion']
-    restrict = settings.segmentation.core_within_hypoperfusion
+    region, hypoperfusion = Region(maps, settings), lesions.masks['hypoperfusion']
 
     def segment(candidate, within, of_flow):
-        return segmentation.segment(
-            candidate, within, region.size, region.border, fill=not of_flow,
-            hypoperfusion=hypoperfusion, restrict=of_flow and restrict, **region.cleaning,
-        )  # fmt: skip
+        return region.segment(candidate, within, of_flow, hypoperfusion)
 
     # a deconvolution of the user subtracts no offset
     known = any(offset is not None for offset in tmax_offsets or ())

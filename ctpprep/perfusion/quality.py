@@ -2,7 +2,9 @@
 """Automated quality control: measures and limits."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy import special
@@ -25,6 +27,27 @@ LEAST_CORE_ML = 10.0
 OUTSIDE_HU = -500.0
 # checks that, if not passed, mean that there is no healthy side for comparison
 BILATERAL = ('healthy_side_hypoperfusion', 'healthy_side_low_flow')
+# results of a series, and the checks that concern some of them only; all others concern all
+RESULTS = ('core_global', 'core_local', 'hypoperfusion')
+_LOCAL = (
+    'mirror_distance', 'mirror_similarity', 'mirror_folding', 'unassessable',
+    'relative_to_homologue', 'local_median', 'homologues_return', 'homologues_crossing',
+    *BILATERAL, 'old_infarct',
+)  # fmt: skip
+_CORES = (
+    'core_missed', 'core_hypodense', 'core_disagreement', 'core_disagreement_share',
+    'reference_density', 'reference_median', 'reference_cbf', 'relative_to_flow', 'flow_spread',
+    'flow_structure', 'flow_asymmetry',
+)  # fmt: skip
+_TMAX = (
+    'healthy_side_tmax', 'tmax_at_zero', 'tmax_spread', 'tmax_structure', 'peak_per_delay',
+    'peak_after_delay', 'hypoperfusion_repeat',
+)  # fmt: skip
+CONCERNED = {
+    **dict.fromkeys(_LOCAL, ('core_local',)),
+    **dict.fromkeys(_CORES, ('core_global', 'core_local')),
+    **dict.fromkeys(_TMAX, ('hypoperfusion',)),
+}
 
 
 @dataclass(frozen=True)
@@ -205,6 +228,56 @@ def worst(grades):
     'warn'
     """
     return max((grade for grade in grades if grade in STATUS), key=STATUS.index, default=STATUS[0])
+
+
+class Verdict(NamedTuple):
+    """The checks of a series reduced to one word.
+
+    Attributes
+    ----------
+    word : {'usable', 'look first', 'do not use'}
+        'do not use' if a failed check concerns the global core or the hypoperfusion; 'look first'
+        if it concerns the local core alone, or if any check warns.
+    doubtful : tuple of str
+        Those of `RESULTS` that a failed check concerns.
+    deciding : tuple of str
+        Names of the checks with the worst grade that decided, in the order of `CHECKS`.
+    """
+
+    word: str
+    doubtful: tuple[str, ...]
+    deciding: tuple[str, ...]
+
+
+def conclude(grades: Mapping[str, str], withheld: bool = False) -> Verdict:
+    """Reduce the grades of all checks to one verdict.
+
+    Parameters
+    ----------
+    grades : mapping of str to str
+        'pass', 'warn', 'fail' or 'n/a' by the name of the check; checks that are not in `CONCERNED`
+        concern all results.
+    withheld : bool
+        Whether there is no local map.
+
+    Returns
+    -------
+    Verdict
+
+    Examples
+    --------
+    >>> conclude({'aif_explained': 'pass', 'mirror_distance': 'fail'})
+    Verdict(word='look first', doubtful=('core_local',), deciding=('mirror_distance',))
+    """
+    failed = [name for name, grade in grades.items() if grade == 'fail']
+    concerned = {name: CONCERNED.get(name, RESULTS) for name in failed}
+    doubtful = tuple(one for one in RESULTS if any(one in ones for ones in concerned.values()))
+    grave = [name for name, ones in concerned.items() if set(ones) != {'core_local'}]
+    if grave:
+        return Verdict('do not use', doubtful, tuple(grave))
+    deciding = failed or [name for name, grade in grades.items() if grade == 'warn']
+    word = 'look first' if deciding or withheld else 'usable'
+    return Verdict(word, doubtful, tuple(deciding))
 
 
 def healthy_side_share(diseased, tissue_mask, hemisphere, affected):

@@ -17,7 +17,9 @@ CORE = (
     'volume', 'volume unrestricted', 'volume within hypoperfusion', 'removed specks', 'removed rims',
     'hypodense',
 )  # fmt: skip
-IN_ML = (*CORE, 'volume uncalibrated', 'difference')
+# global core outside the local core, and the reverse
+DIFFERENCE = ('removed by local', 'added by local')
+IN_ML = (*CORE, *DIFFERENCE, 'volume uncalibrated', 'difference')
 # hypoperfusion intensity ratio: Tmax thresholds of numerator and denominator, s
 INTENSITY_TMAX = (10.0, 6.0)
 # thresholds by which the criteria were defined: fraction, s
@@ -199,6 +201,7 @@ def volume_table(
                 table.add_threshold('rcbf', which, level, rcbf[which] < level, low)
             else:
                 table.add('rcbf', which, 'volume', level, None, withheld)
+    table.add_difference(rcbf, core_rcbf, withheld)
     table.add_unassessable(withheld)
     table.add_ratios(tmax, rcbv_global)
     return table.rows
@@ -268,6 +271,26 @@ class _Table:
             value = self.ml(hypodense & self.masks[f'core_{which}'])
             self.add('core', which, 'hypodense', core_rcbf, value,
                      None if value else 'no hypodense tissue in the core')  # fmt: skip
+
+    def add_difference(self, rcbf, core_rcbf, withheld):
+        """Add what local normalization removes and adds, and the homologues it is divided by."""
+        if 'local' not in rcbf:
+            for measure in DIFFERENCE:
+                self.add('core', 'local', measure, core_rcbf, None, withheld)
+                self.add('core', 'local', f'homologues of {measure}', core_rcbf, None, withheld)
+            return
+        core_global, core_local = self.masks['core_global'], self.masks['core_local']
+        parts = (core_global & ~core_local, core_local & ~core_global)
+        for measure, part in zip(DIFFERENCE, parts, strict=True):
+            volume = self.ml(part)
+            self.add('core', 'local', measure, core_rcbf, volume,
+                     None if volume else f'no core is {measure} normalization')  # fmt: skip
+            # what the local map was divided by
+            positive = part & (rcbf['local'] > 0)
+            ratio = rcbf['global'][positive] / rcbf['local'][positive]
+            self.add('core', 'local', f'homologues of {measure}', core_rcbf,
+                     np.median(ratio) if ratio.size else None,
+                     None if ratio.size else 'no voxels with flow')  # fmt: skip
 
     def add_mismatch(self, which, slow):
         core, slow_ml = (self.ml(self.masks[name]) for name in (f'core_{which}', 'hypoperfusion'))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctpprep.reports.tables import read_table
+from ctpprep.interfaces.summary import read_verdict
+from ctpprep.io.tables import read_table
 from ctpprep.reports.template import format_quantity
 
 
@@ -52,6 +53,34 @@ def read_quality(path: Path) -> tuple[list[Check], str]:
         key=lambda check: order.index(check.status) if check.status in order else len(order)
     )
     return checks, caution
+
+
+def tabulate_verdict(checks: dict[str, str], reason: str = '') -> dict[str, str]:
+    """Tabulate the verdict on a series.
+
+    Parameters
+    ----------
+    checks : dict of str to str
+        The row of the quality table.
+    reason : str
+        Of the local core in the volume table.
+
+    Returns
+    -------
+    dict of str to str
+        `verdict`, `verdict_reason` and `doubtful`, the results that a failed check concerns.
+
+    Examples
+    --------
+    >>> tabulate_verdict({'mirror_folding_status': 'fail', 'drift_status': 'pass'})['doubtful']
+    'core_local'
+    """
+    verdict, explanation = read_verdict(checks, reason)
+    return {
+        'verdict': verdict.word,
+        'verdict_reason': explanation,
+        'doubtful': ', '.join(verdict.doubtful),
+    }
 
 
 def _make_check(name: str, row: dict[str, str], description: Any) -> Check:

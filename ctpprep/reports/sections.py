@@ -11,15 +11,29 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ctpprep.interfaces.summary import Summary, find_row, read_volumes, summarize
+from ctpprep.io.tables import read_table
+from ctpprep.perfusion.quality import RESULTS
 from ctpprep.perfusion.symmetry import WITHHELD
 from ctpprep.reports.evidence import describe_remedy
+from ctpprep.reports.followup import read_followup
 from ctpprep.reports.quality import Check, read_quality
-from ctpprep.reports.sidecars import read_measured, read_notes, read_reference
-from ctpprep.reports.tables import read_volumes
+from ctpprep.reports.sidecars import (
+    read_measured,
+    read_notes,
+    read_reference,
+    read_template_measured,
+)
 from ctpprep.reports.viewer import find_viewers
 
 #: Figures in the order in which a reader of perfusion looks: name, title, caption.
 FIGURES = (
+    (
+        'summary',
+        'Summary',
+        'Cores by both normalizations and hypoperfusion over CT, in the slices that show them, with the '
+        'arterial input (AIF) and the venous output (VOF).',
+    ),
     (
         'evidence',
         'What was found before the series failed',
@@ -31,8 +45,8 @@ FIGURES = (
     (
         'maps',
         'Perfusion maps',
-        'CBF, CBV, MTT and Tmax, each in a fixed window. Compare sides: absolute CBF, CBV and MTT are not '
-        'exact. On simulated heads CBF and MTT of healthy tissue read up to half too high, CBV up to twice.',
+        'CBF, CBV, MTT, Tmax and TTP, each in a fixed window. Compare sides: absolute CBF, CBV and MTT '
+        'are not exact: in one of five simulated heads CBF was off by more than 25 %.',
     ),
     (
         'rcbf',
@@ -41,6 +55,13 @@ FIGURES = (
         'healthy side opposite a lesion looks too well perfused: that is the division, not flow.',
     ),
     ('lesions', 'Core and mismatch', 'Over the reference image (mean of the pre-bolus frames).'),
+    (
+        'followup',
+        'Against follow-up',
+        'The lesion of a later session as an outline, and which of its voxels each core hits or misses; what '
+        'is false is core alone. A missed voxel may have become infarct after the scan, or be swelling; a '
+        'false one may lie beyond the coverage or the quality of the follow-up image.',
+    ),
     (
         'probability',
         'Probability of core',
@@ -66,6 +87,12 @@ FIGURES = (
         'Sulci and ventricles must stay where they are when the second row flickers, and must not '
         'break at the edges of the fields. Otherwise do not use the local maps. Fields are black '
         'where the homologue lies outside of the slab.',
+    ),
+    (
+        'regions',
+        'Regions',
+        'From template space, by the registration to the template: ventricles and cortex must lie where '
+        'the regions say. A border is exact to a few mm at best.',
     ),
     ('masks', 'Masks', 'Tissue is brain without vessels and CSF. The midline may be bent.'),
     ('motion', 'Head motion', 'Against the first frame; shaded frames were not used.'),
@@ -97,15 +124,27 @@ class Section:
     caution : str
         Why local normalization is unreliable, '' if there is no reason.
     figures : list of dict
-        ``name``, ``title``, ``caption`` and ``source``, a data URI.
+        ``name``, ``title``, ``caption``, ``source``, a data URI, and ``file``, relative to the page.
     failures : list of dict
         As `ctpprep.reports.page.build_report` accepts them.
     viewer : str
         Element of the page with the data of the viewer.
     measured : dict
         Measurements of the deconvolution, formatted, by title.
+    followup : list of dict
+        Agreement of cores and hypoperfusion with the follow-up lesion, formatted.
+    followup_note : str
+        How the follow-up lesion was aligned, or why it was left out; '' without one.
+    regions : list of dict
+        Rows of the table of regions, as text.
+    template : dict
+        What the registration to the template measured, formatted, by title.
     own_page : str
         Name of the page with viewer and figures, if they are not on this page.
+    summary : Summary, optional
+        Verdict and numbers of the first screen.
+    one_page : str
+        Path of the one-page summary relative to the page, '' if there is none.
     """
 
     prefix: str
@@ -118,7 +157,13 @@ class Section:
     failures: list[dict[str, Any]] = field(default_factory=list)
     viewer: str = ''
     measured: dict[str, str] = field(default_factory=dict)
+    regions: list[dict[str, str]] = field(default_factory=list)
+    template: dict[str, str] = field(default_factory=dict)
     own_page: str = ''
+    summary: Summary | None = None
+    one_page: str = ''
+    followup: list[dict[str, str]] = field(default_factory=list)
+    followup_note: str = ''
 
     @property
     def n_bytes(self) -> int:
@@ -135,6 +180,37 @@ class Section:
         """The worst grade: fail, warn, pass, or '' without checks."""
         grades = {check.status for check in self.checks}
         return next((grade for grade in ('fail', 'warn', 'pass') if grade in grades), '')
+
+    @property
+    def verdict(self) -> str:
+        """Verdict on the series, '' if there is none."""
+        if self.failures:
+            return 'do not use'
+        return self.summary.verdict.word if self.summary else ''
+
+    @property
+    def doubtful(self) -> tuple[str, ...]:
+        """Results not to be used: those that a failed check concerns; all if the series failed."""
+        if self.failures:
+            return RESULTS
+        return self.summary.verdict.doubtful if self.summary else ()
+
+    def is_doubtful(self, region: str, normalization: str = '') -> bool:
+        """Return whether a failed check concerns rows of the volume table.
+
+        Examples
+        --------
+        >>> section = Section('sub-01', failures=[{'reason': 'no brain'}])
+        >>> section.is_doubtful('mismatch', 'global'), section.is_doubtful('brain')
+        (True, False)
+        """
+        core, hypoperfusion = f'core_{normalization or "global"}', 'hypoperfusion'
+        basis = {
+            'core': {core}, 'rcbf': {core}, 'hypoperfusion': {hypoperfusion}, 'tmax': {hypoperfusion},
+            'mismatch': {core, hypoperfusion}, 'defuse3': {core, hypoperfusion},
+            'unassessable': {'core_local'},
+        }  # fmt: skip
+        return not basis.get(region, set()).isdisjoint(self.doubtful)
 
     @property
     def side(self) -> str:
@@ -159,11 +235,7 @@ class Section:
 
     def find(self, region: str, normalization: str, measure: str) -> dict[str, str]:
         """Return a row of the volume table; empty if there is none."""
-        key = (region, normalization, measure)
-        for row in self.volumes:
-            if (row['region'], row['normalization'], row['measure']) == key:
-                return row
-        return {}
+        return dict(find_row(self.volumes, region, normalization, measure))
 
     def _first_value(self, column: str) -> str:
         return next((row[column] for row in self.volumes if row[column]), '')
@@ -204,17 +276,36 @@ def collect_sections(
 
     for section, path in find_files('_seg-perfusion_morph.tsv'):
         section.volumes = read_volumes(path)
+    for section, path in find_files('_desc-regions_morph.tsv'):
+        section.regions = read_table(path)
+        section.template = read_template_measured(path.with_suffix('.json'))
     for section, path in find_files('_desc-global_rcbf.json'):
+        if '_res-' in path.name:  # in template space
+            continue
         section.reference = read_reference(path)
     for section, path in find_files('_tmax.json'):
+        if '_res-' in path.name:  # in template space
+            continue
         section.notes, section.measured = read_notes(path), read_measured(path)
     for section, path in find_files('_desc-qualitycontrol_ctp.tsv'):
         section.checks, section.caution = read_quality(path)
+        if section.volumes:
+            section.summary = summarize(section.volumes, (read_table(path) or [{}])[0])
+    for section, path in find_files('_desc-summary_ctp.pdf'):
+        section.one_page = path.relative_to(output_dir).as_posix()
+    for section, path in find_files('_desc-followup_morph.tsv'):
+        section.followup, section.followup_note = read_followup(path)
     texts = {name: (title, caption) for name, title, caption in FIGURES}
     for prefix, name, path in find_figures(folder / 'figures'):
         title, caption = texts.get(name, (name, ''))
         get_section(prefix).figures.append(
-            {'name': name, 'title': title, 'caption': caption, 'source': embed_svg(path)}
+            {
+                'name': name,
+                'title': title,
+                'caption': caption,
+                'source': embed_svg(path),
+                'file': path.relative_to(output_dir).as_posix(),
+            }
         )
     for prefix, element in find_viewers(folder / 'figures'):
         get_section(prefix).viewer = element

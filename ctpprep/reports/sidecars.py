@@ -10,8 +10,8 @@ from ctpprep.settings import MethodSettings, declared, flatten
 
 #: Measurements of the deconvolution in the sidecar of Tmax: name, title, unit.
 MEASURED = (
-    ('lambda_rel', 'Lambda of CBF, of the largest singular value', 'ratio'),
-    ('lambda', 'Lambda of CBF', 'ratio'),
+    ('lambda_rel', 'Lambda, relative to the largest singular value', 'ratio'),
+    ('lambda', 'Lambda of CBF (Tikhonov)', 'ratio'),
     ('lambda_tmax', 'Lambda of Tmax', 'ratio'),
     ('tmax_offset_s', "Offset of Tmax: the operator's own response, mean of the slices", 's'),
     ('aif_scale', 'Factor of the AIF: area of the VOF over that of the AIF', 'ratio'),
@@ -19,6 +19,17 @@ MEASURED = (
     ('noise_raw_hu', 'Noise of tissue curves as scanned (median)', 'HU'),
     ('noise_denoised_hu', 'Noise of tissue curves as deconvolved (median)', 'HU'),
     ('n_patterns', 'Sampling patterns of the slices', 'ratio'),
+)
+
+#: Measurements of the registration to the template: name, title.
+TEMPLATE = (
+    ('template_failure', 'Nothing was written in template space'),
+    ('template_image', 'Registered image'),
+    ('template_image_reason', 'Reason'),
+    ('template_overlap', 'Overlap of brain and template (Dice)'),
+    ('template_sides', 'Brain on the same side in the template'),
+    ('template_similarity', 'Correlation of brain and template, density above its local mean'),
+    ('template_folding', 'Brain where the transform folds'),
 )
 
 
@@ -34,6 +45,16 @@ def read_measured(path: Path) -> dict[str, str]:
         title: format_quantity(measured[name], unit)
         for name, title, unit in MEASURED
         if measured.get(name) is not None
+    }
+
+
+def read_template_measured(path: Path) -> dict[str, str]:
+    """Read what the registration to the template measured, formatted, by title."""
+    measured = _read_json(path).get('Measured', {})
+    return {
+        title: format_quantity(value, 'ratio') if isinstance(value, float) else str(value)
+        for name, title in TEMPLATE
+        if (value := measured.get(name)) not in (None, '')
     }
 
 

@@ -6,12 +6,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ctpprep.interfaces.summary import format_volume
 from ctpprep.interfaces.wording import with_unit
-from ctpprep.perfusion.symmetry import WITHHELD
 
 TEMPLATES = Path(__file__).parents[1] / 'resources' / 'report'
 #: Symbol and word of each grade.
 LIGHTS = {'pass': ('✓', 'passed'), 'warn': ('!', 'caution'), 'fail': ('✕', 'failed')}
+#: Grade whose color each verdict has.
+VERDICT_LIGHTS = {'usable': 'pass', 'look first': 'warn', 'do not use': 'fail'}
 
 
 @cache
@@ -64,11 +66,3 @@ def format_quantity(text: Any, unit: str) -> str:
         return with_unit(float(text), unit).strip()
     except (TypeError, ValueError):
         return str(text)
-
-
-def format_volume(row: dict[str, str]) -> str:
-    """Format the volume of a row of the volume table, or the reason why it has none."""
-    if not row or not row['volume_ml']:
-        reason = row.get('reason') or '–'
-        return 'withheld' if reason.startswith(WITHHELD) else reason
-    return f'{float(row["volume_ml"]):.1f} mL'

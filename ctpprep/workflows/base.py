@@ -11,6 +11,7 @@ from ctpprep.perfusion.grid import block_factors, count_blocks
 from ctpprep.settings import LEAST_GB, MethodSettings, RunSettings
 from ctpprep.workflows.coregistration import init_coregistration_wf
 from ctpprep.workflows.deconvolution import init_deconvolution_wf
+from ctpprep.workflows.followup import init_followup_wf
 from ctpprep.workflows.lineage import Graph
 from ctpprep.workflows.normalization import init_normalization_wf
 from ctpprep.workflows.outputs import init_writer
@@ -19,6 +20,7 @@ from ctpprep.workflows.preprocessing import init_preprocessing_wf
 from ctpprep.workflows.quality import init_quality_wf
 from ctpprep.workflows.segmentation import init_segmentation_wf
 from ctpprep.workflows.symmetry import init_symmetry_wf
+from ctpprep.workflows.template import init_template_wf
 
 # largest additional memory measured for a node: 1.2 GB for maps of 5.2 million voxels
 GB_A_VOXEL = 2.2e-7
@@ -91,6 +93,10 @@ def init_series_wf(
     }
     if series.ncct is not None:
         stages['coregistration'] = init_coregistration_wf(series, method)
+    if series.lesion is not None:
+        stages['followup'] = init_followup_wf(series, series.lesion, method)
+    if method.template.wanted:
+        stages['template'] = init_template_wf(series, method, run)
     # a port is connected to the stage that outputs the quantity of its name, if there is one
     graph = Graph(stages)
     makers = {port: stages[name] for port, name in graph.makers.items()}

@@ -24,7 +24,7 @@ def init_coregistration_wf(
     Returns
     -------
     LiterateWorkflow
-        Input: ``reference``. Output: ``reference_to_ncct``.
+        Input: ``reference``. Outputs: ``reference_to_ncct`` ``ncct_matrix``.
     """
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(IdentityInterface(['reference']), name='inputnode')
@@ -36,10 +36,11 @@ def init_coregistration_wf(
         name='register_ncct',
         mem_gb=1.5,
     )
-    outputnode = pe.Node(IdentityInterface(['reference_to_ncct']), name='outputnode')
+    ports = ['reference_to_ncct', 'ncct_matrix']
+    outputnode = pe.Node(IdentityInterface(ports), name='outputnode')
     workflow.connect([
         (inputnode, register_ncct, [('reference', 'reference')]),
-        (register_ncct, outputnode, [('reference_to_ncct', 'reference_to_ncct')]),
+        (register_ncct, outputnode, [(port, port) for port in ports]),
     ])  # fmt: skip
     workflow.__desc__ = """
 ### Non-contrast CT

@@ -15,8 +15,10 @@ from nipype.pipeline import engine as pe
 from ctpprep.inputs.series import FailedSeries, PrecomputedMaps, Series
 from ctpprep.interfaces.outputs import WriteDerivatives
 from ctpprep.io.bids import with_sidecars
+from ctpprep.io.templates import TemplateFiles, find_template
 from ctpprep.perfusion.lesions import LESIONS
 from ctpprep.settings import MethodSettings, RunSettings
+from ctpprep.workflows import template
 from ctpprep.workflows.lineage import Graph
 
 PERCENT = 'fraction of the reference: 1 = reference, never percent'
@@ -82,6 +84,55 @@ VOLUMES = _columns(
     side_rule=('', 'what named the side: median (of Tmax), hypoperfusion or asked for'),
     reason=('', 'why a volume is 0 or a figure is missing'),
 )
+AGREEMENT = _columns(
+    measure=(
+        '',
+        'segmentation: a mask as written; threshold: a lesion segmented at another threshold; voxels: '
+        'tissue beyond a threshold, not cleaned; ranking: area under the ROC curve; probability, '
+        'reliability: of the probability of core; left out: the lesion could not be aligned',
+    ),
+    quantity=('', 'core, hypoperfusion, probability, or the map that is thresholded or ranked'),
+    normalization=('', 'normalization of CBF or CBV'),
+    threshold=('', 'rCBF or rCBV as a fraction (below), or Tmax in s (above)'),
+    region=(
+        '',
+        'brain, with CSF for masks and thresholds, tissue alone for voxels and ranking; tissue of the '
+        'affected hemisphere; or hypoperfusion',
+    ),
+    volume_ml=('mL', 'volume of what is compared'),
+    followup_ml=('mL', 'volume of the follow-up lesion in the region'),
+    region_ml=('mL', 'volume of the region, or of a bin of reliability'),
+    difference_ml=('mL', 'volume - volume of the follow-up lesion'),
+    absolute_difference_ml=('mL', 'its absolute value'),
+    dice=('', 'Dice coefficient'),
+    sensitivity=('', 'fraction of the follow-up lesion that is segmented'),
+    specificity=('', 'fraction of the rest of the region that is not segmented'),
+    precision=('', 'fraction of what is segmented that is follow-up lesion'),
+    surface_mm=('mm', 'mean distance of the surfaces, both directions'),
+    surface_95_mm=('mm', '95th percentile of these distances'),
+    auc=('', 'area under the ROC curve of the voxels of the region'),
+    brier=('', 'mean squared difference of probability and follow-up lesion'),
+    predicted=('', 'mean probability of core'),
+    observed=('', 'fraction that is follow-up lesion'),
+    reason=('', 'why a figure is missing'),
+)
+REGIONS = _columns(
+    region=('', 'region of the atlas, or tissue class and depth of white matter'),
+    label=('', 'value of the region in the atlas, and in seg-regions_dseg'),
+    hemisphere=('', 'left, right, both, or the ratio left/right of all figures'),
+    tissue_ml=('mL', 'tissue of the region in the slab'),
+    core_global_ml=('mL', 'core by global rCBF'),
+    core_local_ml=('mL', 'core by local rCBF'),
+    removed_ml=('mL', 'global core that is not local core'),
+    added_ml=('mL', 'local core that is not global core'),
+    kept_ml=('mL', 'core by both'),
+    hypoperfusion_ml=('mL', 'Tmax above the threshold'),
+    cbf=('mL/100 g/min', 'mean CBF of tissue'),
+    tmax=('s', 'mean Tmax of tissue'),
+    rcbf_global=('', 'mean CBF relative to the global reference, as a fraction'),
+    rcbf_local=('', 'mean CBF relative to the homologue, as a fraction, where it is assessable'),
+    reason=('', 'why figures are missing'),
+)
 QUALITY = {
     'status': {'Description': 'worst grade of all checks: pass, warn or fail'},
     'caution': {'Description': 'why local normalization is unreliable for want of a healthy side'},
@@ -109,6 +160,8 @@ class Derivative:
         Ports of JSON files whose fields are copied to the sidecar.
     labels : dict
         Meaning of the values of a segmentation.
+    sources : tuple of str
+        Ports of the files it was made from; by default those that the graph shows.
     """
 
     stage: str
@@ -119,6 +172,7 @@ class Derivative:
     facts: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
     labels: dict[int, str] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
 
 
 # fields that describe the global reference, for sidecars of files derived with it
@@ -291,6 +345,16 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
             VOLUMES, ('normalization', 'deconvolution', 'symmetry'), _GLOBAL,
         ),
         Derivative(
+            'followup', 'followup_mask', 'label-lesion_desc-followup_mask.nii.gz',
+            'lesion of a later session on the grid of the maps: voxels of which at least half is lesion',
+            LESION, ('followup',),
+        ),
+        Derivative(
+            'followup', 'followup_agreement', 'desc-followup_morph.tsv',
+            'agreement of maps, lesions and probabilities with the lesion of a later session',
+            AGREEMENT, ('followup',), _GLOBAL,
+        ),
+        Derivative(
             'quality', 'quality', 'desc-qualitycontrol_ctp.tsv',
             'automated quality control: for every check its figure, grade and sentence',
             QUALITY, fields=('limits',),
@@ -352,6 +416,70 @@ def precomputed_derivatives(
     )
 
 
+def template_derivatives(
+    table: Iterable[Derivative], files: TemplateFiles
+) -> tuple[Derivative, ...]:
+    """List the files of the registration to a template and in its space.
+
+    Parameters
+    ----------
+    table : iterable of Derivative
+        Files on the grid of the series, some of which are also written in template space.
+    files : TemplateFiles
+
+    Returns
+    -------
+    tuple of Derivative
+    """
+    facts, space = ('template_registration',), files.space
+    resampled = {
+        **dict.fromkeys(template.MAPS, 'linear, over tissue'),
+        **dict.fromkeys(template.IMAGES, 'linear'),
+        **dict.fromkeys(template.MASKS, 'nearest voxel'),
+    }
+    grid = {'Resolution': f'res-{files.resolution} of {space}'}
+    return (
+        Derivative(
+            'template', 'reference_to_template', f'from-ctpref_to-{space}_mode-image_xfm.h5',
+            f'applied with ANTs to images on the grid of the reference it gives them in {space}',
+            {}, facts,
+        ),
+        Derivative(
+            'template', 'template_to_reference', f'from-{space}_to-ctpref_mode-image_xfm.h5',
+            f'inverse of from-ctpref_to-{space}', {}, facts,
+        ),
+        Derivative(
+            'template', 'regions', 'desc-regions_morph.tsv',
+            'volumes of lesions and means of maps by region and hemisphere, on the grid of the maps',
+            REGIONS, facts, _GLOBAL,
+        ),
+        Derivative(
+            'template', 'region_labels', 'seg-regions_dseg.nii.gz',
+            'region of each voxel of tissue', {}, facts, ('region_names',),
+            sources=('tissue_mask', 'template_to_reference'),
+        ),
+        *(
+            replace(
+                row, stage='template', name=f'{row.name}_template',
+                ending=_in_space(row.ending, files),
+                description=f'{row.description}; in {space}, interpolation: {resampled[row.name]}',
+                metadata={key: value for key, value in row.metadata.items() if key != 'SpatialReference'}
+                | grid,
+                facts=facts, sources=(row.name, 'reference_to_template'),
+            )
+            for row in table
+            if row.name in resampled
+        ),
+    )  # fmt: skip
+
+
+def _in_space(ending: str, files: TemplateFiles) -> str:
+    """Add the entities of a template to the ending of a file name, in the order of BIDS."""
+    first, _, rest = ending.rpartition('_') if ending.startswith('seg-') else ('', '', ending)
+    parts = (f'space-{files.space}', first, f'res-{files.resolution}', rest)
+    return '_'.join(filter(None, parts))
+
+
 def outputs_of(series: Series, method: MethodSettings) -> tuple[Derivative, ...]:
     """List the files that are written for a series or for precomputed maps.
 
@@ -365,9 +493,19 @@ def outputs_of(series: Series, method: MethodSettings) -> tuple[Derivative, ...]
     tuple of Derivative
     """
     reference = method.normalization.global_reference
-    if not series.has_frames:
-        return precomputed_derivatives(series, reference)
-    return derivatives(reference)
+    table = (
+        derivatives(reference) if series.has_frames else precomputed_derivatives(series, reference)
+    )
+    return table + _template_rows(table, method)
+
+
+def _template_rows(
+    table: tuple[Derivative, ...], method: MethodSettings
+) -> tuple[Derivative, ...]:
+    """List the files in template space; none unless it was asked for."""
+    if not method.template.wanted:
+        return ()
+    return template_derivatives(table, find_template(method.template.output_spaces))
 
 
 def derivative_rows(
@@ -397,7 +535,8 @@ def derivative_rows(
         if row.stage != stage:
             continue
         lineage = graph.trace(row.name, paths)
-        made_from = {port: f'bids::{paths[port]}' for port in lineage.ports}
+        sources = [port for port in row.sources if port in paths] or lineage.ports
+        made_from = {port: f'bids::{paths[port]}' for port in sources}
         read = {uris[path]: port for path, (_, port) in lineage.files.items() if path in uris}
         made_from |= {EVIDENCE[port]: uri for uri, port in read.items() if port in EVIDENCE}
         sidecar = {'Description': row.description} | row.metadata
@@ -440,6 +579,7 @@ def written_paths(
     list of Path
     """
     paths = _paths(series, output_dir, _endings(method))
+    paths += _in_any_space(series, output_dir)
     figures = output_dir / f'sub-{series.participant}' / 'figures'
     paths += figures.glob(f'{series.prefix}_desc-*_ctp.*')
     return list(dict.fromkeys(paths))
@@ -461,15 +601,29 @@ def foreign_paths(series: Series, method: MethodSettings, output_dir: Path) -> l
     list of Path
         Files and sidecars, whether they exist or not.
     """
-    skipped = () if getattr(series, 'ncct', None) else ('coregistration',)
+    skipped = [] if series.ncct else ['coregistration']
+    skipped += [] if series.lesion else ['followup']
     own = {row.ending for row in outputs_of(series, method) if row.stage not in skipped}
     kept = set(_paths(series, output_dir, own))
-    return [path for path in _paths(series, output_dir, _endings(method)) if path not in kept]
+    paths = _paths(series, output_dir, _endings(method)) + _in_any_space(series, output_dir)
+    return [path for path in paths if path not in kept]
 
 
 def _endings(method: MethodSettings) -> list[str]:
     """List the endings of all files, from raw series and from precomputed maps."""
-    return [*(row.ending for row in derivatives(method.normalization.global_reference)), BASELINE]
+    table = derivatives(method.normalization.global_reference)
+    return [*(row.ending for row in table + _template_rows(table, method)), BASELINE]
+
+
+def _in_any_space(series: Series | FailedSeries, output_dir: Path) -> list[Path]:
+    """List the files in template space, of any template, that earlier runs have written."""
+    folder, prefix = output_dir / series.out_subdir, series.prefix
+    written = (
+        f'{prefix}_space-*_res-*', f'{prefix}_from-ctpref_to-*_xfm.h5', f'{prefix}_from-*_to-ctpref_*_xfm.h5',
+        f'{prefix}_desc-regions_morph.*', f'{prefix}_seg-regions_dseg.*',
+        f'{prefix}_from-ctpref_to-*_xfm.json', f'{prefix}_from-*_to-ctpref_*_xfm.json',
+    )  # fmt: skip
+    return [path for pattern in written for path in sorted(folder.glob(pattern))]
 
 
 def _paths(series: Series | FailedSeries, output_dir: Path, endings: Iterable[str]) -> list[Path]:

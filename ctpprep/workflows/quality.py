@@ -21,16 +21,17 @@ CHECKED = (
 )  # fmt: skip
 JUDGED = ('lesion', 'symmetry', 'normalization', 'segmentation', 'hypodensity', 'masks')
 DRAWN = (
-    'reference', 'brain_mask', 'tissue_mask', 'cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global',
+    'reference', 'brain_mask', 'tissue_mask', 'cbf', 'cbv', 'mtt', 'tmax', 'ttp', 'rcbf_global',
     'rcbf_local', 'core_global', 'core_local', 'hypoperfusion', 'hemispheres',
     'reference_reflected', 'homologue_reference', 'aif_mask', 'vof_mask', 'curves', 'confounds', 'volumes',
-    'unassessable_mask', 'entry', 'probability_global', 'probability_local',
+    'unassessable_mask', 'entry', 'probability_global', 'probability_local', 'followup_mask',
 )  # fmt: skip
+DRAWN_IN_TEMPLATE = ('region_labels', 'region_names')
 VIEWED = (
     'reference', 'reference_reflected', 'homologue_reference', 'brain_mask', 'tissue_mask',
     'unassessable_mask', 'cbf', 'cbv', 'mtt', 'tmax', 'rcbf_global', 'rcbf_local', 'core_global',
     'core_local', 'hypoperfusion', 'hemispheres', 'aif_mask', 'vof_mask', 'homologues', 'symmetry',
-    'tissue_curves', 'curves', 'entry',
+    'tissue_curves', 'curves', 'entry', 'followup_mask',
 )  # fmt: skip
 
 
@@ -49,7 +50,8 @@ def init_quality_wf(
     Returns
     -------
     LiterateWorkflow
-        Inputs: those of `CHECKED`, `DRAWN` and `VIEWED`. Outputs: ``quality`` ``limits``.
+        Inputs: those of `CHECKED`, `DRAWN` and `VIEWED`, and of `DRAWN_IN_TEMPLATE` if there is a
+        template. Outputs: ``quality`` ``limits``.
     """
     workflow = LiterateWorkflow(name=name)
     # relative CBF is not drawn as CBF
@@ -58,6 +60,8 @@ def init_quality_wf(
         [port for port in ports if not (relative and port == 'cbf')]
         for ports in (CHECKED, DRAWN, VIEWED)
     )
+    if method.template.wanted:
+        drawn += DRAWN_IN_TEMPLATE
     ports = list(dict.fromkeys((*checked, *drawn, *viewed)))
     inputnode = pe.Node(IdentityInterface(ports), name='inputnode')
     assess_quality = pe.Node(
@@ -83,6 +87,7 @@ def init_quality_wf(
         (inputnode, assess_quality, [(port, port) for port in checked]),
         (inputnode, plot_series, [(port, port) for port in drawn]),
         (inputnode, pack_viewer, [(port, port) for port in viewed]),
+        (assess_quality, plot_series, [('quality', 'quality')]),
         (plot_series, write_figures, [('figures', 'figures')]),
         (pack_viewer, write_figures, [('viewer', 'viewer')]),
         (assess_quality, outputnode, [('quality', 'quality'), ('limits', 'limits')]),

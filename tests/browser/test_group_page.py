@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The group page in a browser: plots, sets of series, sorting and filtering, links."""
 
+import json
 import shutil
 
 import pytest
@@ -12,6 +13,7 @@ pytestmark = pytest.mark.browser
 
 CORES = {'sub-1': (10, 4), 'sub-2': (60, 40), 'sub-3': (110, 70), 'sub-4': (0, 0), 'sub-5': (9, 8),
          'sub-6': (30, 27), 'sub-7': (80, 71)}  # fmt: skip
+WITHHELD = {'sub-9': (50, 'n/a')}
 
 
 @pytest.fixture(scope='module')
@@ -20,12 +22,14 @@ def group_page(tmp_path_factory):
     raw, out = folder / 'raw', folder / 'out'
     raw.mkdir()
     rows = ['participant_id\tmicroangiopathy\tstroke_evident']
-    for index, (participant, (core_global, core_local)) in enumerate(CORES.items()):
+    for index, (participant, (core_global, core_local)) in enumerate((CORES | WITHHELD).items()):
         (out / participant / 'ct').mkdir(parents=True)
         (out / participant / 'ct' / f'{participant}_seg-perfusion_morph.tsv').write_text(
-            'region\tnormalization\tmeasure\tthreshold\tvolume_ml\n'
-            f'core\tglobal\tvolume\t0.3\t{core_global}\n'
-            f'core\tlocal\tvolume\t0.3\t{core_local}\n'
+            'region\tnormalization\tmeasure\tthreshold\tvolume_ml\treason\n'
+            f'core\tglobal\tvolume\t0.3\t{core_global}\tn/a\n'
+            f'core\tlocal\tvolume\t0.3\t{core_local}\t'
+            f'{"withheld: it folds" if core_local == "n/a" else "n/a"}\n'
+            f'hypoperfusion\tn/a\tvolume\t6.0\t{core_global + 20}\tn/a\n'
         )
         status = ('pass', 'warn', 'fail')[index % 3]
         (out / participant / 'ct' / f'{participant}_desc-qualitycontrol_ctp.tsv').write_text(
@@ -65,6 +69,7 @@ def points(page, plot):
 
 
 def test_plots_show_the_cores(page):
+    # a series without a local core is not drawn
     assert points(page, 'scatter') == {name: list(cores) for name, cores in CORES.items()}
     agreement = points(page, 'bland-altman')
     assert agreement['sub-3'] == [90, -40]
@@ -116,11 +121,13 @@ def test_set_with_evident_stroke_excludes_other_series(page):
 
 def test_table_sorts_both_ways_with_missing_values_last(page):
     page.click('th[data-column="core_global"] button')
-    assert visible_cells(page, 5) == ['0.0', '9.0', '10.0', '30.0', '60.0', '80.0', '110.0', '']
+    volumes = ['0.0', '9.0', '10.0', '30.0', '50.0', '60.0', '80.0', '110.0']
+    assert visible_cells(page, 5) == [*volumes, '']
     page.click('th[data-column="core_global"] button')
-    assert visible_cells(page, 5) == ['110.0', '80.0', '60.0', '30.0', '10.0', '9.0', '0.0', '']
-    page.click('th[data-column="status"] button')
-    assert visible_cells(page, 4) == ['pass'] * 3 + ['warn'] * 2 + ['fail'] * 2 + ['']
+    assert visible_cells(page, 5) == [*reversed(volumes), '']
+    page.click('th[data-column="verdict"] button')
+    verdicts = ['usable'] * 3 + ['look first'] * 3 + ['do not use'] * 2
+    assert visible_cells(page, 4) == [*verdicts, '']
 
 
 def test_table_filters_by_words_volumes_and_grades(page):
@@ -128,13 +135,36 @@ def test_table_filters_by_words_volumes_and_grades(page):
     assert visible_cells(page, 0) == ['sub-8']
     page.type_text('#filter', 'core global >= 60')
     assert visible_cells(page, 0) == ['sub-2', 'sub-3', 'sub-7']
-    assert page.text('#count') == '3 of 8 series'
+    assert page.text('#count') == '3 of 9 series'
     page.type_text('#filter', '')
     page.evaluate(
-        '(() => { const s = document.getElementById("only-status"); s.value = "fail";'
+        '(() => { const s = document.getElementById("only-verdict"); s.value = "do not use";'
         ' s.dispatchEvent(new Event("input")); })()'
     )
     assert visible_cells(page, 0) == ['sub-3', 'sub-6']
+
+
+@pytest.mark.parametrize(('link', 'expected', 'reason'), [
+    ('[data-verdict="do not use"]', ['sub-3', 'sub-6'], 'fail: noise'),
+    ('[data-verdict="none"]', ['sub-8'], 'not processed'),
+    ('[data-state="local map withheld"]', ['sub-9'], 'local map withheld: it folds'),
+])  # fmt: skip
+def test_click_on_a_count_lists_its_series_and_why(page, link, expected, reason):
+    page.type_text('#filter', 'sub-1')
+    count = page.text(f'#included {link}').split()[0]
+    page.click(f'#included {link}')
+    assert visible_cells(page, 0) == expected
+    assert int(count) == len(expected)
+    assert all(reason in text for text in visible_cells(page, 11))
+    page.wait_for('document.getElementById("series").getBoundingClientRect().top < innerHeight')
+
+
+def test_boxes_show_every_volume_of_all_series_that_have_it(page):
+    shown = page.evaluate(
+        'document.getElementById("boxes").data.flatMap((t) => [...t.x])'
+        '.reduce((counts, x) => ({ ...counts, [x]: (counts[x] ?? 0) + 1 }), {})'
+    )
+    assert shown == {'core global': 8, 'core local': 7, 'hypoperfusion': 8}
 
 
 def test_group_selector_matches_whole_names(page):
@@ -153,6 +183,7 @@ def test_group_selector_matches_whole_names(page):
     ('core global, mL >= 60', ['sub-2', 'sub-3', 'sub-7']),
     ('Core global >= 60,5', ['sub-3', 'sub-7']),
     ('core global > 20 and core local < 50', ['sub-2', 'sub-6']),
+    ('verdict = look first', ['sub-2', 'sub-5', 'sub-9']),
     ('sub-2 local - global <= -5', ['sub-2']),
     ('group = microangiopathy core global > 50', ['sub-2', 'sub-3']),
     ('state = not processed', ['sub-8']),
@@ -171,7 +202,7 @@ def test_conditions_accept_headings_words_and_decimal_commas(page, text, expecte
 def test_unclear_filter_shows_a_message(page, text):
     page.type_text('#filter', text)
     assert page.text('#filter-message').startswith('Not understood, and not used: ')
-    assert len(visible_cells(page, 0)) == 8
+    assert len(visible_cells(page, 0)) == 9
     page.type_text('#filter', 'sub-2')
     assert page.text('#filter-message') == ''
 
@@ -212,7 +243,7 @@ def test_series_to_review_link_to_their_reports(page):
 def test_picture_and_tables_remain_without_scripts(browser, group_page):
     page = browser.open(group_page, scripts=False)
     assert page.evaluate('document.querySelector(".picture").naturalWidth') > 500
-    assert len(visible_cells(page, 0)) == len(CORES) + 1
+    assert len(visible_cells(page, 0)) == len(CORES | WITHHELD) + 1
     selectors = ('.filters', '#distributions', 'nav [href="#distributions"]')
     for selector in selectors:
         style = page.evaluate(f'getComputedStyle(document.querySelector({selector!r})).display')
@@ -222,7 +253,24 @@ def test_picture_and_tables_remain_without_scripts(browser, group_page):
     page.check()
 
 
-@pytest.mark.parametrize('width', [1400, 800])
+def test_printed_plots_are_as_wide_as_the_paper(browser, group_page):
+    page = browser.open(group_page, width=1400)
+    widths = '[...document.querySelectorAll(".plot .main-svg")].map((s) => s.clientWidth)'
+    before = page.evaluate(widths)
+    page.send('Emulation.setEmulatedMedia', media='print')
+    page.evaluate('window.dispatchEvent(new Event("beforeprint"))')
+    page.wait_for(f'{widths}.every((width) => width <= 700)')
+    assert page.evaluate('getComputedStyle(document.querySelector(".filters")).display') == 'none'
+    page.send('Emulation.setEmulatedMedia', media='')
+    page.evaluate('window.dispatchEvent(new Event("afterprint"))')
+    page.wait_for(
+        f'JSON.stringify({widths}) === {json.dumps(json.dumps(before, separators=(",", ":")))}'
+    )
+    page.check()
+    page.close()
+
+
+@pytest.mark.parametrize('width', [1400, 800, 390])
 def test_page_is_not_wider_than_the_window(browser, group_page, width):
     page = browser.open(group_page, width=width)
     assert page.evaluate('document.documentElement.scrollWidth') <= width

@@ -234,6 +234,140 @@ def test_reversed_window_is_restored(page):
     assert page.evaluate(f"document.querySelector('{lower}').value") == '0'
 
 
+def show_plane(page, plane, way='radiological'):
+    page.click(f'.planes button[data-plane="{plane}"]')
+    page.click(f'input[value="{way}"]')
+
+
+def place_in(head, voxel, plane, way='radiological'):
+    """Return fractions of width and height at which a voxel of the files is drawn in a plane."""
+    # the third axis of the files runs up, the others left and posterior: as pictures of R and A on the left
+    content = json.loads(head.packed.read_text())
+    across, down = {'coronal': (0, 2), 'sagittal': (1, 2)}[plane]
+    first = [SHAPE[axis] - content['origin'][axis] - content['shape'][axis] for axis in (0, 1)]
+    first.append(content['origin'][2])
+    columns, rows = content['shape'][across], content['shape'][down]
+    column = (voxel[across] - first[across] + 0.5) / columns
+    if plane == 'coronal' and way == 'neurological':
+        column = 1 - column
+    return column, 1 - (voxel[down] - first[down] + 0.5) / rows
+
+
+def test_letters_name_the_sides_of_every_plane(page):
+    for plane, way, letters in (
+        ('axial', 'radiological', 'RLAP'), ('axial', 'neurological', 'LRAP'),
+        ('coronal', 'radiological', 'RLSI'), ('coronal', 'neurological', 'LRSI'),
+        ('sagittal', 'radiological', 'APSI'), ('sagittal', 'neurological', 'APSI'),
+    ):  # fmt: skip
+        show_plane(page, plane, way)
+        assert page.evaluate('document.querySelector(".view").dataset.letters') == letters
+
+
+@pytest.mark.parametrize('plane', ['coronal', 'sagittal'])
+def test_value_under_the_pointer_matches_the_file_in_every_plane(page, head, plane):
+    for voxel in (LESION, HEALTHY):
+        show_plane(page, 'axial')
+        go_to(page, SLICE)
+        page.hover('[data-pane="0"] canvas', *head.place(voxel))
+        other = (11, voxel[1], 1) if plane == 'coronal' else (voxel[0], 11, 1)
+        for way in ('radiological', 'neurological'):
+            show_plane(page, plane, way)
+            page.hover('[data-pane="1"] canvas', *place_in(head, voxel, plane, way))
+            assert read(page, 'files') == ', '.join(map(str, voxel))
+            page.hover('[data-pane="1"] canvas', *place_in(head, other, plane, way))
+            assert read(page, 'files') == ', '.join(map(str, other))
+            assert stored(page, 'cbf') == pytest.approx(head.value('cbf', other), rel=1e-3)
+
+
+def test_planes_run_through_the_marked_voxel(page, head):
+    go_to(page, SLICE)
+    page.hover('[data-pane="0"] canvas', *head.place(LESION))
+    for plane in ('coronal', 'sagittal', 'axial'):
+        page.click(f'.planes button[data-plane="{plane}"]')
+        assert read(page, 'files') == ', '.join(map(str, LESION))
+        slice_of_voxel = page.evaluate(f'{VIEW}.onScreen({VIEW}.cursor)[2] === {VIEW}.slice')
+        assert slice_of_voxel
+
+
+@pytest.mark.parametrize('plane', ['coronal', 'sagittal'])
+def test_reformat_shows_the_color_of_the_value(page, head, plane):
+    go_to(page, SLICE)
+    page.evaluate(
+        "document.querySelectorAll('input[type=checkbox]:checked').forEach((box) => box.click())"
+    )
+    page.evaluate(f'{VIEW}.choose({VIEW}.panes[0], "cbf")')
+    page.hover('[data-pane="0"] canvas', *head.place(HEALTHY))
+    page.evaluate(f'{VIEW}.turnTo("{plane}")')
+    voxel = (*HEALTHY[:2], 4)
+    expected = mpl.colormaps['viridis'](head.value('cbf', voxel) / 100)[:3]
+    shown = colour(page, 0, place_in(head, voxel, plane))
+    assert shown == pytest.approx(255 * np.array(expected), abs=3)
+
+
+def test_pictures_keep_the_proportions_of_the_head(page, head):
+    shape = json.loads(head.packed.read_text())['shape']
+    for plane, (across, up) in {'axial': (0, 1), 'coronal': (0, 2), 'sagittal': (1, 2)}.items():
+        show_plane(page, plane)
+        ratio = page.evaluate(
+            '(() => { const r = document.querySelector("[data-pane=\\"0\\"] canvas").getBoundingClientRect();'
+            ' return r.width / r.height; })()'
+        )
+        size = (2, 2, 5)
+        assert ratio == pytest.approx(
+            shape[across] * size[across] / (shape[up] * size[up]), rel=0.02
+        )
+
+
+def test_scale_bar_has_the_length_it_names(page, head):
+    shape = json.loads(head.packed.read_text())['shape']
+    wide, white = page.evaluate("""(() => {
+        const c = document.querySelector('[data-pane="0"] canvas');
+        const row = c.getContext('2d').getImageData(0, c.height - 8 * devicePixelRatio, c.width, 1).data;
+        let white = 0;
+        for (let x = c.width / 2; x < c.width; x += 1) white += row[4 * x] > 250;
+        return [c.width, white]; })()""")
+    bar = float(page.evaluate('document.querySelector(".view").dataset.bar'))
+    assert white == pytest.approx(bar / (2 * shape[0]) * wide, abs=3)
+
+
+def test_keys_move_in_the_plane_that_is_shown(page, head):
+    go_to(page, SLICE)
+    page.hover('[data-pane="0"] canvas', *head.place(LESION))
+    show_plane(page, 'sagittal')
+    page.evaluate('document.querySelector(\'[data-pane="0"] canvas\').focus()')
+    page.press('ArrowUp')  # superior
+    page.press('ArrowRight')  # posterior, since A is on the left
+    page.press('PageUp')  # right, against the first axis of the files
+    assert read(page, 'files') == f'{LESION[0] - 1}, {LESION[1] + 1}, {LESION[2] + 1}'
+
+
+def test_rainbow_colors_are_optional_and_leave_ct_grey(page, head):
+    go_to(page, SLICE)
+    page.evaluate(
+        "document.querySelectorAll('input[type=checkbox]:checked').forEach((box) => box.click())"
+    )
+    page.evaluate(f'{VIEW}.choose({VIEW}.panes[0], "cbf")')
+    page.evaluate(f'{VIEW}.choose({VIEW}.panes[1], "reference")')
+    voxel = (20, 12, 2)
+    grey = colour(page, 1, head.place(voxel))
+    page.evaluate(
+        '(() => { const s = document.querySelector("[aria-label=Colours]"); s.value = "rainbow";'
+        ' s.dispatchEvent(new Event("change")); })()'
+    )
+    expected = mpl.colormaps['turbo'](head.value('cbf', voxel) / 100)[:3]
+    assert colour(page, 0, head.place(voxel)) == pytest.approx(255 * np.array(expected), abs=3)
+    assert colour(page, 1, head.place(voxel)) == grey
+
+
+def test_crosshair_runs_through_the_voxel(page, head):
+    go_to(page, SLICE)
+    page.hover('[data-pane="0"] canvas', *head.place(LESION))
+    place = (0.02, head.place(LESION)[1])  # in air
+    assert colour(page, 0, place) == [0, 0, 0]
+    page.click('input[value="crosshair"]')
+    assert min(colour(page, 0, place)) > 50
+
+
 def test_list_selects_the_map_of_a_pane(page, head):
     go_to(page, SLICE)
     before = colour(page, 1, head.place((11, 22, 2)))

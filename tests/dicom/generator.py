@@ -2,6 +2,7 @@
 """Perfusion series in DICOM as five vendors write them, with pixels that code frame and slice."""
 
 import functools
+import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -75,6 +76,26 @@ class Scan:
             return self.orientation
         tilt = np.deg2rad(self.tilt)
         return (1, 0, 0, 0, float(np.cos(tilt)), float(np.sin(tilt)))
+
+
+def scan_of(path: Path, **options) -> Scan:
+    """Make the scan that would have given an axial series in NIfTI with LPS axes, with its times."""
+    import nibabel as nb
+
+    from ctpprep.inputs.timing import read_timing
+
+    image = nb.load(path)
+    hu = np.asarray(image.dataobj)
+    pixel, _, distance, _ = (float(size) for size in image.header.get_zooms())
+    sidecar = json.loads(path.with_name(path.name.replace('.nii.gz', '.json')).read_text())
+    n_slices, n_frames = hu.shape[2:]
+    corner = tuple(float(value) for value in image.affine[:3, 3] * [-1, -1, 1])
+    scan = Scan(
+        n_frames=n_frames, n_slices=n_slices, size=hu.shape[0], pixel=round(pixel, 6),
+        distance=distance, hu=hu, corner=corner, **options,
+    )  # fmt: skip
+    scan.times = np.array(read_timing(sidecar, n_frames, n_slices)[1]).T
+    return scan
 
 
 def coded(size: int, n_slices: int, n_frames: int) -> np.ndarray:

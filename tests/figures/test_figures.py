@@ -206,3 +206,18 @@ def test_bands_of_probability_have_colours_and_below_5_percent_has_none(brain):
     assert len([rgb for rgb in colours if len(set(rgb)) == 1 and sum(rgb)]) == 1
     texts = {text.get_text() for text in figure.legends[0].get_texts()}
     assert {'at least 95 %', 'at least 50 %', 'at least 5 %'} < texts
+
+
+def test_agreement_with_a_follow_up_lesion_has_a_row_for_each_core(brain, left):
+    lesion = np.roll(left, 1, axis=0)
+    core = {'global': left, 'local': lesion}
+    mosaic = figures.lay_out(brain)
+    figure = figures.plot_followup(mosaic, np.zeros(SHAPE), core, left, lesion, brain, 0.3)
+    rows = mosaic.lines
+    assert len(strips(figure)) == 2 * len(rows)
+    words = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
+    assert {
+        'hit: lesion and core (rCBF < 30 %)',
+        'missed: lesion only',
+        'false: core only',
+    } <= words

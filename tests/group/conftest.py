@@ -36,12 +36,16 @@ class Site:
         path.write_text(text)
         return path
 
-    def write_volumes(self, participant, core_global='12.50', core_local='10.00', prefix=''):
+    def write_volumes(
+        self, participant, core_global='12.50', core_local='10.00', prefix='', reason='n/a'
+    ):
         text = (
             f'{HEADER}hypoperfusion\tn/a\tvolume\t6.0\t40.0\tn/a\n'
             f'core\tglobal\tvolume\t0.3\t{core_global}\tn/a\n'
             f'core\tglobal\tremoved specks\t0.3\t1.0\tn/a\n'
-            f'core\tlocal\tvolume\t0.3\t{core_local}\tn/a\n'
+            f'core\tlocal\tvolume\t0.3\t{core_local}\t{reason}\n'
+            f'mismatch\tglobal\tvolume\tn/a\t31.0\tn/a\n'
+            f'mismatch\tglobal\tdifference\tn/a\t27.5\tn/a\n'
         )
         folder = f'{participant}/ct'
         return self.write(f'{folder}/{prefix or participant}_seg-perfusion_morph.tsv', text)
@@ -50,8 +54,10 @@ class Site:
         folder = f'{participant}/ct'
         return self.write(f'{folder}/{prefix or participant}_desc-qualitycontrol_ctp.tsv', text)
 
-    def write_series(self, participant, core_global='12.50', core_local='10.00', quality=QUALITY):
-        self.write_volumes(participant, core_global, core_local)
+    def write_series(
+        self, participant, core_global='12.50', core_local='10.00', quality=QUALITY, reason='n/a'
+    ):
+        self.write_volumes(participant, core_global, core_local, reason=reason)
         self.write_quality(participant, quality)
 
     def write_status(self, participant, state, cause='', version='1', record=False):

@@ -111,8 +111,23 @@ def test_each_series_is_counted_once(three):
     rows = ''.join(f'sub-0{i}\t{"no" if i in (1, 2) else "yes"}\n' for i in range(1, 7))
     three.write_participants(f'participant_id\told\n{rows}')
     page = three.run_group(exclude_column='old')
-    counts = re.findall(r'<li>(\d+) of 6 series (?:count|were|or|lack)', page)
-    assert counts == ['1', '3', '1', '1']
+    counts = re.findall(r'<li>(\d+) of 6 series (?:are|were|or|have)', page)
+    assert counts == ['2', '3', '1', '1']  # the last has no core, and is also included
+
+
+def test_withheld_local_map_is_named_and_its_global_core_is_included(three):
+    three.write_series(
+        'sub-02', '20.0', 'n/a', reason='withheld: homologues are off by about 7.0 mm'
+    )
+    cohort = three.make_cohort()
+    assert list(cohort.table['withheld']) == ['', 'homologues are off by about 7.0 mm', '']
+    assert (
+        '1 of 3 series: local map withheld; their global core, hypoperfusion and mismatch are included'
+        in cohort.notes
+    )
+    three.run_group()
+    n = [three.read_statistic(name, 'mean')['n'] for name in ('core global', 'core local')]
+    assert n == ['3', '2']
 
 
 def test_evident_stroke_is_a_column_or_a_core_above_0(three):

@@ -19,6 +19,7 @@ def by_name(rows):
 def make_table(x, y, groups, **columns):
     return pd.DataFrame({
         'participant_id': [f'sub-{i}' for i in range(len(x))], 'core_global': x, 'core_local': y,
+        'hypoperfusion': np.add(x, 40), 'mismatch_global': 40.0, 'mismatch_local': np.nan,
         'group': groups, 'stroke': np.asarray(x) > 0, **columns,
     })  # fmt: skip
 
@@ -77,8 +78,28 @@ def test_missing_columns_of_patients_are_named():
     assert rows['groups']['reason'] == 'there is one group'
 
 
-def test_series_without_local_core_are_left_out_and_noted():
-    rows = analyze(make_table(GLOBAL, [6.0, 16.0, 20.0, np.nan], ['a'] * 4), ['a'])
-    number = rows[rows['statistic'] == 'number'].iloc[0]
-    assert number['reason'] == '1 series lack a core and are left out'
-    assert rows[rows['statistic'] == 'slope'].iloc[0]['n'] == 3
+def test_each_volume_is_described_for_all_series_that_have_it():
+    table = make_table(GLOBAL, [6.0, 16.0, np.nan, np.nan], ['a'] * 4)
+    table['withheld'] = ['', '', 'homologues are off', '']
+    rows = analyze(table, ['a'])
+    of_all = rows[(rows['set'] == 'all') & (rows['group'] == 'all')]
+    number = of_all[of_all['comparison'] == 'series'].iloc[0]
+    assert number['reason'] == 'local map withheld in 1 series; no local core in 1 series'
+    means = of_all[of_all['statistic'] == 'mean'].set_index('comparison')
+    assert means['n'].to_dict() == {
+        'core global': 4, 'core local': 2, 'hypoperfusion': 4, 'mismatch global': 4,
+        'mismatch local': 0,
+    }  # fmt: skip
+    assert means.loc['core global', 'value'] == 25
+    assert means.loc['core local', 'value'] == 11
+    assert of_all[of_all['statistic'] == 'slope'].iloc[0]['n'] == 2
+
+
+def test_groups_are_compared_by_every_volume():
+    table = make_table(np.tile(GLOBAL, 2), [*LOCAL, *(np.nan,) * 4], ['a'] * 4 + ['b'] * 4)
+    rows = analyze(table, ['a', 'b'])
+    pair = rows[(rows['set'] == 'all') & (rows['statistic'] == 'difference of means')]
+    values = pair.set_index('comparison')[['n', 'value']]
+    assert list(values.loc['hypoperfusion']) == [8, 0]
+    assert list(values.loc['core global']) == [8, 0]
+    assert values.loc['core local', 'n'] == 4

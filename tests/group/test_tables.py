@@ -12,7 +12,7 @@ import pytest
 from ctpprep import group
 from ctpprep.exceptions import SeriesError, UsageError
 from ctpprep.group import tsv
-from ctpprep.group.tables import IDS
+from ctpprep.group.tables import IDS, VERDICT
 from ctpprep.io.files import file_lock
 
 
@@ -24,7 +24,7 @@ def test_rows_name_participant_session_and_series(site):
     table = site.read()
     assert list(table.columns[:5]) == list(IDS)
     assert list(table.iloc[1, :5]) == ['sub-01', 'n/a', 'sub-01_run-1', 'succeeded', 'n/a']
-    assert list(table.iloc[4, :5]) == ['sub-02', 'ses-a', 'sub-02_ses-a', 'succeeded', 'n/a']
+    assert list(table.iloc[6, :5]) == ['sub-02', 'ses-a', 'sub-02_ses-a', 'succeeded', 'n/a']
     assert table['volume_ml'][1] == '12.50'
 
 
@@ -39,7 +39,7 @@ def test_id_columns_of_series_tables_are_replaced(site):
     site.write_quality('sub-01', 'state\tsnr\nmine\t3\n')
     site.collect()
     table = site.read('group_quality.tsv')
-    assert list(table.columns) == [*IDS, 'snr']
+    assert list(table.columns) == [*IDS, *VERDICT, 'snr']
     assert table['state'][0] != 'mine'
 
 
@@ -56,6 +56,27 @@ def test_failed_and_missing_participants_are_listed_with_reason(site):
         assert states['sub-03'] == ('failed', 'no frame times')
         assert states['sub-04'] == ('failed', 'see sub-04/log/run1/crash-x.txt')
         assert states['sub-05'][0] == 'running'
+
+
+def test_verdict_of_each_series_is_in_the_quality_table(site):
+    site.write_series('sub-01')
+    site.write_series('sub-02', '9', 'n/a', 'noise_status\npass\n', 'withheld: it folds')
+    site.write_series('sub-03', quality='mirror_distance_status\nfail\n')
+    site.write_series('sub-04', quality='aif_explained_status\nfail\n')
+    site.write_status('sub-05', 'failed', 'no frame times')
+    site.write_status('sub-06', 'running')
+    site.collect()
+    table = site.read('group_quality.tsv').set_index('participant_id')
+    assert table['verdict'].to_dict() == {
+        'sub-01': 'look first', 'sub-02': 'look first', 'sub-03': 'look first', 'sub-04': 'do not use',
+        'sub-05': 'do not use', 'sub-06': 'n/a',
+    }  # fmt: skip
+    assert table['verdict_reason']['sub-02'] == 'There is no local map: it folds.'
+    assert table['verdict_reason']['sub-05'] == 'no frame times'
+    assert list(table['doubtful'][:4]) == [
+        'n/a', 'n/a', 'core_local', 'core_global, core_local, hypoperfusion',
+    ]  # fmt: skip
+    assert set(VERDICT) <= set(json.loads((site.out / 'group_quality.json').read_text()))
 
 
 def test_tables_of_earlier_run_count_while_next_is_running(site):

@@ -149,3 +149,18 @@ def test_fine_voxels_do_not_enlarge_the_pictures(series, render_only):
             fine = np.repeat(np.repeat(np.asarray(image.dataobj), 5, axis=0), 5, axis=1)
             nb.save(nb.Nifti1Image(fine, AFFINE @ np.diag([0.2, 0.2, 1, 1])), path)
     assert draw(**series)['maps'].stat().st_size < 6 * coarse
+
+
+def test_summary_is_a_figure_and_a_page(series, render_only):
+    render_only()
+    columns = (
+        'region\themisphere\tnormalization\tmeasure\tthreshold\tvolume_ml\taffected_side\treason\n'
+    )
+    Path(series['volumes']).write_text(
+        columns + 'core\tleft\tglobal\tvolume\t0.3\t12.5\tleft\tn/a\n'
+    )
+    quality = Path(series['volumes']).with_name('quality.tsv')
+    quality.write_text('coverage\tcoverage_status\n80\tpass\n')
+    paths = PlotSeries(prefix='sub-01', quality=str(quality), **series).run().outputs.figures
+    found = {Path(path).suffix for path in paths if 'desc-summary' in path}
+    assert found == {'.pdf', '.png', '.svg'}

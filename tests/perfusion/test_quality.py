@@ -332,3 +332,21 @@ def test_core_that_reads_the_threshold_is_missed_by_half():
 def test_an_aif_that_is_largely_tissue_fails():
     assert 'aif_over_tissue' in fails(figures_of(tissue=gamma_variate(9.0, 6.0, 40.0)))
     assert 'aif_over_tissue' not in fails(figures_of())
+
+
+@pytest.mark.parametrize(
+    ('grades', 'word'),
+    [
+        ({'drift': 'pass', 'vof_lag': 'n/a'}, 'usable'),
+        ({'drift': 'pass', 'coverage': 'warn'}, 'look first'),
+        ({'mirror_distance': 'fail', 'coverage': 'warn'}, 'look first'),
+        ({'tmax_spread': 'fail'}, 'do not use'),
+        ({'unknown_check': 'fail'}, 'do not use'),
+    ],
+)
+def test_verdict_follows_the_gravest_check(grades, word):
+    assert quality.conclude(grades).word == word
+
+
+def test_every_check_with_a_narrow_concern_exists():
+    assert set(quality.CONCERNED) <= {check.name for check in quality.CHECKS}

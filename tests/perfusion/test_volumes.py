@@ -291,3 +291,19 @@ def test_below_the_offset_there_is_no_uncalibrated_volume_but_a_reason():
 
 def test_uncalibrated_tmax_has_no_rows_of_its_own():
     assert not [row for row in make_table()[0] if 'uncalibrated' in row['measure']]
+
+
+def test_difference_of_the_cores_is_measured_with_its_homologues():
+    rcbf = {'global': np.where(TISSUE, 0.2, 0.0), 'local': np.where(TISSUE, 0.5, 0.0)}
+    core = np.zeros(SHAPE, bool)
+    core[8:18, 8:18, 2] = True
+    table = volumes._Table(
+        {'core_global': core, 'core_local': ~TISSUE}, {}, {}, SIZE, SIDE, 'left', None
+    )
+    table.add_difference(rcbf, 0.3, '')
+    removed = next(row for row in table.rows if row['measure'] == 'removed by local')
+    homologues = next(
+        row for row in table.rows if row['measure'] == 'homologues of removed by local'
+    )
+    assert removed['volume_ml'] == 2.0
+    assert homologues['value'] == pytest.approx(0.4)

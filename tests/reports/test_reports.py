@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from ctpprep.reports import build_report
 from ctpprep.reports.methods import list_references, render_methods
+from ctpprep.reports.page import Drawing
 
 SVG = '<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><text>50 % "a" #b</text></svg>'
 COLUMNS = (
@@ -117,16 +118,63 @@ def test_reason_of_withheld_local_maps_is_shown(output_dir):
     path.write_text('\n'.join(rows) + '\n')
     words = text_of(report(output_dir))
     assert 'Local maps were withheld: the brain is not alike.' in words
-    assert words.index('were withheld') < words.index('Hypoperfusion Tmax')
     assert 'Core rCBF < 30 % 61.6 mL withheld' in words
     assert 'ratio ≥ 1.8 met withheld' in words
 
 
 def test_cautions_and_intended_use_are_shown(output_dir):
     words = text_of(report(output_dir))
-    assert 'The 30 % threshold is not validated for local maps.' in words
-    assert 'The local map hides the state of the healthy hemisphere.' in words
+    assert 'The 30 % threshold is not validated for local maps' in words
+    assert 'The local map hides the state of the healthy hemisphere' in words
     assert 'Research use only' in words
+
+
+def test_verdict_and_numbers_come_first(output_dir):
+    words = text_of(report(output_dir))
+    first = words.index('Do not use 1 check fails. noise.')
+    assert (
+        first < words.index('Core, global rCBF < 30 % 61.6 mL') < words.index('Volumes in detail')
+    )
+
+
+def test_numbers_that_a_failed_check_concerns_are_struck(output_dir):
+    page = report(output_dir)
+    assert page.count('<s>') == 4
+    assert 'number core_global doubtful' in page
+    details = page.partition('Volumes in detail')[2]
+    for volume in ('61.6 mL', '68.7 mL', '2.11', '130.3', '61.65'):
+        assert re.search(f'<td[^>]* class="doubtful"[^>]*>{re.escape(volume)}', details)
+
+
+def test_numbers_are_not_struck_if_no_check_failed(output_dir):
+    path = output_dir / 'sub-01' / 'ct' / 'sub-01_desc-qualitycontrol_ctp.tsv'
+    path.write_text(path.read_text().replace('fail', 'warn'))
+    assert 'class="doubtful"' not in report(output_dir)
+
+
+def test_verdicts_of_several_series_are_listed_first(output_dir):
+    write_series(output_dir / 'sub-01' / 'ses-2', 'sub-01_ses-2')
+    words = text_of(report(output_dir))
+    assert words.index('sub-01_ses-2 do not use 61.6 mL') < words.index('Volumes in detail')
+
+
+def test_summary_links_to_its_page(output_dir):
+    (output_dir / 'sub-01' / 'figures' / 'sub-01_desc-summary_ctp.pdf').touch()
+    assert 'href="sub-01/figures/sub-01_desc-summary_ctp.pdf"' in report(output_dir)
+
+
+def test_figures_link_to_their_files(output_dir):
+    assert 'href="sub-01/figures/sub-01_desc-maps_ctp.svg"' in report(output_dir)
+
+
+def test_node_names_are_folded(output_dir):
+    made = {'maps': [('deconvolution', ['cbf', 'tmax'])]}
+    drawing = Drawing('graph', ['sub-01'], '', '', 'plot_series', made)
+    page = build_report(output_dir, '01', '', {}, [drawing]).read_text()
+    folded = re.findall(r'<details class="made">.*?</details>', page, flags=re.DOTALL)
+    assert len(folded) == 1
+    assert 'deconvolution' in folded[0]
+    assert 'plot_series' not in text_of(page.replace(folded[0], ''))
 
 
 def test_failed_checks_come_first(output_dir):
@@ -186,7 +234,7 @@ def test_markup_in_reasons_methods_and_configuration_is_shown_as_text(output_dir
         settings={markup: [markup]},
     )
     assert '<b onclick' not in page
-    assert text_of(page).count(markup) == 4
+    assert text_of(page).count(markup) == 5
 
 
 def test_html_marked_as_markup_is_inserted(output_dir):
@@ -202,7 +250,10 @@ def test_failed_series_is_shown_at_the_top_and_in_its_section(output_dir):
     failed = [{'prefix': 'sub-01_run-2', 'reason': 'No timing.'}]
     words = text_of(report(output_dir, failed=failed))
     assert '1 of 2 series failed: sub-01_run-2' in words
-    assert 'This series failed. No timing. What to do: mend what the sentence names' in words
+    assert (
+        'Do not use This series failed: No timing. What to do: fix what the message names' in words
+    )
+    assert 'sub-01_run-2 do not use failed: No timing.' in words
 
 
 def test_failed_step_links_to_its_crash_file(output_dir):
@@ -338,7 +389,7 @@ def test_lambda_offset_and_noise_are_shown(output_dir):
     }
     path.write_text(json.dumps({'Measured': measured}))
     words = text_of(report(output_dir))
-    assert 'Lambda of CBF, of the largest singular value 0.123' in words
+    assert 'Lambda, relative to the largest singular value 0.123' in words
     assert '2.5 s' in words
     assert 'as scanned (median) 4 HU' in words
     assert 'noise adds to CBF' not in words

@@ -5,7 +5,7 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from ctpprep.inputs.series import CTPSeries, InputFile, PrecomputedMaps
+from ctpprep.inputs.series import CTPSeries, FollowUpLesion, InputFile, PrecomputedMaps
 from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows.base import init_series_wf
 
@@ -21,10 +21,10 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def make_series(tmp_path_factory):
-    """Make a series of a participant and session whose voxels are all 0, perhaps with an NCCT."""
+    """Make a series of a participant and session whose voxels are all 0, perhaps with an NCCT or a lesion."""
     bids_dir = tmp_path_factory.mktemp('series')
 
-    def make(participant='01', session=None, ncct=False, overrides=None):
+    def make(participant='01', session=None, ncct=False, overrides=None, lesion=False):
         labels = [f'sub-{participant}'] + ([f'ses-{session}'] if session else [])
         subdir, prefix = '/'.join([*labels, 'ct']), '_'.join(labels)
         path = bids_dir / subdir / f'{prefix}_ctp.nii.gz'
@@ -34,11 +34,17 @@ def make_series(tmp_path_factory):
         head = path.with_name(f'{prefix}_ncct.nii.gz')
         if ncct:
             nb.save(nb.Nifti1Image(voxels[..., 0], np.eye(4)), head)
+        files = []
+        for name in ('lesion-msk', 'dwi') if lesion else ():
+            later = path.with_name(f'sub-{participant}_ses-later_{name}.nii.gz')
+            nb.save(nb.Nifti1Image(voxels[..., 0], np.eye(4)), later)
+            files.append(InputFile(later, f'bids:raw:{subdir}/{later.name}'))
+        followup = FollowUpLesion(files[0], 'later', 'image', files[1]) if lesion else None
         times = tuple(2.0 * frame for frame in range(N_FRAMES))
         return CTPSeries(
             path, prefix, participant, session, subdir, f'bids:raw:{subdir}/{path.name}', times,
             (times,) * N_SLICES, 'RepetitionTime', {}, head if ncct else None, overrides or {},
-            (2, 2, N_SLICES), (1.0, 1.0, 5.0),
+            (2, 2, N_SLICES), (1.0, 1.0, 5.0), lesion=followup,
         )  # fmt: skip
 
     return make

@@ -27,7 +27,10 @@ def wired(workflow):
 
 # what one of the two entries alone puts out
 MAPS_ALONE = {'entry', 'raw'}  # the raw series beside a supplied one
+ATLAS = {'atlas', 'atlas_labels'}  # a user's
 SERIES_ALONE = {
+    'ncct', 'reference_to_ncct', 'ttp_template', 'probability_global_template',
+    'probability_local_template',
     'confounds', 'motion', 'curves', 'bolus', 'deconvolution', 'aif_mask', 'vof_mask', 'cbf_noise',
     'probability_global', 'probability_local', 'tissue_curves', 'tmax_repeats', 'ttp',
 }  # fmt: skip
@@ -40,7 +43,7 @@ def hungry(workflow, names, missing=MAPS_ALONE):
         for node, fed in wired(workflow).items()
         for port in names(node)
         if not port.startswith('supplied_')  # a user's, mostly absent
-        and port not in fed | missing
+        and port not in fed | missing | ATLAS
         and not isdefined(getattr(node.inputs, port))
     ]
 
@@ -67,7 +70,9 @@ def ports_between_stages(node):
 @pytest.mark.parametrize('ports', [mandatory, files, ports_between_stages])
 @pytest.mark.parametrize('motion_correction', [True, False])
 def test_every_port_is_fed(make_series, run, ports, motion_correction):
-    method = MethodSettings.of(motion_correction=motion_correction)
+    method = MethodSettings.of(
+        motion_correction=motion_correction, output_spaces='MNI152NLin2009aSym'
+    )
     unfed = hungry(init_series_wf(make_series(ncct=True), method, run), ports)
     if not motion_correction:  # without transforms nothing moves
         unfed = [port for port in unfed if not port.endswith('correct_motion.transforms')]
@@ -77,7 +82,8 @@ def test_every_port_is_fed(make_series, run, ports, motion_correction):
 @pytest.mark.parametrize('ports', [mandatory, files, ports_between_stages])
 @pytest.mark.parametrize('masks', [False, True])
 def test_every_port_is_fed_from_maps(make_maps, run, ports, masks):
-    workflow = init_series_wf(make_maps(masks=masks), MethodSettings(), run)
+    method = MethodSettings.of(output_spaces='MNI152NLin2009aSym')
+    workflow = init_series_wf(make_maps(masks=masks), method, run)
     unfed = hungry(workflow, ports, SERIES_ALONE)
     assert [port for port in unfed if '.standardize_maps.' not in port] == []
 

@@ -5,9 +5,10 @@ import dataclasses
 from collections import defaultdict
 
 import nibabel as nb
+import numpy as np
 import pytest
 
-from ctpprep.inputs.series import CTPSeries, InputFile, PrecomputedMaps
+from ctpprep.inputs.series import CTPSeries, FollowUpLesion, InputFile, PrecomputedMaps
 from ctpprep.interfaces.base import StageInterface
 from ctpprep.interfaces.deconvolution import FindVessels
 from ctpprep.settings import MethodSettings, RunSettings, declared
@@ -23,6 +24,8 @@ def another(name):
     if about.choices:
         others = [choice for choice in about.choices if choice != default]
         return others[0] if others else 'ctpprep.perfusion.maps:flow'
+    if name == 'output_spaces':
+        return 'MNI152NLin2009aSym'
     if isinstance(default, bool):
         return not default
     if isinstance(default, tuple):
@@ -49,7 +52,9 @@ def given(inputs):
 @pytest.fixture(scope='module')
 def changed(make_series, run):
     """Inputs of all nodes of a graph of which every setting is changed."""
-    return nodes_of(init_series_wf(make_series(ncct=True), MethodSettings.of(**CHANGED), run))
+    return nodes_of(
+        init_series_wf(make_series(ncct=True, lesion=True), MethodSettings.of(**CHANGED), run)
+    )
 
 
 @pytest.mark.parametrize('name', CHANGED)
@@ -115,9 +120,12 @@ def stages_read(toy_head, tmp_path_factory):
     path, ncct = home / 'sub-01_ctp.nii.gz', home / 'sub-01_ncct.nii.gz'
     nb.save(nb.Nifti1Image(ctp, affine), path)
     nb.save(nb.Nifti1Image(ctp[..., 0], affine), ncct)
+    mask = home / 'sub-01_ses-2_lesion-msk.nii.gz'
+    nb.save(nb.Nifti1Image((ctp[..., 0] == 34).astype(np.uint8), affine), mask)
+    lesion = FollowUpLesion(InputFile(mask, ''), '2', 'image', InputFile(ncct, ''))
     series = CTPSeries(
         path, 'sub-01', '01', None, 'sub-01/ct', 'bids:raw:sub-01/ct/sub-01_ctp.nii.gz', times,
-        (times,) * ctp.shape[2], '', {}, ncct, {}, ctp.shape[:3], (4.0, 4.0, 8.0),
+        (times,) * ctp.shape[2], '', {}, ncct, {}, ctp.shape[:3], (4.0, 4.0, 8.0), lesion=lesion,
     )  # fmt: skip
     made = folder / 'out' / 'sub-01' / 'ct'
     names = ('cbf', 'cbv', 'tmax')
@@ -134,8 +142,11 @@ def stages_read(toy_head, tmp_path_factory):
             read[type(interface).__name__],
         )
     )
-    # a brain without texture does not show where its homologues are
-    method = MethodSettings.of(mirror_most_mm=50.0, mirror_region_mm=50.0)
+    # a brain without texture does not show where its homologues are, nor where its lesion is
+    method = MethodSettings.of(
+        mirror_most_mm=50.0, mirror_region_mm=50.0, followup_least_overlap=0.0,
+        followup_least_similarity=0.0, output_spaces='MNI152NLin2009aSym',
+    )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StageInterface, 'method', record)
         # rendering is slow and reads no settings
@@ -163,7 +174,9 @@ def stages_read(toy_head, tmp_path_factory):
 
 def test_every_node_is_given_the_stages_that_it_reads_and_no_others(stages_read):
     assert {name: both for name, both in stages_read.items() if both[0] != both[1]} == {}
-    assert {'load_corrected', 'standardize_maps', 'register_ncct', 'deconvolve'} <= {*stages_read}
+    assert {'load_corrected', 'standardize_maps', 'register_followup', 'deconvolve'} <= {
+        *stages_read
+    }
 
 
 # -- hashes
@@ -181,7 +194,7 @@ def hashes(series, method, run):
 @pytest.fixture(scope='module')
 def unchanged(make_series, run):
     """A series, and the inputs and hashes of all nodes of its graph by the default settings."""
-    series = make_series(ncct=True)
+    series = make_series(ncct=True, lesion=True)
     nodes = nodes_of(init_series_wf(series, MethodSettings(), run))
     return series, nodes, hashes(series, MethodSettings(), run)
 

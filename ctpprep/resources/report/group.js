@@ -20,14 +20,20 @@
     };
   }
 
-  function pointsOf(set, group) {
+  // columns of a row: series, link, group, stroke, then the volumes (null if missing) and the verdict
+  const volumes = { 'core global': 4, 'core local': 5, hypoperfusion: 6, 'mismatch (global)': 7 };
+  const verdictAt = 8;
+  const isPaired = (row) => row[4] !== null && row[5] !== null;
+  const labelOf = (row) => plain(row[verdictAt] ? `${row[0]} (${row[verdictAt]})` : row[0]);
+
+  function seriesOf(set, group) {
     return cohort.series.filter((row) => row[2] === group && (set === 'all' || row[3]));
   }
 
   function points(series, group, x, y) {
     return {
       type: 'scatter', mode: 'markers', name: `${plain(cohort.groups[group])} (n = ${series.length})`,
-      x, y, text: series.map((row) => plain(row[0])), customdata: series.map((row) => row[1]),
+      x, y, text: series.map((row) => plain(row[0])), hovertext: series.map(labelOf), customdata: series.map((row) => row[1]),
       marker: { color: cohort.colours[group], symbol: cohort.symbols[group], size: cohort.series.length > 500 ? 5 : 8, opacity: 0.65 },
       legendrank: group + 1,
     };
@@ -40,20 +46,20 @@
 
   function drawAgreement(set) {
     const scatter = [], agreement = [], shown = [];
-    const all = cohort.series.filter((row) => set === 'all' || row[3]);
+    const all = cohort.series.filter((row) => isPaired(row) && (set === 'all' || row[3]));
     const most = all.reduce((top, row) => Math.max(top, row[4], row[5]), 1) * 1.04;
     const means = all.map((row) => (row[4] + row[5]) / 2);
     const span = [0, means.reduce((top, mean) => Math.max(top, mean), 1) * 1.04];
     scatter.push(line(null, 'identity', [0, most], [0, most], 'dot', { showlegend: true }));
     agreement.push(line(null, 'no difference', span, [0, 0], 'dot', { showlegend: true }));
-    const parts = cohort.groups.map((name, group) => [name, group, pointsOf(set, group)]);
+    const parts = cohort.groups.map((title, group) => [title, group, seriesOf(set, group).filter(isPaired)]);
     // draw smaller groups last, above larger ones
     parts.sort((one, other) => other[2].length - one[2].length);
-    parts.forEach(([name, group, series]) => {
+    parts.forEach(([title, group, series]) => {
       const x = series.map((row) => row[4]), y = series.map((row) => row[5]);
       scatter.push(points(series, group, x, y));
       agreement.push(points(series, group, x.map((value, i) => (value + y[i]) / 2), y.map((value, i) => value - x[i])));
-      const [slope, intercept, mean, low, high] = (cohort.lines[set] || {})[name] || [];
+      const [slope, intercept, mean, low, high] = (cohort.lines[set] || {})[title] || [];
       if (slope != null && intercept != null) {
         const ends = [Math.min(...x), Math.max(...x)];
         scatter.push(line(group, 'regression', ends, ends.map((end) => intercept + slope * end), 'solid'));
@@ -73,8 +79,8 @@
     Object.assign(square.yaxis, ranges);
     square.yaxis.scaleanchor = 'x';
     square.yaxis.constrain = square.xaxis.constrain = 'domain';
-    const scatterTip = '<b>%{text}</b><br>global %{x:.1f} mL, local %{y:.1f} mL<extra></extra>';
-    const agreementTip = '<b>%{text}</b><br>mean %{x:.1f} mL, local - global %{y:.1f} mL<extra></extra>';
+    const scatterTip = '<b>%{hovertext}</b><br>global %{x:.1f} mL, local %{y:.1f} mL<extra></extra>';
+    const agreementTip = '<b>%{hovertext}</b><br>mean %{x:.1f} mL, local - global %{y:.1f} mL<extra></extra>';
     scatter.forEach((trace) => { if (trace.mode === 'markers') trace.hovertemplate = scatterTip; });
     agreement.forEach((trace) => { if (trace.mode === 'markers') trace.hovertemplate = agreementTip; });
     Plotly.react('scatter', scatter, square, config);
@@ -83,17 +89,17 @@
 
   function drawBoxes(set) {
     const traces = [];
-    cohort.groups.forEach((name, group) => {
-      const series = pointsOf(set, group);
-      const x = [], y = [], text = [], customdata = [];
-      ['global', 'local'].forEach((normalization, offset) => series.forEach((row) => {
-        x.push(`core ${normalization}`); y.push(row[4 + offset]); text.push(plain(row[0])); customdata.push(row[1]);
+    cohort.groups.forEach((title, group) => {
+      const series = seriesOf(set, group);
+      const x = [], y = [], hovertext = [], customdata = [];
+      Object.entries(volumes).forEach(([volume, at]) => series.filter((row) => row[at] !== null).forEach((row) => {
+        x.push(volume); y.push(row[at]); hovertext.push(labelOf(row)); customdata.push(row[1]);
       }));
-      traces.push({ type: 'box', name: `${plain(name)} (n = ${series.length})`, x, y, text, customdata, boxpoints: series.length > 200 ? 'outliers' : 'all',
-        jitter: 0.5, pointpos: 0, boxmean: true, hovertemplate: '%{text}: %{y:.1f} mL<extra></extra>',
+      traces.push({ type: 'box', name: `${plain(title)} (${series.length} series)`, x, y, hovertext, customdata, boxpoints: series.length > 200 ? 'outliers' : 'all',
+        jitter: 0.5, pointpos: 0, boxmean: true, hovertemplate: '%{hovertext}: %{y:.1f} mL<extra></extra>',
         marker: { color: cohort.colours[group], symbol: cohort.symbols[group], size: 5, opacity: 0.6 }, line: { width: 1.5 } });
     });
-    Plotly.react('boxes', traces, layout('', 'core, mL', { boxmode: 'group' }), config);
+    Plotly.react('boxes', traces, layout('', 'volume, mL', { boxmode: 'group' }), config);
   }
 
   function drawChecks() {
@@ -107,6 +113,8 @@
     }));
     const bars = layout('series', '', { barmode: 'stack', bargap: 0.25 });
     bars.legend.traceorder = 'normal';
+    // on a narrow page titles need most of the width, and the legend has three lines
+    if (plot.clientWidth < 500) Object.assign(bars, { font: { ...bars.font, size: 9 }, margin: { ...bars.margin, t: 100, l: 20 } });
     Plotly.react(plot, traces, bars, config);
   }
 
@@ -124,6 +132,12 @@
     if (page) window.location.href = page;
   }));
 
+  // a plot has a fixed width in pixels: that of the paper while the page is printed
+  const paper = 680;
+  const plots = () => [...document.querySelectorAll('.js-plotly-plot')];
+  window.addEventListener('beforeprint', () => plots().forEach((plot) => Plotly.relayout(plot, { width: paper, autosize: false })));
+  window.addEventListener('afterprint', () => plots().forEach((plot) => Plotly.relayout(plot, { width: null, autosize: true })));
+
   // the table
   const heads = [...document.querySelectorAll('#table thead th')];
   const body = document.querySelector('#table tbody');
@@ -135,11 +149,11 @@
     const values = texts.map((text, i) => (!numeric.has(columns[i]) ? text : text === '' ? null : Number(text)));
     return { element, values, all: texts.join(' ').toLowerCase() };
   });
-  const grade = ['pass', 'warn', 'fail'];
+  const verdicts = ['usable', 'look first', 'do not use'];
   const names = new Intl.Collator('en', { numeric: true });
 
   function order(column, a, b) {
-    if (columns[column] === 'status') return grade.indexOf(a) - grade.indexOf(b);
+    if (columns[column] === 'verdict') return verdicts.indexOf(a) - verdicts.indexOf(b);
     return typeof a === 'number' ? a - b : names.compare(a, b);
   }
 
@@ -199,7 +213,7 @@
     let count = 0;
     rows.forEach((row) => {
       const shown = tests.every((test) => test(row)) && requiredWords.every((word) => row.all.includes(word))
-        && selections.every(([column, value]) => row.values[column] === value);
+        && selections.every(([column, value]) => (row.values[column] || 'none') === value);
       row.element.hidden = !shown;
       count += shown;
     });
@@ -217,4 +231,35 @@
   });
   heads.forEach((head, column) => head.querySelector('button').addEventListener('click', () => sort(column)));
   [document.getElementById('filter'), ...selects].forEach((input) => input.addEventListener('input', filter));
+  // a click on a count lists its series, and those alone
+  document.querySelectorAll('a[data-verdict], a[data-state]').forEach((link) => link.addEventListener('click', () => {
+    document.getElementById('filter').value = '';
+    selects.forEach((select) => { select.value = link.dataset[select.id.replace('only-', '')] ?? ''; });
+    filter();
+  }));
+
+  // one slice of a map, cut out of the picture of all its slices
+  const slices = document.getElementById('locations-layout');
+  if (slices) {
+    const layout = JSON.parse(slices.textContent), zoom = 4;
+    const pictures = [...document.querySelectorAll('#locations figure img')];
+    const map = document.getElementById('location-map'), slice = document.getElementById('location-slice');
+    const view = document.getElementById('location');
+    view.style.width = `${layout.width * zoom}px`;
+    view.style.height = `${layout.height * zoom}px`;
+    view.style.backgroundSize = `${layout.columns * layout.width * zoom}px auto`;
+    const show = () => {
+      const index = Number(slice.value), column = index % layout.columns, row = Math.floor(index / layout.columns);
+      view.style.backgroundImage = `url("${pictures[map.value].src}")`;
+      view.style.backgroundPosition = `${-column * layout.width * zoom}px ${-row * layout.height * zoom}px`;
+      document.getElementById('location-words').textContent = `z = ${layout.heights[index]} mm; ${layout.scales[map.value]}`;
+    };
+    [map, slice].forEach((input) => input.addEventListener('input', show));
+    view.addEventListener('wheel', (event) => {
+      event.preventDefault();
+      slice.value = Number(slice.value) - Math.sign(event.deltaY);
+      show();
+    }, { passive: false });
+    show();
+  }
 })();

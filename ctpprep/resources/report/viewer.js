@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The viewer of a page: two linked panes of slices, values under the pointer, curves of a voxel and
-// its homologue. Arrays are canonical: i to the patient's right, j anterior, k superior, i fastest.
+// The viewer of a page: two linked panes of slices in three planes, values under the pointer, curves of
+// a voxel and its homologue. Arrays are canonical: i to the patient's right, j anterior, k superior, i fastest.
 // Text is inserted as text, never as markup.
 'use strict';
 (() => {
@@ -8,6 +8,14 @@
   const WHEEL_STEP = 40;
   const FLICKER_MS = 700;
   const MIRRORED = { reference_reflected: 'before', homologue_reference: 'after' };
+  // axes of each plane: across the picture, up, and through it; letters at its left, right, top and bottom
+  const PLANES = {
+    axial: { axes: [0, 1, 2], letters: 'RLAP' },
+    coronal: { axes: [0, 2, 1], letters: 'RLSI' },
+    sagittal: { axes: [1, 2, 0], letters: 'APSI' },
+  };
+  const SCALE_BARS_MM = [50, 20, 10];
+  const RAINBOW = 'rainbow';
   const PLACES = { voxel: { title: 'Voxel', colour: '#d55e00' }, homologue: { title: 'Homologue', colour: '#0072b2' } };
 
   function element(tag, properties = {}, ...children) {
@@ -61,6 +69,11 @@
 
     map(name) {
       return this.maps.find((map) => map.name === name);
+    }
+
+    /** Voxel size, mm. */
+    get size() {
+      return [0, 1, 2].map((axis) => Math.hypot(...this.affine.slice(0, 3).map((row) => row[axis])));
     }
 
     has(mask, index) {
@@ -125,6 +138,9 @@
       this.frame = frame;
       this.series = series;
       this.neurological = false;
+      this.plane = 'axial';
+      this.rainbow = false;
+      this.crosshair = false;
       this.cursor = -1;
       this.pinned = -1;
       this.shown = new Set(series.overlays.filter((overlay) => overlay.on).map((overlay) => overlay.name));
@@ -135,10 +151,52 @@
       this.panes = [first, second].map((name, number) => this.makePane(name, number));
       this.start();
       frame.append(this.makeTools(), ...this.panes.map((pane) => pane.box), this.makeSide());
-      this.offscreen = element('canvas', { width: series.shape[0], height: series.shape[1] });
+      this.offscreen = element('canvas');
       new ResizeObserver(() => this.draw()).observe(this.panes[0].canvas);
       this.draw();
       this.read();
+    }
+
+    /** Axes of the plane that is shown: across the picture, up, and through it. */
+    get axes() {
+      return PLANES[this.plane].axes;
+    }
+
+    /** Columns and rows of the picture, in voxels. */
+    get extent() {
+      return this.axes.slice(0, 2).map((axis) => this.series.shape[axis]);
+    }
+
+    get last() {
+      return this.series.shape[this.axes[2]] - 1;
+    }
+
+    /** Whether columns run against the axis: R, or in sagittal slices A, is on the left. */
+    get reversed() {
+      return this.plane === 'sagittal' || !this.neurological;
+    }
+
+    /** Find out how the index of a voxel changes along a row and a column of the picture. */
+    layOut() {
+      const [nx, ny] = this.series.shape;
+      const [wide, tall] = this.extent;
+      const [across, up, through] = this.axes.map((axis) => [1, nx, nx * ny][axis]);
+      this.right = this.reversed ? -across : across;
+      this.down = -up;
+      this.corner = this.slice * through + (tall - 1) * up + (this.reversed ? (wide - 1) * across : 0);
+    }
+
+    /** Index of the voxel that is drawn at a column and a row of the picture. */
+    indexAt(column, row) {
+      return this.corner + column * this.right + row * this.down;
+    }
+
+    /** Column, row and slice at which a voxel is drawn. */
+    onScreen(index) {
+      const [wide, tall] = this.extent;
+      const place = this.series.place(index);
+      const [across, up, through] = this.axes.map((axis) => place[axis]);
+      return [this.reversed ? wide - 1 - across : across, tall - 1 - up, through];
     }
 
     /** Begin where the lesion is greatest. */
@@ -173,7 +231,7 @@
       pane.select.value = name;
       pane.canvas = element('canvas', { tabIndex: 0, onkeydown: (event) => this.press(event) });
       pane.canvas.setAttribute('role', 'application'); // it handles keys itself, not the screen reader
-      pane.canvas.ariaDescription = 'Arrow keys move the voxel, Page Up and Page Down change the slice, Enter draws curves.';
+      pane.canvas.ariaDescription = 'Arrow keys move the voxel in the plane, Page Up and Page Down change the slice, Enter draws curves.';
       pane.canvas.addEventListener('wheel', (event) => this.wheel(event), { passive: false });
       pane.canvas.addEventListener('pointermove', (event) => this.point(event));
       pane.canvas.addEventListener('click', (event) => { this.point(event); this.pin(); });
@@ -196,11 +254,20 @@
     }
 
     makeTools() {
-      const last = this.series.shape[2] - 1;
       this.slider = element('input', {
-        type: 'range', min: 0, max: last, step: 1, ariaLabel: 'Slice', oninput: () => this.goTo(Number(this.slider.value)),
+        type: 'range', min: 0, max: this.last, step: 1, ariaLabel: 'Slice', oninput: () => this.goTo(Number(this.slider.value)),
       });
       this.sliceText = element('output', {});
+      this.planes = Object.keys(PLANES).map((plane) => element('button', {
+        type: 'button', textContent: `${plane[0].toUpperCase()}${plane.slice(1)}`, ariaPressed: String(plane === this.plane),
+        dataset: { plane }, onclick: () => this.turnTo(plane),
+      }));
+      const colours = element('select', {
+        ariaLabel: 'Colours', onchange: () => { this.rainbow = colours.value === RAINBOW; this.draw(); },
+      }, element('option', { value: 'perceptual', textContent: 'perceptual' }), element('option', { value: RAINBOW, textContent: 'rainbow' }));
+      const crosshair = element('input', {
+        type: 'checkbox', value: 'crosshair', onchange: () => { this.crosshair = crosshair.checked; this.draw(); },
+      });
       const way = (label, neurological) => element('label', {}, element('input', {
         type: 'radio', name: `${this.frame.parentElement.id}-way`, checked: neurological === this.neurological,
         value: neurological ? 'neurological' : 'radiological',
@@ -216,8 +283,11 @@
         return element('label', {}, box, swatch, overlay.label);
       });
       const tools = element('div', { className: 'tools' },
+        element('span', { className: 'group planes', role: 'group', ariaLabel: 'Plane' }, ...this.planes),
         element('label', { className: 'slice' }, 'Slice', this.slider, this.sliceText),
         element('span', { className: 'group' }, way('Radiological (R on the left)', false), way('Neurological (L on the left)', true)),
+        ...(this.series.colours[RAINBOW] ? [element('label', {}, 'Colours', colours)] : []),
+        element('label', {}, crosshair, 'Crosshair'),
         element('span', { className: 'group' }, ...overlays));
       this.flickers = Object.entries(MIRRORED).filter(([name]) => this.series.map(name)).map(([name, when]) => {
         const button = element('button', {
@@ -293,13 +363,24 @@
       this.draw();
     }
 
+    /** Show another plane, through the voxel that is marked. */
+    turnTo(plane) {
+      this.plane = plane;
+      this.planes.forEach((button) => { button.ariaPressed = String(button.dataset.plane === plane); });
+      const through = this.axes[2];
+      this.slice = this.cursor >= 0 ? this.series.place(this.cursor)[through] : Math.floor(this.series.shape[through] / 2);
+      this.slider.max = this.last;
+      this.draw();
+    }
+
     goTo(slice) {
       const before = this.slice;
-      this.slice = Math.min(Math.max(slice, 0), this.series.shape[2] - 1);
+      this.slice = Math.min(Math.max(slice, 0), this.last);
       if (this.slice === before) return false;
       if (this.cursor >= 0) {
-        const [i, j] = this.series.place(this.cursor);
-        this.cursor = this.series.index(i, j, this.slice);
+        const place = this.series.place(this.cursor);
+        place[this.axes[2]] = this.slice;
+        this.cursor = this.series.index(...place);
       }
       this.draw();
       this.read();
@@ -320,12 +401,11 @@
     }
 
     press(event) {
-      const aside = this.neurological ? 1 : -1;
-      const moves = { ArrowLeft: [-aside, 0], ArrowRight: [aside, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+      const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
       if (event.key in moves && this.cursor >= 0) {
-        const [i, j, k] = this.series.place(this.cursor);
-        const [di, dj] = moves[event.key];
-        this.aim(i + di, j + dj, k);
+        const [column, row] = this.onScreen(this.cursor);
+        const [across, down] = moves[event.key];
+        this.aim(column + across, row + down);
         this.announce();
       } else if (event.key === 'PageUp' || event.key === 'PageDown') {
         this.goTo(this.slice + (event.key === 'PageUp' ? 1 : -1));
@@ -337,17 +417,16 @@
     }
 
     point(event) {
-      const [nx, ny] = this.series.shape;
+      const [wide, tall] = this.extent;
       const box = event.currentTarget.getBoundingClientRect();
-      const column = Math.floor(((event.clientX - box.left) / box.width) * nx);
-      const row = Math.floor(((event.clientY - box.top) / box.height) * ny);
-      this.aim(this.neurological ? column : nx - 1 - column, ny - 1 - row, this.slice);
+      this.aim(Math.floor(((event.clientX - box.left) / box.width) * wide), Math.floor(((event.clientY - box.top) / box.height) * tall));
     }
 
-    aim(i, j, k) {
-      const [nx, ny] = this.series.shape;
-      if (i < 0 || j < 0 || i >= nx || j >= ny) return;
-      const index = this.series.index(i, j, k);
+    /** Mark the voxel at a column and a row of the picture. */
+    aim(column, row) {
+      const [wide, tall] = this.extent;
+      if (column < 0 || row < 0 || column >= wide || row >= tall) return;
+      const index = this.indexAt(column, row);
       if (index === this.cursor) return;
       this.cursor = index;
       this.draw();
@@ -355,20 +434,30 @@
     }
 
     draw() {
+      this.layOut();
       this.slider.value = this.slice;
       const { series } = this;
-      const number = series.origin[2] + series.step[2] * this.slice;
-      this.sliceText.textContent = `${number} (${this.slice + 1} of ${series.shape[2]})`;
-      Object.assign(this.frame.dataset, { slice: number, way: this.neurological ? 'neurological' : 'radiological' });
+      const through = this.axes[2];
+      const number = series.origin[through] + series.step[through] * this.slice;
+      // axial slices by their number, as in the pictures; others by their position
+      const name = this.plane === 'axial' ? number : this.positionOf(this.indexAt(0, 0), through);
+      this.sliceText.textContent = `${name} (${this.slice + 1} of ${this.last + 1})`;
+      Object.assign(this.frame.dataset, { slice: number, plane: this.plane, way: this.neurological ? 'neurological' : 'radiological' });
       this.panes.forEach((pane) => this.drawPane(pane));
+    }
+
+    /** Position of a voxel along one axis of the patient, such as L 12. */
+    positionOf(index, axis) {
+      const at = this.series.millimetres(index)[axis];
+      return `${'RAS LPI'[axis + (at < 0 ? 4 : 0)]} ${Math.abs(at).toFixed(0)} mm`;
     }
 
     drawPane(pane) {
       const { series } = this;
       const map = series.map(pane.name);
-      const [nx, ny] = series.shape;
-      const sizes = [0, 1].map((axis) => Math.hypot(...series.affine.slice(0, 3).map((row) => row[axis])));
-      const ratio = (ny * sizes[1]) / (nx * sizes[0]);
+      const [wide, tall] = this.extent;
+      const sizes = this.axes.map((axis) => series.size[axis]);
+      const ratio = (tall * sizes[1]) / (wide * sizes[0]);
       const dense = window.devicePixelRatio || 1;
       pane.canvas.style.aspectRatio = String(1 / ratio);
       const width = Math.max(1, Math.round(pane.canvas.clientWidth * dense));
@@ -377,33 +466,40 @@
       const [low, high] = this.windows[map.family];
       [pane.low.value, pane.high.value] = [low, high];
       pane.unit.textContent = map.unit;
-      pane.canvas.ariaLabel = `${map.label}, slice ${this.sliceText.textContent}`;
+      pane.canvas.ariaLabel = `${map.label}, ${this.plane} slice ${this.sliceText.textContent}`;
       this.drawBar(pane, map);
       const context = pane.canvas.getContext('2d');
       context.imageSmoothingEnabled = false;
+      [this.offscreen.width, this.offscreen.height] = [wide, tall];
       this.offscreen.getContext('2d').putImageData(this.paint(map, low, high), 0, 0);
       context.drawImage(this.offscreen, 0, 0, pane.canvas.width, pane.canvas.height);
       for (const overlay of series.overlays) {
         if (overlay.style !== 'fill' && this.shown.has(overlay.name)) this.outline(context, overlay, dense);
       }
+      if (this.crosshair) this.cross(context, this.cursor, dense);
       this.mark(context, this.cursor, '#ffffff', dense);
       for (const [place, { colour }] of Object.entries(PLACES)) {
         this.mark(context, place === 'voxel' ? this.pinned : this.homologueOf(this.pinned), colour, dense, place === 'homologue');
       }
       this.mark(context, this.homologueOf(this.cursor), '#ffffff', dense, true);
       this.letter(context, dense);
+      this.scaleBar(context, sizes[0] * wide, dense);
+    }
+
+    coloursOf(map) {
+      return this.series.colours[this.rainbow && map.family !== 'reference' ? RAINBOW : map.colours];
     }
 
     paint(map, low, high) {
-      const { series, slice } = this;
-      const [nx, ny] = series.shape;
-      const colours = series.colours[map.colours];
+      const { series } = this;
+      const [wide, tall] = this.extent;
+      const colours = this.coloursOf(map);
       const fills = series.overlays.filter((overlay) => overlay.style === 'fill' && this.shown.has(overlay.name));
       const tints = fills.map(({ colour }) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)));
-      const picture = new ImageData(nx, ny);
-      for (let row = 0, at = 0; row < ny; row += 1) {
-        for (let column = 0; column < nx; column += 1, at += 4) {
-          const index = series.index(this.neurological ? column : nx - 1 - column, ny - 1 - row, slice);
+      const picture = new ImageData(wide, tall);
+      for (let row = 0, at = 0; row < tall; row += 1) {
+        for (let column = 0; column < wide; column += 1, at += 4) {
+          const index = this.indexAt(column, row);
           const level = (series.value(map, index) - low) / (high - low);
           const first = 3 * Math.round(255 * Math.min(Math.max(level, 0), 1));
           const none = series.has('brain_mask', index) ? NO_VALUE : 0;
@@ -421,14 +517,13 @@
     }
 
     outline(context, overlay, dense) {
-      const { series, slice } = this;
-      const [nx, ny] = series.shape;
-      const [wide, tall] = [context.canvas.width / nx, context.canvas.height / ny];
-      const inside = (column, row) => column >= 0 && row >= 0 && column < nx && row < ny
-        && series.covers(overlay.name, series.index(this.neurological ? column : nx - 1 - column, ny - 1 - row, slice));
+      const [columns, rows] = this.extent;
+      const [wide, tall] = [context.canvas.width / columns, context.canvas.height / rows];
+      const inside = (column, row) => column >= 0 && row >= 0 && column < columns && row < rows
+        && this.series.covers(overlay.name, this.indexAt(column, row));
       context.beginPath();
-      for (let row = 0; row < ny; row += 1) {
-        for (let column = 0; column < nx; column += 1) {
+      for (let row = 0; row < rows; row += 1) {
+        for (let column = 0; column < columns; column += 1) {
           if (!inside(column, row)) continue;
           const [x, y] = [column * wide, row * tall];
           const edge = (x0, y0, x1, y1) => { context.moveTo(x0, y0); context.lineTo(x1, y1); };
@@ -452,12 +547,12 @@
     /** A square around a voxel; dashed for a homologue, which may lie in another slice: then smaller. */
     mark(context, index, colour, dense, dashed = false) {
       if (index < 0) return;
-      const [nx, ny] = this.series.shape;
-      const [i, j, k] = this.series.place(index);
-      if (k !== this.slice && !dashed) return;
-      const [wide, tall] = [context.canvas.width / nx, context.canvas.height / ny];
-      const grown = (k === this.slice ? 2 : 0) * dense;
-      const box = [(this.neurological ? i : nx - 1 - i) * wide - grown, (ny - 1 - j) * tall - grown, wide + 2 * grown, tall + 2 * grown];
+      const [columns, rows] = this.extent;
+      const [column, row, slice] = this.onScreen(index);
+      if (slice !== this.slice && !dashed) return;
+      const [wide, tall] = [context.canvas.width / columns, context.canvas.height / rows];
+      const grown = (slice === this.slice ? 2 : 0) * dense;
+      const box = [column * wide - grown, row * tall - grown, wide + 2 * grown, tall + 2 * grown];
       for (const [stroke, width] of [['#000000', 3], [colour, 1.5]]) {
         context.setLineDash(dashed && width < 2 ? [3 * dense, 2 * dense] : []);
         context.strokeStyle = stroke;
@@ -467,24 +562,65 @@
       context.setLineDash([]);
     }
 
+    /** Lines through a voxel, with a gap around it. */
+    cross(context, index, dense) {
+      if (index < 0) return;
+      const { width, height } = context.canvas;
+      const [columns, rows] = this.extent;
+      const [column, row] = this.onScreen(index);
+      const [x, y] = [((column + 0.5) * width) / columns, ((row + 0.5) * height) / rows];
+      const gap = 10 * dense;
+      context.beginPath();
+      for (const [x0, y0, x1, y1] of [[0, y, x - gap, y], [x + gap, y, width, y], [x, 0, x, y - gap], [x, y + gap, x, height]]) {
+        if (x1 < x0 || y1 < y0) continue;
+        context.moveTo(x0, y0);
+        context.lineTo(x1, y1);
+      }
+      [context.strokeStyle, context.lineWidth] = ['rgba(255, 255, 255, 0.6)', dense];
+      context.stroke();
+    }
+
+    /** Write white text with a black rim, which is also legible on bone. */
+    write(context, text, x, y, align, baseline, size, dense) {
+      context.font = `${size * dense}px sans-serif`;
+      [context.fillStyle, context.strokeStyle, context.lineWidth] = ['#ffffff', '#000000', 3 * dense];
+      [context.textAlign, context.textBaseline] = [align, baseline];
+      context.strokeText(text, x, y);
+      context.fillText(text, x, y);
+    }
+
     letter(context, dense) {
       const { width, height } = context.canvas;
-      context.font = `${14 * dense}px sans-serif`;
-      [context.fillStyle, context.strokeStyle, context.lineWidth] = ['#ffffff', '#000000', 3 * dense];
-      const put = (text, x, y, align, baseline) => {
-        [context.textAlign, context.textBaseline] = [align, baseline];
-        context.strokeText(text, x, y); // also legible on bone
-        context.fillText(text, x, y);
-      };
-      const [left, right] = this.neurological ? 'LR' : 'RL';
-      put(left, 5 * dense, 5 * dense, 'left', 'top');
-      put(right, width - 5 * dense, 5 * dense, 'right', 'top');
-      put('A', width / 2, 3 * dense, 'center', 'top');
-      put('P', width / 2, height - 3 * dense, 'center', 'bottom');
+      const [first, second, top, bottom] = PLANES[this.plane].letters;
+      // the letters are those of reversed columns
+      const [left, right] = this.reversed ? [first, second] : [second, first];
+      this.write(context, left, 5 * dense, height / 2, 'left', 'middle', 14, dense);
+      this.write(context, right, width - 5 * dense, height / 2, 'right', 'middle', 14, dense);
+      this.write(context, top, width / 2, 3 * dense, 'center', 'top', 14, dense);
+      this.write(context, bottom, width / 2, height - 3 * dense, 'center', 'bottom', 14, dense);
+      this.frame.dataset.letters = [left, right, top, bottom].join('');
+    }
+
+    /** Draw a scale bar, as long as is sensible for a picture of this width (mm). */
+    scaleBar(context, widthMm, dense) {
+      const { width, height } = context.canvas;
+      const length = SCALE_BARS_MM.find((bar) => bar < widthMm / 2.5);
+      if (!length) return;
+      const [right, y] = [width - 8 * dense, height - 8 * dense];
+      const left = right - (length / widthMm) * width;
+      for (const [colour, thick] of [['#000000', 5], ['#ffffff', 2.5]]) {
+        context.beginPath();
+        context.moveTo(left, y);
+        context.lineTo(right, y);
+        [context.strokeStyle, context.lineWidth] = [colour, thick * dense];
+        context.stroke();
+      }
+      this.write(context, `${length} mm`, (left + right) / 2, y - 4 * dense, 'center', 'bottom', 11, dense);
+      this.frame.dataset.bar = length;
     }
 
     drawBar(pane, map) {
-      const colours = this.series.colours[map.colours];
+      const colours = this.coloursOf(map);
       const picture = new ImageData(256, 1);
       for (let level = 0; level < 256; level += 1) {
         for (let part = 0; part < 3; part += 1) picture.data[4 * level + part] = colours[3 * level + part];
@@ -518,7 +654,7 @@
     /** Announce the values of the shown maps to screen readers. */
     announce() {
       const value = (map, index) => (index < 0 ? '–' : `${written(this.series.value(map, index))} ${map.unit}`);
-      this.spoken.textContent = [`Slice ${this.sliceText.textContent}`, ...this.panes.map(({ name }) => {
+      this.spoken.textContent = [`${this.plane} slice ${this.sliceText.textContent}`, ...this.panes.map(({ name }) => {
         const map = this.series.map(name);
         return `${map.label} ${value(map, this.cursor)}, homologue ${value(map, this.homologueOf(this.cursor))}`;
       })].join('; ');

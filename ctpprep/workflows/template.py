@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Template space: registration, images in it, and regions."""
+
+from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from ctpprep.inputs.series import Series
+from ctpprep.interfaces.template import MeasureRegions, RegisterTemplate, TransformToTemplate
+from ctpprep.io.templates import find_template
+from ctpprep.perfusion.regions import MAP_COLUMNS
+from ctpprep.settings import MethodSettings, RunSettings
+
+REGISTERED = (
+    'reference', 'brain_mask', 'hemispheres', 'core_global', 'core_local', 'hypodense_mask',
+    'reference_to_ncct', 'entry',
+)  # fmt: skip
+# interpolated over tissue, linearly, and by the nearest voxel; a quantity that is added here is written in
+# template space as well, if the table of outputs has it
+MAPS = (
+    'cbf', 'cbv', 'mtt', 'tmax', 'ttp', 'rcbf_global', 'rcbf_local', 'rcbv_global', 'rcbv_local',
+    'probability_global', 'probability_local',
+)  # fmt: skip
+IMAGES = ('reference',)
+MASKS = (
+    'brain_mask', 'tissue_mask', 'unassessable_mask', 'core_global', 'core_local', 'hypoperfusion',
+    'mismatch_global', 'mismatch_local',
+)  # fmt: skip
+MEASURED = (
+    'tissue_mask', 'unassessable_mask', 'hemispheres', 'core_global', 'core_local', 'hypoperfusion',
+    *MAP_COLUMNS,
+)  # fmt: skip
+TRANSFORMS = ('reference_to_template', 'template_to_reference')
+REGIONS = ('regions', 'region_labels', 'region_names')
+
+
+def init_template_wf(
+    series: Series, method: MethodSettings, run: RunSettings, name: str = 'template_wf'
+) -> LiterateWorkflow:
+    """Register a series to a template, write its images there, and measure regions.
+
+    Parameters
+    ----------
+    series : CTPSeries or PrecomputedMaps
+    method : MethodSettings
+    run : RunSettings
+        With the atlas.
+    name : str
+
+    Returns
+    -------
+    LiterateWorkflow
+        Inputs: those of `REGISTERED`, `MAPS`, `IMAGES` and `MASKS`. Outputs: those of `TRANSFORMS` and
+        `REGIONS`, ``template_registration``, and the images with ``_template`` added to their names.
+        If the registration fails, there are only ``template_registration`` and ``regions``.
+    """
+    workflow = LiterateWorkflow(name=name)
+    relative = series.is_relative
+    maps = [port for port in MAPS if not (relative and port == 'cbf')]
+    measured = [port for port in MEASURED if not (relative and port == 'cbf')]
+    images = [*maps, *IMAGES, *MASKS]
+    inputnode = pe.Node(
+        IdentityInterface(list(dict.fromkeys((*REGISTERED, *images, *measured)))),
+        name='inputnode',
+    )
+    register_template = pe.Node(
+        RegisterTemplate(settings=method.as_dict('template', 'masks', 'random')),
+        name='register_template',
+        mem_gb=1.0,
+    )
+    if series.ncct is not None:
+        register_template.inputs.ncct = str(series.ncct)
+    transform_to_template = pe.Node(
+        TransformToTemplate(
+            maps=maps, images=IMAGES, masks=MASKS, settings=method.as_dict('template')
+        ),
+        name='transform_to_template',
+        mem_gb=1.0,
+    )
+    measure_regions = pe.Node(
+        MeasureRegions(settings=method.as_dict('template')), name='measure_regions', mem_gb=0.5
+    )
+    if run.atlas is not None:
+        measure_regions.inputs.atlas = str(run.atlas)
+        measure_regions.inputs.atlas_labels = str(run.atlas_labels)
+    resampled = [f'{port}_template' for port in images]
+    outputnode = pe.Node(
+        IdentityInterface([*TRANSFORMS, 'template_registration', *REGIONS, *resampled]),
+        name='outputnode',
+    )
+    workflow.connect([
+        (inputnode, register_template, [(port, port) for port in REGISTERED]),
+        (inputnode, transform_to_template, [(port, port) for port in images]),
+        (inputnode, measure_regions, [(port, port) for port in measured]),
+        (register_template, transform_to_template, [
+            ('reference_to_template', 'reference_to_template')
+        ]),
+        (register_template, measure_regions, [
+            (port, port) for port in ('template_coordinates', 'template_registration')
+        ]),
+        (register_template, outputnode, [
+            (port, port) for port in (*TRANSFORMS, 'template_registration')
+        ]),
+        (transform_to_template, outputnode, [(port, port) for port in resampled]),
+        (measure_regions, outputnode, [(port, port) for port in REGIONS]),
+    ])  # fmt: skip
+    workflow.__desc__ = _describe(series, method, run)
+    return workflow
+
+
+def _describe(series: Series, method: MethodSettings, run: RunSettings) -> str:
+    settings = method.template
+    low, high = settings.template_window_hu
+    image = 'non-contrast CT' if series.ncct is not None else 'reference image'
+    atlas = (
+        f'the regions of {run.atlas.name}'
+        if run.atlas is not None
+        else 'cortex, deep grey matter and white matter, which was superficial within '
+        f'{settings.superficial_mm:g} mm of cortex, periventricular within '
+        f'{settings.periventricular_mm:g} mm of a lateral ventricle [@decarli2005], and else deep'
+    )
+    return f"""
+### Template space
+
+The brain in the {image}, at {low:g} to {high:g} HU and without the lesion and its surroundings, was
+registered to {find_template(settings.output_spaces).space} [@fonov2011], drawn as a CT from its probabilities
+of grey and white matter: by a search for the most similar affine transform, and by symmetric diffeomorphic
+registration (ANTs SyN, mutual information [@avants2008; @tustison2021]). Nothing was written in template
+space where brain and template overlapped by a Dice coefficient of less than
+{settings.template_least_overlap:g}, less than {settings.template_least_sides:.0%} of the brain was on the
+same side, density above its local mean correlated by less than {settings.template_least_similarity:g}, or the
+transform folded in more than {settings.template_most_folding:.1%} of the brain. Maps were
+interpolated linearly over tissue, masks by the nearest voxel. Volumes and means were measured on the grid
+of the maps, in {atlas}.
+"""

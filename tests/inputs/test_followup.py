@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lesion masks of later sessions: which are found, preferred and left out."""
+
+import json
+
+import nibabel as nb
+import numpy as np
+import pytest
+
+from ctpprep.exceptions import UsageError
+from ctpprep.inputs.find import find_series
+from ctpprep.inputs.overrides import apply_overrides, dataset_links
+from ctpprep.settings import RunSettings
+
+LAS = np.diag([-2.0, 2.0, 5.0, 1.0])
+NCCT = 'sub-1_ses-02_space-ncct_lesion-msk.nii.gz'
+
+
+def write(path, shape=(4, 4, 3), affine=LAS):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nb.Nifti1Image(np.ones(shape, np.int16), affine).to_filename(path)
+    return path
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Write an ISLES'24-shaped participant without follow-up; return the folder of the derivatives."""
+    session = tmp_path / 'raw_data' / 'sub-1' / 'ses-01'
+    write(session / 'sub-1_ses-01_ctp.nii.gz', (4, 4, 3, 12))
+    write(session / 'sub-1_ses-01_ncct.nii.gz', affine=np.diag([1.0, 1.0, 3.0, 1.0]))
+    return tmp_path / 'derivatives' / 'sub-1' / 'ses-02'
+
+
+def find(tree, **options):
+    root = tree.parents[2]
+    options = {'frame_interval': 1.5} | options
+    run = RunSettings(root / 'raw_data', root / 'out', root / 'work', **options)
+    (series,) = apply_overrides(find_series(run), run)
+    return series, run
+
+
+def test_lesion_of_isles_is_found_in_derivatives_beside_the_raw_data(tree):
+    write(tree / NCCT)
+    series, run = find(tree)
+    assert series.lesion.space == 'ncct'
+    assert series.lesion.mask.uri == f'bids:derivatives:sub-1/ses-02/{NCCT}'
+    assert series.files['lesion_mask'].path == tree / NCCT
+    assert dataset_links(run, [series])['derivatives'] == tree.parents[1]
+
+
+def test_series_without_follow_up_has_no_lesion(tree):
+    write(tree.parent / 'ses-01' / 'sub-1_ses-01_space-ncct_lesion-msk.nii.gz')
+    write(tree / 'sub-1_ses-02_space-ncct_lvo-msk.nii.gz')
+    assert find(tree)[0].lesion is None
+
+
+def test_session_labels_are_ordered_by_their_numbers(tree):
+    write(tree.parent / 'ses-0001' / 'sub-1_ses-0001_space-ncct_lesion-msk.nii.gz')
+    write(tree.parent / 'ses-0010' / 'sub-1_ses-0010_space-ncct_lesion-msk.nii.gz')
+    write(tree.parent / 'ses-0009' / 'sub-1_ses-0009_space-ncct_lesion-msk.nii.gz')
+    assert find(tree)[0].lesion.session == '0009'
+
+
+def test_standard_mask_is_preferred_to_an_uncompressed_one_in_native_space(tree):
+    write(tree / 'sub-1_ses-02_lesion-msk.nii')
+    write(tree / NCCT)
+    assert find(tree)[0].lesion.mask.path.name == NCCT
+
+
+@pytest.mark.parametrize(
+    'name', ['sub-1_ses-02_label-lesion_mask.nii.gz', 'sub-1_ses-02_label-lesion_dseg.nii.gz']
+)
+def test_bids_mask_comes_with_the_image_of_its_space(tree, name):
+    anat = tree.parents[2] / 'raw_data' / 'sub-1' / 'ses-02' / 'anat'
+    write(anat / name)
+    write(anat / 'sub-1_ses-02_FLAIR.nii.gz')
+    write(anat / 'sub-1_ses-02_dwi.nii.gz', (4, 4, 3, 2))  # not a volume
+    lesion = find(tree)[0].lesion
+    assert (lesion.space, lesion.image.uri) == (
+        'image', 'bids:raw:sub-1/ses-02/anat/sub-1_ses-02_FLAIR.nii.gz',
+    )  # fmt: skip
+
+
+def test_image_on_the_grid_of_the_mask_is_preferred(tree):
+    write(tree / 'sub-1_ses-02_lesion-msk.nii.gz', affine=2 * LAS)
+    write(tree / 'sub-1_ses-02_dwi.nii.gz')
+    write(tree / 'sub-1_ses-02_adc.nii.gz', affine=2 * LAS)
+    assert find(tree)[0].lesion.image.path.name == 'sub-1_ses-02_adc.nii.gz'
+
+
+@pytest.mark.parametrize(
+    ('name', 'reason'),
+    [
+        ('sub-1_ses-02_lesion-msk.nii.gz', 'no DWI, ADC or FLAIR image'),
+        ('sub-1_ses-02_space-MNI152_label-lesion_mask.nii.gz', 'template space MNI152'),
+    ],
+)
+def test_mask_that_cannot_be_aligned_is_left_out_with_a_reason(tree, name, reason):
+    write(tree / name)
+    lesion = find(tree)[0].lesion
+    assert lesion.space == ''
+    assert reason in lesion.left_out
+
+
+def test_damaged_mask_does_not_fail_the_series(tree):
+    path = write(tree / NCCT)
+    path.write_bytes(path.read_bytes()[:-20])
+    series, _ = find(tree)
+    assert series.can_run
+    assert NCCT in series.lesion.left_out
+
+
+def test_mask_on_the_grid_of_the_ncct_is_in_its_space(tree):
+    write(tree / 'sub-1_ses-02_lesion-msk.nii.gz', affine=np.diag([1.0, 1.0, 3.0, 1.0]))
+    assert find(tree)[0].lesion.space == 'ncct'
+
+
+def test_option_names_a_mask_outside_of_any_dataset(tree, tmp_path):
+    path = write(tmp_path / 'by hand' / 'sub-1_space-ncct_lesion-msk.nii.gz')
+    write(tree / NCCT)
+    series, _ = find(tree, lesion_mask=path)
+    assert series.lesion.mask.path == path
+    with pytest.raises(UsageError, match=r'--lesion-mask: .* is not a file'):
+        find(tree, lesion_mask=tmp_path / 'none.nii.gz')
+
+
+def test_filter_selects_the_session(tree, tmp_path):
+    for session in ('02', '03'):
+        name = f'sub-1_ses-{session}_space-ncct_lesion-msk.nii.gz'
+        write(tree.parent / f'ses-{session}' / name)
+    filters = tmp_path / 'filters.json'
+    filters.write_text(json.dumps({'lesion': {'session': '03', 'space': '*'}}))
+    assert find(tree, bids_filter_file=filters)[0].lesion.session == '03'

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The summary of a series: numbers, verdict, and why the cores differ."""
+
+import pytest
+
+from ctpprep.interfaces.summary import explain_difference, summarize
+from ctpprep.perfusion.volumes import COLUMNS
+
+
+def make_row(region, normalization, measure, **cells):
+    keys = {'region': region, 'normalization': normalization, 'measure': measure}
+    return dict.fromkeys(COLUMNS, '') | keys | {'affected_side': 'left'} | cells
+
+
+def make_difference(removed, added, flow=('0.42', '1.31')):
+    rows = []
+    for measure, volume, value in zip(('removed', 'added'), (removed, added), flow, strict=True):
+        rows.append(make_row('core', 'local', f'{measure} by local', volume_ml=volume))
+        name = f'homologues of {measure} by local'
+        rows.append(make_row('core', 'local', name, value=value))
+    return rows
+
+
+VOLUMES = [
+    make_row('core', 'global', 'volume', threshold='0.3', volume_ml='60.59', ci_low_ml='15.79',
+             ci_high_ml='99.87'),
+    make_row('core', 'local', 'volume', threshold='0.3', volume_ml='46.98'),
+    make_row('hypoperfusion', '', 'volume', threshold='6.0', volume_ml='114.5'),
+    make_row('mismatch', 'global', 'difference', volume_ml='53.93'),
+    make_row('mismatch', 'global', 'ratio', value='1.89'),
+    *make_difference('13.6', '0.4'),
+]  # fmt: skip
+
+
+def test_numbers_are_those_of_the_table():
+    numbers = summarize(VOLUMES, {}).numbers
+    assert [number.value for number in numbers] == ['60.6 mL', '47.0 mL', '114.5 mL', '53.9 mL']
+    assert numbers[0].detail == '95 % interval 15.8 to 99.9 mL'
+    assert numbers[3].detail == 'ratio 1.9'
+
+
+@pytest.mark.parametrize(
+    ('check', 'doubtful'),
+    [
+        ('mirror_distance', ['core_local']),
+        ('hypoperfusion_repeat', ['hypoperfusion', 'mismatch']),
+        ('aif_explained', ['core_global', 'core_local', 'hypoperfusion', 'mismatch']),
+    ],
+)
+def test_failed_check_makes_what_it_concerns_doubtful(check, doubtful):
+    summary = summarize(VOLUMES, {f'{check}_status': 'fail'})
+    assert [number.name for number in summary.numbers if number.doubtful] == doubtful
+
+
+def test_difference_names_the_flow_of_the_homologues():
+    assert summarize(VOLUMES, {}).difference == (
+        '13.6 mL of the global core are not in the local core: flow at their homologues is 42 % of '
+        'the reference (medians).'
+    )
+
+
+def test_equal_cores_are_called_the_same():
+    text = explain_difference(make_difference('0.2', '0.3'))
+    assert text == 'Both normalizations find the same core (to 1 mL).'
+
+
+def test_withheld_local_map_has_no_difference_and_is_looked_at_first():
+    reason = 'withheld: homologues are off by about 7.0 mm'
+    volumes = [make_row('core', 'local', 'volume', reason=reason)]
+    summary = summarize(volumes, {})
+    assert summary.difference == ''
+    assert summary.verdict.word == 'look first'
+    assert summary.reason == 'There is no local map: homologues are off by about 7.0 mm.'
