@@ -336,8 +336,8 @@ def register_positions(fixed, moving, seed, folder):
     return np.where(mapped <= outside, np.nan, mapped)
 
 
-def apply_transform(array, affine, transform, outside=0.0):
-    """Resample an image by a transform on its own grid.
+def apply_transform(array, affine, transform, outside=0.0, fixed=None):
+    """Resample an image by a transform on its own grid, or on that of another image.
 
     Parameters
     ----------
@@ -347,6 +347,8 @@ def apply_transform(array, affine, transform, outside=0.0):
         ITK transform, such as a composite h5.
     outside : float
         Value of points outside the image.
+    fixed : tuple of (X, Y, Z) array and (4, 4) array, optional
+        Image with the other grid.
 
     Returns
     -------
@@ -357,35 +359,13 @@ def apply_transform(array, affine, transform, outside=0.0):
 
     image = to_ants(array, affine)
     home = ants.apply_transforms(
-        image, image, [str(transform)], interpolator='linear', defaultvalue=outside
+        to_ants(*fixed) if fixed else image,
+        image,
+        [str(transform)],
+        interpolator='linear',
+        defaultvalue=outside,
     )
     return home.numpy().astype(np.float32)
-
-
-def place_on_grid(fixed, moving, transform, outside):
-    """Resample an image to the grid of another one by a transform.
-
-    Parameters
-    ----------
-    fixed, moving : tuple of (X, Y, Z) array and (4, 4) array
-    transform : path-like
-        ITK transform from `moving` to `fixed`.
-    outside : float
-        Value of points outside the image.
-
-    Returns
-    -------
-    array of float32
-        Of the shape of `fixed`; linear interpolation.
-    """
-    import ants
-
-    marker = -1e6  # ITK does not interpolate NaN
-    placed = ants.apply_transforms(
-        to_ants(*fixed), to_ants(*moving), [str(transform)], interpolator='linear',
-        defaultvalue=marker,
-    ).numpy()  # fmt: skip
-    return np.where(placed <= marker, np.float32(outside), placed.astype(np.float32))
 
 
 def write_affine(matrix, path):

@@ -13,7 +13,7 @@ from ctpprep.perfusion import followup_alignment, homologues
 from ctpprep.perfusion.coregistration import check_side, fits_clearly_better, likeness
 from ctpprep.registration import (
     MirrorSyN,
-    place_on_grid,
+    apply_transform,
     read_points,
     register_linear,
     register_rigid,
@@ -180,8 +180,8 @@ class RegisterNCCT(StageInterface):
         register_rigid(
             fixed, moving, self.method.random.random_seed, path.parent, path, start=start
         )
-        placed = place_on_grid(fixed, moving, path, np.nan)
-        return likeness(placed, fixed[0], fixed[0] > 0)
+        placed = apply_transform(*moving, path, outside=-1.0, fixed=fixed)
+        return likeness(np.where(placed < 0, np.nan, placed), fixed[0], fixed[0] > 0)
 
 
 class _RegisterFollowUpInputSpec(StageInputSpec):
