@@ -271,7 +271,8 @@ def collect_sections(
         return sections.setdefault(prefix, Section(prefix))
 
     def find_files(ending: str) -> list[tuple[Section, Path]]:
-        paths = sorted(folder.rglob(f'*{ending}'))
+        # images in template space, whose names have a resolution, belong to the same series
+        paths = [path for path in sorted(folder.rglob(f'*{ending}')) if '_res-' not in path.name]
         return [(get_section(path.name.removesuffix(ending)), path) for path in paths]
 
     for section, path in find_files('_seg-perfusion_morph.tsv'):
@@ -280,12 +281,8 @@ def collect_sections(
         section.regions = read_table(path)
         section.template = read_template_measured(path.with_suffix('.json'))
     for section, path in find_files('_desc-global_rcbf.json'):
-        if '_res-' in path.name:  # in template space
-            continue
         section.reference = read_reference(path)
     for section, path in find_files('_tmax.json'):
-        if '_res-' in path.name:  # in template space
-            continue
         section.notes, section.measured = read_notes(path), read_measured(path)
     for section, path in find_files('_desc-qualitycontrol_ctp.tsv'):
         section.checks, section.caution = read_quality(path)

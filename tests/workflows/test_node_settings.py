@@ -142,10 +142,12 @@ def stages_read(toy_head, tmp_path_factory):
             read[type(interface).__name__],
         )
     )
-    # a brain without texture does not show where its homologues are, nor where its lesion is
+    # a brain without texture shows neither where its homologues are, nor its lesion, nor the template
     method = MethodSettings.of(
         mirror_most_mm=50.0, mirror_region_mm=50.0, followup_least_overlap=0.0,
         followup_least_similarity=0.0, output_spaces='MNI152NLin2009aSym',
+        template_least_overlap=0.0, template_least_sides=0.0, template_least_similarity=-1.0,
+        template_most_folding=1.0,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StageInterface, 'method', record)
