@@ -25,12 +25,19 @@ RUN /build/bin/pip install --no-cache-dir --require-hashes -r requirements-build
     && /build/bin/pip --python /opt/ctpprep/bin/python install --no-index --no-deps \
         /wheels/*.whl \
     && rm -r /wheels
+# The tool that lists what is in the image, which also stays here.
+COPY requirements-sbom.lock ./
+RUN python3 -m venv --without-pip /sbom \
+    && /build/bin/pip --python /sbom/bin/python install --no-cache-dir --require-hashes \
+        -r requirements-sbom.lock
 COPY setup.cfg pyproject.toml LICENSE README.md ./
 COPY ctpprep ctpprep
 ARG VERSION=0
 RUN SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION} \
     /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation . --wheel-dir /wheels \
     && /build/bin/pip --python /opt/ctpprep/bin/python install --no-index --no-deps /wheels/*.whl
+RUN /sbom/bin/cyclonedx-py environment --output-reproducible --no-validate --output-format JSON \
+        --output-file /opt/ctpprep/sbom.cdx.json /opt/ctpprep/bin/python
 # A TemplateFlow home that is complete and empty: nothing is looked up, nothing is written.
 RUN mkdir /opt/templateflow \
     && echo '{"Name": "no templates", "BIDSVersion": "1.9.0"}' > /opt/templateflow/dataset_description.json

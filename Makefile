@@ -15,7 +15,7 @@ IN_PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 PYTEST_ARGS ?= --maxprocesses 4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick test-robustness test-browser test-cluster test-dicom test-container check-container lock validate docs lint format bench clean distclean
+.PHONY: help demo test test-quick test-robustness test-browser test-cluster test-dicom test-container check-container audit lock validate docs lint format bench clean distclean
 
 help:
 	@echo 'make demo    run ctpprep on the example in $(DEMO_DATA), say where the results are'
@@ -33,6 +33,7 @@ help:
 	@echo 'make lint    check code style, types and the English of docstrings, messages and names'
 	@echo 'make format  rewrite the code in the style that lint checks'
 	@echo 'make bench   measure accuracy and a cohort on phantoms with known truth, and speed'
+	@echo 'make audit   known vulnerabilities of the locked versions, where a registry answers'
 	@echo 'make lock    write the lock files again (UPGRADE=--upgrade for newer versions)'
 	@echo 'make clean   remove what the others wrote, but not $(VENV) (make distclean does)'
 	@echo
@@ -52,6 +53,7 @@ $(VENV)/.installed-%: setup.cfg pyproject.toml | $(BIN)/python
 $(VENV)/.installed-tests: EXTRAS := [tests]
 $(VENV)/.installed-docs: EXTRAS := [docs,tests]
 $(VENV)/.installed-lint: EXTRAS := [lint]
+$(VENV)/.installed-audit: EXTRAS := [audit]
 $(VENV)/.installed-lock: EXTRAS := [lock]
 
 # What the image is built from, outside: the same versions, checked by the same hashes.
@@ -164,6 +166,9 @@ format: $(VENV)/.installed-lint
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+audit: $(VENV)/.installed-audit
+	$(BIN)/python scripts/audit.py requirements.lock requirements-build.lock requirements-sbom.lock
+
 # Versions that still do are kept; for newer ones: make lock UPGRADE=--upgrade
 COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links $(UPGRADE)
@@ -172,6 +177,7 @@ lock: $(VENV)/.installed-lock
 	$(BIN)/python -c 'import tomllib; \
 		print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(COMPILE) --output-file requirements-build.lock -
+	echo 'cyclonedx-bom>=7' | $(COMPILE) --output-file requirements-sbom.lock -
 
 bench: $(VENV)/.installed-run
 	$(BIN)/python benchmarks/accuracy.py

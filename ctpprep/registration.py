@@ -213,7 +213,7 @@ def read_rigid(path):
     return LPS @ lps @ LPS
 
 
-def register_rigid(fixed, moving, seed, folder, path):
+def register_rigid(fixed, moving, seed, folder, path, start=None):
     """Register two images rigidly and write the transform as ITK text.
 
     Parameters
@@ -224,10 +224,13 @@ def register_rigid(fixed, moving, seed, folder, path):
         Folder of temporary files.
     path : path-like
         Transform to write, ``.txt``.
+    start : path-like, optional
+        Transform to start from; by default, the centres of mass are brought together.
     """
     import ants
 
-    result = _register(fixed, moving, seed, folder, **RIGID)
+    started = {} if start is None else {'initial_transform': str(start)}
+    result = _register(fixed, moving, seed, folder, **RIGID, **started)
     ants.write_transform(ants.read_transform(result['fwdtransforms'][0]), str(path))
 
 
@@ -333,8 +336,8 @@ def register_positions(fixed, moving, seed, folder):
     return np.where(mapped <= outside, np.nan, mapped)
 
 
-def apply_transform(array, affine, transform, outside=0.0):
-    """Resample an image by a transform on its own grid.
+def apply_transform(array, affine, transform, outside=0.0, fixed=None):
+    """Resample an image by a transform on its own grid, or on that of another image.
 
     Parameters
     ----------
@@ -344,6 +347,8 @@ def apply_transform(array, affine, transform, outside=0.0):
         ITK transform, such as a composite h5.
     outside : float
         Value of points outside the image.
+    fixed : tuple of (X, Y, Z) array and (4, 4) array, optional
+        Image with the other grid.
 
     Returns
     -------
@@ -354,7 +359,11 @@ def apply_transform(array, affine, transform, outside=0.0):
 
     image = to_ants(array, affine)
     home = ants.apply_transforms(
-        image, image, [str(transform)], interpolator='linear', defaultvalue=outside
+        to_ants(*fixed) if fixed else image,
+        image,
+        [str(transform)],
+        interpolator='linear',
+        defaultvalue=outside,
     )
     return home.numpy().astype(np.float32)
 

@@ -4,12 +4,20 @@
 import functools
 from pathlib import Path
 
+import numpy as np
 from nipype.interfaces.base import File, TraitedSpec
 
 from ctpprep.interfaces.base import StageInputSpec, StageInterface, is_density
 from ctpprep.io import nifti
 from ctpprep.perfusion import followup_alignment, homologues
-from ctpprep.registration import MirrorSyN, read_points, register_linear, register_rigid
+from ctpprep.perfusion.coregistration import check_side, fits_clearly_better, likeness
+from ctpprep.registration import (
+    MirrorSyN,
+    apply_transform,
+    read_points,
+    register_linear,
+    register_rigid,
+)
 
 
 class _RegisterMirrorInputSpec(StageInputSpec):
@@ -140,7 +148,7 @@ class _RegisterNCCTOutputSpec(TraitedSpec):
 
 
 class RegisterNCCT(StageInterface):
-    """Register the reference image rigidly to the non-contrast CT of its session."""
+    """Register the reference image rigidly to the non-contrast CT of its session, and compare the sides."""
 
     input_spec = _RegisterNCCTInputSpec
     output_spec = _RegisterNCCTOutputSpec
@@ -154,10 +162,26 @@ class RegisterNCCT(StageInterface):
             for path in (self.inputs.ncct, self.inputs.reference)
         )
         path = Path(runtime.cwd) / 'reference_to_ncct.txt'
-        register_rigid(fixed, moving, self.method.random.random_seed, runtime.cwd, path)
+        mirror_path = path.with_name('mirror_to_ncct.txt')
+        own = self._register(fixed, moving, path)
+        mirrored = self._register(fixed, (moving[0][::-1], moving[1]), mirror_path)
+        if fits_clearly_better(mirrored, own):  # unless the registration of the series has failed
+            second = path.with_name('second_to_ncct.txt')
+            again = self._register(fixed, moving, second, start=mirror_path)
+            if again > own:
+                own, path = again, second
+        check_side(own, mirrored, Path(self.inputs.ncct).name)
         self._results['reference_to_ncct'] = str(path)
         self.save_json(runtime, ncct_matrix={'matrix': read_points(path).tolist()})
         return runtime
+
+    def _register(self, fixed, moving, path, start=None):
+        """Write the transform from an image to the NCCT; return how alike they then are."""
+        register_rigid(
+            fixed, moving, self.method.random.random_seed, path.parent, path, start=start
+        )
+        placed = apply_transform(*moving, path, outside=-1.0, fixed=fixed)
+        return likeness(np.where(placed < 0, np.nan, placed), fixed[0], fixed[0] > 0)
 
 
 class _RegisterFollowUpInputSpec(StageInputSpec):

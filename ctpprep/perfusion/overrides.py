@@ -16,9 +16,9 @@ LEAST_ON_HEAD = 0.5
 # a brain mask is inside the skull, with at least the first fraction of itself, and covers at least the
 # second of the brain
 LEAST_IN_SKULL, LEAST_OF_BRAIN = 0.8, 0.2
-# least correlation of the skulls of one head after rigid registration: 0.90 to 0.95 in heads moved by 3 mm
-# and 2 degrees, 0.85 by 10 mm and 8 degrees; at most 0.86 between different simulated heads
-LEAST_SAME_SKULL = 0.87
+# least correlation of the skulls of one head after rigid registration (decision 0041): at least 0.956 in
+# heads moved by up to 15 mm and 10 degrees, at most 0.902 between different heads
+LEAST_SAME_SKULL = 0.93
 # density outside an image, HU
 AIR_HU = -1024.0
 # largest fraction of its peak that a baseline-corrected AIF may have before contrast arrives
@@ -243,18 +243,19 @@ def check_same_head(corrected, affine, raw, raw_affine, settings, name):
     Raises
     ------
     PerfusionError
-        If the skulls correlate by less than 0.87. A head without skull is not compared.
+        If the skulls correlate by less than 0.93 where both images show them. A head without skull is
+        not compared.
     """
     method, bone = settings.motion, motion.BONE_HU[0]
     if not ((corrected > bone).any() and (raw > bone).any()):
         return
-    similarity, head = 0.0, corrected > HEAD_HU
+    similarity, head, seen = 0.0, corrected > HEAD_HU, _without_filler(corrected)
     for frame in np.moveaxis(raw, -1, 0):
         moving = on_grid(frame, raw_affine, corrected.shape, affine, AIR_HU)
-        agreement = motion.skull_similarity(moving, corrected, head)
+        agreement = motion.skull_similarity(_without_filler(moving), seen, head)
         if not agreement >= LEAST_SAME_SKULL:
-            aligned = _align(moving, corrected, affine, method)
-            agreement = motion.skull_similarity(aligned, corrected, head)
+            aligned = _without_filler(_align(moving, corrected, affine, method))
+            agreement = motion.skull_similarity(aligned, seen, head)
         similarity = float(np.fmax(similarity, agreement))
         if similarity >= LEAST_SAME_SKULL:
             return
@@ -263,6 +264,14 @@ def check_same_head(corrected, affine, raw, raw_affine, settings, name):
         f'registration, need at least {LEAST_SAME_SKULL}; check that both are of the same participant '
         'and scan'
     )
+
+
+def _without_filler(image):
+    """Replace the filler outside of a field of view by NaN: tools that correct motion write -1024 or 0.
+
+    Voxels of the head with exactly 0 HU are few and never bone; the skulls are compared without them.
+    """
+    return np.where((image > AIR_HU) & (image != 0), image, np.nan)
 
 
 def _align(moving, fixed, affine, method):

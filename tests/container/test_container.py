@@ -258,3 +258,14 @@ print(json.dumps([sorted(os.listdir('/opt')), sorted(os.listdir('/tmp')),
                   [name for name in ('/src', '/build', '/wheels') if os.path.exists(name)]]))
 """
     assert run_python(tmp_path, STRANGER, code) == [['ctpprep', 'templateflow'], [], [], []]
+
+
+def test_the_image_lists_its_packages(tmp_path):
+    code = (
+        'import json, importlib.metadata as m; sbom = json.load(open("/opt/ctpprep/sbom.cdx.json")); '
+        'print(json.dumps([sbom["bomFormat"], sorted(c["name"] for c in sbom["components"]), '
+        'sorted(d.metadata["Name"] for d in m.distributions())]))'
+    )
+    kind, listed, installed = run_python(tmp_path, '-', code)
+    assert kind == 'CycloneDX'
+    assert listed == installed

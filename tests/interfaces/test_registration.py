@@ -11,6 +11,7 @@ import pytest
 from nipype.interfaces.base import isdefined
 from scipy import ndimage
 
+from ctpprep.exceptions import PerfusionError
 from ctpprep.interfaces.registration import (
     ApplyMirror,
     FindHomologues,
@@ -199,3 +200,35 @@ def test_reference_is_registered_to_the_ncct_of_its_session(symmetric_head):
     for axis in range(3):
         home = apply_transform(where[..., axis], affine, transform, outside=1e6)
         assert np.median(np.abs(home - expected[..., axis])[inner]) < 1.0
+
+
+@pytest.fixture
+def lopsided(symmetric_head):
+    """Draw a head whose skull is thick on the left side in front."""
+
+    def draw(pose):
+        density, inside = symmetric_head.draw(pose)
+        world = symmetry.world_coordinates(SHAPE, symmetric_head.affine)
+        x, y, _ = np.moveaxis(nb.affines.apply_affine(np.linalg.inv(pose), world), -1, 0)
+        return np.where(inside & (x < -40) & (y > 5), 900.0, density).astype(np.float32)
+
+    return draw
+
+
+@pytest.mark.parametrize('is_mirrored', [False, True])
+def test_a_series_that_is_mirrored_against_its_ncct_is_refused(
+    symmetric_head, lopsided, is_mirrored
+):
+    affine = symmetric_head.affine
+    reference = lopsided(np.eye(4))[:: -1 if is_mirrored else 1]
+    method = MethodSettings.of(ncct_grid_mm=3.0, random_seed=SEED)
+    register = RegisterNCCT(
+        reference=write(reference, affine, 'reference'),
+        ncct=write(lopsided(TILTED), affine, 'ncct'),
+        settings=method.as_dict('coregistration', 'random'),
+    )
+    if not is_mirrored:
+        assert register.run().outputs.reference_to_ncct
+        return
+    with pytest.raises(PerfusionError, match=r'ncct\.nii: the mirror image .* fits it better'):
+        register.run()
