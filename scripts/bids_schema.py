@@ -108,7 +108,8 @@ def _derived_files() -> dict[str, Any]:
         ),
         'ct_transforms': _derived(('xfm',), ('.txt', '.h5', '.json'), **transform),
         'ct_curves': _derived(('timeseries',), TABLE, description='required'),
-        'ct_volumes': _derived(('morph',), TABLE, segmentation='optional'),
+        'ct_volumes': _derived(('morph',), TABLE, segmentation='required'),
+        'ct_agreement': _derived(('morph',), TABLE, description='required'),
     }
 
 

@@ -84,7 +84,7 @@ LONG_FILES = {
     'perfusion/segmentation.py': 'small functions on masks of lesions',
     'perfusion/symmetry.py': 'small functions on left and right',
     'perfusion/vessels.py': 'two searches that share the shape of curves',
-    'registration.py': 'all of antspyx: registrations of one kind beside the transforms they share',
+    'registration.py': 'the one home of antspyx: a function for each kind of registration',
     'settings.py': 'a table: every default once',
     'workflows/outputs.py': 'a table: every output once',
 }

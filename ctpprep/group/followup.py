@@ -74,6 +74,9 @@ HELD_OUT = (
     f'{N_FOLDS} folds, {N_REPEATS} times); interval by bootstrap of participants'
 )
 TOO_FEW = f'fewer than {MIN_SERIES} participants'
+#: With fewer participants, intervals by bootstrap contain the truth less often than in 95 %.
+FEW = 10
+NARROW = f'fewer than {FEW} participants: the interval is too narrow'
 ROC_METHOD = (
     'voxels of all participants pooled by their volume; interval by bootstrap of participants'
 )
@@ -171,9 +174,14 @@ class _Part:
         if len(known) < MIN_SERIES:
             return self.row(*names, n=len(known), method=method, reason=TOO_FEW)
         draws = weighted_means(values[:, None], self.weights)[:, 0]
-        return self.row(
-            *names, value=known.mean(), ci=interval(draws), n=len(known), method=method
-        )
+        reason = NARROW if len(known) < FEW else ''
+        cells: dict[str, Any] = {
+            'ci': interval(draws),
+            'n': len(known),
+            'method': method,
+            'reason': reason,
+        }
+        return self.row(*names, value=known.mean(), **cells)
 
     def statistics(self) -> Iterator[dict[str, Any]]:
         yield self.row(

@@ -113,8 +113,11 @@
     }));
     const bars = layout('series', '', { barmode: 'stack', bargap: 0.25 });
     bars.legend.traceorder = 'normal';
-    // on a narrow page titles need most of the width, and the legend has three lines
-    if (plot.clientWidth < 500) Object.assign(bars, { font: { ...bars.font, size: 9 }, margin: { ...bars.margin, t: 100, l: 20 } });
+    // on a narrow page titles need most of the width, and the legend begins above them
+    if (plot.clientWidth < 500) {
+      Object.assign(bars.legend, { xref: 'container', xanchor: 'left', x: 0 });
+      Object.assign(bars, { font: { ...bars.font, size: 9 }, margin: { ...bars.margin, l: 20 } });
+    }
     Plotly.react(plot, traces, bars, config);
   }
 
