@@ -435,7 +435,7 @@ def template_derivatives(
     resampled = {
         **dict.fromkeys(template.MAPS, 'linear, over tissue'),
         **dict.fromkeys(template.IMAGES, 'linear'),
-        **dict.fromkeys(template.MASKS, 'nearest voxel'),
+        **dict.fromkeys((*template.MASKS, *template.FOLLOWUP_MASKS), 'nearest voxel'),
     }
     grid = {'Resolution': f'res-{files.resolution} of {space}'}
     return (

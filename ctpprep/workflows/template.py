@@ -26,6 +26,8 @@ MASKS = (
     'brain_mask', 'tissue_mask', 'unassessable_mask', 'core_global', 'core_local', 'hypoperfusion',
     'mismatch_global', 'mismatch_local',
 )  # fmt: skip
+# only of a series with a follow-up lesion
+FOLLOWUP_MASKS = ('followup_mask',)
 MEASURED = (
     'tissue_mask', 'unassessable_mask', 'hemispheres', 'core_global', 'core_local', 'hypoperfusion',
     *MAP_COLUMNS,
@@ -58,7 +60,8 @@ def init_template_wf(
     relative = series.is_relative
     maps = [port for port in MAPS if not (relative and port == 'cbf')]
     measured = [port for port in MEASURED if not (relative and port == 'cbf')]
-    images = [*maps, *IMAGES, *MASKS]
+    masks = [*MASKS, *(FOLLOWUP_MASKS if series.lesion else ())]
+    images = [*maps, *IMAGES, *masks]
     inputnode = pe.Node(
         IdentityInterface(list(dict.fromkeys((*REGISTERED, *images, *measured)))),
         name='inputnode',
@@ -72,7 +75,7 @@ def init_template_wf(
         register_template.inputs.ncct = str(series.ncct)
     transform_to_template = pe.Node(
         TransformToTemplate(
-            maps=maps, images=IMAGES, masks=MASKS, settings=method.as_dict('template')
+            maps=maps, images=IMAGES, masks=masks, settings=method.as_dict('template')
         ),
         name='transform_to_template',
         mem_gb=1.0,

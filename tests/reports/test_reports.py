@@ -386,6 +386,24 @@ def test_changed_global_reference_is_shown_prominently(output_dir):
     assert 'The global reference is doubtful and was changed: only 3% of <b>tissue</b>.' in words
 
 
+def test_regions_are_shown_with_what_judged_the_registration(output_dir):
+    path = output_dir / 'sub-01' / 'ct' / 'sub-01_desc-regions_morph.tsv'
+    path.write_text('region\themisphere\tremoved_ml\ndeep white matter\tleft\t6.25\n')
+    measured = {'template_image': 'non-contrast CT', 'template_overlap': 0.9812}
+    path.with_suffix('.json').write_text(json.dumps({'Measured': measured}))
+    words = text_of(report(output_dir))
+    assert 'Registered image non-contrast CT' in words
+    assert 'Overlap of brain and template (Dice) 0.981' in words
+    assert 'deep white matter left 6.25' in words
+
+
+def test_images_in_template_space_are_no_series_of_their_own(output_dir):
+    for name in ('tmax', 'desc-global_rcbf'):
+        path = output_dir / 'sub-01' / 'ct' / f'sub-01_space-MNI152NLin2009aSym_res-2_{name}.json'
+        path.write_text('{}')
+    assert report(output_dir).count('class="series"') == 1
+
+
 def test_lambda_offset_and_noise_are_shown(output_dir):
     path = output_dir / 'sub-01' / 'ct' / 'sub-01_tmax.json'
     measured = {

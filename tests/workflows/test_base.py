@@ -30,9 +30,9 @@ MAPS_ALONE = {'entry', 'raw'}  # the raw series beside a supplied one
 ATLAS = {'atlas', 'atlas_labels'}  # a user's
 SERIES_ALONE = {
     'ncct', 'reference_to_ncct', 'ttp_template', 'probability_global_template',
-    'probability_local_template',
-    'confounds', 'motion', 'curves', 'bolus', 'deconvolution', 'aif_mask', 'vof_mask', 'cbf_noise',
-    'probability_global', 'probability_local', 'tissue_curves', 'tmax_repeats', 'ttp',
+    'probability_local_template', 'followup_mask', 'confounds', 'motion', 'curves', 'bolus',
+    'deconvolution', 'aif_mask', 'vof_mask', 'cbf_noise', 'probability_global',
+    'probability_local', 'tissue_curves', 'tmax_repeats', 'ttp',
 }  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def test_every_port_is_fed(make_series, run, ports, motion_correction):
     method = MethodSettings.of(
         motion_correction=motion_correction, output_spaces='MNI152NLin2009aSym'
     )
-    unfed = hungry(init_series_wf(make_series(ncct=True), method, run), ports)
+    unfed = hungry(init_series_wf(make_series(ncct=True, lesion=True), method, run), ports)
     if not motion_correction:  # without transforms nothing moves
         unfed = [port for port in unfed if not port.endswith('correct_motion.transforms')]
     assert unfed == []

@@ -65,3 +65,10 @@ def test_files_of_another_template_are_removed(make_series, run):
     assert stale <= foreign
     assert own not in foreign
     assert own in set(foreign_paths(series, MethodSettings(), run.output_dir))
+
+
+def test_the_follow_up_lesion_is_written_in_template_space(make_series, rows_of):
+    rows = rows_of(make_series(lesion=True), METHOD)
+    ending = 'space-MNI152NLin2009aSym_res-2_label-lesion_desc-followup_mask.nii.gz'
+    assert rows['followup_mask_template']['path'].endswith(ending)
+    assert 'followup_mask_template' not in rows_of(make_series(), METHOD)
