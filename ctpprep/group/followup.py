@@ -228,7 +228,7 @@ class _Part:
         for criterion, more in CRITERIA.items():
             names = quantity, which, criterion
             values = np.array(curves.values[criterion], dtype=float)
-            # a mean over other participants at each threshold would choose among participants
+            # else each threshold is judged on other participants
             values[~np.isfinite(values).all(axis=1)] = np.nan
             if not curves.thresholds.size or np.isfinite(values).all(axis=1).sum() < MIN_SERIES:
                 yield self.row(*names, 'best threshold', method=BEST, reason=TOO_FEW)
@@ -329,7 +329,6 @@ class _Part:
             yield self.row(*names, value=_areas(*pooled)[0], ci=ci, n=n, method=ROC_METHOD)
 
     def _n_pooled(self, quantity: str, which: str) -> int:
-        """Count the participants with this map."""
         known = np.isfinite(self.voxels[quantity, which].values['region_ml'])
         return int(known.any(axis=-1).sum())
 
