@@ -21,7 +21,7 @@ help:
 	@echo 'make demo    run ctpprep on the example in $(DEMO_DATA), say where the results are'
 	@echo 'make test    run the tests'
 	@echo 'make test-quick  run a subset of them within a minute'
-	@echo 'make test-offline  run the tests without a network interface (Linux)'
+	@echo 'make test-offline  run whole series, phantoms and templates without a network interface (Linux)'
 	@echo 'make docs    build the documentation and check it; runs the demo for its pictures if need be'
 	@echo 'make validate  check the example and what make demo wrote with the BIDS validator'
 	@echo 'make test-resume   kill runs of the command at random moments and take them up again'
@@ -110,10 +110,14 @@ docs: $(VENV)/.installed-docs $(DEMO_OUT)/sub-01.html
 	$(BIN)/python -m pytest -q -m docs tests/docs
 	@printf '\nDocumentation (open in a browser)\n    $(DOCS_OUT)/html/index.html\n'
 
-# Where namespaces are forbidden, the reason is said and nothing is run.
+# Whole runs, templates, phantoms and the command line: all that could want a file from outside.
+OFFLINE_TESTS := tests/test_end_to_end.py tests/test_offline.py tests/test_isles24.py tests/cli \
+	tests/phantom tests/interfaces/test_template.py tests/group/test_locations.py
+# Where namespaces are forbidden, the reason is stated and nothing is run.
 test-offline: $(VENV)/.installed-tests
 	@if unshare --map-current-user --net true; then \
-		unshare --map-current-user --net $(BIN)/python -m pytest -q $(IN_PARALLEL) $(PYTEST_ARGS); \
+		unshare --map-current-user --net $(BIN)/python -m pytest -q $(IN_PARALLEL) $(PYTEST_ARGS) \
+			$(OFFLINE_TESTS); \
 	else \
 		echo 'not run: a network namespace cannot be made here (unshare --net)'; \
 	fi
