@@ -16,6 +16,7 @@ COLOURS = {
     'preprocessing': '#dbe9f6', 'deconvolution': '#fde3c8', 'symmetry': '#dcefd8',
     'normalization': '#f6d9d9', 'segmentation': '#e6def2', 'quality': '#e9e2da',
     'coregistration': '#f9e0ee', 'precomputed': '#d3eff2', 'followup': '#f4efc4',
+    'template': '#dde5cc',
 }  # fmt: skip
 OTHER_COLOUR = '#e4e4e4'
 

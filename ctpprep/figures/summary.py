@@ -116,16 +116,16 @@ def select_slices(lesion: np.ndarray, brain_mask: np.ndarray, n_slices: int = MA
     >>> brain = np.ones((2, 2, 20), bool)
     >>> lesion = brain & (np.arange(20) > 11) & (np.arange(20) < 15)
     >>> select_slices(lesion, brain), select_slices(brain, brain, 3)
-    ((11, 12, 13, 14, 15, 16), (0, 10, 19))
+    ((10, 11, 12, 13, 14, 15), (0, 10, 19))
     """
     with_brain = np.flatnonzero(brain_mask.any(axis=(0, 1)))
     with_lesion = np.flatnonzero(lesion.any(axis=(0, 1)))
     wanted = with_lesion if with_lesion.size else with_brain
     n_slices = min(n_slices, with_brain.size)
-    if wanted.size < n_slices:  # with its neighbours
-        first = int(wanted[0]) - (n_slices - (wanted[-1] - wanted[0] + 1)) // 2
-        first = int(np.clip(first, with_brain[0], with_brain[-1] + 1 - n_slices))
-        wanted = np.arange(first, first + n_slices)
+    if wanted.size < n_slices:  # with the nearest slices of the brain
+        distance = np.abs(with_brain[:, None] - wanted).min(axis=1)
+        nearest = with_brain[np.argsort(distance, kind='stable')[:n_slices]]
+        wanted = np.sort(nearest)
     positions = np.linspace(0, wanted.size - 1, n_slices).round().astype(int)
     return tuple(int(index) for index in wanted[positions])
 

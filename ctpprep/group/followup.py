@@ -227,7 +227,9 @@ class _Part:
         curves = self.curves[quantity, which]
         for criterion, more in CRITERIA.items():
             names = quantity, which, criterion
-            values = curves.values[criterion]
+            values = np.array(curves.values[criterion], dtype=float)
+            # else each threshold is judged on other participants
+            values[~np.isfinite(values).all(axis=1)] = np.nan
             if not curves.thresholds.size or np.isfinite(values).all(axis=1).sum() < MIN_SERIES:
                 yield self.row(*names, 'best threshold', method=BEST, reason=TOO_FEW)
                 continue
@@ -315,14 +317,20 @@ class _Part:
     def _pooled(self) -> Iterator[dict[str, Any]]:
         """Describe the area under the pooled ROC curve."""
         for quantity, which in MAPS:
-            points = self._pool(quantity, which, self.weights)
             names = quantity, which, 'auc pooled in brain', 'area'
-            if points is None:
-                yield self.row(*names, method=ROC_METHOD, reason='no voxels of lesion')
-                continue
             pooled = self._pool(quantity, which, np.ones((1, self.n)))
-            area = _areas(*pooled)[0] if pooled else None
-            yield self.row(*names, value=area, ci=interval(_areas(*points)), method=ROC_METHOD)
+            n = self._n_pooled(quantity, which)
+            if pooled is None or n < MIN_SERIES:
+                reason = 'no voxels of lesion' if pooled is None else TOO_FEW
+                yield self.row(*names, n=n, method=ROC_METHOD, reason=reason)
+                continue
+            drawn = self._pool(quantity, which, self.weights)
+            ci = None if drawn is None else interval(_areas(*drawn))
+            yield self.row(*names, value=_areas(*pooled)[0], ci=ci, n=n, method=ROC_METHOD)
+
+    def _n_pooled(self, quantity: str, which: str) -> int:
+        known = np.isfinite(self.voxels[quantity, which].values['region_ml'])
+        return int(known.any(axis=-1).sum())
 
     def _brier(self) -> Iterator[dict[str, Any]]:
         for which, values in self.brier.items():
@@ -337,7 +345,11 @@ class _Part:
         values = self.voxels[quantity, which].values
         lesion = np.nan_to_num(values['followup_ml'])
         other = np.nan_to_num(values['region_ml']) - lesion
-        if not lesion.size or not (weights @ lesion > 0).all():
+        if not lesion.size or not lesion.any():
+            return None
+        # without draws of participants that have no lesion
+        weights = weights[(weights @ lesion > 0).all(axis=1)]
+        if not len(weights):
             return None
         hit = weights @ (np.nan_to_num(values['sensitivity']) * lesion)
         false = weights @ ((1 - np.nan_to_num(values['specificity'], nan=1.0)) * other)

@@ -18,7 +18,7 @@ from ctpprep.perfusion.regions import split_cores
 
 #: Maps of the group level, from the masks of a series.
 LESIONS = ('core_global', 'core_local', 'removed', 'added', 'hypoperfusion')
-#: Voxels of thumbnails contain so many voxels of the template along each axis: 8 mm at 2 mm.
+#: Voxels of thumbnails contain so many voxels of the template along each axis: 8 mm at res-2.
 BLOCK = 4
 #: A voxel is tested if the slab contains it in this share of the series, and a lesion reaches it in at
 #: least so many: fewer cannot be significant and only lower the power of the others.
@@ -114,7 +114,8 @@ def add_up(
         order.append(group)
     if not order:
         return None
-    covered = _shrink(sums['all'].covered > LEAST_COVERED * sums['all'].n) > 127
+    least = math.ceil(LEAST_COVERED * sums['all'].n - 1e-9)
+    covered = _shrink(sums['all'].covered >= least) > 127
     return Locations(
         sums, {name: np.stack(rows)[:, covered] for name, rows in thumbnails.items()},
         covered, order,
@@ -261,12 +262,19 @@ def summarize_tests(tests: Iterable[Test]) -> list[dict[str, Any]]:
     """Make a row of the statistics for each test: its least p value and largest difference."""
     rows = []
     for test in tests:
+        if not test.p.size:
+            row = make_row(
+                f'{test.lesion}, difference where p is least', math.nan, n=test.n,
+                reason='no block is within the slabs of enough series',
+            )  # fmt: skip
+            rows.append({'group': test.group or test.name, 'comparison': test.name} | row)
+            continue
         where = int(np.argmin(test.p))
         row = make_row(
             f'{test.lesion}, difference where p is least', float(test.difference[where]),
             p=float(test.p.min()), n=test.n,
-            method=f'{N_PERMUTATIONS} permutations of {test.n_tested} blocks of 8 mm; two-sided, '
-            'family-wise error controlled by the largest t',
+            method=f'{N_PERMUTATIONS} permutations of {test.n_tested} blocks of {BLOCK}^3 template voxels; '
+            'series count as independent; two-sided, family-wise error controlled by the largest t',
             reason='' if test.n_tested else 'no block has a lesion in enough series',
         )  # fmt: skip
         rows.append({'group': test.group or test.name, 'comparison': test.name} | row)
@@ -337,6 +345,6 @@ def _share_row(region: str, value: float, drawn: np.ndarray, n: int) -> dict[str
     ci = np.percentile(drawn, [outside, 100 - outside]) if drawn.size else (math.nan, math.nan)
     return make_row(
         f'share in {region}', value, (float(ci[0]), float(ci[1])), n=n,
-        method=f'of the summed volume; bootstrap of participants, {N_BOOTSTRAPS} draws, percentiles',
+        method=f'of the summed volume within all regions; bootstrap of participants, {N_BOOTSTRAPS} draws',
         reason='' if math.isfinite(value) else 'no series has such core',
     )  # fmt: skip

@@ -119,7 +119,8 @@ def add_verdicts(
         quality = series_tables['group_quality.tsv'][index]
         volumes = series_tables['group_volumes.tsv'][index]
         if record.state == 'succeeded' and quality:
-            checks = dict(zip(quality.header, quality.rows[0], strict=True))
+            first = quality.rows[0] if quality.rows else [''] * len(quality.header)
+            checks = dict(zip(quality.header, first, strict=True))
             verdict = tabulate_verdict(checks, _read_local_reason(volumes))
             cells = [verdict[column] or MISSING for column in VERDICT]
         elif record.state in ('failed', 'incomplete'):

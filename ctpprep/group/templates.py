@@ -4,7 +4,7 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -206,7 +206,8 @@ def read_regions(masks: Found) -> tuple[dict[str, np.ndarray], list[str]]:
                 if cells[index['hemisphere']] == 'both':
                     for name in SHARES:
                         key = (cells[index['region']], name)
-                        of_series[key] = parse_number(cells[index[f'{name}_ml']])
+                        volume = parse_number(cells[index[f'{name}_ml']])
+                        of_series[key] = of_series.get(key, 0.0) + volume
         except (SeriesError, KeyError) as error:
             logger.warning('%s: its table of regions cannot be read (%s)', prefix, error)
         regions = regions or list(dict.fromkeys(region for region, _ in of_series))
@@ -253,17 +254,19 @@ def write_maps(
         write_json(sidecar, folder / f'{name}.json')
         paths.append(path)
 
+    slugs = _unique_slugs([*locations.sums, *(test.group or test.name for test in tests)])
     for group, sums in locations.sums.items():
         for lesion in LESIONS:
             write(
-                f'group-{_slug(group)}_{masks.space}_{LABELS[lesion]}_frequency',
+                f'group-{slugs[group]}_{masks.space}_{LABELS[lesion]}_frequency',
                 sums.frequency(lesion),
                 {'Description': f'share of the series whose slab contains the voxel with {lesion} there',
                  'Units': '1', 'Group': group, 'N': sums.n},
             )  # fmt: skip
     shape = locations.sums['all'].covered.shape
     for test in tests:
-        name = f'group-{_slug(test.group or test.name)}_{masks.space}_{LABELS[test.lesion]}'
+        slug = slugs[test.group or test.name]
+        name = f'group-{slug}_{masks.space}_{LABELS[test.lesion]}'
         facts = {
             'Comparison': test.name,
             'Group': test.group,
@@ -292,6 +295,22 @@ def write_maps(
         ):
             stale.unlink()
     return folder
+
+
+def _unique_slugs(groups: Iterable[str]) -> dict[str, str]:
+    """Turn groups into different labels of file names.
+
+    Examples
+    --------
+    >>> _unique_slugs(['<70', '>=70'])
+    {'<70': '70', '>=70': '70x2'}
+    """
+    slugs: dict[str, str] = {}
+    for group in groups:
+        slug = _slug(group)
+        count = sum(other == slug or other.startswith(f'{slug}x') for other in slugs.values())
+        slugs.setdefault(group, f'{slug}x{count + 1}' if count else slug)
+    return slugs
 
 
 def _slug(group: str) -> str:

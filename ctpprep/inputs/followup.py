@@ -210,12 +210,14 @@ def _place(series: Series, mask: InputFile) -> FollowUpLesion:
             return lesion('series')
         return lesion('', left_out='it is in the space of the NCCT, but the maps are not')
     image = _image_beside(mask)
+    on_grid = _space_by_grid(series, mask.path)
+    # an image in scanner coordinates may lie beside a mask on the grid of the CT
+    if on_grid and not (image and _share_grid(image.path, mask.path)):
+        return lesion(on_grid)
     if image is not None:
         if isinstance(series, CTPSeries) or series.reference_kind:
             return lesion('image', image)
         return lesion('', left_out='the maps have no CT to which its image can be registered')
-    if on_grid := _space_by_grid(series, mask.path):
-        return lesion(on_grid)
     return lesion(
         '',
         left_out='no DWI, ADC or FLAIR image lies beside it, and its grid is not that of the NCCT',
@@ -226,7 +228,9 @@ def _image_beside(mask: InputFile) -> InputFile | None:
     """Find the MR image of the session and space of a mask that is most suited to registration."""
     labels = entities(mask.path)
     candidates = []
-    for path in _images_below(mask.path.parent):
+    for path in sorted(mask.path.parent.iterdir()):
+        if not path.name.endswith(NIFTI):
+            continue
         own = entities(path)
         kind = own['suffix'].lower()
         same = all(own.get(key) == labels.get(key) for key in ('sub', 'ses', 'space'))

@@ -12,7 +12,7 @@ from ctpprep.interfaces.wording import explain_verdict
 from ctpprep.io.tables import read_table
 from ctpprep.perfusion.quality import Verdict, conclude
 from ctpprep.perfusion.symmetry import WITHHELD
-from ctpprep.perfusion.volumes import COLUMNS, DIFFERENCE
+from ctpprep.perfusion.volumes import COLUMNS, DIFFERENCE, NO_HOMOLOGUE
 
 Row = Mapping[str, str]
 # differences of the cores below this are not explained, mL
@@ -110,7 +110,7 @@ def summarize(volumes: Sequence[Row], checks: Row) -> Summary:
         explanation,
         tuple(_list_numbers(volumes, verdict.doubtful)),
         next((row['affected_side'] for row in volumes if row['affected_side']), ''),
-        explain_difference(volumes),
+        '' if any('core' in name for name in verdict.doubtful) else explain_difference(volumes),
         f'{float(slab):.0f} mm' if slab else '',
     )
 
@@ -167,7 +167,7 @@ def _list_numbers(volumes: Sequence[Row], doubtful: Sequence[str]) -> list[Numbe
     difference = find_row(volumes, 'mismatch', 'global', 'difference')
     ratio = find_row(volumes, 'mismatch', 'global', 'ratio').get('value', '')
     concerned = any(name in doubtful for name in ('core_global', 'hypoperfusion'))
-    detail = f'ratio {float(ratio):.1f}' if ratio else 'no core'
+    detail = f'ratio {float(ratio):.2f}' if ratio else 'no core'
     numbers.append(
         Number('mismatch', 'Mismatch', 'hypoperfusion − core', format_volume(difference),
                detail if difference else '', concerned)
@@ -194,7 +194,13 @@ def explain_difference(volumes: Sequence[Row]) -> str:
         return ''
     removed, added = (float(size) for size in sizes)
     if max(removed, added) < LEAST_DIFFERENCE_ML:
-        return 'Both normalizations find the same core (to 1 mL).'
+        whole = [
+            find_row(volumes, 'core', which, 'volume').get('volume_ml', '')
+            for which in ('global', 'local')
+        ]
+        if all(whole) and not any(float(volume) for volume in whole):
+            return 'Neither normalization finds a core.'
+        return 'Both normalizations find the same core, to 1 mL.'
     flow = [
         find_row(volumes, 'core', 'local', f'homologues of {measure}').get('value', '')
         for measure in DIFFERENCE
@@ -206,4 +212,8 @@ def explain_difference(volumes: Sequence[Row]) -> str:
         text += f'; {added:.1f} mL are added'
         if flow[1]:
             text += f', where the homologues have {100 * float(flow[1]):.0f} %'
-    return f'{text} (medians).' if any(flow) else f'{text}.'
+    alone = find_row(volumes, 'core', 'local', NO_HOMOLOGUE).get('volume_ml', '')
+    text += ' (medians)' if any(flow) else ''
+    if alone and float(alone) >= LEAST_DIFFERENCE_ML:
+        text += f'; {float(alone):.1f} mL have no homologue in the slab'
+    return f'{text}.'

@@ -154,11 +154,17 @@ class TransformToTemplate(StageInterface):
 
     def _resample(self, tissue, affine, places):
         """Resample every image that exists; yield the name of its output and the result."""
+        unassessable = (
+            self.load_mask('unassessable_mask') if 'unassessable_mask' in self.names else None
+        )
         for name in self.names:
             if (image := self.load(name)) is not None:
                 masks, maps = self.inputs.masks, self.inputs.maps
                 kind = 'mask' if name in masks else 'map' if name in maps else ''
-                resampled = resampling.to_template(image, tissue, affine, places, kind)
+                within = tissue
+                if name.endswith('_local') and unassessable is not None:
+                    within = tissue & ~unassessable
+                resampled = resampling.to_template(image, within, affine, places, kind)
                 yield f'{name}_template', resampled
 
 

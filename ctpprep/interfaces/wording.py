@@ -38,12 +38,12 @@ WORDING = {
     'noise_raw': Wording(
         'Noise of the series',
         'noise of a voxel before denoising',
-        'low flow reads too high and lesions look ragged',
+        'low flow is overestimated and lesions look ragged',
     ),
     'noise_denoised': Wording(
         'Noise after denoising',
         'noise of the denoised curves of tissue',
-        'the curve of a core, 1 to 2 HU high, drowns in noise: low flow reads too high',
+        'the curve of a core, 1 to 2 HU high, drowns in noise: low flow is overestimated',
     ),
     'contrast_to_noise': Wording(
         'Contrast to noise',
@@ -64,18 +64,18 @@ WORDING = {
     'scan_after_peak': Wording(
         'Scan after the peak of the AIF',
         'end of the scan after the peak of the AIF',
-        'curves of slow tissue may be cut: core is then over-read, CBV and MTT read low; '
+        'curves of slow tissue may be cut: core is overestimated, CBV and MTT underestimated; '
         '60 to 70 s of scan are advised',
     ),
     'scan_reserve': Wording(
         'Length of the scan for this bolus',
         'end of the scan after arrival plus 1.6 times the width of the VOF',
-        'a bolus this wide needs a longer scan: core is over-read, CBV and MTT read low',
+        'a bolus this wide needs a longer scan; core is overestimated, CBV and MTT underestimated',
     ),
     'vof_end': Wording(
         'VOF at the end of the scan',
         'height of the VOF at the end of the scan, relative to its peak',
-        'the scan ends before the bolus has left: core is over-read, CBV and MTT read low',
+        'the scan ends before the bolus has left: core is overestimated, CBV and MTT underestimated',
     ),
     'vof_width': Wording(
         'Width of the VOF',
@@ -85,7 +85,7 @@ WORDING = {
     'aif_peak': Wording(
         'Peak of the AIF',
         'peak of the AIF',
-        'the bolus is weak or the artery partial-volumed: absolute CBF and CBV read high',
+        'the bolus is weak or the artery partial-volumed: absolute CBF and CBV are overestimated',
     ),
     'aif_width': Wording(
         'Width of the AIF',
@@ -95,8 +95,8 @@ WORDING = {
     'aif_area': Wording(
         'Area of the AIF',
         'area of the AIF over that of the VOF',
-        'if it is low, the artery is partial-volumed (absolute CBF and CBV read high); if it is high, '
-        'more contrast enters than leaves: one of the curves is not a vessel; look at both',
+        'if it is low, the artery is partial-volumed (absolute CBF and CBV are overestimated); if it is '
+        'high, more contrast enters than leaves: one of the curves is not a vessel; look at both',
     ),
     'aif_explained': Wording(
         'Shape of the AIF',
@@ -186,13 +186,13 @@ WORDING = {
         'Unaffected side: median Tmax',
         'median Tmax of the unaffected hemisphere',
         'all tissue is late (heart failure, carotid stenosis, an AIF from an early '
-        'artery?): hypoperfusion is over-read',
+        'artery?): hypoperfusion is overestimated',
     ),
     'tmax_at_zero': Wording(
         'Tissue with a Tmax of 0',
         'share of tissue whose Tmax is 0',
         'the AIF comes later than tissue (an artery behind a stenosis?): Tmax and '
-        'hypoperfusion read low',
+        'hypoperfusion are underestimated',
     ),
     'reference_density': Wording(
         'Mirrored image: CT (1) or perfusion map (0)',
@@ -255,7 +255,7 @@ WORDING = {
     'core_hypodense': Wording(
         'Core: hypodense tissue',
         'hypodense tissue in the core, global or local',
-        'so low a density is no early infarct: part of the core may be an old one',
+        'this density is too low for an early infarct: part of the core may be old',
     ),
     'missing_values': Wording(
         'Values that are missing',
@@ -460,11 +460,13 @@ def explain_verdict(verdict: Verdict, withheld: str = '') -> str:
     Examples
     --------
     >>> explain_verdict(Verdict('look first', (), ('scan_reserve', 'aif_peak', 'noise_raw')))
-    '3 checks warn. Length of the scan for this bolus: a bolus this wide needs a longer scan: core \
-is over-read, CBV and MTT read low.'
+    '3 checks warn. Length of the scan for this bolus: a bolus this wide needs a longer scan; core \
+is overestimated, CBV and MTT underestimated.'
     """
     titles = [WORDING[name].title if name in WORDING else name for name in verdict.deciding]
     if not titles:
+        if verdict.word == 'look first' and not withheld:
+            return 'No check could be computed.'
         return f'There is no local map: {withheld}.' if withheld else 'No check warns or fails.'
     first = verdict.deciding[0]
     advice = WORDING[first].advice if first in WORDING else ''
@@ -474,7 +476,7 @@ is over-read, CBV and MTT read low.'
     verb = ('fail' if many else 'fails') if failed else ('warn' if many else 'warns')
     reason = f'{count} {verb}. {titles[0]}{": " if advice else ""}{advice}.'
     if verdict.word == 'look first' and failed:
-        reason += ' Use the global core only.'
+        reason += ' Do not use the local core.'
     return reason
 
 

@@ -134,7 +134,7 @@ def save(array, affine, path, like, times_s=None):
     model = like if isinstance(like, nb.Nifti1Pair) else nb.load(like)
     order = ornt_transform(axcodes2ornt('RAS'), io_orientation(model.affine))
     stored = apply_orientation(np.asarray(array), order)
-    stored = stored.astype(np.uint8 if stored.dtype.kind in 'bui' else np.float32, copy=False)
+    stored = stored.astype(_stored_type(stored), copy=False)
     image = nb.Nifti1Image(stored, affine @ inv_ornt_aff(order, array.shape[:3]))
     for name in ('qform', 'sform'):
         code = int(model.header[f'{name}_code']) or int(model.header['qform_code']) or 1
@@ -145,3 +145,12 @@ def save(array, affine, path, like, times_s=None):
     path = Path(path).absolute()
     nb.save(image, path)
     return str(path)
+
+
+def _stored_type(array):
+    """Return the type in which an array is stored: uint8 for masks and small labels, or float32."""
+    if array.dtype.kind not in 'bui':
+        return np.float32
+    lowest, highest = (array.min(), array.max()) if array.size else (0, 0)
+    fits = np.iinfo(np.uint8).min <= lowest and highest <= np.iinfo(np.uint8).max
+    return np.uint8 if fits else np.int32

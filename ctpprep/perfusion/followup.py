@@ -155,6 +155,7 @@ def place_lesion(mask, mask_affine, matrix, shape, affine):
         offset = to_voxel[:3, :3] @ start + to_voxel[:3, 3]
         fine[box] = ndimage.affine_transform(
             mask.astype(np.float32), to_voxel[:3, :3], offset, fine[box].shape, order=1,
+            mode='grid-constant',
         )  # fmt: skip
     blocks = fine.reshape([n for pair in zip(shape, factors, strict=True) for n in pair])
     total = volume_ml(mask, own)

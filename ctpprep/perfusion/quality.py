@@ -237,7 +237,7 @@ class Verdict(NamedTuple):
     ----------
     word : {'usable', 'look first', 'do not use'}
         'do not use' if a failed check concerns the global core or the hypoperfusion; 'look first'
-        if it concerns the local core alone, or if any check warns.
+        if it concerns the local core alone, if any check warns, or if no check has a grade.
     doubtful : tuple of str
         Those of `RESULTS` that a failed check concerns.
     deciding : tuple of str
@@ -276,7 +276,8 @@ def conclude(grades: Mapping[str, str], withheld: bool = False) -> Verdict:
     if grave:
         return Verdict('do not use', doubtful, tuple(grave))
     deciding = failed or [name for name, grade in grades.items() if grade == 'warn']
-    word = 'look first' if deciding or withheld else 'usable'
+    graded = any(grade in STATUS for grade in grades.values())
+    word = 'look first' if deciding or withheld or not graded else 'usable'
     return Verdict(word, doubtful, tuple(deciding))
 
 

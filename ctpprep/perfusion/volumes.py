@@ -19,7 +19,8 @@ CORE = (
 )  # fmt: skip
 # global core outside the local core, and the reverse
 DIFFERENCE = ('removed by local', 'added by local')
-IN_ML = (*CORE, *DIFFERENCE, 'volume uncalibrated', 'difference')
+NO_HOMOLOGUE = 'global without homologue'
+IN_ML = (*CORE, *DIFFERENCE, NO_HOMOLOGUE, 'volume uncalibrated', 'difference')
 # hypoperfusion intensity ratio: Tmax thresholds of numerator and denominator, s
 INTENSITY_TMAX = (10.0, 6.0)
 # thresholds by which the criteria were defined: fraction, s
@@ -278,9 +279,11 @@ class _Table:
             for measure in DIFFERENCE:
                 self.add('core', 'local', measure, core_rcbf, None, withheld)
                 self.add('core', 'local', f'homologues of {measure}', core_rcbf, None, withheld)
+            self.add('core', 'local', NO_HOMOLOGUE, core_rcbf, None, withheld)
             return
         core_global, core_local = self.masks['core_global'], self.masks['core_local']
-        parts = (core_global & ~core_local, core_local & ~core_global)
+        assessable = self.within['local']
+        parts = (core_global & ~core_local & assessable, core_local & ~core_global)
         for measure, part in zip(DIFFERENCE, parts, strict=True):
             volume = self.ml(part)
             self.add('core', 'local', measure, core_rcbf, volume,
@@ -291,6 +294,9 @@ class _Table:
             self.add('core', 'local', f'homologues of {measure}', core_rcbf,
                      np.median(ratio) if ratio.size else None,
                      None if ratio.size else 'no voxels with flow')  # fmt: skip
+        alone = self.ml(core_global & ~assessable)
+        self.add('core', 'local', NO_HOMOLOGUE, core_rcbf, alone,
+                 None if alone else 'all of the global core has homologues')  # fmt: skip
 
     def add_mismatch(self, which, slow):
         core, slow_ml = (self.ml(self.masks[name]) for name in (f'core_{which}', 'hypoperfusion'))

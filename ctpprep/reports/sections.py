@@ -31,8 +31,8 @@ FIGURES = (
     (
         'summary',
         'Summary',
-        'Cores by both normalizations and hypoperfusion over CT, in the slices that show them, with the '
-        'arterial input (AIF) and the venous output (VOF).',
+        'Core by each normalization and hypoperfusion over the reference image, in the slices that show '
+        'them; arterial input (AIF) and venous output (VOF), where there are curves.',
     ),
     (
         'evidence',

@@ -606,7 +606,7 @@ def foreign_paths(series: Series, method: MethodSettings, output_dir: Path) -> l
     own = {row.ending for row in outputs_of(series, method) if row.stage not in skipped}
     kept = set(_paths(series, output_dir, own))
     paths = _paths(series, output_dir, _endings(method)) + _in_any_space(series, output_dir)
-    return [path for path in paths if path not in kept]
+    return [path for path in dict.fromkeys(paths) if path not in kept]
 
 
 def _endings(method: MethodSettings) -> list[str]:

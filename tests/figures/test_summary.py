@@ -55,3 +55,8 @@ def test_page_is_reproducible(tmp_path, suffix):
         for name in 'ab'
     ]
     assert files[0] == files[1]
+
+
+def test_lesions_far_apart_are_all_selected():
+    apart = BRAIN & np.isin(np.arange(12), (2, 10))
+    assert {2, 10} <= set(select_slices(apart, BRAIN, 4))

@@ -16,6 +16,7 @@ from ctpprep.group.locations import (
     compare_locations,
     enlarge,
     region_shares,
+    summarize_tests,
 )
 from ctpprep.group.templates import find_masks, read_masks
 from ctpprep.perfusion.regions import COLUMNS, TISSUES
@@ -265,3 +266,15 @@ def test_without_template_space_nothing_is_added(three):
     page = three.run_group()
     assert not (three.out / LOCATIONS).exists()
     assert 'Where lesions lie' not in page
+
+
+def test_slabs_without_a_common_block_have_a_reason():
+    series = []
+    for index in range(3):
+        masks = make_masks(4 * index + 1)
+        masks['brain'] = np.zeros(SHAPE, bool)
+        masks['brain'][..., 4 * index : 4 * index + 4] = True
+        series.append(('MA', masks))
+    apart = add_up(series, ['MA'])
+    rows = summarize_tests(compare_locations(apart, ['MA']))
+    assert {row['reason'] for row in rows} == {'no block is within the slabs of enough series'}

@@ -115,6 +115,12 @@ def test_mask_on_the_grid_of_the_ncct_is_in_its_space(tree):
     assert find(tree)[0].lesion.space == 'ncct'
 
 
+def test_image_in_scanner_coordinates_does_not_move_a_mask_on_the_grid_of_the_ncct(tree):
+    write(tree / 'sub-1_ses-02_lesion-msk.nii.gz', affine=np.diag([1.0, 1.0, 3.0, 1.0]))
+    write(tree / 'sub-1_ses-02_dwi.nii.gz', affine=np.diag([1.5, 1.5, 4.0, 1.0]))
+    assert find(tree)[0].lesion.space == 'ncct'
+
+
 def test_option_names_a_mask_outside_of_any_dataset(tree, tmp_path):
     path = write(tmp_path / 'by hand' / 'sub-1_space-ncct_lesion-msk.nii.gz')
     write(tree / NCCT)

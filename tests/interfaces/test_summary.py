@@ -36,7 +36,7 @@ def test_numbers_are_those_of_the_table():
     numbers = summarize(VOLUMES, {}).numbers
     assert [number.value for number in numbers] == ['60.6 mL', '47.0 mL', '114.5 mL', '53.9 mL']
     assert numbers[0].detail == '95 % interval 15.8 to 99.9 mL'
-    assert numbers[3].detail == 'ratio 1.9'
+    assert numbers[3].detail == 'ratio 1.89'
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_failed_check_makes_what_it_concerns_doubtful(check, doubtful):
 
 
 def test_difference_names_the_flow_of_the_homologues():
-    assert summarize(VOLUMES, {}).difference == (
+    assert summarize(VOLUMES, {'coverage_status': 'pass'}).difference == (
         '13.6 mL of the global core are not in the local core: flow at their homologues is 42 % of '
         'the reference (medians).'
     )
@@ -61,7 +61,7 @@ def test_difference_names_the_flow_of_the_homologues():
 
 def test_equal_cores_are_called_the_same():
     text = explain_difference(make_difference('0.2', '0.3'))
-    assert text == 'Both normalizations find the same core (to 1 mL).'
+    assert text == 'Both normalizations find the same core, to 1 mL.'
 
 
 def test_withheld_local_map_has_no_difference_and_is_looked_at_first():
@@ -71,3 +71,26 @@ def test_withheld_local_map_has_no_difference_and_is_looked_at_first():
     assert summary.difference == ''
     assert summary.verdict.word == 'look first'
     assert summary.reason == 'There is no local map: homologues are off by about 7.0 mm.'
+
+
+def test_empty_cores_are_called_empty():
+    empty = [make_row('core', which, 'volume', volume_ml='0.0') for which in ('global', 'local')]
+    text = explain_difference([*empty, *make_difference('0.0', '0.0', ('', ''))])
+    assert text == 'Neither normalization finds a core.'
+
+
+def test_core_without_homologue_is_stated():
+    alone = make_row('core', 'local', 'global without homologue', volume_ml='20.0')
+    text = explain_difference([alone, *make_difference('2.0', '0.0')])
+    assert text.startswith('2.0 mL of the global core')
+    assert text.endswith('; 20.0 mL have no homologue in the slab.')
+
+
+def test_doubtful_core_has_no_explanation():
+    assert summarize(VOLUMES, {'core_disagreement_status': 'fail'}).difference == ''
+
+
+def test_series_without_any_grade_is_not_usable():
+    summary = summarize(VOLUMES, {})
+    assert summary.verdict.word == 'look first'
+    assert summary.reason == 'No check could be computed.'

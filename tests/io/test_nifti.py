@@ -137,3 +137,12 @@ def test_damaged_volume_is_refused(tmp_path):
 def test_volume_of_four_dimensions_is_read(tmp_path):
     nb.Nifti1Image(np.zeros((3, 4, 5, 1)), np.eye(4)).to_filename(tmp_path / 'a.nii')
     assert nifti.load(tmp_path / 'a.nii')[0].shape == (3, 4, 5)
+
+
+def test_labels_above_255_are_kept(tmp_path):
+    labels = np.zeros((3, 3, 3), np.int64)
+    labels[1, 1, 1] = 1012
+    path = nifti.save(
+        labels, np.eye(4), tmp_path / 'labels.nii', nb.Nifti1Image(labels.astype('i2'), np.eye(4))
+    )
+    assert np.asarray(nb.load(path).dataobj).max() == 1012

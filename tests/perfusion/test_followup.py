@@ -174,3 +174,13 @@ def test_withheld_local_map_has_a_row_with_the_reason(scene):
     )
     (row,) = select(rows, measure='segmentation', normalization='local')
     assert row['reason'] == 'folded'
+
+
+def test_mask_that_ends_with_its_grid_keeps_its_volume():
+    mask = np.zeros((6, 6, 4), bool)
+    mask[2:4, 2:4, 3] = True
+    affine = np.diag([2.0, 2, 5, 1])
+    grid = np.diag([2.0, 2, 2.5, 1])
+    grid[2, 3] = -10
+    placed = place_lesion(mask, affine, np.eye(4), (6, 6, 16), grid)
+    assert placed.covered == pytest.approx(1, abs=0.01)

@@ -298,7 +298,13 @@ def test_difference_of_the_cores_is_measured_with_its_homologues():
     core = np.zeros(SHAPE, bool)
     core[8:18, 8:18, 2] = True
     table = volumes._Table(
-        {'core_global': core, 'core_local': ~TISSUE}, {}, {}, SIZE, SIDE, 'left', None
+        {'core_global': core, 'core_local': ~TISSUE},
+        {},
+        {'local': TISSUE},
+        SIZE,
+        SIDE,
+        'left',
+        None,
     )
     table.add_difference(rcbf, 0.3, '')
     removed = next(row for row in table.rows if row['measure'] == 'removed by local')

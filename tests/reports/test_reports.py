@@ -101,7 +101,7 @@ def test_notes_on_precomputed_maps_are_shown(output_dir):
     assert 'indicator dilution' in page
     sidecar.write_text(json.dumps({'Units': 's', 'EntryNotes': ['Tmax: taken as ms <b>']}))
     page = build_report(output_dir, '01', 'text', {}).read_text()
-    assert 'Entry from maps made elsewhere' in page
+    assert 'Precomputed maps.' in page
     assert 'Tmax: taken as ms &lt;b&gt;' in page
     assert 'indicator dilution' not in page
 
