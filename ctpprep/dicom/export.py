@@ -4,13 +4,14 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ctpprep import __version__
 from ctpprep.dicom.command import run_command
 from ctpprep.dicom.files import group_by_study, open_source
-from ctpprep.dicom.findings import Findings, read_failure, read_findings
+from ctpprep.dicom.findings import Findings, find_loss, read_entry, read_findings
 from ctpprep.dicom.objects import MAPS, SEGMENTS, make_map, make_segmentation
 from ctpprep.dicom.pictures import make_pdf, make_picture
 from ctpprep.dicom.report import make_report
@@ -18,6 +19,8 @@ from ctpprep.dicom.send import CALLING_AET, Peer, send_objects
 from ctpprep.exceptions import CtpprepError, SeriesError, UsageError, explain
 from ctpprep.io.files import absolute, read_object, write_atomically
 
+# state of a participant without series
+NONE = 'nothing'
 # tags that objects take from the source; they may be empty, but must exist
 COPIED = (
     'PatientID', 'PatientName', 'PatientBirthDate', 'PatientSex', 'AccessionNumber', 'StudyID',
@@ -44,7 +47,9 @@ def make_parser() -> argparse.ArgumentParser:
         help='private file of ctpprep-bids, which names the source of each series',
     )  # fmt: skip
     parser.add_argument(
-        '--force', action='store_true', help='also export results whose quality control failed'
+        '--force',
+        action='store_true',
+        help='also export results whose quality control failed or is missing, or that are not complete',
     )
     parser.add_argument(
         '--send', nargs=3, metavar=('HOST', 'PORT', 'AET'),
@@ -139,7 +144,7 @@ def deliver(paths: Sequence[Path], peer: Peer) -> bool:
 def find_series(
     links: dict[str, Any], out_dir: Path
 ) -> Iterator[tuple[str, Path, str, dict[str, Any]]]:
-    """List the series that have results, or whose run failed.
+    """List the series that have results, or that `ctpprep` has begun.
 
     Parameters
     ----------
@@ -167,7 +172,7 @@ def find_series(
             if prefix == name or 'SourceDicom' not in file:
                 continue
             results = folder / 'ct' / f'{prefix}_tmax.nii.gz'
-            if results.exists() or read_failure(out_dir, prefix):
+            if results.exists() or read_entry(out_dir, prefix).get('State', NONE) != NONE:
                 yield prefix, folder / 'ct', study, file['SourceDicom']
 
 
@@ -180,7 +185,7 @@ def judge(out_dir: Path, folder: Path, prefix: str, force: bool) -> tuple[str, F
         Of all results, and of those of the series.
     prefix : str
     force : bool
-        Whether the user wants results whose quality control failed.
+        Whether the user wants results that are not complete, or that quality control did not pass.
 
     Returns
     -------
@@ -188,11 +193,22 @@ def judge(out_dir: Path, folder: Path, prefix: str, force: bool) -> tuple[str, F
         Why only the verdict is exported; '' if the results are.
     findings : Findings
     """
-    if cause := read_failure(out_dir, prefix):
+    entry = read_entry(out_dir, prefix)
+    if entry.get('State') == 'failed':
+        cause = str(entry.get('Cause') or 'no cause is recorded')
         return f'ctpprep failed ({cause})', Findings('do not use', reasons=(cause,))
+    loss = find_loss(entry, out_dir)
+    force = force and (folder / f'{prefix}_tmax.nii.gz').exists()
+    if loss and not force:
+        why = f'the results are not complete ({loss}), process the series again'
+        return why, Findings('do not use', reasons=(loss,))
     findings = read_findings(folder, prefix)
-    if not findings.failed or force:
+    if loss := loss or ('' if findings.verdict else 'no quality check has a grade'):
+        findings = replace(findings, verdict='do not use', reasons=(loss, *findings.reasons))
+    if force or not (loss or findings.failed):
         return '', findings
+    if loss:
+        return f'{loss}, process the series again', findings.verdict_only
     checks = ', '.join(findings.failed)
     why = (
         f'quality control failed ({checks}), look at the report of ctpprep, then use --force to export its '
@@ -264,15 +280,25 @@ def make_objects(
         path = folder / f'{prefix}_{ending}.nii.gz'
         return nb.load(path) if path.exists() else None
 
+    def read_mask(ending: str) -> Any:
+        image = read(ending)
+        return None if image is None else np.asarray(image.dataobj) > 0
+
     made: dict[str, Any] = {}
     masks = {ending: image for ending in SEGMENTS if (image := read(ending)) is not None}
     if masks:
         arrays = {ending: np.asarray(image.dataobj) for ending, image in masks.items()}
         affine = next(iter(masks.values())).affine
         made['seg'] = make_segmentation(sources, arrays, affine)
+    tissue, unassessable = read_mask('desc-tissue_mask'), read_mask('label-unassessable_mask')
     for number, ending in enumerate(MAPS, start=1):
         if (image := read(ending)) is not None:
-            voxels = np.asarray(image.dataobj, dtype=np.float32)
+            voxels = np.asarray(image.dataobj, dtype=np.float32).copy()
+            # files have 0 where there is no value
+            if tissue is not None:
+                voxels[~tissue] = np.nan
+            if unassessable is not None and ending.startswith('desc-local_'):
+                voxels[unassessable] = np.nan
             made[ending] = make_map(sources, ending, voxels, image.affine, number)
     made['sr'] = make_report(sources, made.get('seg'), findings)
     return made | make_pictures(folder.parent, prefix, sources)

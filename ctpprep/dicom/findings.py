@@ -8,8 +8,10 @@ from typing import Any
 
 from ctpprep.exceptions import CtpprepError
 from ctpprep.io.files import read_object
+from ctpprep.io.records import find_change, status_path
 from ctpprep.io.tables import read_table
 
+GRADES = ('pass', 'warn', 'fail')
 # rows of the table of volumes, by the ending of the mask: region and normalization
 ROWS = {
     'label-core_desc-global_mask': ('core', 'global'),
@@ -49,7 +51,7 @@ class Findings:
     Attributes
     ----------
     verdict : str
-        'usable', 'look first' or 'do not use', as on the page of ctpprep; '' if there is no quality control.
+        'usable', 'look first' or 'do not use', as on the page of ctpprep; '' if no check has a grade.
     failed : tuple of str
         Names of failed checks.
     reasons : tuple of str
@@ -96,7 +98,7 @@ def read_findings(folder: Path, prefix: str) -> Findings:
     grades = {
         column.removesuffix('_status'): grade
         for column, grade in checks.items()
-        if column.endswith('_status')
+        if column.endswith('_status') and grade in GRADES
     }
     doubted = [name for grade in ('fail', 'warn') for name in grades if grades[name] == grade]
     reasons = [checks.get(f'{name}_sentence') or name.replace('_', ' ') for name in doubted]
@@ -121,21 +123,39 @@ def read_findings(folder: Path, prefix: str) -> Findings:
     )
 
 
-def read_failure(out_dir: Path, prefix: str) -> str:
-    """Read why the latest run of ``ctpprep`` on a series failed; '' if it did not.
+def read_entry(out_dir: Path, prefix: str) -> dict[str, Any]:
+    """Read what the status file of ``ctpprep`` states of a series; {} if it is not in one.
 
     Parameters
     ----------
     out_dir : Path
         Output folder of ctpprep.
     prefix : str
+
+    Raises
+    ------
+    CtpprepError
+        When the file cannot be read.
     """
-    path = out_dir / 'logs' / f'{prefix.partition("_")[0]}_status.json'
-    if not path.exists():
-        return ''
-    for series in read_object(path, CtpprepError).get('Series', []):
-        if series.get('Series') == prefix and series.get('State') == 'failed':
-            return str(series.get('Cause') or 'no cause is recorded')
+    path = status_path(out_dir, prefix.partition('_')[0].removeprefix('sub-'))
+    entries = read_object(path, CtpprepError).get('Series', []) if path.exists() else []
+    return next((entry for entry in entries if entry.get('Series') == prefix), {})
+
+
+def find_loss(entry: dict[str, Any], out_dir: Path) -> str:
+    """Describe why the outputs of a series are not those of one complete run; '' if they are.
+
+    Parameters
+    ----------
+    entry : dict
+        From `read_entry`. While the next run is running, the record of the run before is valid
+        until its files change.
+    out_dir : Path
+    """
+    if record := entry.get('Files'):
+        return find_change(record, out_dir)
+    if entry.get('State') == 'running':
+        return 'its latest run has not ended, or was killed'
     return ''
 
 

@@ -15,6 +15,8 @@ CALLING_AET = 'CTPPREP'
 CONNECT_S, ANSWER_S, COMMIT_S = 10.0, 60.0, 10.0
 # of storage commitment: the only instance of its service, and its one action
 COMMITMENT_INSTANCE, REQUEST_COMMITMENT = '1.2.840.10008.1.20.1.1', 1
+# status of an answer
+SUCCESS, INVALID_ARGUMENT = 0x0000, 0x0115
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,14 @@ def send_objects(paths: Sequence[Path], peer: Peer) -> Delivery:
         When the peer cannot be reached, or refuses the association.
     """
     from pydicom import dcmread
+    from pydicom.uid import generate_uid
     from pynetdicom import evt
     from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
     tags = ['SOPClassUID', 'SOPInstanceUID']
     headers = [dcmread(path, stop_before_pixels=True, specific_tags=tags) for path in paths]
     delivery = Delivery(peer, len(paths))
-    answer = _Answer()
+    answer = _Answer(generate_uid())
     handlers = [(evt.EVT_N_EVENT_REPORT, answer.receive)]
     classes = {*(header.SOPClassUID for header in headers), StorageCommitmentPushModel}
     with _listen(peer, handlers), _associate(peer, sorted(classes), handlers) as association:
@@ -128,6 +131,8 @@ def send_objects(paths: Sequence[Path], peer: Peer) -> Delivery:
         stored = _store(association, paths, headers, accepted, delivery)
         if StorageCommitmentPushModel not in accepted:
             delivery.commitment = 'not supported by the peer'
+        elif stored and not association.is_established:
+            delivery.commitment = 'not requested: connection lost'
         elif stored:
             _commit(association, stored, answer, delivery)
         else:
@@ -146,9 +151,13 @@ def _associate(peer: Peer, classes: Sequence[str], handlers: list[Any]) -> Itera
     entity.dimse_timeout = entity.network_timeout = ANSWER_S
     for name in classes:
         entity.add_requested_context(name, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-    association: Any = entity.associate(
-        peer.host, peer.port, ae_title=peer.aet, evt_handlers=handlers
-    )
+    try:
+        association: Any = entity.associate(
+            peer.host, peer.port, ae_title=peer.aet, evt_handlers=handlers
+        )
+    except (OSError, UnicodeError) as error:  # of host names that cannot be resolved or encoded
+        reason = getattr(error, 'strerror', None) or error
+        raise CtpprepError(f'{peer} cannot be reached ({reason}); check the host') from error
     if association.is_rejected:
         reason = association.acceptor.primitive.reason_str
         raise CtpprepError(
@@ -172,6 +181,8 @@ def _listen(peer: Peer, handlers: list[Any]) -> Iterator[None]:
     from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
     entity = AE(peer.calling_aet)
+    entity.require_called_aet = True
+    entity.require_calling_aet = [peer.aet]
     # the peer provides the service, although it opens the connection
     entity.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
     try:
@@ -218,27 +229,30 @@ def _store(
 
 
 class _Answer:
-    """The answer of the peer to a request of commitment, which it sends when it likes."""
+    """The answer of the peer to one request of commitment, which it sends when it likes."""
 
-    def __init__(self) -> None:
+    def __init__(self, transaction: str) -> None:
+        self.transaction = transaction
         self.arrived = threading.Event()
         self.dataset: Any = None
 
     def receive(self, event: Any) -> tuple[int, None]:
-        """Keep the answer."""
-        self.dataset = event.event_information
+        """Keep the answer; that to another request is refused."""
+        dataset = event.event_information
+        if dataset.get('TransactionUID') != self.transaction:
+            return INVALID_ARGUMENT, None
+        self.dataset = dataset
         self.arrived.set()
-        return 0x0000, None
+        return SUCCESS, None
 
 
 def _commit(association: Any, stored: Sequence[Any], answer: _Answer, delivery: Delivery) -> None:
     """Request commitment, and describe the answer."""
     from pydicom import Dataset
-    from pydicom.uid import generate_uid
     from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
     request = Dataset()
-    request.TransactionUID = generate_uid()
+    request.TransactionUID = answer.transaction
     request.ReferencedSOPSequence = []
     for header in stored:
         item = Dataset()

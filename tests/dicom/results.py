@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A generated series, converted, with results drawn at random, and its export."""
 
+import json
 import os
 import shutil
 import sys
@@ -12,6 +13,7 @@ from PIL import Image
 from ctpprep.dicom import cli, export
 from ctpprep.dicom.findings import ROWS
 from ctpprep.dicom.objects import MAPS, SEGMENTS
+from ctpprep.io.records import status_path
 from tests.dicom import generator as g
 
 PREFIX = 'sub-001_ses-01'
@@ -39,9 +41,15 @@ def convert(folder, make=g.classic, status='pass', empty=()):
     results = folder / 'out' / 'sub-001' / 'ses-01' / 'ct'
     results.mkdir(parents=True)
     rng = np.random.default_rng(0)
+    tissue = rng.random(SHAPE) < 0.7
+    for name, mask in (('desc-tissue', tissue), ('label-unassessable', rng.random(SHAPE) < 0.2)):
+        image = nb.Nifti1Image(mask.astype(np.uint8), AFFINE)
+        nb.save(image, results / f'{PREFIX}_{name}_mask.nii.gz')
     for ending in MAPS:
         voxels = rng.gamma(2, 3, SHAPE).astype(np.float32)
-        voxels[0, 0] = np.nan if ending == 'tmax' else 0
+        voxels[~tissue] = 0
+        if ending == 'tmax':
+            voxels[0, 0] = np.nan
         nb.save(nb.Nifti1Image(voxels, AFFINE), results / f'{PREFIX}_{ending}.nii.gz')
     rows = [COLUMNS.split()]
     for ending in SEGMENTS:
@@ -99,3 +107,19 @@ def run(folder, *options):
 def voxels_of(folder, ending):
     path = folder / 'out' / 'sub-001' / 'ses-01' / 'ct' / f'{PREFIX}_{ending}.nii.gz'
     return np.asarray(nb.load(path).dataobj)
+
+
+def map_of(folder, ending):
+    """Voxels of a map, with the padding value where there is no value."""
+    voxels = voxels_of(folder, ending)
+    valid = np.isfinite(voxels) & (voxels_of(folder, 'desc-tissue_mask') == 1)
+    if ending == 'desc-local_rcbf':
+        valid &= voxels_of(folder, 'label-unassessable_mask') == 0
+    return np.where(valid, voxels, np.float32(-1))
+
+
+def write_status(folder, **entry):
+    """Write the status of the series, as ctpprep does."""
+    path = status_path(folder / 'out', '001')
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({'Series': [{'Series': PREFIX, **entry}]}))

@@ -12,7 +12,7 @@ pytest.importorskip('highdicom', reason='needs the extra ctpprep[dicom]')
 
 from ctpprep.dicom.objects import MAPS, SEGMENTS  # noqa: E402
 from tests.dicom import generator as g  # noqa: E402
-from tests.dicom.results import AFFINE, PREFIX, convert, find_program, run, voxels_of  # noqa: E402
+from tests.dicom.results import AFFINE, PREFIX, convert, find_program, map_of, run, voxels_of  # noqa: E402
 
 DCIODVFY = find_program('dciodvfy')
 
@@ -38,16 +38,25 @@ def index_of(position):
 def test_maps_are_bit_equal(exported, ending):
     dataset = pydicom.dcmread(exported / 'dicom' / PREFIX / f'{ending}.dcm')
     pixels = dataset.pixel_array
-    expected = voxels_of(exported, ending)
+    expected = map_of(exported, ending)
     for frame, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
         z = index_of(group.PlanePositionSequence[0].ImagePositionPatient)
-        np.testing.assert_array_equal(pixels[frame].T, np.nan_to_num(expected[..., z], nan=-1))
+        np.testing.assert_array_equal(pixels[frame].T, expected[..., z])
     shared = dataset.SharedFunctionalGroupsSequence[0]
     mapping = (shared if 'RealWorldValueMappingSequence' in shared else group)[
         'RealWorldValueMappingSequence'
     ].value[0]
     assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == MAPS[ending].unit.value
-    assert 'FloatPixelPaddingValue' in dataset or ending != 'tmax'
+    assert dataset.FloatPixelPaddingValue == -1
+
+
+def test_without_a_mask_of_tissue_zeros_are_values(tmp_path):
+    results = convert(tmp_path)
+    (results / f'{PREFIX}_desc-tissue_mask.nii.gz').unlink()
+    assert run(tmp_path) == 0
+    dataset = pydicom.dcmread(tmp_path / 'dicom' / PREFIX / 'cbf.dcm')
+    assert 'FloatPixelPaddingValue' not in dataset
+    assert dataset.pixel_array.min() == 0
 
 
 def test_segments_have_the_voxels_of_the_masks(exported):

@@ -19,6 +19,7 @@ from tests.dicom.results import (  # noqa: E402
     PREFIX,
     convert,
     find_program,
+    map_of,
     run,
     volume_ml,
     voxels_of,
@@ -71,7 +72,7 @@ def test_highdicom_reads_maps(ending, exported):
     volume = highdicom.imread(objects(exported) / f'{ending}.dcm').get_volume(
         apply_real_world_transform=True
     )
-    expected = np.nan_to_num(voxels_of(exported, ending), nan=-1)
+    expected = map_of(exported, ending)
     assert_equal_where_it_is(volume.array.astype(np.float32), LPS @ volume.affine, expected)
 
 
@@ -91,7 +92,7 @@ def test_dcmqi_reads_maps(ending, exported, tmp_path):
     call('paramap2itkimage', '--inputDICOM', objects(exported) / f'{ending}.dcm', '--outputType',
          'nii', '--outputDirectory', tmp_path)  # fmt: skip
     image = nb.load(tmp_path / 'pmap.nii.gz')
-    expected = np.nan_to_num(voxels_of(exported, ending), nan=-1)
+    expected = map_of(exported, ending)
     voxels = np.asarray(image.dataobj, dtype=np.float32)
     assert_equal_where_it_is(voxels, image.affine, expected)
     meta = json.loads((tmp_path / 'meta.json').read_text())
@@ -132,7 +133,7 @@ def test_dcm2niix_reads_maps_and_all_voxels_of_segments(exported, tmp_path):
     for ending in MAPS:
         image = nb.load(next(Path(tmp_path / ending).glob('*.nii')))
         voxels = np.asarray(image.dataobj, dtype=np.float32)
-        expected = np.nan_to_num(voxels_of(exported, ending), nan=-1)
+        expected = map_of(exported, ending)
         assert_equal_where_it_is(voxels, image.affine, expected)
     # it stacks the frames of all segments
     frames = np.asarray(nb.load(next((tmp_path / 'seg').glob('*.nii'))).dataobj)

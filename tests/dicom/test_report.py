@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The structured report: volumes, side and verdict as codes, and what it refers to."""
 
-import json
-
 import pytest
 
 pydicom = pytest.importorskip('pydicom', reason='needs the extra ctpprep[dicom]')
@@ -11,7 +9,16 @@ highdicom = pytest.importorskip('highdicom', reason='needs the extra ctpprep[dic
 from highdicom.sr.utils import find_content_items  # noqa: E402
 
 from ctpprep.dicom.objects import SEGMENTS  # noqa: E402
-from tests.dicom.results import PREFIX, convert, run, volume_ml, voxels_of, write_table  # noqa: E402
+from ctpprep.io.records import make_record  # noqa: E402
+from tests.dicom.results import (  # noqa: E402
+    PREFIX,
+    convert,
+    run,
+    volume_ml,
+    voxels_of,
+    write_status,
+    write_table,
+)
 
 EMPTY = 'label-core_desc-local_mask'
 
@@ -146,9 +153,54 @@ def test_of_a_series_whose_run_failed_the_cause_is_exported(tmp_path, capsys):
     results = convert(tmp_path)
     for path in results.iterdir():
         path.unlink()
-    status = {'Series': [{'Series': PREFIX, 'State': 'failed', 'Cause': 'no contrast bolus'}]}
-    (tmp_path / 'out' / 'logs').mkdir()
-    (tmp_path / 'out' / 'logs' / 'sub-001_status.json').write_text(json.dumps(status))
+    write_status(tmp_path, State='failed', Cause='no contrast bolus')
     assert run(tmp_path, '--force') == 1
     assert 'ctpprep failed (no contrast bolus)' in capsys.readouterr().out
     assert 'no contrast bolus' in texts_of(read(tmp_path, 'sr'))
+
+
+def assert_only_the_verdict(folder, reason, capsys):
+    """Check an export without results, and that they are exported by force, with the verdict."""
+    assert run(folder) == 1
+    assert reason in capsys.readouterr().out
+    assert [p.name for p in (folder / 'dicom' / PREFIX).iterdir()] == ['sr.dcm']
+    for options in ([], ['--force']):
+        assert not options or run(folder, *options) == 0
+        report = read(folder, 'sr')
+        assert values_of(groups_of(report)['Perfusion series'])['111050'] == ['111235']
+        assert reason in texts_of(report)
+    assert 'Hypoperfusion' in groups_of(report)
+
+
+def test_of_a_run_that_has_not_ended_only_the_verdict_is_exported(tmp_path, capsys):
+    convert(tmp_path)
+    write_status(tmp_path, State='running')
+    assert_only_the_verdict(tmp_path, 'its latest run has not ended', capsys)
+
+
+def test_without_results_there_is_nothing_to_force(tmp_path, capsys):
+    results = convert(tmp_path)
+    for path in results.iterdir():
+        path.unlink()
+    write_status(tmp_path, State='running')
+    assert run(tmp_path, '--force') == 1
+    assert 'its latest run has not ended' in capsys.readouterr().out
+
+
+def test_of_results_that_have_changed_only_the_verdict_is_exported(tmp_path, capsys):
+    results = convert(tmp_path)
+    record = make_record(results.iterdir(), tmp_path / 'out')
+    write_status(tmp_path, State='running', Files=record)
+    assert run(tmp_path) == 0
+    (results / f'{PREFIX}_cbf.nii.gz').write_bytes((results / f'{PREFIX}_cbv.nii.gz').read_bytes())
+    assert_only_the_verdict(tmp_path, f'{PREFIX}_cbf.nii.gz has changed since its run', capsys)
+
+
+@pytest.mark.parametrize('table', [None, [['noise_raw_status'], ['n/a']]])
+def test_of_results_without_a_grade_only_the_verdict_is_exported(table, tmp_path, capsys):
+    path = convert(tmp_path) / f'{PREFIX}_desc-qualitycontrol_ctp.tsv'
+    if table is None:
+        path.unlink()
+    else:
+        write_table(path, table)
+    assert_only_the_verdict(tmp_path, 'no quality check has a grade', capsys)

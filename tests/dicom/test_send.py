@@ -4,6 +4,7 @@
 import socket
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -18,11 +19,13 @@ from pynetdicom.sop_class import (  # noqa: E402
     StorageCommitmentPushModel,
 )
 
+from ctpprep.dicom import send  # noqa: E402
 from ctpprep.dicom.send import Peer, send_objects  # noqa: E402
 from ctpprep.exceptions import CtpprepError, UsageError  # noqa: E402
 from tests.dicom.results import PREFIX, convert, run  # noqa: E402
 
 OBJECTS = (SegmentationStorage, ParametricMapStorage, EnhancedSRStorage)
+COMMITTING = (*OBJECTS, StorageCommitmentPushModel)
 
 
 @pytest.fixture(scope='module')
@@ -85,36 +88,80 @@ def test_a_stored_object_with_a_warning_is_stored(paths):
         assert send_objects(paths, peer).n_stored == 8
 
 
+def report_of(request, transaction, n_lost):
+    """Arguments of the report that the peer stored all but some objects."""
+    report = pydicom.Dataset()
+    report.TransactionUID = transaction
+    report.ReferencedSOPSequence = request.ReferencedSOPSequence[n_lost:]
+    return report, 1 + (n_lost > 0), StorageCommitmentPushModel, '1.2.840.10008.1.20.1.1'
+
+
 @pytest.mark.parametrize(
     ('n_lost', 'answer'), [(0, 'confirmed for 8 of 8'), (1, 'confirmed for 7 of 8')]
 )
-def test_commitment_is_what_the_peer_answers(n_lost, answer, paths):
+def test_commitment_is_what_the_peer_answers_to_this_request(n_lost, answer, paths):
+    statuses = []
+
     def act(event):
         request = event.action_information
-        report = pydicom.Dataset()
-        report.TransactionUID = request.TransactionUID
-        report.ReferencedSOPSequence = request.ReferencedSOPSequence[n_lost:]
 
-        # the report follows the answer to the request, on the same connection
-        report_of = (
-            report,
-            1 + (n_lost > 0),
-            StorageCommitmentPushModel,
-            '1.2.840.10008.1.20.1.1',
-        )
-        threading.Timer(0.2, event.assoc.send_n_event_report, report_of).start()
+        def report():
+            for reported in (
+                report_of(request, '1.2.3', 1 - n_lost),  # to a request of somebody else
+                report_of(request, request.TransactionUID, n_lost),
+            ):
+                status, _ = event.assoc.send_n_event_report(*reported)
+                statuses.append(status.Status)
+
+        # the reports follow the answer to the request, on the same connection
+        threading.Timer(0.2, report).start()
         return 0x0000, None
 
-    with peer_that(accepts=[*OBJECTS, StorageCommitmentPushModel], act=act) as (peer, _):
+    with peer_that(accepts=COMMITTING, act=act) as (peer, _):
         delivery = send_objects(paths, peer)
+    assert statuses[0] == 0x0115
     assert delivery.commitment == answer
     assert delivery.problems == (['1 not committed'] if n_lost else [])
 
 
+def test_an_answer_on_another_connection_must_be_of_the_peer(paths):
+    rejected = {}
+    with socket.socket() as connection:
+        connection.bind(('127.0.0.1', 0))
+        listen = connection.getsockname()[1]
+
+    def act(event):
+        for calling, called in (('PACS', 'CTPPREP'), ('OTHER', 'CTPPREP'), ('PACS', 'OTHER')):
+            entity = pynetdicom.AE(calling)
+            entity.add_requested_context(StorageCommitmentPushModel)
+            association = entity.associate('127.0.0.1', listen, ae_title=called)
+            rejected[calling, called] = association.is_rejected
+            association.abort()
+        return 0x0110, None
+
+    with peer_that(accepts=COMMITTING, act=act) as (peer, _):
+        send_objects(paths, replace(peer, listen=listen))
+    assert [*rejected.values()] == [False, True, True]
+
+
+def test_no_commitment_is_requested_on_a_lost_connection(paths, monkeypatch):
+    monkeypatch.setattr(send, 'ANSWER_S', 1.0)
+    stored = []
+
+    def store(event):
+        stored.append(event)
+        if len(stored) == 3:
+            event.assoc.abort()
+        return 0x0000
+
+    with peer_that(accepts=COMMITTING, store=store) as (peer, _):
+        delivery = send_objects(paths, peer)
+    assert delivery.n_stored == 2
+    assert delivery.commitment == 'not requested: connection lost'
+
+
 def test_a_refused_request_of_commitment_is_stated(paths):
-    with peer_that(
-        accepts=[*OBJECTS, StorageCommitmentPushModel], act=lambda event: (0x0110, None)
-    ) as (peer, _):
+    with peer_that(accepts=COMMITTING, act=lambda event: (0x0110, None)) as (peer, _):
         delivery = send_objects(paths, peer)
     assert delivery.commitment == 'refused by the peer (status 0x0110)'
     assert delivery.n_stored == 8
@@ -133,6 +180,12 @@ def test_a_peer_that_is_not_there_is_named(paths):
         port = connection.getsockname()[1]
     with pytest.raises(CtpprepError, match=f'PACS at 127.0.0.1 port {port} cannot be reached'):
         send_objects(paths, Peer('127.0.0.1', port, 'PACS'))
+
+
+@pytest.mark.parametrize('host', ['pacs.invalid', 'a' * 64])
+def test_a_host_that_cannot_be_resolved_is_named(host, paths):
+    with pytest.raises(CtpprepError, match=f'PACS at {host} port 104 cannot be reached'):
+        send_objects(paths, Peer(host, 104, 'PACS'))
 
 
 @pytest.mark.parametrize(
