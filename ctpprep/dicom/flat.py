@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ctpprep.dicom.convert import Line
 from ctpprep.dicom.labels import Labels
 from ctpprep.dicom.nifti import copy_clean
@@ -168,21 +170,24 @@ def _is_current(target: Path, source: Path) -> bool:
 
 
 def _check(path: Path, sidecar: dict[str, Any], interval: float | None, notes: list[str]) -> str:
-    """Check header and times as ctpprep does, add the interval of the user where there is none."""
+    """Check header and times as ctpprep does; an interval that the user states replaces theirs."""
     shape = open_nifti(path).shape
-    try:
-        _, times, rule = read_series_timing(path, sidecar, None)
-    except SeriesError:
-        if interval is None:
-            raise
-        for name in ('RepetitionTime', 'VolumeTiming', 'FrameTimesStart', 'SliceAcquisitionTimes'):
+    if interval is not None:
+        for name in ('VolumeTiming', 'FrameTimesStart', 'SliceAcquisitionTimes'):
             sidecar.pop(name, None)
         sidecar['RepetitionTime'] = interval
-        _, times, rule = read_series_timing(path, sidecar, ('--frame-interval', interval))
         notes.append(f'{interval:g} s between frames as stated by the user')
+    option = None if interval is None else ('--frame-interval', interval)
+    _, times, rule = read_series_timing(path, sidecar, option)
+    spacing = np.diff(times[0])
+    if rule == 'pixdim[4]':
+        sidecar['RepetitionTime'] = round(float(spacing[0]), 6)
+    if len(set(times)) == 1:
+        notes.append('no slice times: all slices of a frame are taken as simultaneous')
+    every = f', every {spacing[0]:g} s' if np.ptp(spacing) < 1e-3 else ''
     warn(path.name, check_image(path, MethodSettings().masks.bone_hu))
     slices = ', each slice with its own time' if len(set(times)) > 1 else ''
-    return f'ctp, {shape[3]} frames x {shape[2]} slices{slices} ({rule})'
+    return f'ctp, {shape[3]} frames x {shape[2]} slices{every}{slices} ({rule})'
 
 
 def _kind(path: Path, sidecar: dict[str, Any]) -> str:

@@ -207,11 +207,11 @@ def explain_difference(volumes: Sequence[Row]) -> str:
     ]
     text = f'{removed:.1f} mL of the global core are not in the local core'
     if flow[0]:
-        text += f': flow at their homologues is {100 * float(flow[0]):.0f} % of the reference'
+        text += f': opposite these voxels, flow is {100 * float(flow[0]):.0f} % of normal tissue'
     if added >= LEAST_DIFFERENCE_ML:
         text += f'; {added:.1f} mL are added'
         if flow[1]:
-            text += f', where the homologues have {100 * float(flow[1]):.0f} %'
+            text += f', where it is {100 * float(flow[1]):.0f} %'
     alone = find_row(volumes, 'core', 'local', NO_HOMOLOGUE).get('volume_ml', '')
     text += ' (medians)' if any(flow) else ''
     if alone and float(alone) >= LEAST_DIFFERENCE_ML:

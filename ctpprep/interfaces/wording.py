@@ -64,8 +64,8 @@ WORDING = {
     'scan_after_peak': Wording(
         'Scan after the peak of the AIF',
         'end of the scan after the peak of the AIF',
-        'curves of slow tissue may be cut: core is overestimated, CBV and MTT underestimated; '
-        '60 to 70 s of scan are advised',
+        'curves of slow tissue may be cut; core is then overestimated, CBV and MTT underestimated '
+        '(a whole scan of 60 to 70 s is advised)',
     ),
     'scan_reserve': Wording(
         'Length of the scan for this bolus',

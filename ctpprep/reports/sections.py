@@ -100,8 +100,8 @@ FIGURES = (
 #: What determined the affected side, and the scale of its confidence.
 SIDE_RULES = {
     'median': 'by the medians of Tmax; 0 chance, 1 every voxel there has the longer Tmax',
-    'hypoperfusion': 'by hypoperfusion, since the medians of Tmax are within 0.5 s; 0 as much of it on '
-    'the other side, 1 none there',
+    'hypoperfusion': 'by hypoperfusion, since the medians of Tmax are within 0.5 s; 0 equal on '
+    'both sides, 1 only on this side',
     'asked for': 'as asked for',
 }
 

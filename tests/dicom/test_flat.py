@@ -116,6 +116,13 @@ def test_an_interval_of_the_user_times_files_without_times(folder, tmp_path):
     assert json.loads(path.read_text())['RepetitionTime'] == 1.7
 
 
+def test_an_interval_of_the_user_replaces_that_of_the_file(folder, tmp_path):
+    write(folder / 'x.nii.gz', RepetitionTime=1.5)
+    assert main([str(folder), str(tmp_path / 'bids'), '--frame-interval', '2']) == 0
+    (path,) = (tmp_path / 'bids').rglob('*_ctp.json')
+    assert json.loads(path.read_text())['RepetitionTime'] == 2
+
+
 def test_two_series_of_one_name_are_not_mixed(folder, tmp_path, capsys):
     voxels = write(folder / 'pat1_ctp.nii.gz', RepetitionTime=1.5)
     write(folder / 'pat1_perfusion.nii.gz', (8, 8, 4, 20), RepetitionTime=1.5)
@@ -129,7 +136,8 @@ def test_a_dry_run_writes_nothing(folder, tmp_path, capsys):
     write(folder / 'x.nii.gz', RepetitionTime=1.5)
     assert main([str(folder), str(tmp_path / 'bids'), '-n']) == 0
     assert capsys.readouterr().out == (
-        'sub-001_ses-01  x.nii.gz: ctp, 12 frames x 4 slices (RepetitionTime): ok\n'
+        'sub-001_ses-01  x.nii.gz: ctp, 12 frames x 4 slices, every 1.5 s (RepetitionTime); no slice '
+        'times: all slices of a frame are taken as simultaneous: ok\n'
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ['flat']
 
