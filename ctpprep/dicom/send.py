@@ -118,7 +118,7 @@ def send_objects(paths: Sequence[Path], peer: Peer) -> Delivery:
     from pydicom import dcmread
     from pydicom.uid import generate_uid
     from pynetdicom import evt
-    from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
+    from pynetdicom.sop_class import StorageCommitmentPushModel
 
     tags = ['SOPClassUID', 'SOPInstanceUID']
     headers = [dcmread(path, stop_before_pixels=True, specific_tags=tags) for path in paths]
@@ -178,7 +178,7 @@ def _listen(peer: Peer, handlers: list[Any]) -> Iterator[None]:
         yield
         return
     from pynetdicom import AE
-    from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
+    from pynetdicom.sop_class import StorageCommitmentPushModel
 
     entity = AE(peer.calling_aet)
     entity.require_called_aet = True
@@ -249,7 +249,7 @@ class _Answer:
 def _commit(association: Any, stored: Sequence[Any], answer: _Answer, delivery: Delivery) -> None:
     """Request commitment, and describe the answer."""
     from pydicom import Dataset
-    from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
+    from pynetdicom.sop_class import StorageCommitmentPushModel
 
     request = Dataset()
     request.TransactionUID = answer.transaction
