@@ -73,8 +73,8 @@ def test_a_cut_scan_shows_in_height_time_and_reserve():
 def test_a_cut_scan_is_told_with_the_direction_of_the_error(name, figure):
     status, text = sentence(name, figure)
     assert status in ('warn', 'fail')
-    assert 'over-read' in text
-    assert 'CBV and MTT read low' in text
+    assert 'overestimated' in text
+    assert 'CBV and MTT underestimated' in text
     assert sentence(name, measure()[name])[0] == 'pass'
 
 
