@@ -53,7 +53,7 @@ PATIENTS = (
     ('huge', 'exponential', 'even', 4.0),
     ('huge', 'plateau', 'toggling', 4.0),
 )
-VERDICTS = {True: 'met', False: 'missed', None: 'not told apart'}
+VERDICTS = {True: 'met', False: 'missed', None: 'not distinguishable'}
 GROUPS = {'MA': True, 'NoMA': False}
 FIRST_SEED = {'MA': 301, 'NoMA': 351}  # for measuring: tune on others
 QUICK = (0, 5, 8, 10)  # of PATIENTS
@@ -300,7 +300,7 @@ def directions(scores) -> list[tuple[str, str, bool | None]]:
             if what == 'slope smaller in MA':
                 errors = slope_error(no['slope']), slope_error(ma['slope'])
                 told += f' (standard errors by HC3 {errors[0]:.2f}, {errors[1]:.2f})'
-                # nearer than their standard error, slopes are not told apart
+                # nearer than their standard error, slopes are not distinguishable
                 if abs(first - second) < math.hypot(*errors):
                     met = None
             rows.append((f'{what}; {where}', told, met))

@@ -15,15 +15,13 @@ else the machine does.
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from accuracy import default_data_dir
-from speed import LARGE, SIZES, MemoryWatch, machine, make_series
+from speed import LARGE, SIZES, machine, make_series, run_watched
 
 TARGET = 8.0  # s of overhead
 DEFAULT = ('256', '512x320')
@@ -69,14 +67,7 @@ def measure(kind: str, bids_dir: Path, label: str) -> Cost:
                    '--participant-label', label, '-w', str(top / 'work'),
                    '--nprocs', '2' if kind.startswith('2') else '1']  # fmt: skip
         with open(top / 'log', 'w+') as log:
-            began = time.perf_counter()
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-            watch = MemoryWatch(process.pid)
-            watch.start()
-            code = process.wait()
-            wall = time.perf_counter() - began
-            watch.ended.set()
-            watch.join()
+            code, wall, watch = run_watched(command, log)
             if code:
                 log.seek(0)
                 raise RuntimeError(log.read())

@@ -12,14 +12,12 @@ start of Python and the imports. Memory is the greatest sum of the proportional 
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from accuracy import default_data_dir, make_heads
-from speed import SIZES, MemoryWatch, machine
+from speed import SIZES, machine, run_watched
 
 from ctpprep.phantom import PhantomSettings
 
@@ -33,7 +31,6 @@ frame_times = float(sys.argv[2]) * np.arange(image.shape[3])
 ctp = np.asanyarray(image.dataobj)
 ctpprep.compute_maps(ctp, frame_times, image.header.get_zooms()[:3], affine=image.affine)
 """
-# its progress is printed with characters that not every terminal has
 PYPET = """
 import sys
 import config
@@ -62,18 +59,11 @@ def run(command, folder) -> tuple[float, float, float]:
     RuntimeError
         When the command fails.
     """
-    began = time.perf_counter()
+    # PyPeT prints characters that not every terminal has
+    environment = os.environ | {'MPLBACKEND': 'Agg', 'PYTHONIOENCODING': 'utf-8'}
     with tempfile.TemporaryFile('w+') as log:
-        environment = os.environ | {'MPLBACKEND': 'Agg', 'PYTHONIOENCODING': 'utf-8'}
-        process = subprocess.Popen(
-            [str(part) for part in command], cwd=folder, env=environment, stdout=log, stderr=log
-        )
-        watch = MemoryWatch(process.pid)
-        watch.start()
-        code = process.wait()
-        wall = time.perf_counter() - began
-        watch.ended.set()
-        watch.join()
+        command = [str(part) for part in command]
+        code, wall, watch = run_watched(command, log, cwd=folder, env=environment)
         if code:
             log.seek(0)
             raise RuntimeError(f'exit code {code}: {log.read()[-2000:]}')

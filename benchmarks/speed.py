@@ -294,6 +294,36 @@ def read_stages(work_dir) -> list[Stage]:
     return sorted(stages, key=lambda stage: stage.start)
 
 
+def run_watched(command, log, **options):
+    """Run a command to its end and watch its memory and processor time.
+
+    Parameters
+    ----------
+    command : sequence of str
+    log : file
+        What it prints.
+    options : dict
+        Of `subprocess.Popen`.
+
+    Returns
+    -------
+    code : int
+        Exit code.
+    wall : float
+        s.
+    watch : MemoryWatch
+    """
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, **options)
+    watch = MemoryWatch(process.pid)
+    watch.start()
+    code = process.wait()
+    wall = time.perf_counter() - began
+    watch.ended.set()
+    watch.join()
+    return code, wall, watch
+
+
 def measure_run(bids_dir, label, nprocs, extra: Sequence[str]):
     """Run the app on one series.
 
@@ -313,17 +343,11 @@ def measure_run(bids_dir, label, nprocs, extra: Sequence[str]):
                    '--nprocs', str(nprocs), *extra]  # fmt: skip
         began = time.time()
         with open(Path(folder) / 'log', 'w+') as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-            watch = MemoryWatch(process.pid)
-            watch.start()
-            code = process.wait()
-            ended = time.time()
-            watch.ended.set()
-            watch.join()
+            code, wall, watch = run_watched(command, log)
             if code:
                 log.seek(0)
                 print(log.read())
-        return code, began, ended, watch, read_stages(work)
+        return code, began, began + wall, watch, read_stages(work)
 
 
 def report_run(name, shape, code, began, ended, watch, stages) -> bool:

@@ -82,87 +82,17 @@ def init_deconvolution_wf(
 
 
 def _describe(series: CTPSeries, method: MethodSettings) -> str:
-    smoother = method.denoising
-    tikhonov = method.deconvolution
+    """Write the methods text: arteries, denoising, deconvolution, kinetics."""
     kinetics = method.kinetics
-    vessels = method.vessels
-    x, _, z = smoother.denoise_sigma_mm
-    smoothing = (
-        'smoothed over tissue off vessels and bone (normalized convolution [@wack2014], sigma '
-        f'{x:g} mm in plane and {z:g} mm through plane)'
-    )
-    x, _, z = smoother.denoise_reach_mm
-    denoising = {
-        'none': 'used without denoising',
-        'smooth': smoothing,
-        'lowrank': f'{smoothing} and reduced to {smoother.denoise_rank} temporal components',
-        'similarity': f'reduced to {smoother.denoise_rank} temporal components, whose scores were '
-        'averaged in two passes over tissue off vessels and bone, with weights that fall with distance '
-        f'(sigma {x:g} mm in plane and {z:g} mm through plane), with the difference of density '
-        f'({smoother.denoise_density_hu:g} HU) and with that of the smoothed curves '
-        f'({smoother.denoise_curve_tolerance:g} times their noise), after [@mendrik2011; @wack2014]',
-    }.get(smoother.denoise)
-    if denoising is None:
-        denoising = f'denoised by a function of the user, {smoother.denoise}'
-    chosen = (
-        f'lambda {tikhonov.lambda_rel:g} of the largest singular value'
-        if tikhonov.lambda_rel
-        else 'lambda chosen by generalized cross-validation [@golub1979]'
-    )
+    beside = ' unless it was supplied, too' if 'curves' in series.overrides else ''
+    deconvolution, corrections = _describe_deconvolution(method)
     share = (
         ' CBF and CBV were divided by the share of tissue in the voxel, estimated from its density.'
-        if tikhonov.partial_volume
+        if method.deconvolution.partial_volume
         else ''
     )
-    calibration = (
-        "From Tmax the operator's own response was subtracted (exponential residue function of "
-        f'{tikhonov.calibration_mtt:g} s, no delay).'
-        if tikhonov.tmax_calibration
-        else 'Tmax was not calibrated.'
-    )
-    excess = (
-        ' From the maximum that is CBF was subtracted what noise adds to it, as estimated by adding noise '
-        'of the same kind once more [@efron1979].'
-        if tikhonov.cbf_noise_correction
-        and smoother.denoise != 'none'
-        and not method.uses_functions
-        else ''
-    )
-    scaling = {
-        'none': '',
-        'vof': ', its area scaled to that of the VOF',
-        'auto': ', its area scaled up to that of the VOF if there is a plausible one',
-    }[vessels.aif_scaling]
-    if 'curves' in series.overrides:
-        aif = 'a curve that was supplied'
-    elif 'aif_mask' in series.overrides:
-        aif = 'the mean of voxels that were supplied'
-    else:
-        aif = (
-            f'the mean of up to {vessels.aif_voxels} voxels whose curves are highest, earliest and '
-            'narrowest, as high as the strongest voxels of that shape'
-        )
-    beside = ' unless it was supplied, too' if 'curves' in series.overrides else ''
-    regularized = f"""by Tikhonov regularization [@calamante2003] (derivative of order
-{tikhonov.penalty_order}, {chosen}; {tikhonov.tmax_lambda_ratio:g} times as much for Tmax) on a residue
-grid of {tikhonov.residue_step:g} s that begins {tikhonov.residue_lead:g} s before zero"""
-    if tikhonov.deconvolution_method == 'bayesian':
-        excess, transits = '', f'{TRANSITS_S[0]:g} to {TRANSITS_S[-1]:g} s'
-        deconvolution = f"""Flow and volume are
-posterior means [@boutelier2012] over a dictionary of exponential and box-shaped residue functions
-(mean transit times from {transits}, delays in steps of {DELAY_STEP_S:g} s), given the
-curves at their true sample times and their noise; differences between model and truth count as
-correlated noise [@kennedy2001]. Tmax was found {regularized}. CBF, CBV and MTT follow from flow and
-volume"""
-    elif tikhonov.deconvolution_method == 'tikhonov':
-        deconvolution = f"""They were deconvolved on their
-true sample times {regularized}, which makes
-the result insensitive to delay. CBF, CBV, MTT and Tmax follow from the residue function"""
-    else:
-        excess = calibration = ''
-        deconvolution = f"""They were deconvolved on their
-true sample times by a function of the user, {tikhonov.deconvolution_method}, in place of Tikhonov
-regularization. CBF, CBV, MTT and Tmax follow from the maximum of the residue function"""
+    excess, calibration = corrections
+    aif, denoising = _describe_aif(series, method), _describe_denoising(method)
     preset = (
         f' The settings are those of the preset {method.preset_name}.'
         if method.preset_name != 'none'
@@ -171,9 +101,102 @@ regularization. CBF, CBV, MTT and Tmax follow from the maximum of the residue fu
     return f"""
 ### Perfusion maps
 
-The arterial input function is {aif}{scaling}; the venous output function is the mean of the voxels
+The arterial input function is {aif}; the venous output function is the mean of the voxels
 with the largest area among those that fill later{beside}.
 Tissue curves were {denoising}. {deconvolution}
 [@fieselmann2011; @ostergaard1996] with k_H = {kinetics.hematocrit_factor:g} and
 rho = {kinetics.tissue_density:g} g/mL.{excess}{share} {calibration}{preset}
 """
+
+
+def _describe_aif(series: CTPSeries, method: MethodSettings) -> str:
+    """Describe where the AIF comes from, and how it was scaled."""
+    vessels = method.vessels
+    scaling = {
+        'none': '',
+        'vof': ', its area scaled to that of the VOF',
+        'auto': ', its area scaled up to that of the VOF if there is a plausible one',
+    }[vessels.aif_scaling]
+    if 'curves' in series.overrides:
+        return f'a curve that was supplied{scaling}'
+    if 'aif_mask' in series.overrides:
+        return f'the mean of voxels that were supplied{scaling}'
+    return (
+        f'the mean of up to {vessels.aif_voxels} voxels whose curves are highest, earliest and '
+        f'narrowest, as high as the strongest voxels of that shape{scaling}'
+    )
+
+
+def _describe_denoising(method: MethodSettings) -> str:
+    """Describe how tissue curves were denoised."""
+    smoother = method.denoising
+    x, _, z = smoother.denoise_sigma_mm
+    smoothing = (
+        'smoothed over tissue off vessels and bone (normalized convolution [@wack2014], sigma '
+        f'{x:g} mm in plane and {z:g} mm through plane)'
+    )
+    x, _, z = smoother.denoise_reach_mm
+    known = {
+        'none': 'used without denoising',
+        'smooth': smoothing,
+        'lowrank': f'{smoothing} and reduced to {smoother.denoise_rank} temporal components',
+        'similarity': f'reduced to {smoother.denoise_rank} temporal components, whose scores were '
+        'averaged in two passes over tissue off vessels and bone, with weights that fall with distance '
+        f'(sigma {x:g} mm in plane and {z:g} mm through plane), with the difference of density '
+        f'({smoother.denoise_density_hu:g} HU) and with that of the smoothed curves '
+        f'({smoother.denoise_curve_tolerance:g} times their noise), after [@mendrik2011; @wack2014]',
+    }
+    by_user = f'denoised by a function of the user, {smoother.denoise}'
+    return known.get(smoother.denoise, by_user)
+
+
+def _describe_deconvolution(method: MethodSettings) -> tuple[str, tuple[str, str]]:
+    """Describe the deconvolution, and its corrections: excess by noise, and calibration of Tmax."""
+    tikhonov = method.deconvolution
+    chosen = (
+        f'lambda {tikhonov.lambda_rel:g} of the largest singular value'
+        if tikhonov.lambda_rel
+        else 'lambda chosen by generalized cross-validation [@golub1979]'
+    )
+    calibration = (
+        "From Tmax the operator's own response was subtracted (exponential residue function of "
+        f'{tikhonov.calibration_mtt:g} s, no delay).'
+        if tikhonov.tmax_calibration
+        else 'Tmax was not calibrated.'
+    )
+    regularized = f"""by Tikhonov regularization [@calamante2003] (derivative of order
+{tikhonov.penalty_order}, {chosen}; {tikhonov.tmax_lambda_ratio:g} times as much for Tmax) on a residue
+grid of {tikhonov.residue_step:g} s that begins {tikhonov.residue_lead:g} s before zero"""
+    if tikhonov.deconvolution_method == 'bayesian':
+        transits = f'{TRANSITS_S[0]:g} to {TRANSITS_S[-1]:g} s'
+        text = f"""Flow and volume are
+posterior means [@boutelier2012] over a dictionary of exponential and box-shaped residue functions
+(mean transit times from {transits}, delays in steps of {DELAY_STEP_S:g} s), given the
+curves at their true sample times and their noise; differences between model and truth count as
+correlated noise [@kennedy2001]. Tmax was found {regularized}. CBF, CBV and MTT follow from flow and
+volume"""
+        return text, ('', calibration)
+    if tikhonov.deconvolution_method == 'tikhonov':
+        text = f"""They were deconvolved on their
+true sample times {regularized}, which makes
+the result insensitive to delay. CBF, CBV, MTT and Tmax follow from the residue function"""
+        return text, (_describe_excess(method), calibration)
+    text = f"""They were deconvolved on their
+true sample times by a function of the user, {tikhonov.deconvolution_method}, in place of Tikhonov
+regularization. CBF, CBV, MTT and Tmax follow from the maximum of the residue function"""
+    return text, ('', '')
+
+
+def _describe_excess(method: MethodSettings) -> str:
+    """Describe what was subtracted from the maximum for its noise; '' if nothing was."""
+    corrected = (
+        method.deconvolution.cbf_noise_correction
+        and method.denoising.denoise != 'none'
+        and not method.uses_functions
+    )
+    if not corrected:
+        return ''
+    return (
+        ' From the maximum that is CBF was subtracted what noise adds to it, as estimated by adding noise '
+        'of the same kind once more [@efron1979].'
+    )
