@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctpprep.figures.mosaic import COLOURS, WIDTH_IN, WINDOWS, lay_out
+from ctpprep.figures.mosaic import WIDTH_IN, WINDOWS, lay_out
+from ctpprep.figures.palette import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -131,10 +131,9 @@ class PlotSeries(StageInterface):
         summary = summarize(read_volumes(tables[0]), read_table(tables[1])[0])
         lesions = [
             figures.Lesion(images[number.name], number.title, number.criterion, number.value,
-                           figures.COLOURS[colour], number.doubtful)
+                           figures.COLOURS[number.name.partition('_')[0]], number.doubtful)
             for number in summary.numbers
             if number.name in images
-            for colour in ['slow' if number.name == 'hypoperfusion' else 'core']
         ]  # fmt: skip
         if brain is None or not brain.any() or not lesions:
             return None

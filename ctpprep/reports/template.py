@@ -6,14 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ctpprep.figures.palette import COLOURS, GRADES, SOFT, STRUCK
 from ctpprep.interfaces.summary import format_volume
 from ctpprep.interfaces.wording import with_unit
 
 TEMPLATES = Path(__file__).parents[1] / 'resources' / 'report'
 #: Symbol and word of each grade.
 LIGHTS = {'pass': ('✓', 'passed'), 'warn': ('!', 'caution'), 'fail': ('✕', 'failed')}
-#: Grade whose color each verdict has.
-VERDICT_LIGHTS = {'usable': 'pass', 'look first': 'warn', 'do not use': 'fail'}
 
 
 @cache
@@ -33,6 +32,12 @@ def environment() -> Any:
         'format_number': format_number,
         'format_volume': format_volume,
         'as_markup': Markup,
+    }
+    environment.globals |= {
+        'colours': COLOURS,
+        'grades': GRADES,
+        'soft': SOFT,
+        'struck': STRUCK,
     }
     return environment
 
