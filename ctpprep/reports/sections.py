@@ -16,7 +16,9 @@ from ctpprep.io.tables import read_table
 from ctpprep.perfusion.quality import RESULTS
 from ctpprep.perfusion.symmetry import WITHHELD
 from ctpprep.reports.evidence import describe_remedy
+from ctpprep.reports.followup import ROWS as FOLLOWUP_ROWS
 from ctpprep.reports.followup import read_followup
+from ctpprep.reports.places import QUALITY, find_places
 from ctpprep.reports.quality import Check, read_quality
 from ctpprep.reports.sidecars import (
     read_measured,
@@ -97,6 +99,13 @@ FIGURES = (
     ('masks', 'Masks', 'Tissue is brain without vessels and CSF. The midline may be bent.'),
     ('motion', 'Head motion', 'Against the first frame; shaded frames were not used.'),
 )
+#: Results from which a column of the table of regions is computed.
+REGION_COLUMNS = {
+    'core_global_ml': ('core_global',), 'core_local_ml': ('core_local',),
+    'hypoperfusion_ml': ('hypoperfusion',), 'tmax': ('hypoperfusion',),
+    'cbf': ('core_global',), 'rcbf_global': ('core_global',), 'rcbf_local': ('core_local',),
+    **dict.fromkeys(('removed_ml', 'added_ml', 'kept_ml'), ('core_global', 'core_local')),
+}  # fmt: skip
 #: What determined the affected side, and the scale of its confidence.
 SIDE_RULES = {
     'median': 'by the medians of Tmax; 0 chance, 1 every voxel there has the longer Tmax',
@@ -189,6 +198,16 @@ class Section:
         return self.summary.verdict.word if self.summary else ''
 
     @property
+    def places(self) -> list[tuple[str, str]]:
+        """Ids and titles of what to look at, unless the series is usable."""
+        if not self.summary or self.verdict == 'usable':
+            return []
+        titles = {figure['name']: figure['title'] for figure in self.figures}
+        names = find_places(self.summary.verdict.deciding, titles, bool(self.withheld))
+        titles[QUALITY] = 'Quality'
+        return [(f'{self.anchor}-{name}', titles[name]) for name in names]
+
+    @property
     def doubtful(self) -> tuple[str, ...]:
         """Results not to be used: those that a failed check concerns; all if the series failed."""
         if self.failures:
@@ -211,6 +230,16 @@ class Section:
             'unassessable': {'core_local'},
         }  # fmt: skip
         return not basis.get(region, set()).isdisjoint(self.doubtful)
+
+    @property
+    def doubtful_columns(self) -> list[str]:
+        """Columns of the table of regions that a failed check concerns."""
+        return [name for name, parts in REGION_COLUMNS.items() if {*parts} & {*self.doubtful}]
+
+    @property
+    def doubtful_titles(self) -> list[str]:
+        """Titles of rows of the follow-up table that a failed check concerns."""
+        return [title for name, which, title in FOLLOWUP_ROWS if self.is_doubtful(name, which)]
 
     @property
     def side(self) -> str:
