@@ -29,13 +29,8 @@ BUILT = ('docs/_build/', 'docs/api/')
 
 # Folders and files whose prose has not been revised. It must only shrink.
 NOT_YET_CLEAN: tuple[str, ...] = (
-    'benchmarks/',  # logs of measurements
+    'benchmarks/results.md',  # a log of measurements
     'docs/decisions/',  # dated records, kept as written
-    'docs/dicom.md',  # being extended
-    'docs/isles24.md',  # being extended
-    'docs/pacs.md',  # being extended
-    'docs/robustness.md',  # being extended
-    'docs/template.md',  # being extended
 )
 LONGEST_LINE = 100  # of Markdown, outside code, tables and links
 MOST_WORDS = 12  # of a table cell, apart from code
