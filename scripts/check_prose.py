@@ -5,10 +5,10 @@
 
     python scripts/check_prose.py [FILE ...]    # default: source, documentation and README
 
-Messages are the strings of exceptions, warnings, log calls and help texts. In Markdown, prose is
-checked for the same phrases, lines for their length and table cells for the number of words; code
-is ignored. Each violation is printed as ``file:line: found -> use``. Entries of `NOT_YET_CLEAN` are
-skipped; one without violations must be removed from that list.
+Messages are the strings of exceptions, warnings, log calls, help texts and functions that describe.
+In Markdown, prose is checked for the same phrases, lines for their length and table cells for the
+number of words; code is ignored. Each violation is printed as ``file:line: found -> use``. Entries
+of `NOT_YET_CLEAN` are skipped; one without violations must be removed from that list.
 
 Exit code: 0 if nothing is found, 1 otherwise.
 """
@@ -99,6 +99,8 @@ VERBS = {
 LOG_METHODS = {'debug', 'info', 'warning', 'error', 'critical', 'exception', 'log', 'warn'}
 WRITERS = {'print', 'write', 'exit', '_setting'}  # to the terminal; help texts of settings
 HELP = {'help', 'epilog', 'desc'}
+# functions that write sentences, such as the methods text
+DESCRIBERS = ('_describe', 'describe', 'explain')
 
 
 def _compile(phrases: dict[str, str]) -> list[tuple[re.Pattern[str], str]]:
@@ -294,7 +296,7 @@ def find_docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def find_messages(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Find the strings of exceptions, warnings, log calls and help texts as (line, text)."""
+    """Find the strings of messages, and of functions that describe, as (line, text)."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Raise) and node.exc is not None:
             yield from find_strings(node.exc)
@@ -304,6 +306,9 @@ def find_messages(tree: ast.Module) -> Iterator[tuple[int, str]]:
             for keyword in node.keywords:
                 if keyword.arg in HELP:
                     yield from find_strings(keyword.value)
+        elif isinstance(node, ast.FunctionDef) and node.name.startswith(DESCRIBERS):
+            for statement in node.body[bool(ast.get_docstring(node)) :]:
+                yield from find_strings(statement)
 
 
 def is_message_call(function: ast.expr) -> bool:

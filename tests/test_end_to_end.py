@@ -904,7 +904,7 @@ def test_name_of_the_dataset_does_not_grow_from_run_to_run(second, site):
 def test_report_tells_of_maps_made_elsewhere(second):
     page = (second.out / 'sub-01.html').read_text()
     assert 'Precomputed maps.' in page
-    assert 'were made elsewhere' in page
+    assert 'were precomputed by other software' in page
     assert 'Tikhonov' not in page
     assert len(list((second.out / 'sub-01' / 'figures').glob('*.svg'))) == 7
 

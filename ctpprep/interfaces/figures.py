@@ -143,7 +143,7 @@ class PlotSeries(StageInterface):
             {name: curves[name] for name in ('aif', 'vof')
              if name in curves and np.isfinite(curves[name]).any()},
         )  # fmt: skip
-        facts = [f'Affected side: {summary.side or "not known"}.']
+        facts = [f'Affected side: {summary.side or "unknown"}.']
         facts[0] += f' Slab: {summary.slab}.' if summary.slab else ''
         facts += [summary.difference] if summary.difference else []
         facts.append(

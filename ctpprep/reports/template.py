@@ -2,6 +2,7 @@
 """The templates of pages, and how they format numbers."""
 
 import math
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def environment() -> Any:
     environment.filters |= {
         'format_number': format_number,
         'format_volume': format_volume,
+        'keep_units': keep_units,
         'as_markup': Markup,
     }
     environment.globals |= {
@@ -57,6 +59,17 @@ def format_number(text: Any, digits: int = 3) -> str:
     if not math.isfinite(value):
         return 'n/a'
     return f'{value:.0f}' if abs(value) >= 10 ** (digits - 1) else f'{value:.{digits}g}'
+
+
+def keep_units(text: str) -> str:
+    r"""Keep a number and its unit on one line, by a no-break space.
+
+    Examples
+    --------
+    >>> keep_units('more than 25 %, or 3 of 9') == 'more than 25\N{NO-BREAK SPACE}%, or 3 of 9'
+    True
+    """
+    return re.sub(r'(?<=\d) (?=(?:%|mL|mm|s|HU)(?!\w))', '\N{NO-BREAK SPACE}', text)
 
 
 def format_quantity(text: Any, unit: str) -> str:

@@ -129,7 +129,7 @@ def test_reason_of_withheld_local_maps_is_shown(output_dir):
 def test_cautions_and_intended_use_are_shown(output_dir):
     words = text_of(report(output_dir))
     assert 'The 30 % threshold is not validated for local maps' in words
-    assert 'The local map hides the state of the healthy hemisphere' in words
+    assert 'The local map hides disease of the other hemisphere' in words
     assert 'Research use only' in words
 
 
@@ -325,16 +325,14 @@ def test_html_marked_as_markup_is_inserted(output_dir):
 
 def test_rule_of_affected_side_is_shown(output_dir):
     words = text_of(report(output_dir))
-    assert 'Affected side: right confidence 0.93 by hypoperfusion, since the medians' in words
+    assert 'Affected side: right confidence 0.93 by hypoperfusion, as the medians' in words
 
 
 def test_failed_series_is_shown_at_the_top_and_in_its_section(output_dir):
     failed = [{'prefix': 'sub-01_run-2', 'reason': 'No timing.'}]
     words = text_of(report(output_dir, failed=failed))
     assert '1 of 2 series failed: sub-01_run-2' in words
-    assert (
-        'Do not use This series failed: No timing. What to do: fix what the message names' in words
-    )
+    assert 'Do not use This series failed: No timing. What to do: correct the cause' in words
     assert 'sub-01_run-2 do not use failed: No timing.' in words
 
 
