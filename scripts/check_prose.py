@@ -34,6 +34,7 @@ NOT_YET_CLEAN: tuple[str, ...] = (
 )
 LONGEST_LINE = 100  # of Markdown, outside code, tables and links
 MOST_WORDS = 12  # of a table cell, apart from code
+MOST_MESSAGE_WORDS = 30  # of an exception or a help text
 # first cells of tables whose words are those of the code
 LONG_TABLES = ('check', 'checks')
 
@@ -253,8 +254,23 @@ def check_source(source: str) -> list[Violation]:
     tree = ast.parse(source)
     prose = [*find_comments(source), *find_docstrings(tree), *find_messages(tree)]
     violations = {violation for line, text in prose for violation in check_text(line, text)}
+    violations.update(check_lengths(tree))
     violations.update(check_names(tree))
     return sorted(violations)
+
+
+def check_lengths(tree: ast.Module) -> Iterator[Violation]:
+    """Find exceptions and help texts with too many words."""
+    for node in ast.walk(tree):
+        texts: list[tuple[int, str]] = []
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            texts = list(find_strings(node.exc))
+        elif isinstance(node, ast.Call) and getattr(node.func, 'id', '') == '_setting':
+            texts = list(find_strings(node))
+        for line, text in texts:
+            if len(text.split()) > MOST_MESSAGE_WORDS:
+                phrase = f'{len(text.split())} words in "{" ".join(text.split()[:4])} ..."'
+                yield Violation(line, phrase, f'at most {MOST_MESSAGE_WORDS}')
 
 
 def check_text(
