@@ -572,7 +572,7 @@ def test_infarcts_on_both_sides_are_cautioned(tmp_path):
     (row,) = table.to_dict('records')
     for name in BILATERAL:
         assert row[f'{name}_status'] == 'fail', name
-    assert 'the global map must be read' in row['caution']
+    assert 'read the global map' in row['caution']
     assert f'CAUTION: {row["caution"]}' in run.stdout
     page = (tmp_path / 'out' / 'sub-01.html').read_text()
     assert 'Local normalization is unreliable here. Read the global map.' in page
@@ -977,7 +977,7 @@ def test_local_core_with_the_ncct_is_nearly_that_of_the_series(isles, where):
 def test_without_a_ct_the_mirrored_map_is_warned_of(isles):
     table = pd.read_csv(isles.found('b', 'quality'), sep='\t', keep_default_na=False)
     assert table['reference_density_status'].item() == 'warn'
-    said = 'quality: Mirrored image: CT (1) or perfusion map (0) (warn)'
+    said = 'quality: Image that was mirrored (warn)'
     assert f'sub-b_ses-01  ok      {said}' in isles.run.stdout
     assert 'for want of a CT, the map of CBV' in isles.run.stdout
 
