@@ -122,6 +122,12 @@ class Region:
             core_within_hypoperfusion=self.method.core_within_hypoperfusion, **self.cleaning,
         )  # fmt: skip
 
+    def join_cores(self, hypoperfusion, cores):
+        """Add the core by all normalizations to the hypoperfusion that it borders on."""
+        if not self.method.core_joins_hypoperfusion:
+            return hypoperfusion
+        return segmentation.join_core(hypoperfusion, np.logical_and.reduce(cores))
+
     def crop(self, box):
         """Return the same region within a box, for repeated segmentation."""
         cropped = copy.copy(self)
@@ -141,7 +147,8 @@ class Region:
 def segment_lesions(maps, settings):
     """Segment hypoperfusion, and core and mismatch by both normalizations.
 
-    Each lesion is thresholded, opened, closed and cleaned.
+    Each lesion is thresholded, opened, closed and cleaned. Core by all normalizations that borders on
+    hypoperfusion is then part of it.
 
     Parameters
     ----------
@@ -171,6 +178,9 @@ def segment_lesions(maps, settings):
             relative, region.within[which], region.border, hypoperfusion
         )
     masks = {name: lesion.mask for name, lesion in cleaned.items()}
+    cores = [masks[f'core_{which}'] for which in maps.rcbf]
+    hypoperfusion = region.join_cores(hypoperfusion, cores)
+    masks['hypoperfusion'] = hypoperfusion
     for which in maps.rcbf:
         masks[f'mismatch_{which}'] = segmentation.segment_mismatch(
             hypoperfusion, masks[f'core_{which}']
@@ -314,6 +324,6 @@ def measure_volumes(
         hypoperfusion_tmax=settings.lesion.hypoperfusion_tmax,
         tmax_thresholds=settings.volumes.tmax_thresholds,
         rcbf_thresholds=settings.volumes.rcbf_thresholds, segment=segment,
-        tmax_offsets=tmax_offsets if calibrated else None, withheld=withheld,
+        join_cores=region.join_cores, tmax_offsets=tmax_offsets if calibrated else None, withheld=withheld,
         hypodense=hypodense, intervals=intervals or {},
     )  # fmt: skip

@@ -124,6 +124,12 @@ def _describe(method: MethodSettings, noise: bool) -> str:
         if cleaning.core_within_hypoperfusion
         else 'Core is not restricted to hypoperfusion; the table contains the part within it.'
     )
+    joined = (
+        ' Tmax is not determined where hardly any contrast arrives; core by both normalizations (or by the '
+        'only one) that borders on hypoperfusion is therefore part of it.'
+        if cleaning.core_joins_hypoperfusion
+        else ''
+    )
     sure = ''
     if noise:
         sure = (
@@ -144,7 +150,7 @@ Core is tissue with relative CBF below {lesion.core_rcbf:.0%}, by each normaliza
 is tissue with Tmax above {lesion.hypoperfusion_tmax:g} s; both after morphological opening
 ({cleaning.opening_mm:g} mm) and closing ({cleaning.closing_mm:g} mm), restricted to
 {side} [@rau2024].{cleaned}
-{restricted}
+{restricted}{joined}
 Mismatch is hypoperfusion outside the core; the table also contains the difference of the volumes,
 their ratio, the hypoperfusion intensity ratio [@olivot2014] and the criteria of DEFUSE 3
 [@albers2018].{uncalibrated}{sure}
