@@ -300,7 +300,7 @@
         ? 'Click a voxel for its curve and that of its homologue.' : 'There are no curves: the maps were made elsewhere.' });
       this.spoken = element('p', { className: 'spoken', ariaLive: 'polite' });
       const about = ['Grey: brain without a value (CSF, vessel).'];
-      if (!this.series.homologues) about.push('No homologues: the mirror registration was not trusted.');
+      if (!this.series.homologues) about.push('No homologues: the mirror registration failed.');
       const { step } = this.series;
       if (step.some((size) => size > 1)) {
         about.push(`To keep the page small every n-th voxel is shown (n = ${step.join(', ')} along left-right, back-front, feet-head).`);
@@ -670,9 +670,9 @@
       }
       const { scale, kept } = this.series.curves;
       this.note.textContent = [
-        missing ? 'Where there is no curve, the voxel is CSF or vessel, or has no homologue.' : '',
-        `Curves as they were deconvolved, above their baseline: ${scale.length} temporal components`,
-        kept < 0.9995 ? `that hold ${(100 * kept).toFixed(1)} % of their variance.` : 'hold all that denoising leaves, but for rounding.',
+        missing ? 'A missing curve means that the voxel is CSF or vessel, or has no homologue.' : '',
+        `Curves as deconvolved, above baseline, from ${scale.length} temporal components`
+          + (kept < 0.9995 ? ` with ${(100 * kept).toFixed(1)} % of their variance.` : '.'),
       ].filter(Boolean).join(' ');
       this.plot.hidden = !traces.length;
       this.frame.dataset.curves = 0;
