@@ -141,7 +141,9 @@ def _describe(method: MethodSettings, noise: bool) -> str:
     if noise and interval.noise_draws:
         sure += (
             f' From {interval.noise_draws} segmentations with more of such errors comes the 95 % interval '
-            'of each core volume.'
+            'of each core volume; that of the hypoperfusion is its volume at thresholds that differ by '
+            f'1.96 standard deviations of a shared error of Tmax ({interval.tmax_error:g} s, from simulated '
+            'heads).'
         )
     return f"""
 ### Segmentation
