@@ -454,14 +454,17 @@ class HypodensitySettings(StageSettings):
 
 @dataclass(frozen=True)
 class UncertaintySettings(StageSettings):
-    """Intervals of core volumes."""
+    """Intervals of volumes."""
 
     noise_draws: int = _setting(100, '',
         'number of segmentations with added noise from which the interval of a core volume is '
-        'computed, at least 40; 0 for no interval', low=0, high=10000)
+        'computed, at least 40; 0 for no intervals', low=0, high=10000)
     shared_error: float = _setting(0.06, 'fraction',
         'standard deviation of the error of relative CBF that all voxels of a head share, from '
         'simulated heads', low=0.0, high=0.5)
+    tmax_error: float = _setting(1.2, 's',
+        'standard deviation of the error of Tmax that all voxels of a head share, from simulated '
+        'heads', low=0.0, high=10.0)
 
     def __post_init__(self) -> None:
         """Check that there are enough draws for an interval."""

@@ -174,7 +174,8 @@ def volume_table(
     hypodense : (X, Y, Z) array of bool, optional
         Hypodense tissue of either core; None if the reference image is a perfusion map.
     intervals : dict of (2,) sequences of float, optional
-        Limits of the core volume, mL, by normalization; ``reason`` states why there are none.
+        Limits of the core volume, by normalization, and of ``hypoperfusion``, mL; ``reason`` states
+        why there are none.
 
     Returns
     -------
@@ -187,6 +188,7 @@ def volume_table(
     )
     slow = f'with Tmax > {hypoperfusion_tmax:g} s'
     table.add_lesion('hypoperfusion', None, hypoperfusion_tmax, slow)
+    table.add_interval((intervals or {}).get('hypoperfusion'))
     table.add_cleaning('hypoperfusion', None, hypoperfusion_tmax, slow)
     table.add_added_core(hypoperfusion_tmax)
     for which in ('global', 'local'):
@@ -263,6 +265,11 @@ class _Table:
             self.add(region, which, f'removed {kind}', threshold, removed[kind],
                      None if removed[kind] else f'no {kind} {what}')  # fmt: skip
 
+    def add_interval(self, limits):
+        """Add the limits of the volume to the row that was added last."""
+        if limits:
+            self.rows[-1] |= dict(zip(('ci_low_ml', 'ci_high_ml'), limits, strict=True))
+
     def add_added_core(self, threshold):
         by_tmax = self.cleaning['hypoperfusion']['unrestricted']
         added = self.ml(self.masks['hypoperfusion']) - by_tmax
@@ -273,9 +280,8 @@ class _Table:
         low = f'with {which} rCBF < {core_rcbf:.0%}'
         removed = self.cleaning[f'core_{which}']
         self.add_lesion('core', which, core_rcbf, low)
-        if limits := intervals.get(which):
-            self.rows[-1] |= dict(zip(('ci_low_ml', 'ci_high_ml'), limits, strict=True))
-        elif not self.rows[-1]['reason']:
+        self.add_interval(intervals.get(which))
+        if which not in intervals and not self.rows[-1]['reason']:
             self.rows[-1]['reason'] = intervals.get('reason')
         for part in ('unrestricted', 'within_hypoperfusion'):
             measure = f'volume {part.replace("_", " ")}'

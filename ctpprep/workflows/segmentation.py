@@ -141,7 +141,9 @@ def _describe(method: MethodSettings, noise: bool) -> str:
     if noise and interval.noise_draws:
         sure += (
             f' The 95 % interval of each core volume is that of {interval.noise_draws} segmentations with '
-            'such errors added.'
+            'such errors added; that of the hypoperfusion is its volume at thresholds changed by '
+            f'1.96 standard deviations of a shared error of Tmax ({interval.tmax_error:g} s, from simulated '
+            'heads).'
         )
     return f"""
 ### Segmentation

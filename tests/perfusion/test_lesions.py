@@ -265,7 +265,19 @@ def test_without_draws_there_is_a_probability_and_no_interval():
 
 def test_withheld_local_map_has_no_probability():
     result = estimate(relative_maps(rcbf_local=False), 1.0)
-    assert set(result.probability) == set(result.intervals) == {'global'}
+    assert set(result.probability) == {'global'}
+    assert set(result.intervals) == {'global', 'hypoperfusion'}
+
+
+def test_interval_of_hypoperfusion_is_between_thresholds_of_tmax():
+    steps = np.full(SHAPE, 1.0)
+    for x, value in enumerate((3.0, 5.0, 7.0, 9.0), start=14):
+        steps[x, 4:16] = value
+    maps = relative_maps(np.ones(SHAPE), False, steps)
+    spread = {'tmax_error': 2.5 / 1.96, **AS_THRESHOLDED}
+    low, high = estimate(maps, 1.0, **spread).intervals['hypoperfusion']
+    slab = 12 * SHAPE[2] * ML  # one value of x
+    assert (low, high) == pytest.approx((slab, 3 * slab))
 
 
 def test_interval_without_a_core_is_zero():
@@ -363,9 +375,11 @@ def test_deconvolution_without_offsets_has_no_volumes_before_calibration():
 
 
 def test_interval_is_beside_its_volume():
-    rows, _ = tabulate(intervals={'global': [2.0, 3.0]})
-    (row,) = select(rows, ci_low_ml=2.0, ci_high_ml=3.0)
-    assert (row['region'], row['normalization'], row['measure']) == ('core', 'global', 'volume')
+    rows, _ = tabulate(intervals={'global': [2.0, 3.0], 'hypoperfusion': [4.0, 5.0]})
+    limits = {row['region']: (row['ci_low_ml'], row['ci_high_ml'])
+              for row in rows if row['ci_low_ml'] is not None}  # fmt: skip
+    assert limits == {'core': (2.0, 3.0), 'hypoperfusion': (4.0, 5.0)}
+    assert select(rows, ci_low_ml=4.0)[0]['measure'] == 'volume'
 
 
 def test_missing_interval_has_its_reason_in_the_table():
