@@ -151,8 +151,14 @@ class PlotSeries(StageInterface):
             'a second opinion. Tested on simulated heads only.'
         )
         numbers = [
-            (f'{one.title} ({one.criterion})', one.value, one.detail, one.doubtful)
+            (
+                f'{one.title} ({criterion})',
+                one.value,
+                '\n'.join(filter(None, (one.detail, more))),
+                one.doubtful,
+            )
             for one in summary.numbers
+            for criterion, _, more in [one.criterion.partition(', ')]
         ]
         heading = figures.Heading(
             self.inputs.prefix, summary.verdict.word, summary.reason, numbers, facts
