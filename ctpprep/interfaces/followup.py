@@ -7,14 +7,14 @@ from pathlib import Path
 import pandas as pd
 from nipype.interfaces.base import File, TraitedSpec, traits
 
-from ctpprep.interfaces.base import StageInputSpec, StageInterface
+from ctpprep.interfaces.base import ImageInputSpec, StageInterface
 from ctpprep.interfaces.segmentation import CORES, LesionInputSpec, load_maps
 from ctpprep.io import nifti
 from ctpprep.perfusion import followup
 from ctpprep.perfusion.lesions import NORMALIZATIONS
 
 
-class _PlaceLesionInputSpec(StageInputSpec):
+class _PlaceLesionInputSpec(ImageInputSpec):
     lesion_mask = File(exists=True, desc='lesion mask; absent if it cannot be aligned')
     space = traits.Str(desc='space of the mask: ncct, image or series')
     left_out = traits.Str(desc='why the mask cannot be aligned')
@@ -42,7 +42,7 @@ class PlaceLesion(StageInterface):
         )
         if not facts['followup_left_out']:
             reference, affine = nifti.load(self.inputs.reference)
-            mask, mask_affine = nifti.load(self.inputs.lesion_mask, dtype=None, straight=True)
+            mask, mask_affine = self.load_image(self.inputs.lesion_mask, dtype=None, straight=True)
             placed = followup.place_lesion(
                 mask > 0, mask_affine,
                 followup.to_mask(

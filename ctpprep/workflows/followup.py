@@ -42,7 +42,7 @@ def init_followup_wf(
         IdentityInterface([*COMPARED, 'reference', 'ncct_matrix', 'entry']), name='inputnode'
     )
     place_lesion = pe.Node(
-        PlaceLesion(space=lesion.space, left_out=lesion.left_out),
+        PlaceLesion(space=lesion.space, left_out=lesion.left_out, affine_from=series.affine_from),
         name='place_lesion',
         mem_gb=0.8,
     )
@@ -66,7 +66,11 @@ def init_followup_wf(
         if series.ncct is not None:
             files['ncct'] = str(series.ncct)
         register_followup = pe.Node(
-            RegisterFollowUp(settings=method.as_dict('followup', 'masks', 'random'), **files),
+            RegisterFollowUp(
+                settings=method.as_dict('followup', 'masks', 'random'),
+                affine_from=series.affine_from,
+                **files,
+            ),
             name='register_followup',
             mem_gb=1.5,
         )
