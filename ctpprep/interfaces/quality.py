@@ -82,6 +82,7 @@ class AssessQuality(StageInterface):
             normalization=self.load_json('normalization'),
             mirror=self.load_json('symmetry'),
             computed=not entry,
+            map_likeness=entry.get('map_likeness'),
             reference=reference,
             brain_mask=self.load_mask('brain_mask'),
             homologues=self.load('homologues'),

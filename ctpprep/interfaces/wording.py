@@ -257,6 +257,12 @@ WORDING = {
         'hypodense tissue in the core, global or local',
         'this density is too low for an early infarct: part of the core may be old',
     ),
+    'map_likeness': Wording(
+        'Precomputed maps on the CT',
+        'correlation of precomputed maps with the brain in the CT beside them',
+        'maps and CT show different brains, or are not in the same space: check that both are of this '
+        'participant, or remove the CT',
+    ),
     'missing_values': Wording(
         'Values that are missing',
         'share of tissue in which a map is not a number',

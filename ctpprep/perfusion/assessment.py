@@ -38,6 +38,8 @@ class Findings:
         ``measured`` of `GlobalNormalization` and of `MirrorRegistration`.
     computed : bool
         Whether the maps were computed from a series; precomputed maps may be smoothed.
+    map_likeness : float or None
+        Correlation of precomputed maps with the CT beside them, as in `coregistration.MapLikeness`.
     reference, brain_mask : (X, Y, Z) arrays or None
         HU; None if a perfusion map is mirrored in its place.
     homologues, homologue_reference, homologue_tissue, unassessable : arrays or None
@@ -63,6 +65,7 @@ class Findings:
     normalization: dict
     mirror: dict
     computed: bool = True
+    map_likeness: float | None = None
     reference: np.ndarray | None = None
     brain_mask: np.ndarray | None = None
     homologues: np.ndarray | None = None
@@ -269,6 +272,7 @@ def _of_maps(findings, settings):
         maps['tmax'], tissue, sides, findings.size, findings.normalization, findings.mirror,
         settings, findings.homologue_reference, findings.unassessable,
     )  # fmt: skip
+    figures['map_likeness'] = findings.map_likeness
     normal = invariants.reference_mask(maps['tmax'], tissue, sides, findings.affected, settings)
     figures |= {
         'missing_values': invariants.missing_values(list(maps.values()), tissue),

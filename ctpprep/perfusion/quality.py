@@ -113,6 +113,7 @@ CHECKS = (
     Check('core_disagreement', 'mL', high=(15.0, 50.0)),
     Check('core_disagreement_share', 'fraction', high=(0.5, 0.8)),
     Check('core_hypodense', 'mL', high=(1.0, math.inf)),
+    Check('map_likeness', 'correlation', low=(0.65, 0.6)),
     Check('missing_values', 'fraction', high=(0.001, 0.01)),
     Check('values_outside', 'fraction', high=(0.002, 0.01)),
     Check('reference_median', 'ratio', low=(0.98, 0.9), high=(1.02, 1.1)),
