@@ -71,6 +71,8 @@ def _tabulate(vessels):
     """Tabulate the curves; times keep their digits, since they may be times of day in s."""
     columns = {'time': [f'{time:.12g}' for time in np.round(vessels.times, 4)]}
     columns |= {name: getattr(vessels, name) for name in ('aif', 'vof', 'tissue')}
+    if vessels.automatic is not None:
+        columns['aif_automatic'] = vessels.automatic
     return pd.DataFrame(columns | {'weight': vessels.weights})
 
 

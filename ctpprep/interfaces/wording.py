@@ -98,6 +98,12 @@ WORDING = {
         'if it is low, the artery is partial-volumed (absolute CBF and CBV are overestimated); if it is '
         'high, more contrast enters than leaves: one of the curves is not a vessel; look at both',
     ),
+    'aif_likeness': Wording(
+        'Supplied AIF',
+        'correlation of a supplied AIF with the one that is found without it',
+        'the arteries of this series have another bolus: check that the AIF is of this participant and '
+        'scan, in HU above baseline, and not that of a vein',
+    ),
     'aif_explained': Wording(
         'Shape of the AIF',
         'share of the AIF that the passage of one bolus explains',

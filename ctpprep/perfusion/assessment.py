@@ -51,7 +51,7 @@ class Findings:
         ``scan_duration_s`` and ``hyperdense_ml``; attributes of
         `drift.Drift`; ``measured`` of `estimation.Maps`.
     curves : dict of str to (T,) array
-        ``time``, ``aif``, ``vof``, ``tissue`` and ``weight``.
+        ``time``, ``aif``, ``vof``, ``tissue`` and ``weight``; ``aif_automatic`` beside a supplied AIF.
     tmax_repeats : (X, Y, Z, 2) array or None
     tissue_curves : estimation.TissueCurves or None
         As in `estimation.Maps`.
@@ -197,6 +197,7 @@ def collect(result, settings) -> Findings:
         curves={
             'time': vessels.times, 'weight': vessels.weights,
             **{name: getattr(vessels, name) for name in CURVES[1:]},
+            **({} if vessels.automatic is None else {'aif_automatic': vessels.automatic}),
         },
         tmax_repeats=maps.tmax_repeats,
         tissue_curves=maps.curves,
@@ -259,6 +260,10 @@ def _of_series(findings, settings):
                 curves.get('weight'),
             ),
         }
+    if 'aif_automatic' in curves:
+        figures['aif_likeness'] = quality.curve_likeness(
+            *(curves[name] for name in ('time', 'aif', 'aif_automatic'))
+        )
     if findings.reference is not None:
         figures |= quality.density_figures(findings.reference, findings.brain_mask, findings.size)
     return figures

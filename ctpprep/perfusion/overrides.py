@@ -4,9 +4,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from ctpprep.exceptions import PerfusionError, VesselError
-from ctpprep.perfusion import grid, motion
+from ctpprep.perfusion import brain, grid, motion
 from ctpprep.perfusion.motion import HEAD_HU
 from ctpprep.perfusion.precomputed import on_grid
 from ctpprep.perfusion.vessels import LEAST_SNR, curve_features
@@ -16,6 +17,11 @@ LEAST_ON_HEAD = 0.5
 # a brain mask is inside the skull, with at least the first fraction of itself, and covers at least the
 # second of the brain
 LEAST_IN_SKULL, LEAST_OF_BRAIN = 0.8, 0.2
+# its outline runs along the skull, at any distance: a part of it that is farther out by the first, mm, is
+# of another head if it is more than the second (decision 0048); a mask may lack parts of the brain
+PROTRUSION_MM, MOST_PROTRUDING = 4.0, 0.065
+# a shorter outline is not compared, voxels
+LEAST_OUTLINE = 50
 # least correlation of the skulls of one head after rigid registration (decision 0041): at least 0.956 in
 # heads moved by up to 15 mm and 10 degrees, at most 0.902 between different heads
 LEAST_SAME_SKULL = 0.93
@@ -192,7 +198,7 @@ def check_mask(mask, on_grid, density, name):
         )
 
 
-def check_brain(mask, brain_mask, inside, name):
+def check_brain(mask, brain_mask, inside, voxel_size_mm, name):
     """Compare a supplied brain mask with the skull and with the brain that is found without it.
 
     Parameters
@@ -201,14 +207,15 @@ def check_brain(mask, brain_mask, inside, name):
         On the grid of the series.
     brain_mask, inside : (X, Y, Z) arrays of bool
         The brain that is found, and the inside of the skull.
+    voxel_size_mm : (3,) sequence of float
     name : str
         File name, for messages.
 
     Raises
     ------
     PerfusionError
-        If more than a fifth of the mask is outside the skull, or if it covers less than a fifth of the
-        brain.
+        If more than a fifth of the mask is outside the skull, if it covers less than a fifth of the
+        brain, or if its outline is not that of the skull.
     """
     within = float(inside[mask].mean())
     covered = float(mask[brain_mask].mean()) if brain_mask.any() else 1.0
@@ -217,6 +224,72 @@ def check_brain(mask, brain_mask, inside, name):
             f'{name}: {within:.0%} of the mask is inside the skull and it covers {covered:.0%} of the '
             f'brain found without it, need at least {LEAST_IN_SKULL:.0%} and {LEAST_OF_BRAIN:.0%}; check '
             'its affine, and that it is of this participant'
+        )
+    protruding = protrusion(mask, inside, voxel_size_mm)
+    if protruding > MOST_PROTRUDING:
+        raise PerfusionError(
+            f'{name}: {protruding:.1%} of the outline of the mask is more than {PROTRUSION_MM:g} mm farther '
+            f'out than the rest of it runs along the skull, need at most {MOST_PROTRUDING:.1%}; check '
+            'that it is of this participant and in the space of this series'
+        )
+
+
+def protrusion(mask, inside, voxel_size_mm):
+    """Measure the part of the outline of a brain mask that is too far out for this skull.
+
+    Brain masks differ in their distance to the skull, but not from place to place.
+
+    Parameters
+    ----------
+    mask, inside : (X, Y, Z) arrays of bool
+        The mask, and the inside of the skull.
+    voxel_size_mm : (3,) sequence of float
+
+    Returns
+    -------
+    float
+        Fraction of the outline that is by 4 mm farther out, in its slice, than the median; NaN without an
+        outline.
+
+    Examples
+    --------
+    >>> inside = np.zeros((40, 40, 4), bool); inside[5:35, 5:35] = True
+    >>> mask = np.zeros_like(inside); mask[8:32, 8:32] = True
+    >>> protrusion(mask, inside, (3, 3, 5)), round(protrusion(np.roll(mask, 3, axis=0), inside, (3, 3, 5)), 2)
+    (0.0, 0.26)
+    """
+    whole = brain.fill_in_plane(mask)
+    outline = whole & ~ndimage.binary_erosion(whole, brain.IN_PLANE)
+    outline &= inside.any(axis=(0, 1))
+    if np.count_nonzero(outline) < LEAST_OUTLINE:
+        return float('nan')
+    depth = brain.distance_in_plane(inside, voxel_size_mm)
+    depth = depth - brain.distance_in_plane(~inside, voxel_size_mm)
+    depths = depth[outline]
+    return float((depths < np.median(depths) - PROTRUSION_MM).mean())
+
+
+def check_inside(on_grid, inside, name):
+    """Check that a supplied mask of old lesions or surgery is in the head, and not beside the brain.
+
+    Parameters
+    ----------
+    on_grid, inside : (X, Y, Z) arrays of bool
+        The mask on the grid of the series, and the inside of the skull.
+    name : str
+        File name, for messages.
+
+    Raises
+    ------
+    PerfusionError
+        If less than half of the mask is inside the skull, in slices that show the brain.
+    """
+    shown = on_grid & inside.any(axis=(0, 1))
+    share = float(inside[shown].mean()) if shown.any() else 1.0
+    if share < LEAST_ON_HEAD:
+        raise PerfusionError(
+            f'{name}: {share:.0%} of its voxels are inside the skull, need at least {LEAST_ON_HEAD:.0%}; '
+            'check that it is of this participant and in the space of this series'
         )
 
 

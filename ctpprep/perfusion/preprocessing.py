@@ -352,6 +352,7 @@ def make_masks(
     tissue, pure = tissue & ~hyperdense, pure & ~hyperdense
     if exclude is not None:
         excluded = overrides.place_mask(exclude, first, affine)
+        overrides.check_inside(excluded, inside, exclude.name)
         tissue, pure = tissue & ~excluded, pure & ~excluded
     if not pure.any():
         raise PerfusionError(
@@ -444,7 +445,7 @@ def _find_brain(average, first, affine, method, supplied):
             raise
         return override, override
     if override is not None:
-        overrides.check_brain(override, brain_mask, inside, supplied.name)
+        overrides.check_brain(override, brain_mask, inside, size, supplied.name)
     # the venous sinuses are outside the brain, so the region inside the skull is still needed
     return (brain_mask, inside) if override is None else (override, inside | override)
 

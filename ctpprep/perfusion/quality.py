@@ -25,6 +25,8 @@ LOW_FLOW = 0.2
 LEAST_CORE_ML = 10.0
 # the mirrored reference is air where the homologue is outside the slab
 OUTSIDE_HU = -500.0
+# two arteries of a head fill within this time of one another, and step of the search for it, s
+MOST_SHIFT_S, SHIFT_STEP_S = 2.0, 0.25
 # checks that, if not passed, mean that there is no healthy side for comparison
 BILATERAL = ('healthy_side_hypoperfusion', 'healthy_side_low_flow')
 # results of a series, and the checks that concern some of them only; all others concern all
@@ -84,6 +86,7 @@ CHECKS = (
     Check('aif_peak', 'HU', low=(80.0, 40.0)),
     Check('aif_width', 's', high=(16.0, 28.0)),
     Check('aif_area', 'ratio', low=(0.5, 0.2), high=(1.1, 1.5)),
+    Check('aif_likeness', 'correlation', low=(0.98, 0.95)),
     Check('aif_explained', 'fraction', low=(0.95, 0.9)),
     Check('aif_over_tissue', 'ratio', low=(10.0, 6.0)),
     Check('aif_before', 'fraction', high=(0.06, 0.12)),
@@ -413,6 +416,38 @@ def curve_figures(times, aif, vof, tissue, noise_denoised, arrival, duration):
             if reserve < 0 or vof[-1] < 0.5 * np.max(vof):
                 figures['scan_reserve'] = reserve
     return figures
+
+
+def curve_likeness(times, curve, other):
+    """Correlate two curves of arteries, after shifting one of them by up to 2 s.
+
+    All arteries of a head carry the same bolus, apart from its height and a delay of a second or two.
+
+    Parameters
+    ----------
+    times, curve, other : (T,) arrays
+        s and HU.
+
+    Returns
+    -------
+    float
+        Largest Pearson correlation.
+
+    Examples
+    --------
+    >>> times = np.arange(20.0); curve = np.exp(-((times - 8) ** 2) / 8)
+    >>> round(curve_likeness(times, 3 * np.roll(curve, 1), curve), 2)
+    1.0
+    """
+    times = np.asarray(times, dtype=float)
+    best = -1.0
+    for shift in np.arange(-MOST_SHIFT_S, MOST_SHIFT_S + 1e-9, SHIFT_STEP_S):
+        common = (times - shift >= times[0]) & (times - shift <= times[-1])
+        moved = np.interp(times[common] - shift, times, other)
+        own = np.asarray(curve)[common]
+        if np.ptp(moved) and np.ptp(own):
+            best = max(best, float(np.corrcoef(own, moved)[0, 1]))
+    return best
 
 
 def _rise(curve, times):

@@ -176,3 +176,42 @@ def test_corrected_series_of_another_head_is_refused():
 
 def test_head_without_skull_is_not_compared():
     compare(np.minimum(a_skull(66.0), 60), a_skull(56.0))
+
+
+# -- brain masks
+
+
+def disc(width, height=34.0, shape=(96, 96, 6)):
+    x, y, _ = (axis - (n - 1) / 2 for axis, n in zip(np.indices(shape), shape, strict=True))
+    return np.hypot(x / width, y / height) < 1
+
+
+SKULL = disc(28.0)
+
+
+def check_brain(mask):
+    overrides.check_brain(mask, disc(27.0, 33.0), SKULL, (2.0, 2.0, 5.0), 'mask.nii')
+
+
+@pytest.mark.parametrize(
+    'mask', [disc(27.0, 33.0), disc(29.0, 35.0), disc(24.0, 30.0), SKULL & (np.indices(SKULL.shape)[1] < 60)],
+    ids=['right', 'wide', 'narrow', 'without the front'],
+)  # fmt: skip
+def test_brain_mask_of_any_margin_is_accepted(mask):
+    check_brain(mask)
+
+
+@pytest.mark.parametrize(
+    'mask', [disc(32.0, 29.0), np.roll(SKULL, 3, axis=0)], ids=['other', 'moved']
+)
+def test_brain_mask_of_another_head_is_refused_with_the_value(mask):
+    with pytest.raises(
+        PerfusionError, match=r'mask\.nii: \d+\.\d% of the outline .* this participant'
+    ):
+        check_brain(mask)
+
+
+def test_mask_beside_the_brain_is_refused_as_exclusion():
+    overrides.check_inside(disc(10.0, 10.0), SKULL, 'mask.nii')
+    with pytest.raises(PerfusionError, match=r'mask\.nii: 0% of its voxels are inside the skull'):
+        overrides.check_inside(np.roll(disc(3.0, 3.0), 34, axis=0), SKULL, 'mask.nii')

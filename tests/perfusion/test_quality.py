@@ -350,3 +350,27 @@ def test_verdict_follows_the_gravest_check(grades, word):
 
 def test_every_check_with_a_narrow_concern_exists():
     assert set(quality.CONCERNED) <= {check.name for check in quality.CHECKS}
+
+
+# -- supplied AIFs
+
+
+def bolus(width, arrival=8.0):
+    times = np.arange(0, 50, 1.5)
+    return times, np.clip((times - arrival) / width, 0, None) ** 3 * np.exp(
+        -np.clip((times - arrival) / width, 0, None)
+    )
+
+
+def test_aif_of_another_artery_is_like_the_one_found():
+    times, found = bolus(1.6)
+    _, delayed = bolus(1.6, arrival=9.5)
+    assert quality.curve_likeness(times, 0.4 * delayed, found) > 0.99
+
+
+@pytest.mark.parametrize(('width', 'arrival'), [(3.2, 8.0), (1.6, 13.0)])
+def test_aif_of_another_bolus_fails(width, arrival):
+    times, found = bolus(1.6)
+    likeness = quality.curve_likeness(times, bolus(width, arrival)[1], found)
+    (check,) = (check for check in quality.CHECKS if check.name == 'aif_likeness')
+    assert quality.judge(check, likeness) == 'fail'
