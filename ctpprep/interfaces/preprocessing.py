@@ -246,13 +246,15 @@ class MakeMasks(StageInterface):
         return runtime
 
     def _facts(self, masks, affine):
-        """Collect the bolus, and the slices without values or with hyperdense brain, from 1."""
+        """Collect the bolus, and the slices without values, with hyperdense brain or metal, from 1."""
         names = ('n_baseline', 'arrival_s', 'scan_duration_s')
         facts = {name: getattr(masks, name) for name in names}
         facts['hyperdense_ml'] = volume_ml(masks.hyperdense, nifti.voxel_size_mm(affine))
-        if masks.hyperdense.any():
-            slices = np.flatnonzero(masks.hyperdense.any(axis=(0, 1)))
-            facts['hyperdense_slices'] = [int(z) + 1 for z in slices]
+        facts['metal_ml'] = volume_ml(masks.metal, nifti.voxel_size_mm(affine))
+        for name in ('hyperdense', 'metal'):
+            if (mask := getattr(masks, name)).any():
+                slices = np.flatnonzero(mask.any(axis=(0, 1)))
+                facts[f'{name}_slices'] = [int(z) + 1 for z in slices]
         if self.inputs.empty_slices:
             facts['empty_slices'] = [z + 1 for z in self.inputs.empty_slices]
         return facts

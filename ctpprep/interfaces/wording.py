@@ -154,6 +154,18 @@ WORDING = {
         'brain that is denser than tissue and does not enhance, which is not treated as tissue',
         'a haematoma, or calcification? It is neither core nor reference',
     ),
+    'metal': Wording(
+        'Metal',
+        'metal in or near the brain (2500 HU and more); nothing within 10 mm of it is treated as tissue',
+        'streaks of a clip, coil or electrode reach farther than the excluded margin: look at the slices '
+        'that the sidecar of the reference image names',
+    ),
+    'contrast_before': Wording(
+        'Vessels before the bolus',
+        'density of the voxels of AIF or VOF in the reference image above that of brain',
+        'blood is denser than it can be: contrast of an earlier injection (CT angiography?) is still '
+        'there, or the vessels contain bone; CSF and hyperdense brain are less certain',
+    ),
     'skull_gap': Wording(
         'Gap in the skull',
         'longest part of the surface of the brain without bone outside of it, in a slice',

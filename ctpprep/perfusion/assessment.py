@@ -48,10 +48,12 @@ class Findings:
         Hypodense tissue of the core.
     confounds, bolus, drift, deconvolution : dict
         Columns of motion; ``n_baseline``, ``arrival_s``,
-        ``scan_duration_s`` and ``hyperdense_ml``; attributes of
+        ``scan_duration_s``, ``hyperdense_ml`` and ``metal_ml``; attributes of
         `drift.Drift`; ``measured`` of `estimation.Maps`.
     curves : dict of str to (T,) array
         ``time``, ``aif``, ``vof``, ``tissue`` and ``weight``; ``aif_automatic`` beside a supplied AIF.
+    vessel_masks : sequence of (X, Y, Z) array of bool
+        Voxels of AIF and VOF.
     tmax_repeats : (X, Y, Z, 2) array or None
     tissue_curves : estimation.TissueCurves or None
         As in `estimation.Maps`.
@@ -78,6 +80,7 @@ class Findings:
     drift: dict = field(default_factory=dict)
     deconvolution: dict = field(default_factory=dict)
     curves: dict = field(default_factory=dict)
+    vessel_masks: tuple = ()
     tmax_repeats: np.ndarray | None = None
     tissue_curves: TissueCurves | None = None
 
@@ -191,6 +194,7 @@ def collect(result, settings) -> Findings:
             'n_baseline': masks.n_baseline, 'arrival_s': masks.arrival_s,
             'scan_duration_s': masks.scan_duration_s,
             'hyperdense_ml': volumes.volume_ml(masks.hyperdense, size),
+            'metal_ml': volumes.volume_ml(masks.metal, size),
         },
         drift=vars(result.corrected.drift),
         deconvolution=maps.measured,
@@ -199,6 +203,7 @@ def collect(result, settings) -> Findings:
             **{name: getattr(vessels, name) for name in CURVES[1:]},
             **({} if vessels.automatic is None else {'aif_automatic': vessels.automatic}),
         },
+        vessel_masks=(vessels.aif_mask, vessels.vof_mask),
         tmax_repeats=maps.tmax_repeats,
         tissue_curves=maps.curves,
     )  # fmt: skip
@@ -240,7 +245,7 @@ def _of_series(findings, settings):
     if bolus:
         figures |= {
             'baseline_frames': bolus['n_baseline'], 'arrival': bolus['arrival_s'],
-            'hyperdense': bolus.get('hyperdense_ml'),
+            'hyperdense': bolus.get('hyperdense_ml'), 'metal': bolus.get('metal_ml'),
         }  # fmt: skip
     if noise:
         reference = findings.normalization['cbf_reference']
@@ -265,7 +270,9 @@ def _of_series(findings, settings):
             *(curves[name] for name in ('time', 'aif', 'aif_automatic'))
         )
     if findings.reference is not None:
-        figures |= quality.density_figures(findings.reference, findings.brain_mask, findings.size)
+        figures |= quality.density_figures(
+            findings.reference, findings.brain_mask, findings.size, findings.vessel_masks
+        )
     return figures
 
 

@@ -96,6 +96,8 @@ CHECKS = (
     Check('drift', 'HU', high=(1.0, 3.0)),
     Check('brain_density', 'HU', low=(20.0, 0.0), high=(46.0, 70.0)),
     Check('hyperdense', 'mL', high=(2.0, math.inf)),
+    Check('metal', 'mL', high=(0.0, math.inf)),
+    Check('contrast_before', 'HU', high=(36.0, math.inf)),
     Check('skull_gap', 'mm', high=(20.0, 90.0)),
     Check('core_missed', 'fraction', high=(0.2, 0.5)),
     Check('coverage', 'mm', low=(50.0, 20.0)),
@@ -479,8 +481,8 @@ def drift_figures(drift):
     return {'drift': None if not drift else drift['left_hu']}
 
 
-def density_figures(reference, brain_mask, voxel_size_mm):
-    """Measure the density of brain and the gap in the skull around it.
+def density_figures(reference, brain_mask, voxel_size_mm, vessel_masks=()):
+    """Measure the density of brain and of vessels, and the gap in the skull around the brain.
 
     Parameters
     ----------
@@ -488,16 +490,22 @@ def density_figures(reference, brain_mask, voxel_size_mm):
         Reference image without contrast, HU.
     brain_mask : (X, Y, Z) array of bool
     voxel_size_mm : (3,) sequence of float
+    vessel_masks : sequence of (X, Y, Z) array of bool
+        Voxels of AIF and VOF.
 
     Returns
     -------
     dict
-        ``brain_density``, HU, and ``skull_gap``, mm, None for a series without skull.
+        ``brain_density``, HU; ``contrast_before``, by how much the densest of these vessels is denser
+        than brain, HU, None without any; and ``skull_gap``, mm, None for a series without skull.
     """
     if not brain_mask.any():
         return {}
+    level = brain.density_levels(reference, brain_mask, voxel_size_mm).brain
+    blood = [float(np.median(reference[mask])) for mask in vessel_masks if mask.any()]
     return {
-        'brain_density': brain.density_levels(reference, brain_mask, voxel_size_mm).brain,
+        'brain_density': level,
+        'contrast_before': max(blood) - level if blood else None,
         'skull_gap': brain.skull_gap(reference, brain_mask, voxel_size_mm),
     }
 

@@ -352,6 +352,23 @@ def test_every_check_with_a_narrow_concern_exists():
     assert set(quality.CONCERNED) <= {check.name for check in quality.CHECKS}
 
 
+# -- vessels before the bolus
+
+
+@pytest.mark.parametrize(('blood_hu', 'grade'), [(45.0, 'pass'), (90.0, 'warn')])
+def test_contrast_of_an_earlier_injection_is_named(blood_hu, grade):
+    brain_mask = np.zeros((40, 40, 4), bool)
+    brain_mask[8:32, 8:32] = True
+    vessel = np.zeros_like(brain_mask)
+    vessel[20, 20] = True
+    reference = np.where(brain_mask, 34.0, -1000.0)
+    reference[vessel] = blood_hu
+    figures = quality.density_figures(reference, brain_mask, (4.0, 4.0, 8.0), (vessel,))
+    (check,) = (check for check in quality.CHECKS if check.name == 'contrast_before')
+    assert figures['contrast_before'] == pytest.approx(blood_hu - 34, abs=1)
+    assert quality.judge(check, figures['contrast_before']) == grade
+
+
 # -- supplied AIFs
 
 
