@@ -19,6 +19,7 @@ class _PlaceLesionInputSpec(ImageInputSpec):
     space = traits.Str(desc='space of the mask: ncct, image or series')
     left_out = traits.Str(desc='why the mask cannot be aligned')
     reference = File(exists=True, mandatory=True, desc='image on the grid of the maps')
+    brain_mask = File(exists=True, mandatory=True)
     ncct_matrix = File(exists=True, desc='from points of the NCCT to the reference, json')
     followup_matrix = File(exists=True, desc='from points of the reference to the image, json')
 
@@ -50,9 +51,11 @@ class PlaceLesion(StageInterface):
                 ),
                 reference.shape, affine,
             )  # fmt: skip
-            facts |= placed.facts
-            self._results['placed'] = placed.save(Path(runtime.cwd) / 'placed.npz')
-            self.save_images(runtime, affine, self.inputs.reference, followup_mask=placed.mask)
+            doubt = followup.doubt_of_place(placed.share, self.load_mask('brain_mask'))
+            facts |= {'followup_left_out': doubt} if doubt else placed.facts
+            if not doubt:
+                self._results['placed'] = placed.save(Path(runtime.cwd) / 'placed.npz')
+                self.save_images(runtime, affine, self.inputs.reference, followup_mask=placed.mask)
         self.save_json(runtime, followup=facts)
         return runtime
 

@@ -55,7 +55,9 @@ def init_followup_wf(
     )
     outputnode = pe.Node(IdentityInterface([*PLACED, 'followup_agreement']), name='outputnode')
     workflow.connect([
-        (inputnode, place_lesion, [('reference', 'reference'), ('ncct_matrix', 'ncct_matrix')]),
+        (inputnode, place_lesion, [
+            (port, port) for port in ('reference', 'ncct_matrix', 'brain_mask')
+        ]),
         (inputnode, compare_followup, [(port, port) for port in COMPARED]),
         (place_lesion, compare_followup, [('placed', 'placed'), ('followup', 'followup')]),
         (place_lesion, outputnode, [(port, port) for port in PLACED]),
