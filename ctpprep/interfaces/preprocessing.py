@@ -13,7 +13,7 @@ from ctpprep.interfaces.evidence import keep_evidence
 from ctpprep.io import nifti
 from ctpprep.io.transforms import write_rigid_transforms
 from ctpprep.perfusion import grid, preprocessing
-from ctpprep.perfusion.overrides import check_same_head
+from ctpprep.perfusion.same_head import check_same_head
 from ctpprep.perfusion.volumes import volume_ml
 
 # frames of the raw series that a corrected one is compared with

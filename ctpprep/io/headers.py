@@ -211,7 +211,7 @@ def _check_affines(image: Any, affine_from: str) -> None:
         if np.array_equal(affines[name], np.eye(4)):
             raise SeriesError(
                 f'the {name} of the header is the identity (voxels of 1 x 1 x 1 mm from the origin), '
-                'a default and no measurement; convert the DICOM files again'
+                'a default, not a measurement; convert the DICOM files again'
             )
     sizes = header['pixdim'][1:4]
     if len(affines) == 2:
@@ -251,8 +251,7 @@ def _refuse_contradiction(affines: dict[str, Any], shape: Sequence[int]) -> None
     )
     raise SeriesError(
         f'sform and qform of the header place voxels up to {distance:.0f} mm apart ({shown}); convert '
-        'the DICOM files again, or choose one for all images with --affine-from sform or '
-        '--affine-from qform'
+        'the DICOM files again, or choose --affine-from sform or qform for all images'
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from ctpprep.exceptions import PerfusionError
-from ctpprep.perfusion import bolus, brain, grid, motion, overrides, symmetry
+from ctpprep.perfusion import bolus, brain, grid, motion, overrides, same_head, symmetry
 from ctpprep.perfusion import drift as drifts
 from ctpprep.perfusion.motion import HEAD_HU
 
@@ -360,7 +360,7 @@ def make_masks(
     tissue, pure = tissue & ~hyperdense, pure & ~hyperdense
     if exclude is not None:
         excluded = overrides.place_mask(exclude, first, affine)
-        overrides.check_inside(excluded, inside, exclude.name)
+        same_head.check_inside(excluded, inside, exclude.name)
         tissue, pure = tissue & ~excluded, pure & ~excluded
     if not pure.any():
         raise PerfusionError(
@@ -460,7 +460,7 @@ def _find_brain(average, first, affine, method, supplied):
             raise
         return override, override
     if override is not None:
-        overrides.check_brain(override, brain_mask, inside, size, supplied.name)
+        same_head.check_brain(override, brain_mask, inside, size, supplied.name)
     # the venous sinuses are outside the brain, so the region inside the skull is still needed
     return (brain_mask, inside) if override is None else (override, inside | override)
 
