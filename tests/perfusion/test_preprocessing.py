@@ -439,7 +439,7 @@ def test_excluded_voxels_are_brain_but_not_tissue(masks, toy_head):
 
 def test_brain_mask_beside_the_skull_is_refused(masks, toy_head):
     shifted = np.roll(masks.brain, masks.brain.shape[0] // 3, axis=0)
-    with pytest.raises(PerfusionError, match=r'inside the skull .* check its affine'):
+    with pytest.raises(PerfusionError, match=r'inside the skull.* check its affine'):
         make_masks(toy_head, supply(shifted, toy_head[1]))
 
 
