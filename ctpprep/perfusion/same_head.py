@@ -15,7 +15,7 @@ from ctpprep.perfusion.precomputed import on_grid
 LEAST_IN_SKULL, LEAST_OF_BRAIN = 0.8, 0.2
 # its outline runs along the skull, at any distance: a part of it that is farther out by the first, mm, is
 # of another head if it is more than the second (decision 0048); a mask may lack parts of the brain
-PROTRUSION_MM, MOST_PROTRUDING = 4.0, 0.065
+PROTRUSION_MM, MOST_PROTRUDING = 4.0, 0.1
 # a shorter outline is not compared, voxels
 LEAST_OUTLINE = 50
 # least correlation of the skulls of one head after rigid registration (decision 0041): at least 0.956 in
