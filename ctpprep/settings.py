@@ -770,8 +770,8 @@ class RunSettings:
         'text file with the time of each frame, instead of the times in the dataset',
         value='FILE', by_default='by the dataset')
     affine_from: str = _input('agree', '',
-        'affine of the header that places the voxels of a series; agree refuses a series whose '
-        'two affines place them more than a voxel apart', choices=('agree', 'sform', 'qform'))
+        'affine of the header that places the voxels of all images that are read; agree refuses an '
+        'image whose two affines place them more than a voxel apart', choices=('agree', 'sform', 'qform'))
     derivatives: tuple[tuple[str, Path], ...] = _input((), '',
         'dataset with brain masks, motion-corrected series or AIFs that replace steps; may be '
         'repeated, the first that has a file is used',

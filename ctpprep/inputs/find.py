@@ -27,7 +27,7 @@ from ctpprep.inputs.selection import (
 from ctpprep.inputs.series import CTPSeries, FailedSeries, FoundSeries
 from ctpprep.inputs.timing import read_command_times, read_series_timing
 from ctpprep.io.bids import bids_uri, entities, read_sidecar, session_dir
-from ctpprep.io.headers import check_volume, choose_affine, open_nifti
+from ctpprep.io.headers import check_volume, open_nifti, place_image
 from ctpprep.io.shear import describe_shear, straighten
 from ctpprep.settings import RunSettings
 
@@ -83,7 +83,9 @@ def find_series(run: RunSettings) -> list[FoundSeries]:
         except Exception as error:  # of libraries, for what no check foresees
             reason = f'{paths[0].relative_to(run.bids_dir)}: {explain(error)}'
             all_series.append(FailedSeries.from_file(prefix, paths[0], run.bids_dir, reason))
-    all_series += find_maps(index, map_folders, beside_series=bool(series_paths))
+    all_series += find_maps(
+        index, map_folders, beside_series=bool(series_paths), affine_from=run.affine_from
+    )
     filtered = '; --bids-filter-file leaves none' if run.bids_filter_file else ''
     if not all_series and not run.participant_label and not run.reports_only:
         raise UsageError(
@@ -161,9 +163,9 @@ def _read_series(
     same_name = [image for image in in_session if image.name.startswith(f'{prefix}_ncct')]
     ncct = next(iter(same_name + in_session), None)
     if ncct is not None:
-        check_volume(ncct, 'non-contrast CT', whole=False)  # it is large
+        check_volume(ncct, 'non-contrast CT', affine_from, whole=False)  # it is large
     image = open_nifti(path)
-    choose_affine(image, affine_from)
+    place_image(image, affine_from)
     for note in describe_shear(image.affine).values():
         logger.info('%s: %s', name, note)
     image = straighten(image)

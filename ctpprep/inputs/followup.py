@@ -82,7 +82,7 @@ def add_lesion(series: Series, supplied: InputFile | None, run: RunSettings) -> 
         When the file of ``--lesion-mask`` cannot be read.
     """
     if supplied is not None:
-        check_volume(supplied.path, 'mask')
+        check_volume(supplied.path, 'mask', series.affine_from)
         return replace(series, lesion=_place(series, supplied))
     masks = find_masks(series, run)
     if not masks:
@@ -91,7 +91,7 @@ def add_lesion(series: Series, supplied: InputFile | None, run: RunSettings) -> 
     for other in masks[1:]:
         logger.info('%s: not used, beside %s: %s', series.prefix, chosen.uri, other.uri)
     try:
-        check_volume(chosen.path, 'mask')
+        check_volume(chosen.path, 'mask', series.affine_from)
         lesion = _place(series, chosen)
     except Exception as error:  # also of libraries: the perfusion maps do not need the mask
         session = entities(chosen.path).get('ses', '')
@@ -265,10 +265,10 @@ def _place(series: Series, mask: InputFile) -> FollowUpLesion:
         if series.reference_kind == 'ncct':
             return lesion('series')
         return lesion('', left_out='it is in the space of the NCCT, but the maps are not')
-    image = _image_beside(mask)
+    image = _image_beside(mask, series.affine_from)
     on_grid = _space_by_grid(series, mask.path)
     # an image in scanner coordinates may lie beside a mask on the grid of the CT
-    if on_grid and not (image and _share_grid(image.path, mask.path)):
+    if on_grid and not (image and _share_grid(image.path, mask.path, series.affine_from)):
         return lesion(on_grid)
     if image is not None:
         if isinstance(series, CTPSeries) or series.reference_kind:
@@ -280,7 +280,7 @@ def _place(series: Series, mask: InputFile) -> FollowUpLesion:
     )
 
 
-def _image_beside(mask: InputFile) -> InputFile | None:
+def _image_beside(mask: InputFile, affine_from: str) -> InputFile | None:
     """Find the MR image of the session and space of a mask that is most suited to registration."""
     labels = entities(mask.path)
     candidates = []
@@ -290,9 +290,14 @@ def _image_beside(mask: InputFile) -> InputFile | None:
         own = entities(path)
         kind = own['suffix'].lower()
         same = all(own.get(key) == labels.get(key) for key in ('sub', 'ses', 'space'))
-        if kind in IMAGES and same and _is_volume(path):
+        if kind in IMAGES and same and _is_volume(path, affine_from):
             candidates.append(
-                (not _share_grid(path, mask.path), IMAGES.index(kind), path.name, path)
+                (
+                    not _share_grid(path, mask.path, affine_from),
+                    IMAGES.index(kind),
+                    path.name,
+                    path,
+                )
             )
     if not candidates:
         return None
@@ -301,18 +306,18 @@ def _image_beside(mask: InputFile) -> InputFile | None:
     return InputFile(path, folder + quote(path.name, safe='/+'))
 
 
-def _is_volume(path: Path) -> bool:
+def _is_volume(path: Path, affine_from: str) -> bool:
     """Return whether a file is a readable 3D image."""
     try:
-        check_volume(path, 'image')
+        check_volume(path, 'image', affine_from)
     except SeriesError:
         return False
     return True
 
 
-def _share_grid(first: Path, second: Path) -> bool:
+def _share_grid(first: Path, second: Path, affine_from: str) -> bool:
     try:
-        return same_grid(read_grid(first, True), read_grid(second, True))
+        return same_grid(read_grid(first, True, affine_from), read_grid(second, True, affine_from))
     except Exception:  # of libraries: such an image is not on the grid
         return False
 
@@ -320,8 +325,10 @@ def _share_grid(first: Path, second: Path) -> bool:
 def _space_by_grid(series: Series, mask: Path) -> str:
     """Return the space of the image on whose grid a mask is; '' if there is none."""
     if isinstance(series, CTPSeries):
-        return 'ncct' if series.ncct is not None and _share_grid(series.ncct, mask) else ''
-    return 'series' if _share_grid(next(iter(series.maps.values())).path, mask) else ''
+        same = series.ncct is not None and _share_grid(series.ncct, mask, series.affine_from)
+        return 'ncct' if same else ''
+    first = next(iter(series.maps.values())).path
+    return 'series' if _share_grid(first, mask, series.affine_from) else ''
 
 
 def lesion_datasets(all_series: Sequence[Any]) -> set[str]:

@@ -12,7 +12,7 @@ from ctpprep.exceptions import SeriesError, explain
 from ctpprep.inputs.labels import join_labels
 from ctpprep.inputs.series import CTPSeries, FailedSeries, FoundSeries
 from ctpprep.inputs.side_by_side import call_side_by_side
-from ctpprep.io.headers import check_gzip, choose_affine, open_nifti
+from ctpprep.io.headers import check_gzip, open_nifti, place_image
 from ctpprep.io.shear import straighten
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ def check_image(path: Path, bone_hu: float, affine_from: str = 'agree') -> Any:
     from ctpprep.perfusion.first_frame import check_axes, check_frame, coarse_frame
 
     image = open_nifti(path)
-    choose_affine(image, affine_from)
+    place_image(image, affine_from)
     image = straighten(image)
     try:
         frames = [

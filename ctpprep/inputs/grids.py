@@ -20,7 +20,7 @@ SAME_MM = 0.01
 Grid = tuple[tuple[int, ...], Any]
 
 
-def read_grid(path: Path, has_units: bool) -> Grid:
+def read_grid(path: Path, has_units: bool, affine_from: str = 'agree') -> Grid:
     """Check the header of a map and read its grid.
 
     Parameters
@@ -30,6 +30,8 @@ def read_grid(path: Path, has_units: bool) -> Grid:
     has_units : bool
         Whether its sidecar gives units; without, 8-bit values are taken for the grey levels of a
         picture.
+    affine_from : str
+        As for `headers.place_image`.
 
     Returns
     -------
@@ -61,7 +63,7 @@ def read_grid(path: Path, has_units: bool) -> Grid:
         )
     check_complete(path, image)
     check_gzip(path)
-    check_geometry(image)
+    check_geometry(image, affine_from)
     order = nb.io_orientation(image.affine)
     sizes = dict(zip(order[:, 0].astype(int).tolist(), image.shape[:3], strict=True))
     affine = image.affine @ nb.orientations.inv_ornt_aff(order, image.shape[:3])

@@ -315,10 +315,10 @@ def _check_companions(maps: PrecomputedMaps) -> PrecomputedMaps:
     """Check the masks and the reference image of a set of maps."""
     for name, file in maps.masks.items():
         logger.info('%s: using supplied %s: %s', maps.prefix, name.replace('_', ' '), file.uri)
-        check_volume(file.path, 'mask')
+        check_volume(file.path, 'mask', maps.affine_from)
     if maps.reference is not None:
         logger.info('%s: using reference image: %s', maps.prefix, maps.reference.uri)
-        check_volume(maps.reference.path, 'image')
+        check_volume(maps.reference.path, 'image', maps.affine_from)
     return maps
 
 
@@ -330,7 +330,7 @@ def _check_pieces(series: CTPSeries, run: RunSettings) -> CTPSeries:
         if piece == 'curves':
             read_curves(file.path)
         elif piece != 'ctp_corrected':
-            check_volume(file.path, 'mask')
+            check_volume(file.path, 'mask', series.affine_from)
     if (corrected := series.overrides.get('ctp_corrected')) is None:
         return series
     name = corrected.path.name

@@ -36,7 +36,11 @@ TEMPLATES = ('MNI', 'ICBM', 'Talairach', 'tpl')
 
 
 def find_maps(
-    index: DatasetIndex, sessions: Sequence[Path] | None = None, *, beside_series: bool = False
+    index: DatasetIndex,
+    sessions: Sequence[Path] | None = None,
+    *,
+    beside_series: bool = False,
+    affine_from: str = 'agree',
 ) -> list[PrecomputedMaps | FailedSeries]:
     """Find and validate the sets of perfusion maps of a dataset.
 
@@ -48,6 +52,8 @@ def find_maps(
     beside_series : bool
         Whether the dataset also has series. CBF alone, as from another modality, is then skipped
         instead of failing.
+    affine_from : str
+        As for `headers.place_image`.
 
     Returns
     -------
@@ -68,7 +74,7 @@ def find_maps(
             continue
         try:
             space = _choose_space(prefix, spaces)
-            map_sets.append(_read_maps(prefix, space, spaces[space], index))
+            map_sets.append(_read_maps(prefix, space, spaces[space], index, affine_from))
         except SeriesError as error:
             map_sets.append(FailedSeries.from_file(prefix, first, index.bids_dir, error))
         except Exception as error:  # of libraries, for what no check foresees
@@ -119,7 +125,11 @@ def _choose_space(prefix: str, spaces: dict[str, dict[str, list[Path]]]) -> str:
 
 
 def _read_maps(
-    prefix: str, space: str, paths: dict[str, list[Path]], index: DatasetIndex
+    prefix: str,
+    space: str,
+    paths: dict[str, list[Path]],
+    index: DatasetIndex,
+    affine_from: str,
 ) -> PrecomputedMaps:
     """Read and validate one set of maps."""
     for duplicates in paths.values():
@@ -136,7 +146,7 @@ def _read_maps(
     if 'cbf' in files:  # ctpprep normalizes CBF itself
         files.pop('rcbf', None)
     files = {quantity: files[quantity] for quantity in MAPS if quantity in files}
-    units, n_voxels = _read_headers(files, index)
+    units, n_voxels = _read_headers(files, index, affine_from)
     labels = entities(first)
     return PrecomputedMaps(
         prefix=prefix,
@@ -150,6 +160,7 @@ def _read_maps(
         },
         units=units,
         n_voxels=n_voxels,
+        affine_from=affine_from,
     )
 
 
@@ -162,7 +173,9 @@ def _check_needed(prefix: str, files: dict[str, Path], bids_dir: Path) -> None:
             raise SeriesError(f'{prefix} has no {name} map; found {actual}, need also {needed}')
 
 
-def _read_headers(files: dict[str, Path], index: DatasetIndex) -> tuple[dict[str, str], int]:
+def _read_headers(
+    files: dict[str, Path], index: DatasetIndex, affine_from: str
+) -> tuple[dict[str, str], int]:
     """Read the units of a set of maps and their number of voxels, after comparing the grids."""
     units: dict[str, str] = {}
     grids: dict[str, Grid] = {}
@@ -170,7 +183,7 @@ def _read_headers(files: dict[str, Path], index: DatasetIndex) -> tuple[dict[str
         try:
             sidecar = read_sidecar(path, index.sidecars)
             units[quantity] = str(sidecar.get('Units', '') or '')
-            grids[quantity] = read_grid(path, has_units=bool(units[quantity]))
+            grids[quantity] = read_grid(path, bool(units[quantity]), affine_from)
         except SeriesError as error:
             raise type(error)(f'{path.relative_to(index.bids_dir)}: {error}') from error
     for quantity, grid in grids.items():

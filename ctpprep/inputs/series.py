@@ -181,7 +181,8 @@ class CTPSeries(SeriesBase):
     voxel_size_mm : tuple of float
         Of the file, mm.
     affine_from : str
-        'sform' or 'qform', which the user has chosen; 'agree' if both place the voxels alike.
+        'sform' or 'qform', which the user has chosen for all images; 'agree' if both affines of
+        each must place its voxels alike.
     lesion : FollowUpLesion or None
         Lesion of a later session, with which the maps are compared.
     """
@@ -255,6 +256,8 @@ class PrecomputedMaps(SeriesBase):
         ``brain_mask`` and ``tissue_mask``, if they exist.
     n_voxels : int
         Of each map.
+    affine_from : str
+        As for `CTPSeries`.
     lesion : FollowUpLesion or None
         Lesion of a later session, with which the maps are compared.
     """
@@ -270,6 +273,7 @@ class PrecomputedMaps(SeriesBase):
     reference_kind: str = ''
     masks: dict[str, InputFile] = field(default_factory=dict)
     n_voxels: int = 0
+    affine_from: str = 'agree'
     lesion: FollowUpLesion | None = None
     can_run: ClassVar[Literal[True]] = True
     has_frames: ClassVar[Literal[False]] = False

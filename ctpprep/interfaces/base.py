@@ -30,6 +30,14 @@ class StageInputSpec(BaseInterfaceInputSpec):
     code = traits.Str(desc='digest of the source files of the package')
 
 
+class ImageInputSpec(StageInputSpec):
+    """Inputs of a stage that reads images of the user."""
+
+    affine_from = traits.Enum(
+        'agree', 'sform', 'qform', usedefault=True, desc='affine of the headers that is used'
+    )
+
+
 class StageInterface(SimpleInterface):
     """Base class of interfaces that read files, call one function and write its results."""
 
@@ -46,6 +54,26 @@ class StageInterface(SimpleInterface):
         """Read an input image; None if it is not connected."""
         path = getattr(self.inputs, name)
         return nifti.load(path)[0] if isdefined(path) and path else None
+
+    def load_image(self, path, **options):
+        """Read an image of the user with its affine, in the place that its header gives it."""
+        return nifti.load(path, affine_from=self.inputs.affine_from, **options)
+
+    def load_supplied(self, name):
+        """Read a mask of the user with its affine; None if it is not connected."""
+        path = getattr(self.inputs, name)
+        if not (isdefined(path) and path):
+            return None
+        voxels, affine = self.load_image(path, dtype=None)
+        return SuppliedMask(voxels > 0, affine, Path(path).name)
+
+    def load_aif(self):
+        """Read the AIF of the user, as curves or as the mask of its voxels; None without one."""
+        path = self.inputs.supplied_curves
+        if not (isdefined(path) and path):
+            return self.load_supplied('supplied_aif_mask')
+        curves = {name: np.array(values) for name, values in read_curves(Path(path)).items()}
+        return SuppliedCurves(curves['time'], curves['aif'], curves.get('vof'), Path(path).name)
 
     def load_mask(self, name):
         """Read an input mask; None if it is not connected."""
@@ -97,22 +125,6 @@ def package_digest():
         if name.parts[0].removesuffix('.py') in COMPUTING:
             digest.update(f'{name.as_posix()}\n'.encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-def load_supplied(path):
-    """Read a supplied mask with its affine; None without a file."""
-    if not (isdefined(path) and path):
-        return None
-    voxels, affine = nifti.load(path, dtype=None)
-    return SuppliedMask(voxels > 0, affine, Path(path).name)
-
-
-def load_aif(path):
-    """Read a supplied AIF, and the VOF in the same table if there is one; None without a file."""
-    if not (isdefined(path) and path):
-        return None
-    curves = {name: np.array(values) for name, values in read_curves(Path(path)).items()}
-    return SuppliedCurves(curves['time'], curves['aif'], curves.get('vof'), Path(path).name)
 
 
 def is_density(entry):

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from ctpprep.exceptions import SeriesError
 from ctpprep.io import nifti
-from ctpprep.io.headers import choose_affine
+from ctpprep.io.headers import place_image
 from ctpprep.io.shear import describe_shear, straighten
 from ctpprep.perfusion import grid
 from ctpprep.perfusion.preprocessing import AIR_HU
@@ -51,7 +51,7 @@ class RawSeries:
             self._stream = gzip.open(path)  # noqa: SIM115
             file_map = self.image.make_file_map({'image': self._stream})
             self.image = type(self.image).from_file_map(file_map)
-        choose_affine(self.image, affine_from)
+        place_image(self.image, affine_from)
         self.notes = describe_shear(self.image.affine)
         self.image = straighten(self.image)
         self._orientation = nb.io_orientation(self.image.affine)

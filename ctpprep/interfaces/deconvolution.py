@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from nipype.interfaces.base import File, TraitedSpec, traits
 
-from ctpprep.interfaces.base import StageInputSpec, StageInterface, load_aif, load_supplied
+from ctpprep.interfaces.base import ImageInputSpec, StageInputSpec, StageInterface
 from ctpprep.interfaces.evidence import keep_evidence
 from ctpprep.interfaces.preprocessing import frame_weights
 from ctpprep.io import nifti
@@ -17,7 +17,7 @@ from ctpprep.perfusion.input_functions import aif_scale, find_vessels
 from ctpprep.perfusion.maps import MAPS
 
 
-class _FindVesselsInputSpec(StageInputSpec):
+class _FindVesselsInputSpec(ImageInputSpec):
     ctp_corrected = File(exists=True, mandatory=True, desc='corrected series, HU')
     sample_times = File(exists=True, mandatory=True, desc='(slices, frames), s, npy')
     confounds = File(exists=True, mandatory=True, desc='contains the weight of each frame, tsv')
@@ -55,9 +55,10 @@ class FindVessels(StageInterface):
         )  # fmt: skip
         series = (ctp, np.load(inputs.sample_times), affine)
         quality = {'weights': frame_weights(inputs.confounds), 'damage': self.load('damage')}
-        supplied = load_aif(inputs.supplied_curves) or load_supplied(inputs.supplied_aif_mask)
         with keep_evidence(runtime, *series, self.method, masks=masks, **quality):
-            vessels = find_vessels(*series, masks, self.method, supplied=supplied, **quality)
+            vessels = find_vessels(
+                *series, masks, self.method, supplied=self.load_aif(), **quality
+            )
         self.save_table(runtime, 'curves', _tabulate(vessels), float_format='%.6g')
         self.save_images(
             runtime, affine, inputs.ctp_corrected, aif_mask=vessels.aif_mask,
@@ -70,6 +71,8 @@ def _tabulate(vessels):
     """Tabulate the curves; times keep their digits, since they may be times of day in s."""
     columns = {'time': [f'{time:.12g}' for time in np.round(vessels.times, 4)]}
     columns |= {name: getattr(vessels, name) for name in ('aif', 'vof', 'tissue')}
+    if vessels.automatic is not None:
+        columns['aif_automatic'] = vessels.automatic
     return pd.DataFrame(columns | {'weight': vessels.weights})
 
 

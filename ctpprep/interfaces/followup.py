@@ -7,18 +7,19 @@ from pathlib import Path
 import pandas as pd
 from nipype.interfaces.base import File, TraitedSpec, traits
 
-from ctpprep.interfaces.base import StageInputSpec, StageInterface
+from ctpprep.interfaces.base import ImageInputSpec, StageInterface
 from ctpprep.interfaces.segmentation import CORES, LesionInputSpec, load_maps
 from ctpprep.io import nifti
 from ctpprep.perfusion import followup
 from ctpprep.perfusion.lesions import NORMALIZATIONS
 
 
-class _PlaceLesionInputSpec(StageInputSpec):
+class _PlaceLesionInputSpec(ImageInputSpec):
     lesion_mask = File(exists=True, desc='lesion mask; absent if it cannot be aligned')
     space = traits.Str(desc='space of the mask: ncct, image or series')
     left_out = traits.Str(desc='why the mask cannot be aligned')
     reference = File(exists=True, mandatory=True, desc='image on the grid of the maps')
+    brain_mask = File(exists=True, mandatory=True)
     ncct_matrix = File(exists=True, desc='from points of the NCCT to the reference, json')
     followup_matrix = File(exists=True, desc='from points of the reference to the image, json')
 
@@ -42,7 +43,7 @@ class PlaceLesion(StageInterface):
         )
         if not facts['followup_left_out']:
             reference, affine = nifti.load(self.inputs.reference)
-            mask, mask_affine = nifti.load(self.inputs.lesion_mask, dtype=None, straight=True)
+            mask, mask_affine = self.load_image(self.inputs.lesion_mask, dtype=None, straight=True)
             placed = followup.place_lesion(
                 mask > 0, mask_affine,
                 followup.to_mask(
@@ -50,9 +51,11 @@ class PlaceLesion(StageInterface):
                 ),
                 reference.shape, affine,
             )  # fmt: skip
-            facts |= placed.facts
-            self._results['placed'] = placed.save(Path(runtime.cwd) / 'placed.npz')
-            self.save_images(runtime, affine, self.inputs.reference, followup_mask=placed.mask)
+            doubt = followup.doubt_of_place(placed.share, self.load_mask('brain_mask'))
+            facts |= {'followup_left_out': doubt} if doubt else placed.facts
+            if not doubt:
+                self._results['placed'] = placed.save(Path(runtime.cwd) / 'placed.npz')
+                self.save_images(runtime, affine, self.inputs.reference, followup_mask=placed.mask)
         self.save_json(runtime, followup=facts)
         return runtime
 

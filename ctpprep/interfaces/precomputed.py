@@ -5,15 +5,14 @@ from pathlib import Path
 
 from nipype.interfaces.base import File, TraitedSpec, traits
 
-from ctpprep.interfaces.base import StageInputSpec, StageInterface, load_supplied
-from ctpprep.io import nifti
+from ctpprep.interfaces.base import ImageInputSpec, StageInterface
 from ctpprep.perfusion.precomputed import MIRRORED
 from ctpprep.perfusion.standardization import Image, standardize_maps
 
 MAPS = ('cbf', 'rcbf', 'cbv', 'mtt', 'tmax', 'ttp')
 
 
-class _StandardizeMapsInputSpec(StageInputSpec):
+class _StandardizeMapsInputSpec(ImageInputSpec):
     tmax = File(exists=True, mandatory=True, desc='Tmax; the grid of all maps')
     cbf = File(exists=True, desc='CBF')
     rcbf = File(exists=True, desc='relative CBF, if there is no CBF')
@@ -56,12 +55,13 @@ class StandardizeMaps(StageInterface):
 
     def _run_interface(self, runtime):
         inputs = self.inputs
-        maps = {name: values for name in MAPS if (values := self.load(name)) is not None}
-        _, affine = nifti.load(inputs.tmax)
+        paths = {name: path for name in MAPS if (path := getattr(inputs, name))}
+        maps = {name: self.load_image(path)[0] for name, path in paths.items()}
+        _, affine = self.load_image(inputs.tmax)
         standard = standardize_maps(
             maps, affine, dict(inputs.units), self.method, self._load_density(),
-            inputs.density_kind, load_supplied(inputs.brain_mask),
-            load_supplied(inputs.tissue_mask),
+            inputs.density_kind, self.load_supplied('brain_mask'),
+            self.load_supplied('tissue_mask'),
         )  # fmt: skip
         self.save_images(
             runtime, affine, inputs.tmax, reference=standard.reference, **standard.masks,
@@ -77,7 +77,7 @@ class StandardizeMaps(StageInterface):
     def _load_density(self):
         if not self.inputs.density:
             return None
-        values, affine = nifti.load(self.inputs.density)
+        values, affine = self.load_image(self.inputs.density)
         return Image(values, affine, Path(self.inputs.density).name)
 
     def _name_sources(self, standard):

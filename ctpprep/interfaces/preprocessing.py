@@ -8,26 +8,23 @@ import pandas as pd
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from ctpprep.interfaces import blocks
-from ctpprep.interfaces.base import StageInputSpec, StageInterface, load_aif, load_supplied
+from ctpprep.interfaces.base import ImageInputSpec, StageInputSpec, StageInterface
 from ctpprep.interfaces.evidence import keep_evidence
 from ctpprep.io import nifti
 from ctpprep.io.transforms import write_rigid_transforms
 from ctpprep.perfusion import grid, preprocessing
-from ctpprep.perfusion.overrides import check_same_head
+from ctpprep.perfusion.same_head import check_same_head
 from ctpprep.perfusion.volumes import volume_ml
 
 # frames of the raw series that a corrected one is compared with
 COMPARED_FRAMES = 4
 
 
-class _PrepareSeriesInputSpec(StageInputSpec):
+class _PrepareSeriesInputSpec(ImageInputSpec):
     ctp = File(exists=True, mandatory=True, desc='raw 4D series, HU')
     raw = File(exists=True, desc='the raw series, if a corrected one replaces it: the same head')
     sample_times = traits.List(
         traits.List(traits.Float), mandatory=True, desc='(slices, frames), feet to head, s'
-    )
-    affine_from = traits.Enum(
-        'agree', 'sform', 'qform', usedefault=True, desc='affine of the header that is used'
     )
 
 
@@ -188,7 +185,7 @@ def _save_corrected(interface, runtime, corrected, affine):
     interface.save_json(runtime, motion=facts)
 
 
-class _MakeMasksInputSpec(StageInputSpec):
+class _MakeMasksInputSpec(ImageInputSpec):
     ctp_corrected = File(
         exists=True, mandatory=True, desc='series in the pose of the reference frame'
     )
@@ -232,13 +229,13 @@ class MakeMasks(StageInterface):
         ctp, affine = nifti.load(inputs.ctp_corrected, dtype=None)
         series = (
             ctp, np.load(inputs.sample_times), affine, self.method, frame_weights(inputs.confounds),
-            load_supplied(inputs.supplied_brain_mask), self.load('damage'),
+            self.load_supplied('supplied_brain_mask'), self.load('damage'),
         )  # fmt: skip
-        aif = load_aif(inputs.supplied_curves) or load_supplied(inputs.supplied_aif_mask)
         with keep_evidence(runtime, *series):
             masks = preprocessing.make_masks(
-                *series, aif, inputs.empty_slices, load_supplied(inputs.supplied_exclude_mask)
-            )
+                *series, self.load_aif(), inputs.empty_slices,
+                self.load_supplied('supplied_exclude_mask'),
+            )  # fmt: skip
         self.save_images(
             runtime, affine, inputs.ctp_corrected, reference=masks.reference,
             brain_mask=masks.brain, intracranial_mask=masks.intracranial,
@@ -249,13 +246,15 @@ class MakeMasks(StageInterface):
         return runtime
 
     def _facts(self, masks, affine):
-        """Collect the bolus, and the slices without values or with hyperdense brain, from 1."""
+        """Collect the bolus, and the slices without values, with hyperdense brain or metal, from 1."""
         names = ('n_baseline', 'arrival_s', 'scan_duration_s')
         facts = {name: getattr(masks, name) for name in names}
         facts['hyperdense_ml'] = volume_ml(masks.hyperdense, nifti.voxel_size_mm(affine))
-        if masks.hyperdense.any():
-            slices = np.flatnonzero(masks.hyperdense.any(axis=(0, 1)))
-            facts['hyperdense_slices'] = [int(z) + 1 for z in slices]
+        facts['metal_ml'] = volume_ml(masks.metal, nifti.voxel_size_mm(affine))
+        for name in ('hyperdense', 'metal'):
+            if (mask := getattr(masks, name)).any():
+                slices = np.flatnonzero(mask.any(axis=(0, 1)))
+                facts[f'{name}_slices'] = [int(z) + 1 for z in slices]
         if self.inputs.empty_slices:
             facts['empty_slices'] = [z + 1 for z in self.inputs.empty_slices]
         return facts

@@ -12,6 +12,7 @@ from ctpprep.perfusion import assessment, quality
 from ctpprep.perfusion.estimation import TissueCurves
 
 MAPS = ('tmax', 'cbf', 'cbv', 'mtt', 'ttp', 'rcbf_global', 'rcbf_local')
+VESSELS = ('aif_mask', 'vof_mask')
 LESIONS = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
 
 
@@ -21,6 +22,8 @@ class _AssessQualityInputSpec(StageInputSpec):
     reference = File(exists=True, desc='HU')
     brain_mask = File(exists=True)
     curves = File(exists=True, desc='AIF, VOF and tissue, tsv')
+    aif_mask = File(exists=True, desc='voxels of the AIF')
+    vof_mask = File(exists=True, desc='voxels of the VOF')
     bolus = File(exists=True, desc='arrival and baseline frames, json')
     deconvolution = File(exists=True, desc='noise, json')
     normalization = File(exists=True, mandatory=True, desc='affected side, json')
@@ -82,6 +85,7 @@ class AssessQuality(StageInterface):
             normalization=self.load_json('normalization'),
             mirror=self.load_json('symmetry'),
             computed=not entry,
+            map_likeness=entry.get('map_likeness'),
             reference=reference,
             brain_mask=self.load_mask('brain_mask'),
             homologues=self.load('homologues'),
@@ -94,6 +98,9 @@ class AssessQuality(StageInterface):
             drift=self.load_json('motion').get('drift') or {},
             deconvolution=self.load_json('deconvolution'),
             curves={name: curves[name].to_numpy() for name in curves},
+            vessel_masks=tuple(
+                mask for name in VESSELS if (mask := self.load_mask(name)) is not None
+            ),
             tmax_repeats=self.load('tmax_repeats'),
             tissue_curves=_load_curves(self.inputs.tissue_curves),
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec
 
-from ctpprep.interfaces.base import StageInputSpec, StageInterface, is_density
+from ctpprep.interfaces.base import ImageInputSpec, StageInputSpec, StageInterface, is_density
 from ctpprep.io import nifti
 from ctpprep.perfusion import followup_alignment, homologues
 from ctpprep.perfusion.coregistration import check_side, fits_clearly_better, likeness
@@ -137,7 +137,7 @@ class FindHomologues(StageInterface):
         return runtime
 
 
-class _RegisterNCCTInputSpec(StageInputSpec):
+class _RegisterNCCTInputSpec(ImageInputSpec):
     reference = File(exists=True, mandatory=True, desc='reference image, HU')
     ncct = File(exists=True, mandatory=True, desc='non-contrast CT of the session, HU')
 
@@ -155,11 +155,13 @@ class RegisterNCCT(StageInterface):
 
     def _run_interface(self, runtime):
         method = self.method.coregistration
+        images = (
+            self.load_image(self.inputs.ncct, straight=True),
+            nifti.load(self.inputs.reference, straight=True),
+        )
         fixed, moving = (
-            homologues.window_image(
-                *nifti.load(path, straight=True), method.ncct_window_hu, method.ncct_grid_mm
-            )
-            for path in (self.inputs.ncct, self.inputs.reference)
+            homologues.window_image(*image, method.ncct_window_hu, method.ncct_grid_mm)
+            for image in images
         )
         path = Path(runtime.cwd) / 'reference_to_ncct.txt'
         mirror_path = path.with_name('mirror_to_ncct.txt')
@@ -184,7 +186,7 @@ class RegisterNCCT(StageInterface):
         return likeness(np.where(placed < 0, np.nan, placed), fixed[0], fixed[0] > 0)
 
 
-class _RegisterFollowUpInputSpec(StageInputSpec):
+class _RegisterFollowUpInputSpec(ImageInputSpec):
     lesion_image = File(exists=True, mandatory=True, desc='DWI, ADC or FLAIR image')
     ncct = File(exists=True, desc='non-contrast CT, HU; the reference without one')
     reference = File(exists=True, mandatory=True, desc='reference image, HU')
@@ -207,9 +209,10 @@ class RegisterFollowUp(StageInterface):
 
     def _run_interface(self, runtime):
         inputs = self.inputs
-        fixed = nifti.load(inputs.ncct or inputs.reference, straight=True)
+        reference = nifti.load(inputs.reference)
+        fixed = self.load_image(inputs.ncct, straight=True) if inputs.ncct else reference
         aligned = followup_alignment.align_image(
-            fixed, nifti.load(inputs.lesion_image), nifti.load(inputs.reference),
+            fixed, self.load_image(inputs.lesion_image), reference,
             self.load_mask('brain_mask'), self.load_json('ncct_matrix').get('matrix'),
             functools.partial(
                 register_linear, seed=self.method.random.random_seed, folder=runtime.cwd

@@ -4,6 +4,7 @@
 The page and the one-page summary are both written from `Summary`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from ctpprep.perfusion.symmetry import WITHHELD
 from ctpprep.perfusion.tabulation import ADDED_CORE, COLUMNS, DIFFERENCE, NO_HOMOLOGUE
 
 Row = Mapping[str, str]
+# columns of the volume table that contain numbers
+NUMBERS = ('threshold', 'volume_ml', 'ci_low_ml', 'ci_high_ml', 'value')
 # differences of the cores below this are not explained, mL
 LEAST_DIFFERENCE_ML = 1.0
 # core added to hypoperfusion is named from this volume, mL
@@ -69,8 +72,22 @@ class Summary:
 
 
 def read_volumes(path: Path) -> list[dict[str, str]]:
-    """Read the volume table; every row has all columns that the page uses."""
-    return [dict.fromkeys(COLUMNS, '') | row for row in read_table(path)]
+    """Read the volume table; every row has all columns that the page uses.
+
+    A number that was replaced by text, or is not finite, is read as if it were absent.
+    """
+    return [
+        dict.fromkeys(COLUMNS, '') | row | {name: _number(row.get(name, '')) for name in NUMBERS}
+        for row in read_table(path)
+    ]
+
+
+def _number(text: str) -> str:
+    """Return a cell if it is a finite number, else ''."""
+    try:
+        return text if math.isfinite(float(text)) else ''
+    except ValueError:
+        return ''
 
 
 def find_row(volumes: Sequence[Row], region: str, normalization: str, measure: str) -> Row:
@@ -106,7 +123,7 @@ def summarize(volumes: Sequence[Row], checks: Row) -> Summary:
     """
     reason = find_row(volumes, 'core', 'local', 'volume').get('reason', '')
     verdict, explanation = read_verdict(checks, reason)
-    slab = checks.get('coverage', '')
+    slab = _number(checks.get('coverage', ''))
     return Summary(
         verdict,
         explanation,

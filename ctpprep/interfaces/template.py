@@ -14,7 +14,7 @@ from nipype.interfaces.base import (
 from nipype.interfaces.io import add_traits
 
 from ctpprep.exceptions import PerfusionError
-from ctpprep.interfaces.base import StageInputSpec, StageInterface, is_density
+from ctpprep.interfaces.base import ImageInputSpec, StageInputSpec, StageInterface, is_density
 from ctpprep.io import nifti
 from ctpprep.io.templates import find_template, load_atlas, load_template
 from ctpprep.perfusion import regions, resampling, template
@@ -44,7 +44,7 @@ class _TemplateInputSpec(StageInputSpec):
     hemispheres = File(exists=True, mandatory=True, desc='1 left, 2 right')
 
 
-class _RegisterTemplateInputSpec(_TemplateInputSpec):
+class _RegisterTemplateInputSpec(_TemplateInputSpec, ImageInputSpec):
     reference = File(exists=True, mandatory=True, desc='HU, or a perfusion map')
     core_global = File(exists=True)
     core_local = File(exists=True)
@@ -100,7 +100,7 @@ class RegisterTemplate(StageInterface):
             masks = self.method.masks
             try:
                 head = template.head_from_ncct(
-                    *nifti.load(self.inputs.ncct, straight=True),
+                    *self.load_image(self.inputs.ncct, straight=True),
                     read_rigid(self.inputs.reference_to_ncct), lesion, affine, masks.bone_hu,
                     masks.csf_level,
                 )  # fmt: skip
@@ -168,7 +168,7 @@ class TransformToTemplate(StageInterface):
                 yield f'{name}_template', resampled
 
 
-class _MeasureRegionsInputSpec(StageInputSpec):
+class _MeasureRegionsInputSpec(ImageInputSpec):
     atlas = File(exists=True, desc='labels in template space; by default drawn from the template')
     atlas_labels = File(exists=True, desc='table with index and name')
     template_coordinates = File(exists=True, desc='mm RAS, 4D; absent if the registration failed')
@@ -221,7 +221,10 @@ class MeasureRegions(StageInterface):
 
     def _load_atlas(self):
         if self.inputs.atlas:
-            return regions.Atlas(*load_atlas(self.inputs.atlas, self.inputs.atlas_labels))
+            inputs = self.inputs
+            return regions.Atlas(
+                *load_atlas(inputs.atlas, inputs.atlas_labels, inputs.affine_from)
+            )
         method = self.method.template
         drawn = read_template(method.output_spaces)
         return regions.draw_tissues(

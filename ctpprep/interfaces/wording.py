@@ -98,6 +98,12 @@ WORDING = {
         'if low, the artery is partial-volumed and absolute CBF and CBV are overestimated; if high, one of '
         'the curves is not that of a vessel: look at both',
     ),
+    'aif_likeness': Wording(
+        'Supplied AIF',
+        'correlation of a supplied AIF with the one that is found without it',
+        'the arteries of this series have another bolus: check that the AIF is of this participant and '
+        'scan, in HU above baseline, and not that of a vein',
+    ),
     'aif_explained': Wording(
         'Shape of the AIF',
         'fraction of the AIF that the passage of one bolus explains',
@@ -147,6 +153,18 @@ WORDING = {
         'Hyperdense, without contrast',
         'dense brain that does not enhance, excluded from tissue',
         'a haematoma, or calcification? It is neither core nor reference',
+    ),
+    'metal': Wording(
+        'Metal',
+        'metal in or near the brain (2500 HU and more); nothing within 10 mm of it is treated as tissue',
+        'streaks of a clip, coil or electrode reach farther than the excluded margin: look at the slices '
+        'that the sidecar of the reference image names',
+    ),
+    'contrast_before': Wording(
+        'Vessels before the bolus',
+        'density of the voxels of AIF or VOF in the reference image above that of brain',
+        'blood is denser than it can be: contrast of an earlier injection (CT angiography?) is still '
+        'there, or the vessels contain bone; CSF and hyperdense brain are less certain',
     ),
     'skull_gap': Wording(
         'Gap in the skull',
@@ -255,6 +273,12 @@ WORDING = {
         'Core: hypodense tissue',
         'hypodense tissue in the core, global or local',
         'this density is too low for an early infarct: part of the core may be old',
+    ),
+    'map_likeness': Wording(
+        'Precomputed maps on the CT',
+        'correlation of precomputed maps with the brain in the CT beside them',
+        'maps and CT show different brains, or are not in the same space: check that both are of this '
+        'participant, or remove the CT',
     ),
     'missing_values': Wording(
         'Missing values',

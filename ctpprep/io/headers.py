@@ -71,19 +71,6 @@ def open_nifti(path: Path) -> Any:
     return image
 
 
-def choose_affine(image: Any, affine_from: str) -> None:
-    """Let an image use its qform, although it has an sform, in place.
-
-    Parameters
-    ----------
-    image : nibabel.Nifti1Pair
-    affine_from : str
-        'qform'; anything else changes nothing, since nibabel uses the sform if there is one.
-    """
-    if affine_from == 'qform' and image.header['qform_code'] > 0:
-        image.set_sform(None, code=0)
-
-
 def check_dimensions(image: Any, n_dimensions: int, needed: str) -> None:
     """Raise `SeriesError` if an image has another number of dimensions; a last one of 1 is none."""
     actual = len(image.shape)
@@ -166,14 +153,24 @@ def _decompressed_length(path: Path) -> int:
     return length
 
 
-def check_placed(image: Any, affine_from: str = 'agree') -> None:
-    """Raise `SeriesError` if the header does not locate the voxels in the patient.
+def place_image(image: Any, affine_from: str = 'agree') -> None:
+    """Check that the header locates the voxels in the patient, and choose its affine, in place.
+
+    Every image of the user goes through this function: series, maps, masks, non-contrast CT and
+    follow-up images.
 
     Parameters
     ----------
     image : nibabel.Nifti1Pair
     affine_from : str
-        'sform' or 'qform' to choose one; 'agree' if they must agree.
+        'sform' or 'qform' to choose one; 'agree' if they must agree. An image that has only one
+        affine uses it.
+
+    Raises
+    ------
+    SeriesError
+        When there is no affine, when one is invalid, or when both contradict each other and none
+        is chosen.
     """
     header = image.header
     if header['sform_code'] == 0 and header['qform_code'] == 0:
@@ -185,6 +182,8 @@ def check_placed(image: Any, affine_from: str = 'agree') -> None:
     if unit not in ('mm', 'unknown'):
         raise SeriesError(f'xyzt_units in the header is {unit}, need mm')
     _check_affines(image, affine_from)
+    if affine_from == 'qform' and header['qform_code'] > 0:  # nibabel prefers the sform
+        image.set_sform(None, code=0)
 
 
 def _check_affines(image: Any, affine_from: str) -> None:
@@ -250,14 +249,9 @@ def _refuse_contradiction(affines: dict[str, Any], shape: Sequence[int]) -> None
         f'({", ".join(f"{value:.4g}" for value in affine[:3, 3])}) mm'
         for name, affine in affines.items()
     )
-    action = 'convert the DICOM files again, or write the right one in both'
-    if len(shape) > 3:
-        action = (
-            'convert the DICOM files again, or choose one for all series with --affine-from sform or '
-            '--affine-from qform'
-        )
     raise SeriesError(
-        f'sform and qform of the header place voxels up to {distance:.0f} mm apart ({shown}); {action}'
+        f'sform and qform of the header place voxels up to {distance:.0f} mm apart ({shown}); convert '
+        'the DICOM files again, or choose --affine-from sform or qform for all images'
     )
 
 
@@ -265,7 +259,7 @@ def _times(sizes: Any) -> str:
     return ' x '.join(f'{size:.3g}' for size in sizes)
 
 
-def check_volume(path: Path, kind: str, whole: bool = True) -> None:
+def check_volume(path: Path, kind: str, affine_from: str = 'agree', whole: bool = True) -> None:
     """Check the header of a 3D image, such as a mask that a user supplies.
 
     Parameters
@@ -274,13 +268,15 @@ def check_volume(path: Path, kind: str, whole: bool = True) -> None:
         NIfTI file.
     kind : str
         What the image is, such as 'mask'.
+    affine_from : str
+        As for `place_image`.
     whole : bool
         Whether a compressed file is read to its end.
 
     Raises
     ------
     SeriesError
-        When the file is damaged, not 3D, or its header has no orientation.
+        When the file is damaged, not 3D, or its header does not locate its voxels.
     """
     try:
         image = open_nifti(path)
@@ -288,7 +284,7 @@ def check_volume(path: Path, kind: str, whole: bool = True) -> None:
         check_complete(path, image)
         if whole:
             check_gzip(path)
-        check_placed(image)
+        place_image(image, affine_from)
     except SeriesError as error:
         raise SeriesError(f'{path.name}: {error}') from error
 
@@ -300,12 +296,11 @@ def check_geometry(image: Any, affine_from: str = 'agree', may_shear: bool = Fal
     ----------
     image : nibabel.Nifti1Pair
     affine_from : str
-        As for `check_placed`.
+        As for `place_image`.
     may_shear : bool
         Whether the slices may be sheared against one another, as by gantry tilt.
     """
-    check_placed(image, affine_from)
-    choose_affine(image, affine_from)
+    place_image(image, affine_from)
     columns = image.affine[:3, :3].T.tolist()
     sizes = [math.hypot(*column) for column in columns]
     low, high = VOXEL_RANGE
@@ -349,7 +344,7 @@ def read_header(
     path : Path
         NIfTI file.
     affine_from : str
-        'sform' or 'qform' to choose one; 'agree' if they must agree.
+        As for `place_image`.
 
     Returns
     -------

@@ -19,14 +19,14 @@ from nibabel.orientations import (
 )
 
 from ctpprep.exceptions import SeriesError
-from ctpprep.io.headers import check_gzip
+from ctpprep.io.headers import check_gzip, place_image
 from ctpprep.io.shear import straighten
 
 # converts between the RAS coordinates of nibabel and the LPS coordinates of ITK
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def load(path, dtype=np.float32, straight=False):
+def load(path, dtype=np.float32, straight=False, affine_from=None):
     """Read an image in canonical order.
 
     Parameters
@@ -36,6 +36,8 @@ def load(path, dtype=np.float32, straight=False):
         None keeps the stored type and, for an uncompressed file, memory-maps the voxels.
     straight : bool
         Whether sheared slices of a CT are shifted in plane, as those of a series are.
+    affine_from : {'agree', 'sform', 'qform'}, optional
+        For an image of the user: the affine that places its voxels, as for `headers.place_image`.
 
     Returns
     -------
@@ -46,14 +48,16 @@ def load(path, dtype=np.float32, straight=False):
     Raises
     ------
     SeriesError
-        When a compressed file is damaged.
+        When a compressed file is damaged, or the header does not locate the voxels.
     """
     path = Path(path)
     try:
         check_gzip(path)
+        image = nb.load(path)
+        if affine_from is not None:
+            place_image(image, affine_from)
     except SeriesError as error:
         raise SeriesError(f'{path.name}: {error}') from error
-    image = nb.load(path)
     image = nb.as_closest_canonical(straighten(image) if straight else image)
     array = np.asanyarray(image.dataobj)
     while array.ndim > 3 and array.shape[-1] == 1:  # volumes may be stored as 4D

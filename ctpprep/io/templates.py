@@ -122,7 +122,9 @@ def load_template(files: TemplateFiles) -> tuple[np.ndarray, np.ndarray, np.ndar
     return grey, white, affine
 
 
-def load_atlas(path: Path, labels: Path) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+def load_atlas(
+    path: Path, labels: Path, affine_from: str = 'agree'
+) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Read an atlas and the names of its regions.
 
     Parameters
@@ -131,6 +133,8 @@ def load_atlas(path: Path, labels: Path) -> tuple[np.ndarray, np.ndarray, dict[i
         NIfTI of integers in template space.
     labels : path-like
         Table with the columns ``index`` and ``name``, tab-separated, as of a ``dseg.tsv`` in BIDS.
+    affine_from : str
+        As for `headers.place_image`.
 
     Returns
     -------
@@ -147,7 +151,7 @@ def load_atlas(path: Path, labels: Path) -> tuple[np.ndarray, np.ndarray, dict[i
         table lacks a column, or no region of the table is in the image.
     """
     try:
-        voxels, affine = nifti.load(path, dtype=None)
+        voxels, affine = nifti.load(path, dtype=None, affine_from=affine_from)
     except (OSError, ValueError, SeriesError, nb.filebasedimages.ImageFileError) as error:
         raise UsageError(f'--atlas {path} cannot be read as NIfTI ({error})') from error
     if voxels.ndim != 3 or not np.array_equal(voxels, np.rint(voxels)):
@@ -175,13 +179,20 @@ def load_atlas(path: Path, labels: Path) -> tuple[np.ndarray, np.ndarray, dict[i
     return atlas, affine, names
 
 
-def check_spaces(output_spaces: str, atlas: Path | None, atlas_labels: Path | None) -> None:
+def check_spaces(
+    output_spaces: str,
+    atlas: Path | None,
+    atlas_labels: Path | None,
+    affine_from: str = 'agree',
+) -> None:
     """Raise `UsageError` if template or atlas cannot be used, before anything runs.
 
     Parameters
     ----------
     output_spaces : str
     atlas, atlas_labels : Path or None
+    affine_from : str
+        As for `headers.place_image`.
     """
     if (atlas is None) != (atlas_labels is None):
         option, missing = ('--atlas', '--atlas-labels') if atlas else ('--atlas-labels', '--atlas')
@@ -191,4 +202,4 @@ def check_spaces(output_spaces: str, atlas: Path | None, atlas_labels: Path | No
     if output_spaces != 'none':
         find_template(output_spaces)
     if atlas is not None and atlas_labels is not None:
-        load_atlas(atlas, atlas_labels)
+        load_atlas(atlas, atlas_labels, affine_from)

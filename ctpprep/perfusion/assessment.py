@@ -38,6 +38,8 @@ class Findings:
         ``measured`` of `GlobalNormalization` and of `MirrorRegistration`.
     computed : bool
         Whether the maps were computed from a series; precomputed maps may be smoothed.
+    map_likeness : float or None
+        Correlation of precomputed maps with the CT beside them, as in `coregistration.MapLikeness`.
     reference, brain_mask : (X, Y, Z) arrays or None
         HU; None if a perfusion map is mirrored in its place.
     homologues, homologue_reference, homologue_tissue, unassessable : arrays or None
@@ -46,10 +48,12 @@ class Findings:
         Hypodense tissue of the core.
     confounds, bolus, drift, deconvolution : dict
         Columns of motion; ``n_baseline``, ``arrival_s``,
-        ``scan_duration_s`` and ``hyperdense_ml``; attributes of
+        ``scan_duration_s``, ``hyperdense_ml`` and ``metal_ml``; attributes of
         `drift.Drift`; ``measured`` of `estimation.Maps`.
     curves : dict of str to (T,) array
-        ``time``, ``aif``, ``vof``, ``tissue`` and ``weight``.
+        ``time``, ``aif``, ``vof``, ``tissue`` and ``weight``; ``aif_automatic`` beside a supplied AIF.
+    vessel_masks : sequence of (X, Y, Z) array of bool
+        Voxels of AIF and VOF.
     tmax_repeats : (X, Y, Z, 2) array or None
     tissue_curves : estimation.TissueCurves or None
         As in `estimation.Maps`.
@@ -63,6 +67,7 @@ class Findings:
     normalization: dict
     mirror: dict
     computed: bool = True
+    map_likeness: float | None = None
     reference: np.ndarray | None = None
     brain_mask: np.ndarray | None = None
     homologues: np.ndarray | None = None
@@ -75,6 +80,7 @@ class Findings:
     drift: dict = field(default_factory=dict)
     deconvolution: dict = field(default_factory=dict)
     curves: dict = field(default_factory=dict)
+    vessel_masks: tuple = ()
     tmax_repeats: np.ndarray | None = None
     tissue_curves: TissueCurves | None = None
 
@@ -188,13 +194,16 @@ def collect(result, settings) -> Findings:
             'n_baseline': masks.n_baseline, 'arrival_s': masks.arrival_s,
             'scan_duration_s': masks.scan_duration_s,
             'hyperdense_ml': volumes.volume_ml(masks.hyperdense, size),
+            'metal_ml': volumes.volume_ml(masks.metal, size),
         },
         drift=vars(result.corrected.drift),
         deconvolution=maps.measured,
         curves={
             'time': vessels.times, 'weight': vessels.weights,
             **{name: getattr(vessels, name) for name in CURVES[1:]},
+            **({} if vessels.automatic is None else {'aif_automatic': vessels.automatic}),
         },
+        vessel_masks=(vessels.aif_mask, vessels.vof_mask),
         tmax_repeats=maps.tmax_repeats,
         tissue_curves=maps.curves,
     )  # fmt: skip
@@ -236,7 +245,7 @@ def _of_series(findings, settings):
     if bolus:
         figures |= {
             'baseline_frames': bolus['n_baseline'], 'arrival': bolus['arrival_s'],
-            'hyperdense': bolus.get('hyperdense_ml'),
+            'hyperdense': bolus.get('hyperdense_ml'), 'metal': bolus.get('metal_ml'),
         }  # fmt: skip
     if noise:
         reference = findings.normalization['cbf_reference']
@@ -256,8 +265,14 @@ def _of_series(findings, settings):
                 curves.get('weight'),
             ),
         }
+    if 'aif_automatic' in curves:
+        figures['aif_likeness'] = quality.curve_likeness(
+            *(curves[name] for name in ('time', 'aif', 'aif_automatic'))
+        )
     if findings.reference is not None:
-        figures |= quality.density_figures(findings.reference, findings.brain_mask, findings.size)
+        figures |= quality.density_figures(
+            findings.reference, findings.brain_mask, findings.size, findings.vessel_masks
+        )
     return figures
 
 
@@ -269,6 +284,7 @@ def _of_maps(findings, settings):
         maps['tmax'], tissue, sides, findings.size, findings.normalization, findings.mirror,
         settings, findings.homologue_reference, findings.unassessable,
     )  # fmt: skip
+    figures['map_likeness'] = findings.map_likeness
     normal = invariants.reference_mask(maps['tmax'], tissue, sides, findings.affected, settings)
     figures |= {
         'missing_values': invariants.missing_values(list(maps.values()), tissue),

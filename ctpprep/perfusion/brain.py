@@ -66,6 +66,8 @@ LEAST_TISSUE = 0.5
 # border from the middle, mm; smaller ones are left, mL
 HYPERDENSE_HU, HYPERDENSE_SHARE = (25.0, 15.0), (0.25, 1.0)
 ENHANCEMENT_SIGMA_MM, HYPERDENSE_REACH_MM, LEAST_HYPERDENSE_ML = 3.0, 6.0, 1.0
+# density that bone does not have, HU, and distance to the inside of the skull up to which it matters, mm
+METAL_HU, METAL_REACH_MM = 2500.0, 12.0
 # a voxel and its four neighbours in the slice
 IN_PLANE = ndimage.generate_binary_structure(3, 1) & (np.arange(3) == 1)
 
@@ -597,6 +599,53 @@ def hyperdense_mask(reference, enhancement, tissue_mask, brain_mask, level, voxe
         return middle
     near = ndimage.distance_transform_edt(~middle, size) <= HYPERDENSE_REACH_MM
     return middle | (border & near)
+
+
+def metal_mask(reference, inside, voxel_size_mm):
+    """Find metal in or near the brain: clips, coils, electrodes, plates.
+
+    Parameters
+    ----------
+    reference : (X, Y, Z) array
+        HU.
+    inside : (X, Y, Z) array of bool
+        Inside of the skull.
+    voxel_size_mm : (3,) sequence of float
+
+    Returns
+    -------
+    (X, Y, Z) array of bool
+        Voxels of at least 2500 HU, which bone does not have, within 12 mm of the inside of the skull in
+        their slice; dental fillings are farther away.
+
+    Examples
+    --------
+    >>> reference = np.full((9, 9, 1), 35.0); reference[4, 4] = 3000
+    >>> int(metal_mask(reference, np.ones((9, 9, 1), bool), (2, 2, 5)).sum())
+    1
+    """
+    dense = np.nan_to_num(reference) >= METAL_HU
+    if not dense.any():
+        return dense
+    return dense & near_in_plane(inside, voxel_size_mm, METAL_REACH_MM)
+
+
+def near_in_plane(mask, voxel_size_mm, distance_mm):
+    """Widen a mask by a distance in each slice.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) array of bool
+    voxel_size_mm : (3,) sequence of float
+    distance_mm : float
+
+    Returns
+    -------
+    (X, Y, Z) array of bool
+        Slices without the mask remain empty.
+    """
+    near = distance_in_plane(~mask, voxel_size_mm) <= distance_mm
+    return near & mask.any(axis=(0, 1))
 
 
 def csf_mask(average, brain_mask, voxel_size_mm, levels, csf_level):

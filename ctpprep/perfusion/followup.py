@@ -31,6 +31,8 @@ LOW = ('rcbf', 'rcbv')
 FULL = 250
 # margin of the box that is segmented, voxels
 MARGIN = 4
+# least part of a lesion that is in the brain; less is in another space, or another head
+LEAST_IN_BRAIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,36 @@ def place_lesion(mask, mask_affine, matrix, shape, affine):
     covered = float(fine.sum()) * part_ml * scale / total if total else float('nan')
     return PlacedLesion(
         blocks.mean(axis=(1, 3, 5)), fine, factors, total, min(covered, 1.0) if total else covered
+    )
+
+
+def doubt_of_place(share, brain_mask):
+    """Return why a placed lesion cannot be one of this brain; '' if it can.
+
+    Parameters
+    ----------
+    share : (X, Y, Z) array
+        Share of each voxel that is lesion, `PlacedLesion.share`.
+    brain_mask : (X, Y, Z) array of bool
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> doubt_of_place(np.array([1.0, 0.0]), np.array([True, False]))
+    ''
+    >>> doubt_of_place(np.array([1.0, 0.0]), np.array([False, True]))
+    '0% of the lesion is in the brain of the series, need at least 50%; is it of this participant?'
+    """
+    total = float(share.sum())
+    inside = float(share[brain_mask].sum()) / total if total else 1.0
+    if inside >= LEAST_IN_BRAIN:
+        return ''
+    return (
+        f'{inside:.0%} of the lesion is in the brain of the series, need at least '
+        f'{LEAST_IN_BRAIN:.0%}; is it of this participant?'
     )
 
 

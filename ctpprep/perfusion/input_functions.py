@@ -26,6 +26,8 @@ class InputFunctions:
         0 for rejected frames, whose curves are interpolated.
     aif_mask, vof_mask : (X, Y, Z) arrays of bool
         Empty if the curve was supplied or if there is none.
+    automatic : (M,) array or None
+        Beside a supplied AIF, the one that is found without it, HU; None if there is none.
     """
 
     times: np.ndarray
@@ -35,6 +37,7 @@ class InputFunctions:
     weights: np.ndarray
     aif_mask: np.ndarray
     vof_mask: np.ndarray
+    automatic: np.ndarray | None = None
 
 
 def find_vessels(
@@ -118,13 +121,8 @@ class _Search:
         elif supplied is not None:
             aif, aif_mask = self._average(supplied)
         else:
-            aif = vessels.find_aif(
-                *self._candidates(),
-                self.tissue,
-                self.noise,
-                aif_voxels=self.method.aif_voxels,
-                damage=self.damage,
-            )
+            aif = self._find_aif()
+        automatic = None if supplied is None else self._find_beside()
         if vof is None:
             vof = self._find_vof(aif)
         aif, vof = self._restore_height(aif), self._restore_height(vof)
@@ -143,7 +141,24 @@ class _Search:
             weights,
             self._mask_of(aif) if aif_mask is None else aif_mask,
             self._mask_of(vof),
+            None if automatic is None else np.interp(times, automatic.times, automatic.curve),
         )
+
+    def _find_aif(self):
+        return vessels.find_aif(
+            *self._candidates(),
+            self.tissue,
+            self.noise,
+            aif_voxels=self.method.aif_voxels,
+            damage=self.damage,
+        )
+
+    def _find_beside(self):
+        """Find the AIF that a supplied one is compared with; None if there is none."""
+        try:
+            return self._restore_height(self._find_aif())
+        except VesselError:
+            return None
 
     def _enhancement(self, mask):
         return bolus.enhancement(self.ctp, mask, self.masks.n_baseline, self.weights)

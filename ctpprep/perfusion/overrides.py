@@ -6,21 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctpprep.exceptions import PerfusionError, VesselError
-from ctpprep.perfusion import grid, motion
 from ctpprep.perfusion.motion import HEAD_HU
-from ctpprep.perfusion.precomputed import on_grid
 from ctpprep.perfusion.vessels import LEAST_SNR, curve_features
 
 # a mask with a smaller fraction of its voxels on the head is in another space
 LEAST_ON_HEAD = 0.5
-# a brain mask is inside the skull, with at least the first fraction of itself, and covers at least the
-# second of the brain
-LEAST_IN_SKULL, LEAST_OF_BRAIN = 0.8, 0.2
-# least correlation of the skulls of one head after rigid registration (decision 0041): at least 0.956 in
-# heads moved by up to 15 mm and 10 degrees, at most 0.902 between different heads
-LEAST_SAME_SKULL = 0.93
-# density outside an image, HU
-AIR_HU = -1024.0
 # largest fraction of its peak that a baseline-corrected AIF may have before contrast arrives
 QUIET_SHARE = 0.2
 # an AIF that rises this much earlier or later than the arteries uses another clock, s
@@ -190,102 +180,6 @@ def check_mask(mask, on_grid, density, name):
             f'{name}: {share:.0%} of its voxels are on the head of the series, need at least '
             f'{LEAST_ON_HEAD:.0%}; check that it is in the space of this series (its frame 0)'
         )
-
-
-def check_brain(mask, brain_mask, inside, name):
-    """Compare a supplied brain mask with the skull and with the brain that is found without it.
-
-    Parameters
-    ----------
-    mask : (X, Y, Z) array of bool
-        On the grid of the series.
-    brain_mask, inside : (X, Y, Z) arrays of bool
-        The brain that is found, and the inside of the skull.
-    name : str
-        File name, for messages.
-
-    Raises
-    ------
-    PerfusionError
-        If more than a fifth of the mask is outside the skull, or if it covers less than a fifth of the
-        brain.
-    """
-    within = float(inside[mask].mean())
-    covered = float(mask[brain_mask].mean()) if brain_mask.any() else 1.0
-    if within < LEAST_IN_SKULL or covered < LEAST_OF_BRAIN:
-        raise PerfusionError(
-            f'{name}: {within:.0%} of the mask is inside the skull, and it covers {covered:.0%} of the '
-            f'brain, need at least {LEAST_IN_SKULL:.0%} and {LEAST_OF_BRAIN:.0%}; check its affine and '
-            'participant'
-        )
-
-
-def check_same_head(corrected, affine, raw, raw_affine, settings, name):
-    """Check that a supplied motion-corrected series is of the same head as the raw one.
-
-    Bone neither enhances nor changes from frame to frame. The raw frame is registered rigidly to the
-    corrected one, unless their skulls agree already.
-
-    Parameters
-    ----------
-    corrected : (X, Y, Z) array
-        First frame, HU.
-    affine : (4, 4) array
-        Voxel to patient RAS, mm.
-    raw : (X, Y, Z, T) array
-        A few frames, since one of them may be the one to whose pose the others were moved, HU.
-    raw_affine : (4, 4) array
-    settings : MethodSettings
-        Uses the branch ``motion``.
-    name : str
-        File name of the corrected series, for messages.
-
-    Raises
-    ------
-    PerfusionError
-        If the skulls correlate by less than 0.93 where both images show them. A head without skull is
-        not compared.
-    """
-    method, bone = settings.motion, motion.BONE_HU[0]
-    if not ((corrected > bone).any() and (raw > bone).any()):
-        return
-    similarity, head, seen = 0.0, corrected > HEAD_HU, _without_filler(corrected)
-    for frame in np.moveaxis(raw, -1, 0):
-        moving = on_grid(frame, raw_affine, corrected.shape, affine, AIR_HU)
-        agreement = motion.skull_similarity(_without_filler(moving), seen, head)
-        if not agreement >= LEAST_SAME_SKULL:
-            aligned = _without_filler(_align(moving, corrected, affine, method))
-            agreement = motion.skull_similarity(aligned, seen, head)
-        similarity = float(np.fmax(similarity, agreement))
-        if similarity >= LEAST_SAME_SKULL:
-            return
-    raise PerfusionError(
-        f'{name}: its skull and that of the raw series correlate by {similarity:.3f} after '
-        f'registration, need at least {LEAST_SAME_SKULL}; check that both are of the same participant '
-        'and scan'
-    )
-
-
-def _without_filler(image):
-    """Replace the filler outside of a field of view by NaN: tools that correct motion write -1024 or 0.
-
-    Voxels of the head with exactly 0 HU are few and never bone; the skulls are compared without them.
-    """
-    return np.where((image > AIR_HU) & (image != 0), image, np.nan)
-
-
-def _align(moving, fixed, affine, method):
-    """Register an image rigidly to another one on the same grid, and resample it."""
-    in_plane = grid.voxel_size_mm(affine)[:2]
-    factors = [max(1, round(method.motion_grid_mm / size)) for size in in_plane] + [1]
-    coarse = [
-        grid.average_blocks(np.clip(image, *method.motion_window_hu), factors)
-        for image in (fixed, moving)
-    ]
-    target = motion.RigidTarget(
-        coarse[0], grid.block_affine(affine, factors), method.motion_smoothing_mm
-    )
-    return motion.resample_frame(moving, affine, motion.register_rigid(target, coarse[1]))
 
 
 def check_aif(times, aif, arrival, scan, interval, name):

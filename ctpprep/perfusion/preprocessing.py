@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from ctpprep.exceptions import PerfusionError
-from ctpprep.perfusion import bolus, brain, grid, motion, overrides, symmetry
+from ctpprep.perfusion import bolus, brain, grid, motion, overrides, same_head, symmetry
 from ctpprep.perfusion import drift as drifts
 from ctpprep.perfusion.motion import HEAD_HU
 
@@ -16,6 +17,8 @@ from ctpprep.perfusion.motion import HEAD_HU
 AIR_HU = -1024.0
 # one in this many voxels of the head is used to measure its displacement
 POINT_STEP = 97
+# what is nearer to metal is not assessed, mm
+METAL_MARGIN_MM = 10.0
 # voxels that motion changes by more feed no denoising, if at least this fraction remains, HU
 DAMAGED_HU, LEAST_UNDAMAGED = 2.0, 0.5
 COLUMNS = ('trans_x', 'trans_y', 'trans_z', 'rot_x', 'rot_y', 'rot_z')
@@ -73,6 +76,8 @@ class Masks:
         Brain without vessels, CSF and what is hyperdense, in the field of view of every usable frame.
     hyperdense : (X, Y, Z) array of bool
         What is denser than brain and does not enhance: haematoma or calcification.
+    metal : (X, Y, Z) array of bool
+        Metal in or near the brain; nothing within 10 mm of it is tissue or vessel.
     pure : (X, Y, Z) array of bool
         Tissue away from vessels and bone: the source of denoising.
     n_baseline : int
@@ -88,6 +93,7 @@ class Masks:
     csf: np.ndarray
     tissue: np.ndarray
     hyperdense: np.ndarray
+    metal: np.ndarray
     pure: np.ndarray
     n_baseline: int
     arrival_s: float
@@ -333,6 +339,8 @@ def make_masks(
     brain_voxels, inside = _find_brain(average, first, affine, method, brain_mask)
     levels = brain.density_levels(average, inside, size)
     seen[..., list(empty_slices)] = False
+    metal = brain.metal_mask(average, inside, size)
+    seen &= ~_around(metal, size)
     # exclude the outermost voxels, where moving bone could be mistaken for contrast
     deep, soft = find_search_region(first, inside, seen, levels, size, method.bone_margin_mm)
     series = _Series(ctp, times, weights, affine, damage)
@@ -352,6 +360,7 @@ def make_masks(
     tissue, pure = tissue & ~hyperdense, pure & ~hyperdense
     if exclude is not None:
         excluded = overrides.place_mask(exclude, first, affine)
+        same_head.check_inside(excluded, inside, exclude.name)
         tissue, pure = tissue & ~excluded, pure & ~excluded
     if not pure.any():
         raise PerfusionError(
@@ -360,9 +369,16 @@ def make_masks(
         )
     return Masks(
         _fill_air(reference, np.isfinite(reference)), brain_voxels, deep, vessels, csf & ~vessels,
-        tissue, hyperdense, _undamaged(pure, damage), n_baseline, arrival - float(times[0]),
+        tissue, hyperdense, metal, _undamaged(pure, damage), n_baseline, arrival - float(times[0]),
         float(times[-1] - times[0]),
     )  # fmt: skip
+
+
+def _around(metal, voxel_size_mm):
+    """Return what is so near to metal that its streaks and its motion spoil the curves."""
+    if not metal.any():
+        return metal
+    return ndimage.distance_transform_edt(~metal, voxel_size_mm) <= METAL_MARGIN_MM
 
 
 def find_search_region(baseline, inside, seen, levels, voxel_size_mm, bone_margin_mm):
@@ -444,7 +460,7 @@ def _find_brain(average, first, affine, method, supplied):
             raise
         return override, override
     if override is not None:
-        overrides.check_brain(override, brain_mask, inside, supplied.name)
+        same_head.check_brain(override, brain_mask, inside, size, supplied.name)
     # the venous sinuses are outside the brain, so the region inside the skull is still needed
     return (brain_mask, inside) if override is None else (override, inside | override)
 

@@ -25,6 +25,8 @@ LOW_FLOW = 0.2
 LEAST_CORE_ML = 10.0
 # the mirrored reference is air where the homologue is outside the slab
 OUTSIDE_HU = -500.0
+# two arteries of a head fill within this time of one another, and step of the search for it, s
+MOST_SHIFT_S, SHIFT_STEP_S = 2.0, 0.25
 # checks that, if not passed, mean that there is no healthy side for comparison
 BILATERAL = ('healthy_side_hypoperfusion', 'healthy_side_low_flow')
 # results of a series, and the checks that concern some of them only; all others concern all
@@ -84,6 +86,7 @@ CHECKS = (
     Check('aif_peak', 'HU', low=(80.0, 40.0)),
     Check('aif_width', 's', high=(16.0, 28.0)),
     Check('aif_area', 'ratio', low=(0.5, 0.2), high=(1.1, 1.5)),
+    Check('aif_likeness', 'correlation', low=(0.97, 0.95)),
     Check('aif_explained', 'fraction', low=(0.95, 0.9)),
     Check('aif_over_tissue', 'ratio', low=(10.0, 6.0)),
     Check('aif_before', 'fraction', high=(0.06, 0.12)),
@@ -93,6 +96,8 @@ CHECKS = (
     Check('drift', 'HU', high=(1.0, 3.0)),
     Check('brain_density', 'HU', low=(20.0, 0.0), high=(46.0, 70.0)),
     Check('hyperdense', 'mL', high=(2.0, math.inf)),
+    Check('metal', 'mL', high=(0.0, math.inf)),
+    Check('contrast_before', 'HU', high=(38.0, math.inf)),
     Check('skull_gap', 'mm', high=(20.0, 90.0)),
     Check('core_missed', 'fraction', high=(0.2, 0.5)),
     Check('coverage', 'mm', low=(50.0, 20.0)),
@@ -113,6 +118,7 @@ CHECKS = (
     Check('core_disagreement', 'mL', high=(15.0, 50.0)),
     Check('core_disagreement_share', 'fraction', high=(0.5, 0.8)),
     Check('core_hypodense', 'mL', high=(1.0, math.inf)),
+    Check('map_likeness', 'correlation', low=(0.65, 0.6)),
     Check('missing_values', 'fraction', high=(0.001, 0.01)),
     Check('values_outside', 'fraction', high=(0.002, 0.01)),
     Check('reference_median', 'ratio', low=(0.98, 0.9), high=(1.02, 1.1)),
@@ -414,6 +420,38 @@ def curve_figures(times, aif, vof, tissue, noise_denoised, arrival, duration):
     return figures
 
 
+def curve_likeness(times, curve, other):
+    """Correlate two curves of arteries, after shifting one of them by up to 2 s.
+
+    All arteries of a head carry the same bolus, apart from its height and a delay of a second or two.
+
+    Parameters
+    ----------
+    times, curve, other : (T,) arrays
+        s and HU.
+
+    Returns
+    -------
+    float
+        Largest Pearson correlation.
+
+    Examples
+    --------
+    >>> times = np.arange(20.0); curve = np.exp(-((times - 8) ** 2) / 8)
+    >>> round(curve_likeness(times, 3 * np.roll(curve, 1), curve), 2)
+    1.0
+    """
+    times = np.asarray(times, dtype=float)
+    best = -1.0
+    for shift in np.arange(-MOST_SHIFT_S, MOST_SHIFT_S + 1e-9, SHIFT_STEP_S):
+        common = (times - shift >= times[0]) & (times - shift <= times[-1])
+        moved = np.interp(times[common] - shift, times, other)
+        own = np.asarray(curve)[common]
+        if np.ptp(moved) and np.ptp(own):
+            best = max(best, float(np.corrcoef(own, moved)[0, 1]))
+    return best
+
+
 def _rise(curve, times):
     """Return when a curve first reaches a quarter of its peak for good, s."""
     curve = np.asarray(curve, dtype=float)
@@ -443,8 +481,8 @@ def drift_figures(drift):
     return {'drift': None if not drift else drift['left_hu']}
 
 
-def density_figures(reference, brain_mask, voxel_size_mm):
-    """Measure the density of brain and the gap in the skull around it.
+def density_figures(reference, brain_mask, voxel_size_mm, vessel_masks=()):
+    """Measure the density of brain and of vessels, and the gap in the skull around the brain.
 
     Parameters
     ----------
@@ -452,16 +490,22 @@ def density_figures(reference, brain_mask, voxel_size_mm):
         Reference image without contrast, HU.
     brain_mask : (X, Y, Z) array of bool
     voxel_size_mm : (3,) sequence of float
+    vessel_masks : sequence of (X, Y, Z) array of bool
+        Voxels of AIF and VOF.
 
     Returns
     -------
     dict
-        ``brain_density``, HU, and ``skull_gap``, mm, None for a series without skull.
+        ``brain_density``, HU; ``contrast_before``, by how much the densest of these vessels is denser
+        than brain, HU, None without any; and ``skull_gap``, mm, None for a series without skull.
     """
     if not brain_mask.any():
         return {}
+    level = brain.density_levels(reference, brain_mask, voxel_size_mm).brain
+    blood = [float(np.median(reference[mask])) for mask in vessel_masks if mask.any()]
     return {
-        'brain_density': brain.density_levels(reference, brain_mask, voxel_size_mm).brain,
+        'brain_density': level,
+        'contrast_before': max(blood) - level if blood else None,
         'skull_gap': brain.skull_gap(reference, brain_mask, voxel_size_mm),
     }
 

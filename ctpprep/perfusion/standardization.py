@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ctpprep.exceptions import PerfusionError
-from ctpprep.perfusion import brain, grid, overrides, precomputed
+from ctpprep.perfusion import brain, coregistration, grid, overrides, precomputed
 from ctpprep.perfusion.precomputed import MIRRORED
 from ctpprep.perfusion.preprocessing import AIR_HU
 
@@ -90,7 +90,8 @@ def standardize_maps(
     Raises
     ------
     PerfusionError
-        If a unit is not plausible, a mask is in another space, or there is no tissue.
+        If a unit is not plausible, a mask is in another space, there is no tissue, or the mirror image
+        of the maps fits the CT clearly better.
     """
     work = _Standardization(maps, affine, units, settings)
     return work.run(density, density_kind, brain_mask, tissue_mask)
@@ -158,6 +159,7 @@ class _Standardization:
             np.nan_to_num(density.values, nan=AIR_HU), density.affine, self.values.shape,
             self.affine, AIR_HU,
         )  # fmt: skip
+        self._compare_sides(on_grid, density.name)
         share = precomputed.share_inside(on_grid, self.values)
         if share >= precomputed.LEAST_INSIDE:
             self.density_used = True
@@ -170,6 +172,21 @@ class _Standardization:
             raise PerfusionError(f'{lies}; check that it is in HU and in the space of the maps')
         self.notes.append(f'baseline CT not used: {lies}')
         return None
+
+    def _compare_sides(self, density, name):
+        """Compare the maps and their mirror image with the CT."""
+        likeness = coregistration.compare_maps(
+            self.maps.get('cbv', self.flow), density, self.affine, self.settings.masks.bone_hu
+        )
+        if likeness is None:
+            self.notes.append(
+                f'{name} shows no outline of the brain that can be compared with maps'
+            )
+            return
+        self.notes.append(coregistration.check_maps(likeness, name))
+        self.measured |= {
+            'map_likeness': likeness.own, 'mirrored_map_likeness': likeness.mirrored,
+        }  # fmt: skip
 
     def _find_brain(self, density, supplied):
         if supplied is not None:

@@ -32,6 +32,7 @@ def init_coregistration_wf(
         RegisterNCCT(
             ncct=str(series.ncct),
             settings=method.as_dict('coregistration', 'random'),
+            affine_from=series.affine_from,
         ),
         name='register_ncct',
         mem_gb=1.5,

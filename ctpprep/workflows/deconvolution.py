@@ -47,7 +47,7 @@ def init_deconvolution_wf(
     workflow = LiterateWorkflow(name=name)
     inputnode = pe.Node(IdentityInterface(list(INPUTS)), name='inputnode')
     find_vessels = pe.Node(
-        FindVessels(settings=method.as_dict('vessels')),
+        FindVessels(settings=method.as_dict('vessels'), affine_from=series.affine_from),
         name='find_vessels',
         mem_gb=0.3 + 6 * mem_gb,
     )

@@ -42,7 +42,7 @@ def init_followup_wf(
         IdentityInterface([*COMPARED, 'reference', 'ncct_matrix', 'entry']), name='inputnode'
     )
     place_lesion = pe.Node(
-        PlaceLesion(space=lesion.space, left_out=lesion.left_out),
+        PlaceLesion(space=lesion.space, left_out=lesion.left_out, affine_from=series.affine_from),
         name='place_lesion',
         mem_gb=0.8,
     )
@@ -55,7 +55,9 @@ def init_followup_wf(
     )
     outputnode = pe.Node(IdentityInterface([*PLACED, 'followup_agreement']), name='outputnode')
     workflow.connect([
-        (inputnode, place_lesion, [('reference', 'reference'), ('ncct_matrix', 'ncct_matrix')]),
+        (inputnode, place_lesion, [
+            (port, port) for port in ('reference', 'ncct_matrix', 'brain_mask')
+        ]),
         (inputnode, compare_followup, [(port, port) for port in COMPARED]),
         (place_lesion, compare_followup, [('placed', 'placed'), ('followup', 'followup')]),
         (place_lesion, outputnode, [(port, port) for port in PLACED]),
@@ -66,7 +68,11 @@ def init_followup_wf(
         if series.ncct is not None:
             files['ncct'] = str(series.ncct)
         register_followup = pe.Node(
-            RegisterFollowUp(settings=method.as_dict('followup', 'masks', 'random'), **files),
+            RegisterFollowUp(
+                settings=method.as_dict('followup', 'masks', 'random'),
+                affine_from=series.affine_from,
+                **files,
+            ),
             name='register_followup',
             mem_gb=1.5,
         )

@@ -55,6 +55,7 @@ CURVES = _columns(
     aif=('HU', 'arterial input function above its baseline'),
     vof=('HU', 'venous output function above its baseline'),
     tissue=('HU', 'mean enhancement of tissue'),
+    aif_automatic=('HU', 'only beside a supplied AIF: the one that is found without it'),
     weight=('', 'weight of the frame; the curves of rejected frames are interpolated'),
 )
 VOLUMES = _columns(

@@ -42,6 +42,7 @@ def init_precomputed_wf(
         StandardizeMaps(
             units=series.units,
             settings=method.as_dict('masks', 'kinetics', 'symmetry'),
+            affine_from=series.affine_from,
             **files,
         ),
         name='standardize_maps',

@@ -76,7 +76,9 @@ def init_preprocessing_wf(
         mem_gb=OWN_GB + 3 * mem_gb,
     )
     make_masks = pe.Node(
-        MakeMasks(settings=method.as_dict('masks')), name='make_masks', mem_gb=OWN_GB + 4 * mem_gb
+        MakeMasks(settings=method.as_dict('masks'), affine_from=series.affine_from),
+        name='make_masks',
+        mem_gb=OWN_GB + 4 * mem_gb,
     )
     for piece in ('brain_mask', 'exclude_mask', 'curves', 'aif_mask'):
         if file := series.overrides.get(piece):

@@ -17,7 +17,8 @@ CHECKED = (
     'deconvolution', 'normalization', 'symmetry', 'tmax', 'cbf', 'cbv', 'mtt', 'ttp',
     'tmax_repeats', 'tissue_mask', 'rcbf_global', 'rcbf_local', 'unassessable_mask', 'homologues',
     'homologue_reference', 'homologue_tissue', 'hemispheres', 'core_global', 'core_local',
-    'hypoperfusion', 'mismatch_global', 'mismatch_local', 'hypodense_mask', 'entry',
+    'hypoperfusion', 'mismatch_global', 'mismatch_local', 'hypodense_mask', 'entry', 'aif_mask',
+    'vof_mask',
 )  # fmt: skip
 JUDGED = ('lesion', 'symmetry', 'normalization', 'segmentation', 'hypodensity', 'masks')
 DRAWN = (

@@ -67,7 +67,9 @@ def init_template_wf(
         name='inputnode',
     )
     register_template = pe.Node(
-        RegisterTemplate(settings=method.as_dict('template', 'masks', 'random')),
+        RegisterTemplate(
+            settings=method.as_dict('template', 'masks', 'random'), affine_from=series.affine_from
+        ),
         name='register_template',
         mem_gb=1.0,
     )
@@ -81,7 +83,9 @@ def init_template_wf(
         mem_gb=1.0,
     )
     measure_regions = pe.Node(
-        MeasureRegions(settings=method.as_dict('template')), name='measure_regions', mem_gb=0.5
+        MeasureRegions(settings=method.as_dict('template'), affine_from=run.affine_from),
+        name='measure_regions',
+        mem_gb=0.5,
     )
     if run.atlas is not None:
         measure_regions.inputs.atlas = str(run.atlas)

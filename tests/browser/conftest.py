@@ -111,6 +111,15 @@ class Browser:
 
     def send(self, method: str, session: str = '', **params: Any) -> dict[str, Any]:
         """Send a command and return its answer."""
+        number = self.post(method, session, **params)
+        self.wait(lambda: number in self._answers, method)
+        answer = self._answers.pop(number)
+        if 'error' in answer:
+            raise BrowserError(f'{method}: {answer["error"]["message"]}')
+        return answer['result']
+
+    def post(self, method: str, session: str = '', **params: Any) -> int:
+        """Send a command without waiting for its answer, and return its number."""
         number = next(self._numbers)
         message: dict[str, Any] = {'id': number, 'method': method, 'params': params}
         if session:
@@ -118,11 +127,7 @@ class Browser:
         remaining = json.dumps(message).encode() + b'\0'
         while remaining:
             remaining = remaining[os.write(self._out, remaining) :]
-        self.wait(lambda: number in self._answers, method)
-        answer = self._answers.pop(number)
-        if 'error' in answer:
-            raise BrowserError(f'{method}: {answer["error"]["message"]}')
-        return answer['result']
+        return number
 
     def wait(self, condition: Any, what: str) -> None:
         """Read messages of the browser until a condition is true."""
@@ -163,7 +168,7 @@ class Page:
     requests : list of str
         Addresses requested, except the page itself and embedded content (data:, blob:).
     errors : list of str
-        Exceptions of scripts, and errors on the console (such as a refused request).
+        Exceptions of scripts, dialogs, and errors on the console (such as a refused request).
     """
 
     def __init__(self, browser: Browser, session: str, target: str) -> None:
@@ -189,6 +194,9 @@ class Page:
             self.errors.append(details.get('exception', {}).get('description', details['text']))
         elif event == 'Log.entryAdded' and params['entry']['level'] == 'error':
             self.errors.append(params['entry']['text'])
+        elif event == 'Page.javascriptDialogOpening':
+            self.errors.append(f'dialog: {params["message"]}')
+            self.browser.post('Page.handleJavaScriptDialog', self.session, accept=False)
         elif event == 'Runtime.consoleAPICalled' and params['type'] == 'error':
             self.errors.append(' '.join(str(arg.get('value', '')) for arg in params['args']))
 

@@ -195,6 +195,17 @@ def test_mask_without_orientation_fails_its_series(manual):
     assert 'mask.nii.gz: the header has no orientation' in reason
 
 
+@pytest.mark.parametrize('option', ['brain_mask', 'exclude_mask', 'aif_file', 'lesion_mask'])
+def test_chosen_affine_is_that_of_masks_as_well(manual, option):
+    mask = write_image(manual / 'mask.nii.gz', (4, 4, 3))
+    image = nb.load(mask)
+    image.set_qform(np.diag([-1.0, 1, 1, 1]) @ LAS, 1)
+    nb.Nifti1Image(np.ones((4, 4, 3), np.uint8), None, image.header).to_filename(mask)
+    failed = find_one(manual, **{option: mask})
+    assert re.search('mask.nii.gz: sform and qform .*--affine-from', failed.reason)
+    assert find_one(manual, affine_from='qform', **{option: mask}).can_run
+
+
 def test_invalid_curve_fails_its_series(manual):
     failed = find_one(manual, aif_file=curve_file(manual, 'time\tflow\n0\t1\n'))
     assert not failed.can_run

@@ -2,6 +2,7 @@
 """Precomputed maps: which are found, which masks and images are added, and which fail."""
 
 import json
+import re
 
 import nibabel as nb
 import numpy as np
@@ -306,6 +307,17 @@ def test_scaled_map_is_not_used_as_a_ct(dataset):
     assert find(root)[0].reference is None
     dataset('desc-baseline_ctpref', sidecar={'Units': 'HU'})
     assert find(root)[0].reference_kind == 'ncct'
+
+
+@pytest.mark.parametrize('name', ['tmax', 'desc-brain_mask', 'ncct'])
+def test_chosen_affine_is_that_of_maps_and_companions(dataset, name):
+    root = dataset('cbf', 'tmax', 'desc-brain_mask', 'ncct')
+    path = root / f'sub-01/ct/sub-01_{name}.nii.gz'
+    image = nb.load(path)
+    image.set_qform(np.diag([-1.0, 1, 1, 1]) @ LAS, 1)
+    nb.Nifti1Image(np.ones(SHAPE, np.float32), None, image.header).to_filename(path)
+    assert re.search(f'{name}.nii.gz: sform and qform .*--affine-from', refuse(root))
+    assert find(root, affine_from='sform')[0].affine_from == 'sform'
 
 
 def test_invalid_mask_fails_its_set(dataset):

@@ -15,8 +15,11 @@ import ctpprep
 from ctpprep.interfaces import base
 from ctpprep.interfaces.deconvolution import Deconvolve
 from ctpprep.interfaces.normalization import MirrorImage, NormalizeGlobal
-from ctpprep.interfaces.preprocessing import CorrectMotion, EstimateMotion
+from ctpprep.interfaces.preprocessing import CorrectMotion, EstimateMotion, MakeMasks
 from ctpprep.settings import MethodSettings
+
+AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
+MOVED = AFFINE + np.array([[0, 0, 0, 40.0], *[[0] * 4] * 3])
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def package(tmp_path, monkeypatch):
 @pytest.fixture
 def reference(tmp_path):
     path = tmp_path / 'reference.nii'
-    nb.save(nb.Nifti1Image(np.ones((4, 4, 4), np.float32), np.eye(4)), path)
+    nb.save(nb.Nifti1Image(np.ones((4, 4, 4), np.float32), AFFINE), path)
     return str(path)
 
 
@@ -157,11 +160,22 @@ def test_inputs_that_are_not_connected_are_empty():
 
 
 def test_supplied_mask_has_its_grid_and_the_name_of_its_file(reference):
-    mask = base.load_supplied(reference)
+    interface = MakeMasks(supplied_brain_mask=reference)
+    mask = interface.load_supplied('supplied_brain_mask')
     assert mask.voxels.all()
     assert mask.name == 'reference.nii'
-    np.testing.assert_array_equal(mask.affine, np.eye(4))
-    assert base.load_supplied('') is None
+    np.testing.assert_array_equal(mask.affine, AFFINE)
+    assert interface.load_supplied('supplied_exclude_mask') is None
+
+
+def test_supplied_mask_is_where_the_chosen_affine_places_it(tmp_path):
+    image = nb.Nifti1Image(np.ones((4, 4, 4), np.uint8), AFFINE)
+    image.set_qform(MOVED, 1)
+    image.to_filename(tmp_path / 'mask.nii')
+    for name, affine in (('sform', AFFINE), ('qform', MOVED)):
+        interface = MakeMasks(supplied_brain_mask=tmp_path / 'mask.nii', affine_from=name)
+        mask = interface.load_supplied('supplied_brain_mask')
+        np.testing.assert_array_equal(mask.affine, affine)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 
 import pytest
 
-from ctpprep.interfaces.summary import explain_difference, summarize
+from ctpprep.interfaces.summary import explain_difference, read_volumes, summarize
 from ctpprep.perfusion.tabulation import COLUMNS
 
 
@@ -30,6 +30,15 @@ VOLUMES = [
     make_row('mismatch', 'global', 'ratio', value='1.89'),
     *make_difference('13.6', '0.4'),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize('text', ['<b>60</b>', 'NaN', 'Infinity', ''])
+def test_text_in_place_of_a_number_is_read_as_none(tmp_path, text):
+    row = make_row('core', 'global', 'volume', threshold=text, volume_ml=text, ci_low_ml=text)
+    path = tmp_path / 'sub-1_seg-perfusion_morph.tsv'
+    path.write_text('\t'.join(row) + '\n' + '\t'.join(row.values()) + '\n')
+    summary = summarize(read_volumes(path), {'coverage': text})
+    assert (summary.numbers[0].value, summary.numbers[0].detail) == ('–', '')
 
 
 def test_numbers_are_those_of_the_table():

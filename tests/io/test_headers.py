@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ctpprep.exceptions import SeriesError
-from ctpprep.io.headers import read_header
+from ctpprep.io.headers import check_volume, read_header
 
 LAS = np.diag([-2.0, 2.0, 5.0, 1.0])
 
@@ -148,6 +148,18 @@ def test_contradicting_affines_are_refused_with_both(path, factors):
     write_forms(path, np.diag([*factors, 1.0]) @ LAS)
     with pytest.raises(SeriesError, match=r'sform: axes .*; qform: axes LAS.*--affine-from'):
         read_header(path)
+
+
+def test_volume_with_contradicting_affines_is_refused_unless_one_is_chosen(tmp_path):
+    image = nb.Nifti1Image(np.zeros((40, 40, 10), np.uint8), LAS)
+    image.set_qform(np.diag([-1.0, 1, 1, 1]) @ LAS, 1)
+    image.to_filename(path := tmp_path / 'mask.nii')
+    with pytest.raises(
+        SeriesError, match=r'mask.nii: .*sform: axes L.*qform: axes R.*--affine-from'
+    ):
+        check_volume(path, 'mask')
+    for affine_from in ('sform', 'qform'):
+        check_volume(path, 'mask', affine_from)
 
 
 def test_affines_within_a_voxel_are_accepted(path):

@@ -8,6 +8,8 @@ import pytest
 from ctpprep.exceptions import UsageError
 from ctpprep.io.templates import check_spaces, find_template, load_atlas, load_template
 
+AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
+
 
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
@@ -26,7 +28,7 @@ def atlas(tmp_path):
     def write(labels=(1, 2), table='index\tname\n1\tleft MCA\n2\tright MCA\n'):
         voxels = np.zeros((2, 2, 2), np.float32)
         voxels[0, 0] = labels
-        nb.save(nb.Nifti1Image(voxels, np.eye(4)), tmp_path / 'atlas.nii.gz')
+        nb.save(nb.Nifti1Image(voxels, AFFINE), tmp_path / 'atlas.nii.gz')
         (tmp_path / 'atlas.tsv').write_text(table)
         return tmp_path / 'atlas.nii.gz', tmp_path / 'atlas.tsv'
 
@@ -66,7 +68,7 @@ def test_an_atlas_is_read_with_its_names(atlas):
     labels, affine, names = load_atlas(*atlas())
     assert names == {1: 'left MCA', 2: 'right MCA'}
     assert labels[0, 0].tolist() == [1, 2]
-    assert affine.tolist() == np.eye(4).tolist()
+    assert affine.tolist() == AFFINE.tolist()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from ctpprep.perfusion.followup import (
     COLUMNS,
     FollowUpMaps,
     compare_followup,
+    doubt_of_place,
     place_lesion,
     surface_distances,
 )
@@ -184,3 +185,12 @@ def test_mask_that_ends_with_its_grid_keeps_its_volume():
     grid[2, 3] = -10
     placed = place_lesion(mask, affine, np.eye(4), (6, 6, 16), grid)
     assert placed.covered == pytest.approx(1, abs=0.01)
+
+
+def test_lesion_beside_the_brain_is_left_out_with_the_part_inside():
+    brain_mask = np.zeros((20, 20, 4), bool)
+    brain_mask[:10] = True
+    lesion = np.zeros(brain_mask.shape)
+    lesion[8:13, 5:10, 1] = 1
+    assert doubt_of_place(lesion, brain_mask).startswith('40% of the lesion is in the brain')
+    assert doubt_of_place(np.roll(lesion, -1, axis=0), brain_mask) == ''

@@ -98,6 +98,14 @@ def test_supplied_curve_is_the_aif_during_the_scan(slow_head):
     assert not vessels.aif_mask.any()
 
 
+def test_aif_is_found_beside_a_supplied_one_for_comparison(slow_head, vessels):
+    beside = find(slow_head, supply())
+    np.testing.assert_allclose(
+        np.interp(vessels.times, beside.times, beside.automatic), vessels.aif, atol=1e-6
+    )
+    assert vessels.automatic is None
+
+
 def test_vof_is_found_beside_a_supplied_aif(slow_head):
     vessels = find(slow_head, supply())
     assert (np.argwhere(vessels.vof_mask)[:, 1] < 12).all()  # at the back

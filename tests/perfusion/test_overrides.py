@@ -6,7 +6,6 @@ import pytest
 
 from ctpprep.exceptions import PerfusionError, VesselError
 from ctpprep.perfusion import overrides
-from ctpprep.settings import MethodSettings
 
 COARSE = np.diag([2.0, 2.0, 5.0, 1.0])
 FINE = np.diag([0.5, 0.5, 5.0, 1.0])
@@ -142,40 +141,3 @@ def test_a_curve_is_cut_to_the_scan_without_changing_its_values():
     )
     assert (times[0], times[-1]) == SCAN
     np.testing.assert_allclose(curve, bolus(times=times), atol=1e-9)
-
-
-# -- another head
-
-
-def a_skull(width, height=78.0):
-    """An elliptic head with a denser back of the skull, HU."""
-    x, y = np.meshgrid(np.arange(-48, 48) * 2.0, np.arange(-48, 48) * 2.0, indexing='ij')
-    radius = np.hypot(x / width, y / height)
-    bone = np.where(y < -30, 1200.0, 700.0)
-    head = np.select([radius < 0.88, radius < 1, radius < 1.08], [34.0, bone, 40.0], -1000.0)
-    return np.repeat(head[..., None], 6, axis=2).astype(np.float32)
-
-
-HEAD_AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
-
-
-def compare(corrected, raw, raw_affine=HEAD_AFFINE):
-    overrides.check_same_head(
-        corrected, HEAD_AFFINE, raw[..., None], raw_affine, MethodSettings(), 'c.nii'
-    )
-
-
-def test_corrected_series_of_the_same_head_is_accepted():
-    moved = HEAD_AFFINE.copy()
-    moved[:2, 3] = 4.0, 6.0
-    compare(a_skull(66.0), a_skull(66.0))
-    compare(a_skull(66.0), a_skull(66.0), moved)
-
-
-def test_corrected_series_of_another_head_is_refused():
-    with pytest.raises(PerfusionError, match=r'c\.nii: its skull .* same participant'):
-        compare(a_skull(66.0), a_skull(56.0, 86.0))
-
-
-def test_head_without_skull_is_not_compared():
-    compare(np.minimum(a_skull(66.0), 60), a_skull(56.0))

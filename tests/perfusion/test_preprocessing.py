@@ -237,6 +237,18 @@ def test_ventricles_are_csf_and_not_tissue(masks):
     assert not masks.tissue[19, 26].any()
 
 
+def test_metal_is_measured_and_what_is_near_is_neither_tissue_nor_searched(masks, toy_head):
+    ctp = toy_head[0].astype(np.float32)
+    ctp[14, 30, 2:4] = 3071
+    clipped = make_masks(toy_head, ctp=ctp)
+    assert np.argwhere(clipped.metal).tolist() == [[14, 30, 2], [14, 30, 3]]
+    assert not masks.metal.any()
+    near = np.linalg.norm((np.indices(ctp.shape[:3]).T - (14, 30, 2)) * (4, 4, 8), axis=-1).T <= 10
+    assert masks.tissue[near].any()
+    assert not (clipped.tissue | clipped.intracranial)[near].any()
+    assert (clipped.tissue == masks.tissue).mean() > 0.99
+
+
 def test_voxel_that_left_the_field_of_view_is_not_tissue(toy_head):
     ctp = toy_head[0].astype(np.float32)
     ctp[..., 5, 7] = np.nan  # the uppermost slice in one frame
@@ -427,7 +439,7 @@ def test_excluded_voxels_are_brain_but_not_tissue(masks, toy_head):
 
 def test_brain_mask_beside_the_skull_is_refused(masks, toy_head):
     shifted = np.roll(masks.brain, masks.brain.shape[0] // 3, axis=0)
-    with pytest.raises(PerfusionError, match=r'inside the skull .* check its affine'):
+    with pytest.raises(PerfusionError, match=r'inside the skull.* check its affine'):
         make_masks(toy_head, supply(shifted, toy_head[1]))
 
 

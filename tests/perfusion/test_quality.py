@@ -350,3 +350,44 @@ def test_verdict_follows_the_gravest_check(grades, word):
 
 def test_every_check_with_a_narrow_concern_exists():
     assert set(quality.CONCERNED) <= {check.name for check in quality.CHECKS}
+
+
+# -- vessels before the bolus
+
+
+@pytest.mark.parametrize(('blood_hu', 'grade'), [(45.0, 'pass'), (90.0, 'warn')])
+def test_contrast_of_an_earlier_injection_is_named(blood_hu, grade):
+    brain_mask = np.zeros((40, 40, 4), bool)
+    brain_mask[8:32, 8:32] = True
+    vessel = np.zeros_like(brain_mask)
+    vessel[20, 20] = True
+    reference = np.where(brain_mask, 34.0, -1000.0)
+    reference[vessel] = blood_hu
+    figures = quality.density_figures(reference, brain_mask, (4.0, 4.0, 8.0), (vessel,))
+    (check,) = (check for check in quality.CHECKS if check.name == 'contrast_before')
+    assert figures['contrast_before'] == pytest.approx(blood_hu - 34, abs=1)
+    assert quality.judge(check, figures['contrast_before']) == grade
+
+
+# -- supplied AIFs
+
+
+def bolus(width, arrival=8.0):
+    times = np.arange(0, 50, 1.5)
+    return times, np.clip((times - arrival) / width, 0, None) ** 3 * np.exp(
+        -np.clip((times - arrival) / width, 0, None)
+    )
+
+
+def test_aif_of_another_artery_is_like_the_one_found():
+    times, found = bolus(1.6)
+    _, delayed = bolus(1.6, arrival=9.5)
+    assert quality.curve_likeness(times, 0.4 * delayed, found) > 0.99
+
+
+@pytest.mark.parametrize(('width', 'arrival'), [(3.2, 8.0), (1.6, 13.0)])
+def test_aif_of_another_bolus_fails(width, arrival):
+    times, found = bolus(1.6)
+    likeness = quality.curve_likeness(times, bolus(width, arrival)[1], found)
+    (check,) = (check for check in quality.CHECKS if check.name == 'aif_likeness')
+    assert quality.judge(check, likeness) == 'fail'

@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from ctpprep.exceptions import PerfusionError
 from ctpprep.perfusion.overrides import SuppliedMask
@@ -187,3 +188,22 @@ def test_ct_without_a_brain_is_still_mirrored(head, monkeypatch):
     assert standard.density_used
     assert not standard.brain_from_density
     assert 'baseline CT shows no brain: no brain' in notes(standard)
+
+
+def test_mirrored_maps_beside_a_ct_are_refused(head):
+    turned = {
+        name: ndimage.rotate(
+            head[name], 8, reshape=False, order=0, cval=-1000 * (name == 'density')
+        )
+        for name in ('cbf', 'cbv', 'tmax', 'density')
+    }
+    standard = standardize(
+        head, turned['density'], 'ncct', **{n: turned[n] for n in ('cbf', 'cbv', 'tmax')}
+    )
+    assert standard.measured['map_likeness'] > standard.measured['mirrored_map_likeness']
+    with pytest.raises(
+        PerfusionError, match=r'ct\.nii: the mirror image of the maps fits it better'
+    ):
+        standardize(
+            head, turned['density'][::-1], 'ncct', **{n: turned[n] for n in ('cbf', 'cbv', 'tmax')}
+        )

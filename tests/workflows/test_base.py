@@ -8,6 +8,7 @@ import pytest
 from nipype.interfaces.base import File, isdefined
 from nipype.interfaces.utility import IdentityInterface
 
+from ctpprep.interfaces.base import StageInterface
 from ctpprep.settings import MethodSettings
 from ctpprep.workflows.base import init_ctpprep_wf, init_series_wf, working_gb
 
@@ -149,6 +150,29 @@ def test_methods_tell_what_is_done_if_a_ct_does_not_fit(make_maps, run):
     assert 'A CT that does not match the maps is not used' in texts[0]
     assert 'If the CT shows no brain, the brain is where the maps have values' in texts[0]
     assert 'CT shows no brain' not in texts[1]
+
+
+def test_every_reader_of_a_users_image_is_given_the_chosen_affine(
+    make_series, make_maps, supplied, run
+):
+    method = MethodSettings.of(output_spaces='MNI152NLin2009aSym')
+    masks = {name: supplied(f'{name}.nii.gz') for name in ('brain_mask', 'aif_mask')}
+    series = make_series(ncct=True, lesion=True, overrides=masks)
+    run = dataclasses.replace(run, affine_from='qform')
+    for item in (series, make_maps(masks=True, density=True)):
+        item = dataclasses.replace(item, affine_from='qform')
+        files = {str(file.path) for file in item.files.values()}
+        readers = [
+            node
+            for node in init_series_wf(item, method, run)._create_flat_graph().nodes
+            if isinstance(node.interface, StageInterface)
+            and any(value in files for value in node.inputs.get_traitsfree().values()
+                    if isinstance(value, str))
+        ]  # fmt: skip
+        assert readers
+        assert {node.name: node.inputs.affine_from for node in readers} == dict.fromkeys(
+            [node.name for node in readers], 'qform'
+        )
 
 
 def test_a_missing_connection_is_seen(make_series, run):
