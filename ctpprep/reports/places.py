@@ -10,17 +10,18 @@ SHOWN_IN = {
         'contrast_to_noise', 'baseline_frames', 'arrival', 'scan_after_peak', 'scan_reserve',
         'vof_end', 'vof_width', 'aif_peak', 'aif_width', 'aif_area', 'aif_explained',
         'aif_over_tissue', 'aif_before', 'aif_undershoot', 'tissue_lag', 'vof_lag', 'frame_order',
-        'tissue_unexplained', 'drift',
+        'tissue_unexplained', 'drift', 'aif_likeness',
     ),
     'maps': (
         'noise_raw', 'noise_denoised', 'normal_tissue', 'missing_values', 'values_outside',
         'flow_volume_time', 'reference_cbf', 'reference_mtt', 'flow_spread', 'flow_structure',
         'flow_asymmetry', 'tmax_structure', 'slice_step', 'peak_per_delay', 'peak_after_delay',
+        'map_likeness',
     ),
     'tmaxhist': ('healthy_side_tmax', 'tmax_at_zero', 'tmax_spread', 'side_confidence'),
     'masks': (
         'brain_density', 'hyperdense', 'skull_gap', 'coverage', 'sector_filled', 'tissue_of_brain',
-        'tissue_outside', 'side_of_patient',
+        'tissue_outside', 'side_of_patient', 'metal', 'contrast_before',
     ),
     'mirror': (
         'mirror_distance', 'mirror_similarity', 'mirror_folding', 'reference_density',
