@@ -8,7 +8,7 @@ or copied to an air-gapped machine would lose its figures.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def _render_pages(
             if name := own_pages.get(section.prefix):
                 pages[name] = _render([section], context | {'main_page': main_page})
         sections = [
-            replace(section, viewer='', figures=[], own_page=own_pages[section.prefix])
+            section.move_figures(own_pages[section.prefix])
             if section.prefix in own_pages
             else section
             for section in sections

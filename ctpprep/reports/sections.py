@@ -6,7 +6,7 @@ Figures are embedded as images, not as markup: their ids cannot clash and no scr
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -160,6 +160,8 @@ class Section:
         What the registration to the template measured, formatted, by title.
     own_page : str
         Name of the page with viewer and figures, if they are not on this page.
+    moved_titles : dict of str to str
+        Titles by name of the figures on that page.
     summary : Summary, optional
         Verdict and numbers of the first screen.
     one_page : str
@@ -179,6 +181,7 @@ class Section:
     regions: list[dict[str, str]] = field(default_factory=list)
     template: dict[str, str] = field(default_factory=dict)
     own_page: str = ''
+    moved_titles: dict[str, str] = field(default_factory=dict)
     summary: Summary | None = None
     one_page: str = ''
     followup: list[dict[str, str]] = field(default_factory=list)
@@ -209,13 +212,24 @@ class Section:
 
     @property
     def places(self) -> list[tuple[str, str]]:
-        """Ids and titles of what to look at, unless the series is usable."""
+        """Links and titles of what to look at, unless the series is usable."""
         if not self.summary or self.verdict == 'usable':
             return []
-        titles = {figure['name']: figure['title'] for figure in self.figures}
+        titles = self.moved_titles | self.figure_titles
         names = find_places(self.summary.verdict.deciding, titles, bool(self.withheld))
-        titles[QUALITY] = 'Quality'
-        return [(f'{self.anchor}-{name}', titles[name]) for name in names]
+        titles = titles | {QUALITY: 'Quality'}
+        pages = dict.fromkeys(self.moved_titles, quote(self.own_page))
+        return [(f'{pages.get(name, "")}#{self.anchor}-{name}', titles[name]) for name in names]
+
+    @property
+    def figure_titles(self) -> dict[str, str]:
+        """Titles by name of the figures."""
+        return {figure['name']: figure['title'] for figure in self.figures}
+
+    def move_figures(self, own_page: str) -> 'Section':
+        """Return the section without viewer and figures, which are on a page of their own."""
+        moved = self.figure_titles
+        return replace(self, viewer='', figures=[], own_page=own_page, moved_titles=moved)
 
     @property
     def doubtful(self) -> tuple[str, ...]:

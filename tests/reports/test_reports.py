@@ -372,6 +372,20 @@ def test_large_figures_are_moved_to_a_page_per_series(tmp_path, monkeypatch):
     assert not list(tmp_path.glob('*_ctp.html'))
 
 
+def test_verdict_links_to_figures_on_pages_of_their_own(tmp_path, monkeypatch):
+    for session in ('ses-1', 'ses-2'):
+        prefix = f'sub-01_{session}'
+        write_series(tmp_path / 'sub-01', prefix, figures=('mirror',))
+        quality = tmp_path / 'sub-01' / 'ct' / f'{prefix}_desc-qualitycontrol_ctp.tsv'
+        quality.write_text('mirror_folding_status\tcoverage_status\nwarn\twarn\n')
+    monkeypatch.setattr('ctpprep.reports.page.MAX_BYTES', 100)
+    lines = re.findall(r'<p class="verdict look-first".*?</p>', report(tmp_path), re.DOTALL)
+    assert re.findall(r'href="([^"]+)"', lines[1]) == [
+        'sub-01_ses-2_ctp.html#sub-01_ses-2-mirror', '#sub-01_ses-2-quality',
+    ]  # fmt: skip
+    assert 'id="sub-01_ses-2-mirror"' in (tmp_path / 'sub-01_ses-2_ctp.html').read_text()
+
+
 def test_truncated_viewer_file_is_logged_and_skipped(output_dir, caplog):
     (output_dir / 'sub-01/figures/sub-01_desc-viewer_ctp.json').write_text('{"shape": [1')
     assert 'data:image' in report(output_dir)
