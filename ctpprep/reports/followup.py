@@ -3,8 +3,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from ctpprep.io.tables import read_table
+from ctpprep.reports.template import format_decimals
 
 #: Rows of the page: quantity, normalization, title.
 ROWS = (
@@ -55,24 +57,28 @@ def read_followup(path: Path) -> tuple[list[dict[str, str]], str]:
     rows = []
     for quantity, which, title in ROWS:
         if row := table.get((quantity, which)):
-            cells = {heading: _format(row[name], digits) for name, heading, digits in FIGURES}
+            cells = {
+                heading: format_decimals(row.get(name, ''), digits)
+                for name, heading, digits in FIGURES
+            }
             rows.append({'': title, **cells, 'note': row['reason']})
     return rows, _describe(measured)
 
 
-def _format(text: str, decimals: int) -> str:
-    return f'{float(text):.{decimals}f}' if text else ''
-
-
-def _describe(measured: dict[str, object]) -> str:
-    volume, covered = measured.get('followup_ml'), measured.get('followup_covered')
-    note = f'Follow-up lesion: {float(str(volume)):.1f} mL, aligned by {measured["followup_aligned_by"]}'
+def _describe(measured: dict[str, Any]) -> str:
+    volume, aligned = measured.get('followup_ml'), measured.get('followup_aligned_by')
+    note = f'Follow-up lesion: {format_decimals(volume, 1)} mL, aligned by {aligned}'
     if measured.get('followup_overlap') is not None:
+        overlap, similarity = (
+            format_decimals(measured.get(f'followup_{name}'), 2)
+            for name in ('overlap', 'similarity')
+        )
         note += (
-            f' (overlap of the brain {measured["followup_overlap"]:.2f}, mutual information '
-            f'{measured["followup_similarity"]:.2f} of the best shift or turn)'
+            f' (overlap of the brain {overlap}, mutual information {similarity} of the best shift or '
+            'turn)'
         )
     note += '.'
-    if covered is not None and float(str(covered)) < LEAST_COVERED:
-        note += f' Only {float(str(covered)):.0%} of it is within the series: volumes are those of this part.'
+    covered = measured.get('followup_covered')
+    if isinstance(covered, int | float) and covered < LEAST_COVERED:
+        note += f' Only {covered:.0%} of it is within the series: volumes are those of this part.'
     return note

@@ -61,6 +61,21 @@ def format_number(text: Any, digits: int = 3) -> str:
     return f'{value:.0f}' if abs(value) >= 10 ** (digits - 1) else f'{value:.{digits}g}'
 
 
+def format_decimals(text: Any, decimals: int) -> str:
+    """Format a number with fixed decimals; any other text is returned unchanged.
+
+    Examples
+    --------
+    >>> format_decimals('45.03', 1), format_decimals('<b>', 1), format_decimals('inf', 1)
+    ('45.0', '<b>', 'n/a')
+    """
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return str(text)
+    return f'{value:.{decimals}f}' if math.isfinite(value) else 'n/a'
+
+
 def keep_units(text: str) -> str:
     r"""Keep a number and its unit on one line, by a no-break space.
 

@@ -47,3 +47,11 @@ def test_low_coverage_and_registration_are_stated(write):
     _, note = read_followup(write(measured))
     assert 'overlap of the brain 0.95, mutual information 0.98' in note
     assert 'Only 50% of it is within the series' in note
+
+
+def test_text_in_place_of_numbers_is_shown_as_it_is(write):
+    measured = {'followup_ml': 'much', 'followup_overlap': '<b>', 'followup_covered': 'half'}
+    (row,), note = read_followup(write(measured, volume_ml='<i>', dice='inf'))
+    assert (row['volume, mL'], row['Dice']) == ('<i>', 'n/a')
+    assert note.startswith('Follow-up lesion: much mL')
+    assert 'overlap of the brain <b>' in note
