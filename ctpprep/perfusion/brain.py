@@ -146,11 +146,15 @@ def check_density(volume):
         )
     brain = np.mean((volume > 0) & (volume < BRAIN_HU))
     shifted = np.mean((volume > UNSCALED_HU) & (volume < UNSCALED_HU + BRAIN_HU))
-    if brain < LEAST_BRAIN or shifted > MOST_SHIFTED:
+    if shifted > MOST_SHIFTED:
         raise PerfusionError(
-            f'density: {brain:.1%} of the voxels have 0 to {BRAIN_HU:g} HU, need at least '
-            f'{LEAST_BRAIN:.0%}, and {shifted:.1%} {UNSCALED_HU:g} to {UNSCALED_HU + BRAIN_HU:g} HU, need '
-            f'at most {MOST_SHIFTED:.0%}; check the rescale intercept'
+            f'density: {shifted:.1%} of the voxels have {UNSCALED_HU:g} to {UNSCALED_HU + BRAIN_HU:g} HU, '
+            f'need at most {MOST_SHIFTED:.0%}; check the rescale intercept'
+        )
+    if brain < LEAST_BRAIN:
+        raise PerfusionError(
+            f'density: {brain:.1%} of the voxels have 0 to {BRAIN_HU:g} HU, as brain has, need at least '
+            f'{LEAST_BRAIN:.0%}; check the rescale intercept'
         )
 
 

@@ -105,8 +105,8 @@ def check_side(own, mirrored, name):
     if fits_clearly_better(mirrored, own) and own >= LEAST_OTHER_FIT:
         raise PerfusionError(
             f'{name}: the mirror image of the series fits it better (correlation {mirrored:.3f}) than the '
-            f'series ({own:.3f}), so one of them is mirrored; check both affines (--affine-from), or '
-            'remove the CT'
+            f'series ({own:.3f}); one is mirrored: check both affines (--affine-from sform or qform), or '
+            'remove that CT'
         )
 
 
@@ -204,7 +204,8 @@ def check_maps(likeness, name):
     if mirrored >= LEAST_FIT_OF_MAPS and 1 - own > LEAST_RATIO_OF_MAPS * (1 - mirrored):
         raise PerfusionError(
             f'{name}: the mirror image of the maps fits it better (correlation {mirrored:.3f}) than the '
-            f'maps ({own:.3f}), so left and right are exchanged; see --affine-from, or remove the CT'
+            f'maps ({own:.3f}); one is mirrored: check both affines (--affine-from sform or qform), or '
+            'remove that CT'
         )
     doubt = '; the head is too symmetric for its sides to be compared'
     return (

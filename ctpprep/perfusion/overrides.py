@@ -207,8 +207,8 @@ def check_aif(times, aif, arrival, scan, interval, name):
     first, last = float(times[0]), float(times[-1])
     if first > arrival + interval or last < scan[1] - 2 * interval:
         raise VesselError(
-            f'{name}: time runs from {first:g} to {last:g} s, need the scan ({scan[0]:g} to {scan[1]:g} s) '
-            f'from the arrival of contrast at {arrival:.1f} s on; use the clock of the series'
+            f'{name}: time runs from {first:g} to {last:g} s, need times from arrival '
+            f'({arrival:.1f} s) to the end of the scan ({scan[1]:g} s); use the clock of the series'
         )
     top, peak = int(np.argmax(aif)), float(np.max(aif))
     if peak <= 0 or top in (0, len(aif) - 1):

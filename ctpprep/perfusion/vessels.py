@@ -243,8 +243,8 @@ def find_aif(
     high, like = like, like & (explained > LEAST_EXPLAINED)
     if like.sum() < LEAST_CANDIDATES:
         raise VesselError(
-            f'no artery-like curve for the AIF: {high.sum()} voxels rise by {least:.0f} HU and fall again, '
-            f'{like.sum()} like a bolus, need at least {LEAST_CANDIDATES}; check the bolus, or supply '
+            f'no artery-like curve: {high.sum()} voxels rise by {least:.0f} HU and fall again, {like.sum()} '
+            f'of them are shaped like a bolus, need at least {LEAST_CANDIDATES}; check the bolus, or supply '
             '--aif-file'
         )
     # blood reaches arteries before tissue, and veins after it: where the slab shows few arteries, veins
@@ -344,7 +344,7 @@ def find_vof(curves, smooth, times, pattern, aif, *, aif_voxels, noise=0.0, dama
     if like.sum() < 3:
         raise VesselError(
             f'no vein-like curve for the VOF: {like.sum()} voxels enhance late with a third of the AIF area, '
-            'need at least 3; check the bolus, or supply vof in --aif-file'
+            'need at least 3; supply vof in --aif-file, or use --aif-scaling auto'
         )
     # motion that brings more of a sinus into a voxel makes its area large, but its shape odd
     score = np.where(like, features.area * _certainty(explained), 0.0)

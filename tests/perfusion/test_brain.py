@@ -80,7 +80,8 @@ def test_brain_without_skull_is_found_on_any_background(background, density, cro
 @pytest.mark.parametrize(
     ('change', 'said'),
     [
-        (lambda hu: hu + 1024, 'need at most 5%; check the rescale intercept'),
+        (lambda hu: hu + 1024, r'% of the voxels have 1024 to 1104 HU, need at most 5%'),
+        (lambda hu: hu - 200, r'0.0% of the voxels have 0 to 80 HU, as brain has, need at least'),
         (np.zeros_like, 'every voxel is 0 HU'),
     ],
 )

@@ -136,7 +136,7 @@ def test_an_aif_needs_no_vof(without_vein, supplied):
 
 @pytest.mark.parametrize('supplied', [supply(), None], ids=['supplied', 'found'])
 def test_missing_vof_is_an_error_if_the_aif_is_scaled_to_it(without_vein, supplied):
-    with pytest.raises(VesselError, match='no vein-like curve'):
+    with pytest.raises(VesselError, match=r'no vein-like curve .* use --aif-scaling auto'):
         find(without_vein, supplied, aif_scaling='vof')
 
 
