@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from ctpprep import __version__
+from ctpprep.figures.palette import SOFT
 from ctpprep.group.cohort import Cohort
 from ctpprep.group.followup import (
     ANCHOR,
@@ -170,6 +171,7 @@ def build_followup_page(
         'roc': _nest_roc(analysis.roc),
         'agreement': _collect_volumes(followups, lookup, cohort, sets, oedema_factor),
         'anchor': ANCHOR['threshold'],
+        'soft': SOFT,
     }
     page = (
         environment()

@@ -15,7 +15,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from ctpprep import __version__
-from ctpprep.figures.palette import VERDICT_GRADES
+from ctpprep.figures.palette import GRADES, SOFT, VERDICT_GRADES
 from ctpprep.group.cohort import LOCAL_WITHHELD, VOLUMES
 from ctpprep.group.followup_page import PAGE as FOLLOWUP_PAGE
 from ctpprep.group.picture import draw_cores
@@ -107,6 +107,7 @@ def build_page(
         ],
         'lines': lines,
         'checks': count_grades(quality),
+        'grades': GRADES, 'soft': SOFT,
     }  # fmt: skip
     page = (
         environment()

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from ctpprep.figures.palette import GRADES
 from ctpprep.group import run_group_level
 from ctpprep.settings import RunSettings
 
@@ -75,6 +76,23 @@ def test_plots_show_the_cores(page):
     assert agreement['sub-3'] == [90, -40]
     drawn = page.evaluate('document.querySelectorAll("#scatter .scatterlayer .point").length')
     assert drawn == len(CORES)
+
+
+def test_checks_have_the_colours_of_grades(page):
+    assert page.text('#all-passed') == '0 of 1 checks passed wherever they apply; the others:'
+    colours = 'document.getElementById("checks").data.map((t) => t.marker.color)'
+    assert page.evaluate(colours) == list(GRADES.values())
+
+
+def test_cohort_without_graded_series_has_no_count_of_checks(browser, group_page, tmp_path):
+    out = shutil.copytree(group_page.parent, tmp_path / 'out')
+    for path in out.glob('sub-*/ct/*_desc-qualitycontrol_ctp.tsv'):
+        path.unlink()
+    run_group_level(RunSettings(group_page.parent.parent / 'raw', out, tmp_path / 'work'))
+    bare = browser.open(out / 'group.html')
+    assert bare.text('#all-passed') == ''
+    assert bare.evaluate('document.getElementById("checks").hidden')
+    bare.close()
 
 
 def test_regression_lines_match_the_statistics(page):

@@ -10,7 +10,7 @@
   const colours = { 'rcbf global': '#0072b2', 'rcbf local': '#d55e00', tmax: '#009e73' };
   const palette = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00'];
   const names = { 'rcbf global': 'global', 'rcbf local': 'local', tmax: 'Tmax' };
-  const soft = '#57656e';
+  const { soft } = content;
 
   function layout(x, y, more = {}) {
     const axis = { gridcolor: '#e6eaed', zerolinecolor: '#c3cbd1', automargin: true };

@@ -7,7 +7,7 @@
   // plotly interprets some tags in text: escape names of series and groups
   const plain = (text) => text.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;');
   const config = { responsive: true, displaylogo: false, scrollZoom: false, modeBarButtons: [['toImage', 'zoom2d', 'pan2d', 'resetScale2d']] };
-  const soft = '#57656e';
+  const { soft } = cohort;
   const mostLabelled = 3;
 
   function layout(x, y, more = {}) {
@@ -103,12 +103,13 @@
   }
 
   function drawChecks() {
-    const grades = [['passed', '#56b4e9', ''], ['caution', '#e69f00', '/'], ['failed', '#a3262a', 'x']];
-    // checks that all series passed are counted, not drawn
+    const grades = [['passed', cohort.grades.pass, ''], ['caution', cohort.grades.warn, '/'], ['failed', cohort.grades.fail, 'x']];
+    // checks that every series passed to which they apply are counted, not drawn
     const graded = cohort.checks.filter((check) => check[1] + check[2] + check[3] > 0);
     const checks = graded.filter((check) => check[2] + check[3] > 0);
     const passed = graded.length - checks.length;
-    document.getElementById('all-passed').textContent = `${passed} of ${graded.length} checks passed in all series${checks.length ? '; the others:' : '.'}`;
+    document.getElementById('all-passed').textContent = !graded.length ? ''
+      : `${passed} of ${graded.length} checks passed wherever they apply${checks.length ? '; the others:' : '.'}`;
     const titles = checks.map((check) => plain(check[0]));
     const plot = document.getElementById('checks');
     plot.hidden = !checks.length;
