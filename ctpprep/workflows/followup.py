@@ -115,9 +115,10 @@ The lesion mask of a later session ({lesion.mask.uri}) was left out: {lesion.lef
     return f"""
 ### Follow-up
 
-The lesion of a later session ({lesion.mask.uri}) was aligned with the series {aligned}. It was
-interpolated linearly in parts of voxels and averaged. Core and hypoperfusion, also at other thresholds
-(relative CBF below {rcbf[0]:.0%} to {rcbf[-1]:.0%}, Tmax above {tmax[0]:g} to {tmax[-1]:g} s), were
-compared with it on a grid: {grid}. Sensitivity and specificity were computed over voxels of brain, areas
-under the ROC curve over voxels of tissue with a value by both normalizations.
+The lesion of a later session ({lesion.mask.uri}) was aligned with the series {aligned}. Voxels of the
+grid were divided into parts, at which it was interpolated linearly, and the parts were averaged. Core
+and hypoperfusion, also at other thresholds (relative CBF below {rcbf[0]:.0%} to {rcbf[-1]:.0%}, Tmax
+above {tmax[0]:g} to {tmax[-1]:g} s), were compared with it on a grid: {grid}. Sensitivity and specificity
+were computed over voxels of brain, areas under the ROC curve over voxels of tissue with a value by both
+normalizations.
 """
