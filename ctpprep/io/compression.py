@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read gzip files with isal, which decompresses twice as fast as zlib and checks the same checksum."""
+"""Read and write gzip files with isal, which is two to four times as fast as the standard library."""
 
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 if TYPE_CHECKING:
     import gzip
+
+COMPRESSION = 1
 
 
 def open_gzip(path: Path) -> 'gzip.GzipFile':
@@ -23,6 +25,26 @@ def open_gzip(path: Path) -> 'gzip.GzipFile':
     from isal.igzip import IGzipFile
 
     return IGzipFile(path)
+
+
+def compress(raw: BinaryIO) -> 'gzip.GzipFile':
+    """Open a gzip stream for writing, without the name of the file and the time of writing."""
+    from isal.igzip import IGzipFile
+
+    return IGzipFile('', 'wb', COMPRESSION, raw, mtime=0)
+
+
+def save_compressed(image: Any, path: Path) -> None:
+    """Write an image as a gzip file.
+
+    Parameters
+    ----------
+    image : nibabel.Nifti1Image
+    path : Path
+        ``.nii.gz``.
+    """
+    with path.open('wb') as raw, compress(raw) as stream:
+        image.to_file_map(image.make_file_map({'image': stream}))
 
 
 def damage() -> tuple[type[Exception], ...]:
