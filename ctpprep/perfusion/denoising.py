@@ -22,6 +22,8 @@ REACH = 2.0
 LEAST_SIMILAR = 0.3
 # sums are split into this many parts, added in order
 PARTS = 8
+# weights below exp(-60) do not matter, and products with them would be denormal numbers, which are slow
+MOST_UNLIKE = np.float32(60.0)
 # voxels that are averaged at once: 16 kB per volume
 BLOCK = 4096
 # the strongest components (shape and delay) are averaged from the noisy scores in the second pass;
@@ -336,7 +338,8 @@ def average_similar(values, guides, source, sigma_voxels, num_threads=1):
                 for step in (shift, -shift):
                     others = slice(block.start + step, block.stop + step)
                     apart = guides[:, block] - guides[:, others]
-                    alike = np.exp(-0.5 * np.einsum('fn,fn->n', apart, apart)) * near
+                    unlike = np.minimum(0.5 * np.einsum('fn,fn->n', apart, apart), MOST_UNLIKE)
+                    alike = np.exp(-unlike) * near
                     total += alike * values[:, others]
             sums[:, block] += total
 
