@@ -83,6 +83,10 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
     if run.boilerplate_only:
         return write_boilerplate(all_series, method, run)
     write_status_without_series(all_series, run)
+    if run.nprocs > 1 and run.use_plugin is None:
+        from ctpprep.engine.workers import start_fork_server
+
+        start_fork_server()  # its imports run beside those that follow
     return process(all_series, method, run)
 
 
