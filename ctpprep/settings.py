@@ -46,7 +46,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     'rau2024': {
         'deconvolution_method': 'tikhonov', 'tmax_calibration': False, 'tmax_snr': 0.0,
         'cbf_noise_correction': False, 'partial_volume': False, 'least_lesion_ml': 0.0,
-        'rim_mm': 0.0, 'aif_scaling': 'none',
+        'rim_mm': 0.0, 'aif_scaling': 'none', 'core_joins_hypoperfusion': False,
     },
 }  # fmt: skip
 # least number of draws for which the 2.5th percentile is defined
@@ -436,6 +436,9 @@ class SegmentationSettings(StageSettings):
         low=0.0, high=1000.0)
     core_within_hypoperfusion: bool = _setting(False, '',
         'restrict core to hypoperfusion, unlike the paper', RAU)
+    core_joins_hypoperfusion: bool = _setting(True, '',
+        'treat core that borders on hypoperfusion as part of it, since Tmax is not determined '
+        'where hardly any contrast arrives')
 
 
 @dataclass(frozen=True)
@@ -452,14 +455,17 @@ class HypodensitySettings(StageSettings):
 
 @dataclass(frozen=True)
 class UncertaintySettings(StageSettings):
-    """Intervals of core volumes."""
+    """Intervals of volumes."""
 
     noise_draws: int = _setting(100, '',
         'number of segmentations with added noise from which the interval of a core volume is '
-        'computed, at least 40; 0 for no interval', low=0, high=10000)
+        'computed, at least 40; 0 for no intervals', low=0, high=10000)
     shared_error: float = _setting(0.06, 'fraction',
         'standard deviation of the error of relative CBF that all voxels of a head share, from '
         'simulated heads', low=0.0, high=0.5)
+    tmax_error: float = _setting(1.2, 's',
+        'standard deviation of the error of Tmax that all voxels of a head share, from simulated '
+        'heads', low=0.0, high=10.0)
 
     def __post_init__(self) -> None:
         """Check that there are enough draws for an interval."""
@@ -615,7 +621,7 @@ class MethodSettings:
         name : {'none', 'rau2024'}
             ``rau2024`` omits what Rau et al. 2024 (doi:10.3174/ajnr.A8111) do not describe: Bayesian
             estimation, calibration of Tmax, scaling of the AIF, corrections for noise and partial
-            volume, and removal of specks and rims.
+            volume, removal of specks and rims, and core as part of hypoperfusion.
         **values
             Settings that differ from it.
 

@@ -263,6 +263,14 @@ def test_false_core_is_split_by_where_it_lies(outputs):
     assert {name: errors[name] for name in expected} == pytest.approx(expected)
 
 
+def test_global_core_is_compared_with_the_rule_on_the_true_maps(outputs):
+    truth = scores.truth_of(HEAD)
+    rule = cohort.rule_of_core(truth)
+    write_image(outputs, 'label-core_desc-global_mask', rule, truth.affine)
+    found = scores.Comparison(outputs, PREFIX, truth)
+    assert cohort.core_errors(found, 'global')['dice_rule'] == 1.0
+
+
 def head(planted, core_global, core_local, false_ma=0.0, dice=0.8):
     errors = {'false_ma': false_ma, 'false_elsewhere': 0.0, 'missed': 0.0, 'dice': dice}
     return {

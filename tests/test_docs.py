@@ -174,7 +174,8 @@ def test_rows_of_volumes_are_described():
         1.0 * mask, both, 1.0 * mask, both, (1, 1, 1),
         AffectedSide('left', 2.0, 1.0, 0.5), 'left', core_rcbf=0.3, hypoperfusion_tmax=6.0,
         tmax_thresholds=(6.0, 10.0), rcbf_thresholds=(0.3,),
-        segment=lambda candidate, within, of_flow: lesion, tmax_offsets=(2.0, 2.0),
+        segment=lambda candidate, within, of_flow: lesion,
+        join_cores=lambda hypoperfusion, cores: hypoperfusion, tmax_offsets=(2.0, 2.0),
     )  # fmt: skip
     made = {(row['region'], row['normalization'] or 'n/a', row['measure']) for row in rows}
     described = {

@@ -6,11 +6,14 @@ A mask is a file ``*_lesion-msk`` (ISLES'24) or ``*_label-lesion_mask`` or ``*_l
 aligned is left out, with the reason, and never fails a series.
 """
 
+import csv
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -22,6 +25,7 @@ from ctpprep.inputs.precomputed import TEMPLATES
 from ctpprep.inputs.series import CTPSeries, FollowUpLesion, InputFile, Series
 from ctpprep.io.bids import NIFTI, bids_uri, entities
 from ctpprep.io.headers import check_volume
+from ctpprep.io.tables import read_table
 from ctpprep.settings import RunSettings
 
 logger = logging.getLogger(__name__)
@@ -37,6 +41,7 @@ IMAGES = ('dwi', 'trace', 'adc', 'flair')
 NCCT_SPACES, SERIES_SPACES = ('ncct', 'ct'), ('ctp', 'ctpref')
 # folder of derivatives beside the raw data, as in ISLES'24, and its name in BIDS URIs
 DERIVATIVES = 'derivatives'
+NO_TIMES: Mapping[str, datetime] = MappingProxyType({})
 # entities of a filter file by their names in pybids
 ENTITY_KEYS = {
     'subject': 'sub', 'session': 'ses', 'acquisition': 'acq', 'ceagent': 'ce', 'reconstruction': 'rec',
@@ -116,16 +121,27 @@ def find_masks(series: Series, run: RunSettings) -> list[InputFile]:
         of the first dataset.
     """
     wanted = read_filters(run.bids_filter_file).get('lesion')
-    ranked = []
-    for rank, (name, root) in enumerate(lesion_roots(run)):
+    ranked, roots = [], lesion_roots(run)
+    times = read_session_times(series.participant, [root for _, root in roots])
+    for rank, (name, root) in enumerate(roots):
         for path in _images_below(root / f'sub-{series.participant}'):
             labels = entities(path)
-            if not is_lesion(labels) or not is_later(labels.get('ses'), series.session):
+            if not is_lesion(labels) or not is_later(labels.get('ses'), series.session, times):
                 continue
             if wanted is not None and not _matches(labels, wanted):
                 continue
             in_ncct = labels.get('space', '').lower() in NCCT_SPACES
-            key = (_order(labels['ses']), not in_ncct, path.suffix != '.gz', rank, path.name)
+            # sessions of known time first: those without one cannot be compared with them
+            when = times.get(labels['ses'])
+            key = (
+                when is None,
+                when or datetime.min,
+                _order(labels['ses']),
+                not in_ncct,
+                path.suffix != '.gz',
+                rank,
+                path.name,
+            )
             ranked.append((key, InputFile(path, bids_uri(name, path.relative_to(root)))))
     return [file for _, file in sorted(ranked, key=lambda item: item[0])]
 
@@ -146,18 +162,58 @@ def is_lesion(labels: dict[str, str]) -> bool:
     return lesion and labels['suffix'] in ('mask', 'dseg')
 
 
-def is_later(session: str | None, baseline: str | None) -> bool:
+def read_session_times(participant: str, roots: Sequence[Path]) -> dict[str, datetime]:
+    """Read when the sessions of a participant were acquired, from ``sub-X_sessions.tsv``.
+
+    Parameters
+    ----------
+    participant : str
+    roots : sequence of Path
+        Datasets; the first that states the time of a session is used.
+
+    Returns
+    -------
+    dict
+        Times by session label, without ``ses-``; a table or a time that cannot be read is omitted.
+    """
+    times: dict[str, datetime] = {}
+    for root in roots:
+        path = root / f'sub-{participant}' / f'sub-{participant}_sessions.tsv'
+        try:
+            # a named pipe would block for ever
+            rows = read_table(path) if path.is_file() else []
+        except (OSError, ValueError, csv.Error):
+            continue
+        for row in rows:
+            label = row.get('session_id', '').removeprefix('ses-')
+            try:
+                time = datetime.fromisoformat(row.get('acq_time', '')).replace(tzinfo=None)
+            except ValueError:
+                continue
+            times.setdefault(label, time)
+    return times
+
+
+def is_later(
+    session: str | None, baseline: str | None, times: Mapping[str, datetime] = NO_TIMES
+) -> bool:
     """Return whether a session comes after that of a series.
 
-    Labels are ordered by the numbers in them. Any session comes after a series without one.
+    If the time of either session is unknown, labels are ordered by the numbers in them. Any session
+    comes after a series without one.
 
     Examples
     --------
     >>> is_later('02', '0001'), is_later('10', '2'), is_later('01', '01'), is_later('2', None)
     (True, True, False, True)
+    >>> times = {'pre': datetime(2020, 1, 2), 'post': datetime(2020, 1, 3)}
+    >>> is_later('post', 'pre', times), is_later('pre', 'post', times)
+    (True, False)
     """
     if session is None:
         return False
+    if baseline is not None and baseline in times and session in times:
+        return times[session] > times[baseline]
     return baseline is None or _order(session) > _order(baseline)
 
 

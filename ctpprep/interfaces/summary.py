@@ -12,11 +12,13 @@ from ctpprep.interfaces.wording import explain_verdict
 from ctpprep.io.tables import read_table
 from ctpprep.perfusion.quality import Verdict, conclude
 from ctpprep.perfusion.symmetry import WITHHELD
-from ctpprep.perfusion.volumes import COLUMNS, DIFFERENCE, NO_HOMOLOGUE
+from ctpprep.perfusion.volumes import ADDED_CORE, COLUMNS, DIFFERENCE, NO_HOMOLOGUE
 
 Row = Mapping[str, str]
 # differences of the cores below this are not explained, mL
 LEAST_DIFFERENCE_ML = 1.0
+# core added to hypoperfusion is named from this volume, mL
+LEAST_ADDED_ML = 0.1
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,8 @@ def _list_numbers(volumes: Sequence[Row], doubtful: Sequence[str]) -> list[Numbe
         criterion = f'rCBF < {100 * threshold:g} %' if which else f'Tmax > {threshold:g} s'
         title = f'Core, {which}' if which else 'Hypoperfusion'
         limits = [row.get(column) for column in ('ci_low_ml', 'ci_high_ml')]
+        if not which:
+            criterion += _add_core(volumes)
         detail = ''
         if all(limits):
             low, high = (float(limit or 0) for limit in limits)
@@ -173,6 +177,12 @@ def _list_numbers(volumes: Sequence[Row], doubtful: Sequence[str]) -> list[Numbe
                detail if difference else '', concerned)
     )  # fmt: skip
     return numbers
+
+
+def _add_core(volumes: Sequence[Row]) -> str:
+    """Name the volume of core in the hypoperfusion that has Tmax below the threshold."""
+    added = float(find_row(volumes, 'hypoperfusion', '', ADDED_CORE).get('volume_ml') or 0)
+    return f', with {added:.1f} mL of core' if added >= LEAST_ADDED_ML else ''
 
 
 def explain_difference(volumes: Sequence[Row]) -> str:

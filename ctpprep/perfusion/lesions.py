@@ -82,7 +82,8 @@ class Uncertainty:
         Probability that relative CBF is below the threshold, by normalization; empty if the noise
         of CBF is unknown.
     intervals : dict
-        Limits of the core volume by normalization, mL; ``reason`` if there are none.
+        Limits of the core volume by normalization and of ``hypoperfusion``, mL; ``reason`` if there
+        are none.
     """
 
     probability: dict
@@ -114,6 +115,22 @@ class Region:
             'slab_end_ml': method.slab_end_ml,
         }
 
+    def segment_hypoperfusion(self, threshold):
+        """Segment tissue with Tmax above a threshold, s."""
+        return segmentation.segment_hypoperfusion(
+            self.maps.tmax, self.within['global'], self.size, self.border,
+            hypoperfusion_tmax=threshold, **self.cleaning,
+        )  # fmt: skip
+
+    def segment_cores(self, hypoperfusion):
+        """Segment the core by each normalization."""
+        return {
+            f'core_{which}': self.segment_core(
+                relative, self.within[which], self.border, hypoperfusion
+            )
+            for which, relative in self.maps.rcbf.items()
+        }
+
     def segment_core(self, relative, within, border, hypoperfusion):
         """Segment the core by its threshold."""
         return segmentation.segment_core(
@@ -121,6 +138,12 @@ class Region:
             hypoperfusion=hypoperfusion,
             core_within_hypoperfusion=self.method.core_within_hypoperfusion, **self.cleaning,
         )  # fmt: skip
+
+    def join_cores(self, hypoperfusion, cores):
+        """Add the core by all normalizations to the hypoperfusion that it borders on."""
+        if not self.method.core_joins_hypoperfusion:
+            return hypoperfusion
+        return segmentation.join_core(hypoperfusion, np.logical_and.reduce(cores))
 
     def crop(self, box):
         """Return the same region within a box, for repeated segmentation."""
@@ -141,7 +164,8 @@ class Region:
 def segment_lesions(maps, settings):
     """Segment hypoperfusion, and core and mismatch by both normalizations.
 
-    Each lesion is thresholded, opened, closed and cleaned.
+    Each lesion is thresholded, opened, closed and cleaned. Core by all normalizations that borders on
+    hypoperfusion is then part of it.
 
     Parameters
     ----------
@@ -159,18 +183,11 @@ def segment_lesions(maps, settings):
     Rau et al. 2024, doi:10.3174/ajnr.A8111: relative CBF < 30 %, Tmax > 6 s.
     """
     region = Region(maps, settings)
-    cleaned = {
-        'hypoperfusion': segmentation.segment_hypoperfusion(
-            maps.tmax, region.within['global'], region.size, region.border,
-            hypoperfusion_tmax=settings.lesion.hypoperfusion_tmax, **region.cleaning,
-        )
-    }  # fmt: skip
-    hypoperfusion = cleaned['hypoperfusion'].mask
-    for which, relative in maps.rcbf.items():
-        cleaned[f'core_{which}'] = region.segment_core(
-            relative, region.within[which], region.border, hypoperfusion
-        )
+    slow = region.segment_hypoperfusion(settings.lesion.hypoperfusion_tmax)
+    cleaned = {'hypoperfusion': slow, **region.segment_cores(slow.mask)}
     masks = {name: lesion.mask for name, lesion in cleaned.items()}
+    cores = [masks[f'core_{which}'] for which in maps.rcbf]
+    masks['hypoperfusion'] = hypoperfusion = region.join_cores(slow.mask, cores)
     for which in maps.rcbf:
         masks[f'mismatch_{which}'] = segmentation.segment_mismatch(
             hypoperfusion, masks[f'core_{which}']
@@ -186,7 +203,7 @@ def segment_lesions(maps, settings):
 
 
 def estimate_uncertainty(maps, hypoperfusion, settings, cbf_noise=None):
-    """Propagate noise and shared error of CBF to the probability of core and the interval.
+    """Propagate noise and shared errors to the probability of core and the intervals of volumes.
 
     Parameters
     ----------
@@ -219,7 +236,23 @@ def estimate_uncertainty(maps, hypoperfusion, settings, cbf_noise=None):
             intervals[which] = _estimate_interval(
                 region, which, divided, spread, hypoperfusion, settings
             )
+    if method.noise_draws:
+        intervals['hypoperfusion'] = _hypoperfusion_interval(region, hypoperfusion, settings)
     return Uncertainty(probability, intervals)
+
+
+def _hypoperfusion_interval(region, hypoperfusion, settings):
+    """Segment at the thresholds that a shared error of Tmax makes of the one that is meant."""
+    threshold = settings.lesion.hypoperfusion_tmax
+    reach = uncertainty.HALF_INTERVAL * settings.uncertainty.tmax_error
+    cores = [core.mask for core in region.segment_cores(hypoperfusion).values()]
+    low, high = (
+        volumes.volume_ml(
+            region.join_cores(region.segment_hypoperfusion(limit).mask, cores), region.size
+        )
+        for limit in (threshold + reach, max(threshold - reach, 0.0))
+    )
+    return [low, high]
 
 
 def _estimate_interval(region, which, noise, spread, hypoperfusion, settings):
@@ -314,6 +347,6 @@ def measure_volumes(
         hypoperfusion_tmax=settings.lesion.hypoperfusion_tmax,
         tmax_thresholds=settings.volumes.tmax_thresholds,
         rcbf_thresholds=settings.volumes.rcbf_thresholds, segment=segment,
-        tmax_offsets=tmax_offsets if calibrated else None, withheld=withheld,
+        join_cores=region.join_cores, tmax_offsets=tmax_offsets if calibrated else None, withheld=withheld,
         hypodense=hypodense, intervals=intervals or {},
     )  # fmt: skip

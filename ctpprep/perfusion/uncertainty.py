@@ -18,6 +18,8 @@ from ctpprep.perfusion.maps import CHUNK
 # sigma of the smoothing of the noise map, which is estimated from a few samples per voxel
 NOISE_SIGMA_MM = 4.0
 COVERAGE = 0.95
+# half of an interval of that coverage, in standard deviations
+HALF_INTERVAL = float(special.ndtri((1 + COVERAGE) / 2))
 # pairs of noise draws of opposite sign, from which the bias of a maximum is estimated
 EXCESS_PAIRS = 8
 

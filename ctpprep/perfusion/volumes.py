@@ -20,7 +20,9 @@ CORE = (
 # global core outside the local core, and the reverse
 DIFFERENCE = ('removed by local', 'added by local')
 NO_HOMOLOGUE = 'global without homologue'
-IN_ML = (*CORE, *DIFFERENCE, NO_HOMOLOGUE, 'volume uncalibrated', 'difference')
+# core counted as hypoperfusion although its Tmax is below the threshold
+ADDED_CORE = 'added core'
+IN_ML = (*CORE, *DIFFERENCE, NO_HOMOLOGUE, ADDED_CORE, 'volume uncalibrated', 'difference')
 # hypoperfusion intensity ratio: Tmax thresholds of numerator and denominator, s
 INTENSITY_TMAX = (10.0, 6.0)
 # thresholds by which the criteria were defined: fraction, s
@@ -132,8 +134,8 @@ def uncalibrated_tmax(tmax, offset_by_slice):
 
 def volume_table(
     masks, cleaning, tmax, rcbf, rcbv_global, within, voxel_size_mm, side, hemisphere_name,
-    *, core_rcbf, hypoperfusion_tmax, tmax_thresholds, rcbf_thresholds, segment, tmax_offsets=None,
-    withheld='', hypodense=None, intervals=None,
+    *, core_rcbf, hypoperfusion_tmax, tmax_thresholds, rcbf_thresholds, segment, join_cores,
+    tmax_offsets=None, withheld='', hypodense=None, intervals=None,
 ):  # fmt: skip
     """Tabulate all volumes of a series.
 
@@ -163,6 +165,8 @@ def volume_table(
     segment : callable
         ``segment(candidate, within, of_flow)`` returns the `Lesion` of the voxels that pass a
         threshold of flow or, with holes filled, of Tmax.
+    join_cores : callable
+        ``join_cores(hypoperfusion, cores)`` returns hypoperfusion with the core that belongs to it.
     tmax_offsets : (Z,) sequence of float or None, optional
         Offset that calibration subtracted from Tmax in each slice, s; None for uncalibrated Tmax.
     withheld : str, optional
@@ -170,7 +174,8 @@ def volume_table(
     hypodense : (X, Y, Z) array of bool, optional
         Hypodense tissue of either core; None if the reference image is a perfusion map.
     intervals : dict of (2,) sequences of float, optional
-        Limits of the core volume, mL, by normalization; ``reason`` states why there are none.
+        Limits of the core volume, by normalization, and of ``hypoperfusion``, mL; ``reason`` states
+        why there are none.
 
     Returns
     -------
@@ -178,10 +183,14 @@ def volume_table(
         Rows with the keys of `COLUMNS`; values that do not apply are None. An empty region has the
         volume 0 and a reason. The rows of a withheld local map have no values, only the reason.
     """
-    table = _Table(masks, cleaning, within, voxel_size_mm, side, hemisphere_name, segment)
+    table = _Table(
+        masks, cleaning, within, voxel_size_mm, side, hemisphere_name, segment, join_cores
+    )
     slow = f'with Tmax > {hypoperfusion_tmax:g} s'
     table.add_lesion('hypoperfusion', None, hypoperfusion_tmax, slow)
+    table.add_interval((intervals or {}).get('hypoperfusion'))
     table.add_cleaning('hypoperfusion', None, hypoperfusion_tmax, slow)
+    table.add_added_core(hypoperfusion_tmax)
     for which in ('global', 'local'):
         if which in rcbf:
             table.add_core(which, core_rcbf, hypodense, intervals or {})
@@ -211,10 +220,12 @@ def volume_table(
 class _Table:
     """The rows of a series, and the data they are computed from."""
 
-    def __init__(self, masks, cleaning, within, voxel_size_mm, side, hemisphere_name, segment):
+    def __init__(
+        self, masks, cleaning, within, voxel_size_mm, side, hemisphere_name, segment, join_cores
+    ):  # fmt: skip
         self.masks, self.cleaning, self.within = masks, cleaning, within
         self.size_mm, self.side, self.hemisphere = voxel_size_mm, side, hemisphere_name
-        self.segment = segment
+        self.segment, self.join_cores = segment, join_cores
         self.rows = []
 
     def ml(self, mask):
@@ -254,13 +265,23 @@ class _Table:
             self.add(region, which, f'removed {kind}', threshold, removed[kind],
                      None if removed[kind] else f'no {kind} {what}')  # fmt: skip
 
+    def add_interval(self, limits):
+        """Add the limits of the volume to the row that was added last."""
+        if limits:
+            self.rows[-1] |= dict(zip(('ci_low_ml', 'ci_high_ml'), limits, strict=True))
+
+    def add_added_core(self, threshold):
+        by_tmax = self.cleaning['hypoperfusion']['unrestricted']
+        added = self.ml(self.masks['hypoperfusion']) - by_tmax
+        self.add('hypoperfusion', None, ADDED_CORE, threshold, added,
+                 None if added else 'no core was added to the tissue above the threshold')  # fmt: skip
+
     def add_core(self, which, core_rcbf, hypodense, intervals):
         low = f'with {which} rCBF < {core_rcbf:.0%}'
         removed = self.cleaning[f'core_{which}']
         self.add_lesion('core', which, core_rcbf, low)
-        if limits := intervals.get(which):
-            self.rows[-1] |= dict(zip(('ci_low_ml', 'ci_high_ml'), limits, strict=True))
-        elif not self.rows[-1]['reason']:
+        self.add_interval(intervals.get(which))
+        if which not in intervals and not self.rows[-1]['reason']:
             self.rows[-1]['reason'] = intervals.get('reason')
         for part in ('unrestricted', 'within_hypoperfusion'):
             measure = f'volume {part.replace("_", " ")}'
@@ -317,6 +338,7 @@ class _Table:
             relative, tmax = maps
             core = self.segment(relative < DEFUSE3_RCBF, self.within[which], True).mask
             slow = self.segment(tmax > DEFUSE3_TMAX, self.within['global'], False).mask
+            slow = self.join_cores(slow, [core])
             reason = (
                 f'by their own thresholds: rCBF < {DEFUSE3_RCBF:.0%} ({self.ml(core):.1f} mL), '
                 f'Tmax > {DEFUSE3_TMAX:g} s ({self.ml(slow):.1f} mL)'

@@ -124,6 +124,12 @@ def _describe(method: MethodSettings, noise: bool) -> str:
         if cleaning.core_within_hypoperfusion
         else 'Core is not restricted to hypoperfusion; the table gives the part of it that is.'
     )
+    joined = (
+        ' Where hardly any contrast arrives, Tmax is not determined, so core (by both normalizations, where '
+        'there are both) that borders on hypoperfusion is part of it.'
+        if cleaning.core_joins_hypoperfusion
+        else ''
+    )
     sure = ''
     if noise:
         sure = (
@@ -135,7 +141,9 @@ def _describe(method: MethodSettings, noise: bool) -> str:
     if noise and interval.noise_draws:
         sure += (
             f' From {interval.noise_draws} segmentations with more of such errors comes the 95 % interval '
-            'of each core volume.'
+            'of each core volume; that of the hypoperfusion is its volume at thresholds that differ by '
+            f'1.96 standard deviations of a shared error of Tmax ({interval.tmax_error:g} s, from simulated '
+            'heads).'
         )
     return f"""
 ### Segmentation
@@ -144,7 +152,7 @@ Core is tissue with relative CBF below {lesion.core_rcbf:.0%}, by each normaliza
 is tissue with Tmax above {lesion.hypoperfusion_tmax:g} s; both after morphological opening
 ({cleaning.opening_mm:g} mm) and closing ({cleaning.closing_mm:g} mm), restricted to
 {side} [@rau2024].{cleaned}
-{restricted}
+{restricted}{joined}
 Mismatch is hypoperfusion outside of the core; the table also gives the difference of the volumes,
 their ratio, the hypoperfusion intensity ratio [@olivot2014] and the criteria of DEFUSE 3
 [@albers2018].{uncalibrated}{sure}

@@ -61,6 +61,28 @@ def test_session_labels_are_ordered_by_their_numbers(tree):
     assert find(tree)[0].lesion.session == '0009'
 
 
+@pytest.mark.parametrize(
+    ('times', 'found'),
+    [
+        (('2020-01-01T09:00:00', '2020-01-02T09:00:00'), 'a'),
+        (('2020-01-03T09:00:00', '2020-01-02T09:00:00'), None),
+        (('n/a', '2020-01-02T09:00:00'), None),  # by its label, ses-a comes before ses-b
+        ((' \udcff', 'yesterday'), None),
+    ],
+)
+def test_sessions_are_ordered_by_their_times(tmp_path, times, found):
+    session = tmp_path / 'raw_data' / 'sub-1' / 'ses-b'
+    write(session / 'sub-1_ses-b_ctp.nii.gz', (4, 4, 3, 12))
+    write(session / 'sub-1_ses-b_ncct.nii.gz')
+    follow_up = tmp_path / 'derivatives' / 'sub-1' / 'ses-a'
+    write(follow_up / 'sub-1_ses-a_space-ncct_lesion-msk.nii.gz')
+    table = 'session_id\tacq_time\nses-b\t{}\nses-a\t{}\n'.format(*times)
+    path = tmp_path / 'raw_data' / 'sub-1' / 'sub-1_sessions.tsv'
+    path.write_bytes(table.encode(errors='surrogateescape'))
+    lesion = find(follow_up)[0].lesion
+    assert (lesion and lesion.session) == found
+
+
 def test_standard_mask_is_preferred_to_an_uncompressed_one_in_native_space(tree):
     write(tree / 'sub-1_ses-02_lesion-msk.nii')
     write(tree / NCCT)

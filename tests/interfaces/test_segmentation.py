@@ -298,4 +298,4 @@ def test_withheld_local_map_has_no_probability():
     outputs = estimate(write(without=LOCAL), 1.0)
     assert isdefined(outputs.probability_global)
     assert not isdefined(outputs.probability_local)
-    assert set(read_json(outputs.intervals)) == {'global'}
+    assert set(read_json(outputs.intervals)) == {'global', 'hypoperfusion'}

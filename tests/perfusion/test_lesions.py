@@ -117,6 +117,44 @@ def test_labels_distinguish_the_normalizations_that_show_the_core():
     np.testing.assert_array_equal(segment(maps, **AS_THRESHOLDED).labels, expected)
 
 
+def joined(rcbf_local=None, **changed):
+    """Hypoperfusion of a core in whose middle Tmax is 0, as where no contrast arrives."""
+    tmax = np.where((SLOW & ~CORE) | OTHER, 8.0, 0.0)
+    # Tmax of the core is open to one side, so that no hole is filled
+    tmax[box((16, 24), (6, 12), (1, 7))] = 0.0
+    maps = relative_maps(rcbf_local=np.where(CORE, 0.2, 1.0) if rcbf_local is None else rcbf_local,
+                         tmax=tmax)  # fmt: skip
+    return segment(maps, **AS_THRESHOLDED, **changed).masks['hypoperfusion'], tmax
+
+
+def test_core_without_a_known_tmax_is_hypoperfusion():
+    hypoperfusion, tmax = joined()
+    np.testing.assert_array_equal(hypoperfusion, ((tmax > 6) & RIGHT) | CORE)
+
+
+@pytest.mark.parametrize(
+    ('rcbf_local', 'changed'),
+    [
+        (np.ones(SHAPE), {}),  # the homologues are as low
+        (None, {'core_joins_hypoperfusion': False}),
+    ],
+)
+def test_core_by_one_normalization_alone_is_not_hypoperfusion(rcbf_local, changed):
+    hypoperfusion, tmax = joined(rcbf_local, **changed)
+    np.testing.assert_array_equal(hypoperfusion, (tmax > 6) & RIGHT)
+
+
+def test_core_joins_hypoperfusion_without_a_local_map():
+    hypoperfusion, _ = joined(rcbf_local=False)
+    assert hypoperfusion[CORE].all()
+
+
+def test_core_away_from_hypoperfusion_does_not_join_it():
+    tmax = np.where(box((14, 23), (15, 18), (1, 7)), 8.0, 1.0)
+    hypoperfusion = segment(relative_maps(tmax=tmax), **AS_THRESHOLDED).masks['hypoperfusion']
+    np.testing.assert_array_equal(hypoperfusion, tmax > 6)
+
+
 def test_without_a_local_map_the_labels_are_those_of_the_global_one():
     result = segment(relative_maps(rcbf_local=False), **AS_THRESHOLDED)
     assert set(result.masks) == {'hypoperfusion', 'core_global', 'mismatch_global'}
@@ -227,7 +265,19 @@ def test_without_draws_there_is_a_probability_and_no_interval():
 
 def test_withheld_local_map_has_no_probability():
     result = estimate(relative_maps(rcbf_local=False), 1.0)
-    assert set(result.probability) == set(result.intervals) == {'global'}
+    assert set(result.probability) == {'global'}
+    assert set(result.intervals) == {'global', 'hypoperfusion'}
+
+
+def test_interval_of_hypoperfusion_is_between_thresholds_of_tmax():
+    steps = np.full(SHAPE, 1.0)
+    for x, value in enumerate((3.0, 5.0, 7.0, 9.0), start=14):
+        steps[x, 4:16] = value
+    maps = relative_maps(np.ones(SHAPE), False, steps)
+    spread = {'tmax_error': 2.5 / 1.96, **AS_THRESHOLDED}
+    low, high = estimate(maps, 1.0, **spread).intervals['hypoperfusion']
+    slab = 12 * SHAPE[2] * ML  # one value of x
+    assert (low, high) == pytest.approx((slab, 3 * slab))
 
 
 def test_interval_without_a_core_is_zero():
@@ -325,9 +375,11 @@ def test_deconvolution_without_offsets_has_no_volumes_before_calibration():
 
 
 def test_interval_is_beside_its_volume():
-    rows, _ = tabulate(intervals={'global': [2.0, 3.0]})
-    (row,) = select(rows, ci_low_ml=2.0, ci_high_ml=3.0)
-    assert (row['region'], row['normalization'], row['measure']) == ('core', 'global', 'volume')
+    rows, _ = tabulate(intervals={'global': [2.0, 3.0], 'hypoperfusion': [4.0, 5.0]})
+    limits = {row['region']: (row['ci_low_ml'], row['ci_high_ml'])
+              for row in rows if row['ci_low_ml'] is not None}  # fmt: skip
+    assert limits == {'core': (2.0, 3.0), 'hypoperfusion': (4.0, 5.0)}
+    assert select(rows, ci_low_ml=4.0)[0]['measure'] == 'volume'
 
 
 def test_missing_interval_has_its_reason_in_the_table():

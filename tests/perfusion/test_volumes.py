@@ -63,7 +63,8 @@ def make_table(core=True, slow=True, severe=True, rcbv=0.9, offsets=None, second
         masks, removed, tmax, {'global': rcbf, 'local': rcbf}, rcbv_global,
         {'global': TISSUE, 'local': TISSUE}, SIZE, SIDE, 'left', core_rcbf=core_rcbf,
         hypoperfusion_tmax=hypoperfusion_tmax, tmax_thresholds=tmax_thresholds, hypodense=hypodense,
-        rcbf_thresholds=(0.2, 0.3, 0.34, 0.38), segment=segment, tmax_offsets=offsets,
+        rcbf_thresholds=(0.2, 0.3, 0.34, 0.38), segment=segment,
+        join_cores=lambda hypoperfusion, _: hypoperfusion, tmax_offsets=offsets,
     )  # fmt: skip
     return rows, masks
 
@@ -304,6 +305,7 @@ def test_difference_of_the_cores_is_measured_with_its_homologues():
         SIZE,
         SIDE,
         'left',
+        None,
         None,
     )
     table.add_difference(rcbf, 0.3, '')
