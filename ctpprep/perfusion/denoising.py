@@ -22,7 +22,8 @@ REACH = 2.0
 LEAST_SIMILAR = 0.3
 # sums are split into this many parts, added in order
 PARTS = 8
-# weights below exp(-60) do not matter, and products with them would be denormal numbers, which are slow
+# beside the weight of a voxel itself, those below exp(-60) do not matter; products with them would be
+# denormal numbers, which are slow
 MOST_UNLIKE = np.float32(60.0)
 # voxels that are averaged at once: 16 kB per volume
 BLOCK = 4096
@@ -326,6 +327,7 @@ def average_similar(values, guides, source, sigma_voxels, num_threads=1):
     shifts = [(int(np.dot(offset, strides)), near) for offset, near in offsets]
     values = padded.reshape(len(padded), -1).astype(np.float32)
     guides = np.pad(guides, margins).reshape(len(guides), -1).astype(np.float32)
+    limit = np.where(values[-1] > 0, MOST_UNLIKE, np.float32(np.inf))
     sums = np.zeros_like(values)
     end = (n_rows - x - 1) * strides[0]
 
@@ -338,8 +340,8 @@ def average_similar(values, guides, source, sigma_voxels, num_threads=1):
                 for step in (shift, -shift):
                     others = slice(block.start + step, block.stop + step)
                     apart = guides[:, block] - guides[:, others]
-                    unlike = np.minimum(0.5 * np.einsum('fn,fn->n', apart, apart), MOST_UNLIKE)
-                    alike = np.exp(-unlike) * near
+                    unlike = 0.5 * np.einsum('fn,fn->n', apart, apart)
+                    alike = np.exp(-np.minimum(unlike, limit[block])) * near
                     total += alike * values[:, others]
             sums[:, block] += total
 
