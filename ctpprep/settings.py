@@ -283,9 +283,9 @@ class VesselSettings(StageSettings):
     aif_voxels: int = _setting(12, 'voxels',
         'number of voxels averaged to the AIF (and to the VOF)', low=1, high=200)
     aif_scaling: str = _setting('auto', '',
-        'scale the area of the AIF up to that of the VOF against partial volume (disputed): auto '
-        'if there is a plausible VOF, vof always, none never; relative maps and Tmax do not '
-        'depend on it', choices=('auto', 'none', 'vof'))
+        'scale the area of the AIF up to that of the VOF: auto if the VOF is plausible, vof always, '
+        'none never; relative maps and Tmax are unaffected',
+        choices=('auto', 'none', 'vof'))
     vessel_smoothing_mm: tuple[float, float, float] = _setting((1.25, 1.25, 3.0), 'mm',
         'sigma of the smoothing before vessels are chosen (x, y, z); their curves are '
         'smoothed in plane only', low=0.0, high=10.0)
@@ -306,9 +306,8 @@ class DeconvolutionSettings(StageSettings):
     """Deconvolution of the tissue curves, and the maps that follow from it."""
 
     deconvolution_method: str = _setting('bayesian', '',
-        'how CBF and CBV are estimated: posterior mean over a dictionary of residue functions, '
-        'Tikhonov regularization (as in the reference paper), or your own function; Tmax always '
-        'comes from Tikhonov regularization, unless from your function',
+        'estimate of CBF and CBV: posterior mean over a dictionary of residue functions, Tikhonov '
+        'regularization (as in the reference paper, and always for Tmax), or your own function',
         BOUTELIER, choices=('bayesian', 'tikhonov'), options=('--deconvolution',), function=True)
     penalty_order: str = _setting('1', '',
         'order of the derivative that Tikhonov regularization penalizes',
@@ -516,9 +515,8 @@ class TemplateSettings(StageSettings):
     """Template space."""
 
     output_spaces: str = _setting('none', '',
-        'template in whose space maps, masks and probabilities are also written, and regions measured: '
-        'MNI152NLin2009aSym (comes with nilearn) or one whose files are in TEMPLATEFLOW_HOME, with a '
-        'resolution if one is wanted, such as MNI152NLin2009cAsym:res-2; nothing is downloaded',
+        'template in whose space results are also written and regions measured: MNI152NLin2009aSym, '
+        'or one in TEMPLATEFLOW_HOME such as MNI152NLin2009cAsym:res-2; nothing is downloaded',
         value='SPACE')
     template_window_hu: tuple[float, float] = _setting((0.0, 60.0), 'HU',
         'densities that are registered to the template', low=-1024.0, high=4000.0)

@@ -21,7 +21,7 @@ from ctpprep.inputs.overrides import PIECES
 from ctpprep.inputs.series import PrecomputedMaps
 from ctpprep.interfaces.wording import WORDING
 from ctpprep.io.templates import find_template
-from ctpprep.perfusion import segmentation, volumes
+from ctpprep.perfusion import segmentation, tabulation, volumes
 from ctpprep.perfusion.quality import CHECKS
 from ctpprep.perfusion.symmetry import AffectedSide
 from ctpprep.reports.sections import FIGURES
@@ -161,7 +161,7 @@ def test_limits_of_quality_are_those_of_the_code():
 
 
 def test_columns_of_volumes_are_described():
-    assert [row[0] for row in table(OUTPUTS, 'column')] == list(volumes.COLUMNS)
+    assert [row[0] for row in table(OUTPUTS, 'column')] == list(tabulation.COLUMNS)
 
 
 def test_rows_of_volumes_are_described():
@@ -169,7 +169,7 @@ def test_rows_of_volumes_are_described():
     lesion = segmentation.Lesion(mask, mask, mask, mask)
     both = dict.fromkeys(('global', 'local'), mask)
     masks = ('core_global', 'core_local', 'hypoperfusion', 'mismatch_global', 'mismatch_local')
-    rows = volumes.volume_table(
+    rows = tabulation.volume_table(
         dict.fromkeys(masks, mask), dict.fromkeys(masks, volumes.cleaning_ml(lesion, mask, (1, 1, 1))),
         1.0 * mask, both, 1.0 * mask, both, (1, 1, 1),
         AffectedSide('left', 2.0, 1.0, 0.5), 'left', core_rcbf=0.3, hypoperfusion_tmax=6.0,

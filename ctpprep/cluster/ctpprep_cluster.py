@@ -84,7 +84,7 @@ def list_participants(bids_dir):
         ('with a folder but not in participants.tsv', sorted(set(folders) - set(listed))),
     ):
         if names:
-            print('left out, {}: {}'.format(what, ', '.join(names)), file=sys.stderr)
+            print('skipped, {}: {}'.format(what, ', '.join(names)), file=sys.stderr)
     return [label for label in listed if label in set(folders)]
 
 
@@ -242,7 +242,8 @@ def submit(args):
     labels = choose(args)
     if not labels:
         print(
-            'nothing to submit' + ('' if args.rerun else '; --rerun takes what failed or stopped')
+            'nothing to submit'
+            + ('' if args.rerun else '; --rerun adds failed and stopped participants')
         )
         return 0
     environment = dict(os.environ, CTPPREP_PER_TASK=str(args.per_task))
@@ -274,7 +275,7 @@ def submit(args):
         sum_up(args, jobs)
     if submitted < len(labels) and not args.dry_run:
         left = len(labels) - submitted
-        print(f'{left} not submitted; submit again when others are through', file=sys.stderr)
+        print(f'{left} not submitted; submit again when other jobs have ended', file=sys.stderr)
         return 1
     return 0
 

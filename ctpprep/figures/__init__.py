@@ -11,6 +11,7 @@ keep global state.
 
 ::
 
+    palette   the colours of figures and pages
     mosaic    slices side by side, fixed windows
     saving    SVG, PDF and PNG files
     maps      figures of slices
@@ -35,7 +36,8 @@ from ctpprep.figures.maps import (
     plot_rcbf,
     plot_regions,
 )
-from ctpprep.figures.mosaic import COLOURS, WINDOWS, Mosaic, Row, lay_out, plot_rows
+from ctpprep.figures.mosaic import WINDOWS, Mosaic, Row, lay_out, plot_rows
+from ctpprep.figures.palette import COLOURS
 from ctpprep.figures.saving import save_page, save_svg
 from ctpprep.figures.summary import Heading, Lesion, Panel, plot_summary, plot_summary_page
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctpprep.figures.mosaic import COLOURS, WIDTH_IN, WINDOWS, lay_out
+from ctpprep.figures.mosaic import WIDTH_IN, WINDOWS, lay_out
+from ctpprep.figures.palette import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -186,7 +187,8 @@ def plot_tmax_histogram(
     axes = figure.add_axes((0.07, 0.15, 0.9, 0.8))
     style_axes(axes, 'Tmax (s)', 'share of tissue (% per bin)')
     high = WINDOWS['tmax'].high
-    bins = np.arange(-2, high + 3.25, 0.25)
+    lowest = -2 if (tmax[tissue_mask] < 0).any() else 0  # precomputed maps may be negative
+    bins = np.arange(lowest, high + 3.25, 0.25)
     for label, side in ((1, 'left'), (2, 'right')):
         values = tmax[(hemispheres == label) & tissue_mask]
         if values.size == 0:

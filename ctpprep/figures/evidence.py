@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ctpprep.figures.charts import style_axes
-from ctpprep.figures.mosaic import COLOURS, WINDOWS, Mosaic, Row, Window, lay_out, plot_rows
+from ctpprep.figures.mosaic import WINDOWS, Mosaic, Row, Window, lay_out, plot_rows
+from ctpprep.figures.palette import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

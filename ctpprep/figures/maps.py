@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctpprep.figures.mosaic import COLOURS, NO_VALUE, WINDOWS, Mosaic, Row, plot_rows
+from ctpprep.figures.mosaic import NO_VALUE, WINDOWS, Mosaic, Row, plot_rows
+from ctpprep.figures.palette import COLOURS
 from ctpprep.perfusion.regions import split_cores
 
 if TYPE_CHECKING:
@@ -196,12 +197,12 @@ def plot_probability(
                 ((values >= low) & (values < high), COLOURS[likelihood])
                 for likelihood, low, high in LIKELIHOODS
             ),
-            outlines=((core[name], COLOURS['hypoperfusion']),) if name in core else (),
+            outlines=((core[name], COLOURS['segmented']),) if name in core else (),
         )
         for name, values in probability.items()
     ]
     legend = {f'at least {100 * low:g} %': COLOURS[name] for name, low, _ in LIKELIHOODS}
-    legend[f'core as segmented (rCBF < {100 * core_rcbf:g} %)'] = COLOURS['hypoperfusion']
+    legend[f'core as segmented (rCBF < {100 * core_rcbf:g} %)'] = COLOURS['segmented']
     return plot_rows(mosaic, rows, legend)
 
 

@@ -11,37 +11,11 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Colours (Okabe and Ito) that colour-blind readers can distinguish from each other and viridis.
-COLOURS = {
-    'core': '#ff4d2e',
-    'hypoperfusion': '#ffffff',
-    'slow': '#2bb673',
-    'mismatch': '#f0e442',
-    'mismatch local': '#56b4e9',
-    'sure': '#ff4d2e',
-    'likely': '#e69f00',
-    'possible': '#f0e442',
-    'kept': '#ff4d2e',
-    'removed': '#56b4e9',
-    'added': '#cc79a7',
-    'brain': '#f0e442',
-    'tissue': '#56b4e9',
-    'left': '#0072b2',
-    'right': '#d55e00',
-    'aif': '#d00000',
-    'vof': '#0072b2',
-    'tissue curve': '#009e73',
-    'region': '#009e73',
-    'candidate': '#d55e00',
-    'followup': '#00e5a0',
-    'hit': '#009e73',
-    'missed': '#f0e442',
-    'false': '#d55e00',
-}
 CONVENTION = (
     "Radiological convention: the patient's right (R) is on the left of the picture. "
     'Small numbers: slice, counted from 0 at the lowest.'
 )
+RIM_PT = 1.0  # of outlines, both sides together
 WIDTH_IN = 14.0  # at the report's width one inch is about 95 px, a 2 mm voxel about 2 px
 
 
@@ -306,15 +280,13 @@ def draw_line(
         inside = mosaic.picture(np.asarray(mask, float), line)
         if inside.any():
             # padded, so that the outline of a mask at the edge is closed
-            axes.contour(
-                np.arange(-1, inside.shape[1] + 1),
-                np.arange(-1, inside.shape[0] + 1),
-                np.pad(inside, 1),
-                levels=[0.5],
-                colors=[colour],
-                # the first is the widest, so that it is visible beside those drawn over it
-                linewidths=1.1 + 0.9 * (len(row.outlines) - 1 - order),
-            )
+            across, down = (np.arange(-1, size + 1) for size in inside.shape[::-1])
+            # the first is the widest, so that it is visible beside those drawn over it
+            wide = 1.1 + 0.9 * (len(row.outlines) - 1 - order)
+            # with a black rim, so that it is visible on a map of a similar colour
+            for outline, width in (('black', wide + RIM_PT), (colour, wide)):
+                axes.contour(across, down, np.pad(inside, 1), levels=[0.5], colors=[outline],
+                             linewidths=width)  # fmt: skip
     rows, columns = mosaic.tile_shape
     axes.set(xlim=(-0.5, columns * mosaic.columns - 0.5), ylim=(rows - 0.5, -0.5))
     background = {'facecolor': 'black', 'edgecolor': 'none', 'pad': 0.6}

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ctpprep.figures.mosaic import COLOURS, WINDOWS
+from ctpprep.figures.mosaic import WINDOWS
+from ctpprep.figures.palette import COLOURS
 
 #: Maps in the order of the menu: name, window, and the family whose members share one window.
 MAPS = {
@@ -132,6 +133,7 @@ def pack_series(
         'maps': maps,
         'masks': masks,
         'bits': pack_array(bits),
+        'start': find_start(images, box),
         'overlays': [
             {'name': name, 'label': label, 'colour': colour, 'style': style, 'on': on}
             for name, (label, colour, style, on) in OVERLAYS.items()
@@ -195,6 +197,61 @@ def crop(
         slice(start, stop, stride) for (start, stop), stride in zip(ends, step, strict=True)
     )
     return first, second, third
+
+
+def find_start(images: dict[str, np.ndarray], box: tuple[slice, slice, slice]) -> int:
+    """Find the voxel that the viewer marks first.
+
+    It is that of the lowest global rCBF in the largest connected piece of the core. Without a core,
+    it is that of the longest Tmax in the largest piece of the hypoperfusion; without a lesion, the
+    voxel with values that is nearest to the centre of the brain. A voxel that was filled into a
+    lesion has no value, or one beyond the threshold, and is never the extreme.
+
+    Parameters
+    ----------
+    images : dict of str to (X, Y, Z) array
+        As `pack_series` accepts them.
+    box : tuple of slice
+        From `crop`.
+
+    Returns
+    -------
+    int
+        Index in the box, x fastest.
+
+    Examples
+    --------
+    >>> core = np.array([1, 0, 1, 1, 1], bool).reshape(5, 1, 1)
+    >>> rcbf = np.array([0.1, 1, 0.2, np.nan, 0.25]).reshape(5, 1, 1)
+    >>> images = {'brain_mask': core | True, 'core_global': core, 'rcbf_global': rcbf}
+    >>> find_start(images, (slice(5), slice(1), slice(1)))
+    2
+    """
+    brain = np.asarray(images['brain_mask'], bool)
+    valid = np.asarray(images.get('tissue_mask', brain), bool) & brain
+    for lesion, name, sign in (('core_global', 'rcbf_global', 1), ('hypoperfusion', 'tmax', -1)):
+        if lesion in images and name in images:
+            piece = _largest_piece(np.asarray(images[lesion], bool))[box]
+            values = np.where(piece & valid[box], sign * images[name][box], np.nan)
+            if np.isfinite(values).any():
+                return int(np.nanargmin(values.ravel(order='F')))
+    candidates = valid[box] if valid[box].any() else np.ones(valid[box].shape, bool)
+    for name in MAPS:
+        if name in images and (has_value := candidates & np.isfinite(images[name][box])).any():
+            candidates = has_value
+    places = np.argwhere(candidates)
+    nearest = places[((places - places.mean(axis=0)) ** 2).sum(axis=1).argmin()]
+    return int(np.ravel_multi_index(tuple(nearest), candidates.shape, order='F'))
+
+
+def _largest_piece(mask: np.ndarray) -> np.ndarray:
+    """Return the largest connected piece of a mask; voxels that share a face are connected."""
+    from scipy import ndimage
+
+    pieces, _ = ndimage.label(mask)
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return mask & (pieces == sizes.argmax())
 
 
 def pack_values(values: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:

@@ -10,20 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ctpprep.figures.charts import style_axes
-from ctpprep.figures.mosaic import COLOURS, WIDTH_IN, WINDOWS, Mosaic, Row, draw_line, lay_out
+from ctpprep.figures.mosaic import WIDTH_IN, WINDOWS, Mosaic, Row, draw_line, lay_out
+from ctpprep.figures.palette import COLOURS, GRADES, SOFT, STRUCK, VERDICT_GRADES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_SLICES = 6
 SCALE_BAR_MM = 50.0
-#: Colour of each verdict.
-VERDICTS = {'usable': '#1b7a43', 'look first': '#9a6200', 'do not use': '#b3261e'}
 RESEARCH = 'Research use only. Not a medical device.'
 PAGE_IN = (11.69, 8.27)  # A4, landscape
 # font sizes of a panel of the full width, points: at 740 px, on a narrow window, 11 are 8 px
 TITLE_PT, VALUE_PT, TEXT_PT, SMALL_PT = 13.0, 16.0, 12.0, 11.0
-GREY = '#57656e'
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Heading:
     Attributes
     ----------
     series, verdict, reason : str
-        Prefix of the series; key of `VERDICTS`; why.
+        Prefix of the series; a word of `VERDICT_GRADES`; why.
     numbers : sequence of (str, str, str, bool)
         Title, value, detail, and whether it is doubtful.
     facts : sequence of str
@@ -173,8 +171,8 @@ def plot_summary_page(panel: Panel, heading: Heading) -> Figure:
 
     write(margin, tall - 0.35, f'CT perfusion  {heading.series}', fontsize=15, weight='bold')
     write(wide - margin, tall - 0.38, RESEARCH, fontsize=11, ha='right', weight='bold',
-          color=VERDICTS['do not use'])  # fmt: skip
-    colour = VERDICTS[heading.verdict]
+          color=GRADES['fail'])  # fmt: skip
+    colour = GRADES[VERDICT_GRADES[heading.verdict]]
     write(
         margin, tall - 0.75, heading.verdict.capitalize(), fontsize=15, weight='bold', color=colour
     )
@@ -183,12 +181,12 @@ def plot_summary_page(panel: Panel, heading: Heading) -> Figure:
     step = (wide - 2 * margin) / max(1, len(heading.numbers))
     for column, (title, value, detail, doubtful) in enumerate(heading.numbers):
         x = margin + column * step
-        write(x, tall - 1.3, title, fontsize=10, color=GREY)
+        write(x, tall - 1.3, title, fontsize=10, color=SOFT)
         text = write(x, tall - 1.5, value, fontsize=20, weight='bold',
-                     color='#9aa4ab' if doubtful else 'black')  # fmt: skip
+                     color=STRUCK if doubtful else 'black')  # fmt: skip
         if doubtful:
             _strike(figure, text)
-        write(x, tall - 1.88, 'not usable' if doubtful else detail, fontsize=8.5, color=GREY)
+        write(x, tall - 1.88, 'not usable' if doubtful else detail, fontsize=8.5, color=SOFT)
     foot = 0.3 + 0.17 * len(heading.facts)
     room = (margin, foot + 0.15, wide - 2 * margin, tall - 2.15 - foot - 0.15)
     mosaic = _lay_out(panel)
@@ -220,6 +218,8 @@ def _panel_height(panel: Panel, mosaic: Mosaic, wide: float) -> float:
 
 def _draw_panel(figure, panel: Panel, mosaic: Mosaic, box) -> None:
     """Draw the panel into a box (left, bottom, width, height; inches)."""
+    from matplotlib.patches import Rectangle
+
     left, bottom, wide, tall = box
     scale = wide / WIDTH_IN
     figure_wide, figure_tall = figure.get_size_inches()
@@ -244,15 +244,23 @@ def _draw_panel(figure, panel: Panel, mosaic: Mosaic, box) -> None:
         if number == n_rows - 1:
             _draw_scale_bar(axes, mosaic, panel.size_mm, SMALL_PT * scale)
         middle = (low + height / 2) / figure_tall
-        x = left / figure_wide
+        # the title is dark, as light colours are illegible on white; a bar has the colour
+        bar = Rectangle((left / figure_wide, low / figure_tall), 0.05 * scale / figure_wide,
+                        height / figure_tall, color=lesion.colour, linewidth=0)  # fmt: skip
+        figure.add_artist(bar)
+        x = (left + 0.14 * scale) / figure_wide
         line = 0.26 * scale / figure_tall
-        style = {'ha': 'left', 'color': GREY, 'fontsize': TEXT_PT * scale}
+        style = {'ha': 'left', 'color': SOFT, 'fontsize': TEXT_PT * scale}
         figure.text(x, middle + line, lesion.title, va='center', fontsize=TITLE_PT * scale,
-                    weight='bold', color=lesion.colour)  # fmt: skip
-        figure.text(x, middle, lesion.criterion, va='center', **style)
+                    weight='bold')  # fmt: skip
+        # what is beyond the threshold comes below the value: the column is narrow
+        criterion, _, more = lesion.criterion.partition(', ')
+        figure.text(x, middle, criterion, va='center', **style)
+        figure.text(x, middle - 2.3 * line, more, va='center',
+                    **style | {'fontsize': SMALL_PT * scale})  # fmt: skip
         text = figure.text(x, middle - 1.2 * line, lesion.value, va='center', ha='left',
                            fontsize=VALUE_PT * scale,
-                           color='#9aa4ab' if lesion.doubtful else 'black')  # fmt: skip
+                           color=STRUCK if lesion.doubtful else 'black')  # fmt: skip
         if lesion.doubtful:
             _strike(figure, text)
     if panel.time is not None:
@@ -300,7 +308,7 @@ def _strike(figure, text) -> None:
     renderer = FigureCanvasAgg(figure).get_renderer()
     box = text.get_window_extent(renderer).transformed(figure.transFigure.inverted())
     middle = (box.y0 + box.y1) / 2
-    line = Line2D([box.x0, box.x1], [middle, middle], color=VERDICTS['do not use'], linewidth=1.8)
+    line = Line2D([box.x0, box.x1], [middle, middle], color=GRADES['fail'], linewidth=1.8)
     figure.add_artist(line)
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from ctpprep import __version__
+from ctpprep.figures.palette import VERDICT_GRADES
 from ctpprep.group.cohort import LOCAL_WITHHELD, VOLUMES
 from ctpprep.group.followup_page import PAGE as FOLLOWUP_PAGE
 from ctpprep.group.picture import draw_cores
@@ -35,7 +36,7 @@ from ctpprep.group.tsv import MISSING
 from ctpprep.io.files import write_atomically
 from ctpprep.reports.inline import data_element, plotly_script, script_element, security_policy
 from ctpprep.reports.sections import make_anchor
-from ctpprep.reports.template import TEMPLATES, VERDICT_LIGHTS, environment
+from ctpprep.reports.template import TEMPLATES, environment
 
 if TYPE_CHECKING:
     from ctpprep.group.cohort import Cohort
@@ -131,7 +132,7 @@ def build_page(
             legend=legend,
             picture=draw_cores(cohort.included, lines_of_all, colors, UNKNOWN),
             has_pairs=len(cohort.groups) > 1,
-            verdict_lights=VERDICT_LIGHTS,
+            verdict_lights=VERDICT_GRADES,
             followup=FOLLOWUP_PAGE if (output_dir / FOLLOWUP_PAGE).is_file() else '',
             unknown=UNKNOWN,
             states=sorted({row['state'] for row in series}),

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from ctpprep.figures.palette import VERDICT_GRADES
 from ctpprep.group.cohort import LOCAL_WITHHELD
 from ctpprep.group.tsv import MISSING, Table, parse_number
 from ctpprep.perfusion.volumes import DEFUSE3
-from ctpprep.reports.template import VERDICT_LIGHTS, format_quantity
+from ctpprep.reports.template import format_quantity
 
 #: A figure is an outlier beyond so many interquartile ranges from the quartiles of the cohort (Tukey).
 FENCE = 3.0
@@ -162,7 +163,7 @@ def count_grades(quality: Quality) -> list[list[Any]]:
 def count_verdicts(series_rows: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
     """Count the series by verdict; '' if they have none, because no run has ended."""
     counts = Counter(row['verdict'] for row in series_rows)
-    return [(word, counts[word]) for word in (*VERDICT_LIGHTS, '')]
+    return [(word, counts[word]) for word in (*VERDICT_GRADES, '')]
 
 
 def count_missing(
@@ -225,7 +226,7 @@ def find_outliers(
             reasons.append(f'Local normalization is unreliable: {row["caution"]}')
         if reasons:
             outliers.append(Outlier(row['series'], row['link'], row['verdict'], reasons))
-    words = ['', *VERDICT_LIGHTS]
+    words = ['', *VERDICT_GRADES]
     return sorted(
         outliers,
         key=lambda outlier: (

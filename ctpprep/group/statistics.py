@@ -161,7 +161,7 @@ def _describe_patients(patients: pd.DataFrame) -> Iterator[dict[str, Any]]:
                 yield row | {'statistic': f'age, {row["statistic"]}'}
         else:
             n_unknown = n - len(values)
-            reason = f'not known of {n_unknown} patients, who do not count' if n_unknown else ''
+            reason = f'unknown in {n_unknown} patients, who are excluded' if n_unknown else ''
             for row in describe_proportion(values, name):
                 yield row | {'reason': row['reason'] or reason}
 

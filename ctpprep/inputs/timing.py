@@ -204,9 +204,8 @@ def _frame_source(
             return field, sidecar[field]
     if header_interval == DEFAULT_INTERVAL:
         raise TimingError(
-            'no acquisition times in the sidecar, and the interval in the NIfTI header (pixdim[4]) is '
-            '1 s, the default of many programs; add RepetitionTime to the sidecar, or use '
-            '--frame-interval SECONDS, --frame-interval 1 if it is right'
+            'no acquisition times in the sidecar, and pixdim[4] of the NIfTI header is 1 s, a default of '
+            'many programs; add RepetitionTime, or confirm it with --frame-interval 1'
         )
     if header_interval is not None:
         return 'pixdim[4]', header_interval

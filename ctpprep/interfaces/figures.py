@@ -131,10 +131,9 @@ class PlotSeries(StageInterface):
         summary = summarize(read_volumes(tables[0]), read_table(tables[1])[0])
         lesions = [
             figures.Lesion(images[number.name], number.title, number.criterion, number.value,
-                           figures.COLOURS[colour], number.doubtful)
+                           figures.COLOURS[number.name.partition('_')[0]], number.doubtful)
             for number in summary.numbers
             if number.name in images
-            for colour in ['slow' if number.name == 'hypoperfusion' else 'core']
         ]  # fmt: skip
         if brain is None or not brain.any() or not lesions:
             return None
@@ -144,7 +143,7 @@ class PlotSeries(StageInterface):
             {name: curves[name] for name in ('aif', 'vof')
              if name in curves and np.isfinite(curves[name]).any()},
         )  # fmt: skip
-        facts = [f'Affected side: {summary.side or "not known"}.']
+        facts = [f'Affected side: {summary.side or "unknown"}.']
         facts[0] += f' Slab: {summary.slab}.' if summary.slab else ''
         facts += [summary.difference] if summary.difference else []
         facts.append(
@@ -152,8 +151,14 @@ class PlotSeries(StageInterface):
             'a second opinion. Tested on simulated heads only.'
         )
         numbers = [
-            (f'{one.title} ({one.criterion})', one.value, one.detail, one.doubtful)
+            (
+                f'{one.title} ({criterion})',
+                one.value,
+                '\n'.join(filter(None, (one.detail, more))),
+                one.doubtful,
+            )
             for one in summary.numbers
+            for criterion, _, more in [one.criterion.partition(', ')]
         ]
         heading = figures.Heading(
             self.inputs.prefix, summary.verdict.word, summary.reason, numbers, facts

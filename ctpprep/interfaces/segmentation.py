@@ -6,7 +6,7 @@ from nipype.interfaces.base import File, TraitedSpec
 
 from ctpprep.interfaces.base import StageInputSpec, StageInterface, is_density
 from ctpprep.io import nifti
-from ctpprep.perfusion import lesions, volumes
+from ctpprep.perfusion import lesions, tabulation
 from ctpprep.perfusion.lesions import NORMALIZATIONS
 
 CORES = ('core_global', 'core_local')
@@ -175,5 +175,5 @@ class MeasureVolumes(StageInterface):
             withheld=self.load_json('symmetry').get('withheld', ''),
             hypodense=self.load_mask('hypodense_mask'), intervals=self.load_json('intervals'),
         )  # fmt: skip
-        self.save_table(runtime, 'volumes', pd.DataFrame(rows, columns=list(volumes.COLUMNS)))
+        self.save_table(runtime, 'volumes', pd.DataFrame(rows, columns=list(tabulation.COLUMNS)))
         return runtime

@@ -12,7 +12,7 @@ from ctpprep.interfaces.wording import explain_verdict
 from ctpprep.io.tables import read_table
 from ctpprep.perfusion.quality import Verdict, conclude
 from ctpprep.perfusion.symmetry import WITHHELD
-from ctpprep.perfusion.volumes import ADDED_CORE, COLUMNS, DIFFERENCE, NO_HOMOLOGUE
+from ctpprep.perfusion.tabulation import ADDED_CORE, COLUMNS, DIFFERENCE, NO_HOMOLOGUE
 
 Row = Mapping[str, str]
 # differences of the cores below this are not explained, mL

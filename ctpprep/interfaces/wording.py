@@ -32,7 +32,7 @@ WORDING = {
     ),
     'frames_rejected': Wording(
         'Frames rejected for motion',
-        'share of frames rejected for motion',
+        'fraction of frames rejected for motion',
         'the curves have gaps; look at the motion figure',
     ),
     'noise_raw': Wording(
@@ -43,7 +43,7 @@ WORDING = {
     'noise_denoised': Wording(
         'Noise after denoising',
         'noise of the denoised curves of tissue',
-        'the curve of a core, 1 to 2 HU high, drowns in noise: low flow is overestimated',
+        'the curve of a core (1 to 2 HU) is lost in noise: low flow is overestimated',
     ),
     'contrast_to_noise': Wording(
         'Contrast to noise',
@@ -64,18 +64,18 @@ WORDING = {
     'scan_after_peak': Wording(
         'Scan after the peak of the AIF',
         'end of the scan after the peak of the AIF',
-        'curves of slow tissue may be cut; core is then overestimated, CBV and MTT underestimated '
-        '(a whole scan of 60 to 70 s is advised)',
+        'curves of slow tissue may be truncated: core is overestimated, CBV and MTT are '
+        'underestimated (60 to 70 s of scan are advised)',
     ),
     'scan_reserve': Wording(
         'Length of the scan for this bolus',
         'end of the scan after arrival plus 1.6 times the width of the VOF',
-        'a bolus this wide needs a longer scan; core is overestimated, CBV and MTT underestimated',
+        'a bolus this wide needs a longer scan: core is overestimated, CBV and MTT are underestimated',
     ),
     'vof_end': Wording(
         'VOF at the end of the scan',
         'height of the VOF at the end of the scan, relative to its peak',
-        'the scan ends before the bolus has left: core is overestimated, CBV and MTT underestimated',
+        'the scan ends before the bolus has left: core is overestimated, CBV and MTT are underestimated',
     ),
     'vof_width': Wording(
         'Width of the VOF',
@@ -95,20 +95,20 @@ WORDING = {
     'aif_area': Wording(
         'Area of the AIF',
         'area of the AIF over that of the VOF',
-        'if it is low, the artery is partial-volumed (absolute CBF and CBV are overestimated); if it is '
-        'high, more contrast enters than leaves: one of the curves is not a vessel; look at both',
+        'if low, the artery is partial-volumed and absolute CBF and CBV are overestimated; if high, one of '
+        'the curves is not that of a vessel: look at both',
     ),
     'aif_explained': Wording(
         'Shape of the AIF',
-        'share of the AIF that the passage of one bolus explains',
+        'fraction of the AIF that the passage of one bolus explains',
         'this curve is not that of an artery (motion, bone or tissue): all maps are wrong; supply an '
         'AIF or its voxels (--aif-file)',
     ),
     'aif_over_tissue': Wording(
         'AIF over tissue',
         'peak of the AIF over that of the mean tissue curve',
-        'the voxels of the AIF are largely tissue, which makes it wide: all maps are uncertain; supply an '
-        'AIF or its voxels (--aif-file)',
+        'the voxels of the AIF are largely tissue, so it is too wide and all maps are uncertain; '
+        'supply an AIF or its voxels (--aif-file)',
     ),
     'aif_before': Wording(
         'AIF before the bolus',
@@ -125,16 +125,16 @@ WORDING = {
     'tissue_lag': Wording(
         'Tissue after the AIF',
         'time from the upslope of the AIF to that of the mean tissue curve',
-        'tissue fills before its artery: the AIF comes from a late artery, a vein or another clock',
+        'tissue enhances before its artery: the AIF is from a late artery, a vein or another clock',
     ),
     'vof_lag': Wording(
         'VOF after the AIF',
         'time from the peak of the AIF to that of the VOF',
-        'the vein fills with or before the artery: one of the curves is not what it should be',
+        'the vein enhances with or before the artery: one of the two curves is wrong',
     ),
     'drift': Wording(
         'Drift of density',
-        'change of density over the scan of what does not enhance, not corrected',
+        'change of density over the scan that remains after correction, where nothing enhances',
         'the density of the whole image changes over the scan: late tissue and core are wrong',
     ),
     'brain_density': Wording(
@@ -145,19 +145,19 @@ WORDING = {
     ),
     'hyperdense': Wording(
         'Hyperdense, without contrast',
-        'brain that is denser than tissue and does not enhance, which is not treated as tissue',
+        'dense brain that does not enhance, excluded from tissue',
         'a haematoma, or calcification? It is neither core nor reference',
     ),
     'skull_gap': Wording(
         'Gap in the skull',
-        'longest part of the surface of the brain without bone outside of it, in a slice',
-        'bone is missing (craniectomy?): scalp may have been taken for brain without flow; check the '
+        'longest part of the brain surface in a slice without bone outside it',
+        'bone is missing (craniectomy?): scalp may be segmented as brain without flow; check the '
         'brain mask, or supply one (--brain-mask)',
     ),
     'core_missed': Wording(
-        'Core that is missed',
-        'share of a core, with 15 % of normal flow, that reads above the threshold',
-        'noise, a wide bolus or sparse frames lift low flow: core is under-read',
+        'Missed core',
+        'fraction of a core with 15 % of normal flow that is estimated above the threshold',
+        'noise, a wide bolus or sparse frames raise low flow: core is underestimated',
     ),
     'coverage': Wording(
         'Coverage',
@@ -166,39 +166,39 @@ WORDING = {
     ),
     'coverage_asymmetry': Wording(
         'Coverage: asymmetry',
-        'greatest share of the tissue of a hemisphere whose homologue lies outside of the slab',
-        'the head lies tilted: near the first and last slices read the global map',
+        'largest fraction of the tissue of a hemisphere whose homologue is outside the slab',
+        'the head is tilted: near the first and last slices read the global map',
     ),
     'brain_asymmetry': Wording(
         'Brain: asymmetry',
-        'difference of the tissue of both hemispheres, as far as both are in the slab, '
-        'over their mean',
-        'one side has lost tissue or is swollen, or the midline was missed: homologues '
-        'are uncertain, look at the mirror figure',
+        'difference of tissue volume between the hemispheres, relative to their mean, where both are '
+        'in the slab',
+        'one side has lost tissue or is swollen, or the midline was missed: homologues are uncertain,'
+        ' look at the mirror figure',
     ),
     'normal_tissue': Wording(
         'Normally perfused tissue',
-        'share of tissue within the limit of normal Tmax',
-        'little tissue is normally perfused (heart failure, carotid stenosis, a wrong '
-        'AIF?): the global reference, and with it the core, is doubtful',
+        'fraction of tissue within the limit of normal Tmax',
+        'little tissue is normally perfused (heart failure, carotid stenosis, a wrong AIF?): the '
+        'global reference, and with it the core, is doubtful',
     ),
     'healthy_side_tmax': Wording(
         'Unaffected side: median Tmax',
         'median Tmax of the unaffected hemisphere',
-        'all tissue is late (heart failure, carotid stenosis, an AIF from an early '
-        'artery?): hypoperfusion is overestimated',
+        'all tissue is late (heart failure, carotid stenosis, an AIF from an early artery?): '
+        'hypoperfusion is overestimated',
     ),
     'tmax_at_zero': Wording(
         'Tissue with a Tmax of 0',
-        'share of tissue whose Tmax is 0',
-        'the AIF comes later than tissue (an artery behind a stenosis?): Tmax and '
-        'hypoperfusion are underestimated',
+        'fraction of tissue whose Tmax is 0',
+        'the AIF arrives later than tissue (an artery behind a stenosis?): Tmax and hypoperfusion are'
+        ' underestimated',
     ),
     'reference_density': Wording(
-        'Mirrored image: CT (1) or perfusion map (0)',
-        'the mirrored image is a CT (1), or a perfusion map instead (0)',
-        'lesions are in the image that is registered: look at the mirror figure, and '
-        'prefer the global map',
+        'Image that was mirrored',
+        '1 if the mirrored image is a CT, 0 if it is a perfusion map',
+        'lesions are visible in the registered image: look at the mirror figure, and prefer the '
+        'global map',
     ),
     'mirror_distance': Wording(
         'Mirror registration: distance',
@@ -207,34 +207,34 @@ WORDING = {
     ),
     'mirror_similarity': Wording(
         'Mirror registration: similarity',
-        'agreement of a perfusion map with its mirrored self, where there is no CT',
+        'correlation of a perfusion map with its mirror image, if there is no CT',
         'homologues are uncertain: read the global map',
     ),
     'mirror_folding': Wording(
         'Mirror registration: folding',
-        'share of the brain in which the mirror registration folds or changes volume fivefold',
+        'fraction of the brain in which the mirror registration folds or changes volume fivefold',
         'homologues are uncertain: read the global map',
     ),
     'unassessable': Wording(
         'Tissue without a homologue',
-        'share of tissue without a homologue to divide by',
+        'fraction of tissue without a homologue to divide by',
         'the local map is incomplete: read the global map there',
     ),
     'healthy_side_hypoperfusion': Wording(
         'Unaffected side: hypoperfusion',
-        'share of the unaffected hemisphere with Tmax above the threshold',
+        'fraction of the unaffected hemisphere with Tmax above the threshold',
         'both hemispheres may be diseased: local normalization is unreliable, read the global map',
     ),
     'healthy_side_low_flow': Wording(
         'Unaffected side: low flow',
-        'share of the unaffected hemisphere with global rCBF below 0.2, cleaned like core',
-        'both hemispheres may be diseased (an old infarct?): local normalization is '
-        'unreliable, read the global map',
+        'fraction of the unaffected hemisphere with global rCBF below 0.2, cleaned like core',
+        'both hemispheres may be diseased (an old infarct?): local normalization is unreliable, read '
+        'the global map',
     ),
     'old_infarct': Wording(
         'Unaffected side: old infarct',
-        'tissue of the unaffected hemisphere that has low flow and is as light as CSF',
-        'an old infarct: opposite of it read the global map',
+        'tissue of the unaffected hemisphere with low flow that is as light as CSF',
+        'an old infarct? Read the global map opposite to it',
     ),
     'side_confidence': Wording(
         'Affected side: confidence',
@@ -244,12 +244,11 @@ WORDING = {
     'core_disagreement': Wording(
         'Global against local core: difference',
         'difference of global and local core',
-        'global and local core disagree: look at both maps, think of microangiopathy and '
-        'of old infarcts',
+        'look at both maps; consider microangiopathy and old infarcts',
     ),
     'core_disagreement_share': Wording(
         'Global against local core: relative difference',
-        'difference of global and local core over the larger one, if that has 10 mL',
+        'difference of global and local core, relative to the larger one, from 10 mL',
         'one map shows most of the core, the other does not: look at both',
     ),
     'core_hypodense': Wording(
@@ -258,13 +257,13 @@ WORDING = {
         'this density is too low for an early infarct: part of the core may be old',
     ),
     'missing_values': Wording(
-        'Values that are missing',
-        'share of tissue in which a map is not a number',
+        'Missing values',
+        'fraction of tissue in which a map is not a number',
         'the computation of a map failed there; volumes are too small',
     ),
     'values_outside': Wording(
-        'Values outside of tissue',
-        'share of the values of a map outside of tissue, where it is 0 by definition',
+        'Values outside tissue',
+        'fraction of the values of a map outside tissue, where it is 0 by definition',
         'a map was shifted, mirrored or exchanged',
     ),
     'reference_median': Wording(
@@ -274,18 +273,18 @@ WORDING = {
     ),
     'relative_to_flow': Wording(
         'Global map against CBF',
-        'difference of global rCBF times its reference from CBF, over the median CBF',
-        'the global map does not belong to the map of CBF',
+        'difference between CBF and global rCBF times its reference, relative to the median CBF',
+        'the global map does not match the map of CBF',
     ),
     'flow_volume_time': Wording(
         'CBF, CBV and MTT',
-        'difference of CBF times MTT from CBV, over CBV, in the worse hemisphere',
-        'one of the maps does not belong to the others',
+        'difference between CBV and CBF times MTT, relative to CBV, in the worse hemisphere',
+        'one of the maps does not match the others',
     ),
     'relative_to_homologue': Wording(
         'Local map against the homologues',
-        'difference of the local map from rCBF over that of the homologue',
-        'the local map does not belong to the global map or to the homologues',
+        'difference between the local map and rCBF over that of the homologue',
+        'the local map does not match the global map or the homologues',
     ),
     'local_median': Wording(
         'Local map: normal tissue',
@@ -300,7 +299,7 @@ WORDING = {
     'reference_mtt': Wording(
         'MTT of the reference',
         'median MTT of the global reference tissue',
-        'normal tissue has 3 to 6 s: CBF or CBV is not what it should be',
+        'normal tissue has 3 to 6 s: CBF or CBV is wrong',
     ),
     'flow_spread': Wording(
         'Grey against white matter',
@@ -309,12 +308,12 @@ WORDING = {
     ),
     'flow_structure': Wording(
         'Fine structure of rCBF',
-        'share of the variance of rCBF finer than about 10 mm',
-        'the map was smoothed: small cores vanish, and borders are not where they seem',
+        'fraction of the variance of rCBF finer than about 10 mm',
+        'the map was smoothed: small cores vanish, and borders are shifted',
     ),
     'flow_asymmetry': Wording(
         'Flow of normal tissue: asymmetry',
-        'difference of rCBF in normally perfused tissue of both hemispheres, over the mean',
+        'difference of rCBF between normally perfused tissue of the hemispheres, relative to the mean',
         'one side is scaled differently, or is diseased without delay',
     ),
     'tmax_spread': Wording(
@@ -324,52 +323,52 @@ WORDING = {
     ),
     'tmax_structure': Wording(
         'Fine structure of Tmax',
-        'share of the variance of Tmax finer than about 10 mm',
-        'the map was smoothed: hypoperfusion has no borders',
+        'fraction of the variance of Tmax finer than about 10 mm',
+        'the map was smoothed: the borders of hypoperfusion are lost',
     ),
     'peak_per_delay': Wording(
-        'Delay by TTP over that by Tmax',
-        'how much later than the other side late tissue peaks, over how much longer its Tmax is',
+        'Delay by TTP against Tmax',
+        'delay of late tissue relative to the other side, by TTP over that by Tmax',
         'Tmax is scaled, in another unit, or noise: hypoperfusion is wrong',
     ),
     'peak_after_delay': Wording(
         'Peak of tissue after its artery',
-        'TTP less Tmax and the peak of the AIF, unaffected side',
+        'TTP minus Tmax and minus the peak time of the AIF, unaffected side',
         'tissue peaks after its delayed artery by less than its transit: Tmax or the AIF is wrong',
     ),
     'slice_step': Wording(
         'Tmax from slice to slice',
-        'greatest difference of Tmax or arrival between neighbouring slices, unaffected side',
+        'largest difference of Tmax or arrival between neighbouring slices, unaffected side',
         'the times of some slices are wrong: hypoperfusion is wrong in them',
     ),
     'frame_order': Wording(
         'Order of the frames',
-        'roughness of the curves in the smoothest other order of frames, over that in this order',
+        'roughness of the curves in the smoothest other order of frames, relative to this order',
         'frames are in the wrong order, or one of them is not of this bolus: all maps are wrong',
     ),
     'tissue_unexplained': Wording(
-        'Tissue by the AIF',
-        'part of the first pass of normal tissue that no tissue can make of the AIF',
+        'Tissue that the AIF cannot explain',
+        'part of the first pass of normal tissue that the AIF cannot explain',
         'the AIF is too wide, or not that of this tissue: all maps are wrong',
     ),
     'sector_filled': Wording(
         'Brain in the skull',
-        'share of the inside of the skull that is brain, in its emptiest sector',
-        'the brain mask misses a part of the brain; lesions there are not seen',
+        'fraction of the inside of the skull that is brain, in its emptiest sector',
+        'the brain mask misses a part of the brain, and lesions in it',
     ),
     'tissue_of_brain': Wording(
         'Tissue in the brain',
-        'share of the brain that is tissue',
+        'fraction of the brain that is tissue',
         'the tissue mask misses a large part of the brain',
     ),
     'tissue_outside': Wording(
-        'Tissue outside of the brain',
-        'share of tissue outside of the brain mask, of which it is a part',
+        'Tissue outside the brain',
+        'fraction of tissue outside the brain mask, of which it is a part',
         'one of the masks was shifted or exchanged',
     ),
     'side_of_patient': Wording(
         'Hemispheres: left and right',
-        'share of the hemispheres on their side of the patient',
+        'fraction of the hemispheres on their side of the patient',
         'the hemispheres are mislabelled: the affected side may be wrong',
     ),
     'homologues_return': Wording(
@@ -379,23 +378,23 @@ WORDING = {
     ),
     'homologues_crossing': Wording(
         'Homologues: other side',
-        'share of tissue whose homologue is in the other hemisphere',
+        'fraction of tissue whose homologue is in the other hemisphere',
         'homologues are wrong: read the global map',
     ),
     'lesion_outside': Wording(
-        'Lesion outside of tissue',
-        'lesion outside of tissue or of the side that is searched',
-        'a lesion is not where it can be',
+        'Lesion outside tissue',
+        'lesion outside tissue or outside the segmented side',
+        'a lesion is in an impossible place: do not use the volumes',
     ),
     'lesion_agreement': Wording(
-        'Lesions by their maps',
-        'least Dice of a lesion with that which its map gives again',
-        'a lesion does not belong to its map',
+        'Lesions against their maps',
+        'lowest Dice of a lesion with its segmentation repeated from the map',
+        'a lesion does not match its map: do not use the volumes',
     ),
     'hypoperfusion_repeat': Wording(
         'Hypoperfusion: repeatability',
-        'Dice of the hypoperfusion with the noise of the curves added, and subtracted, once more',
-        'noise decides on much of the hypoperfusion: its volume is uncertain',
+        'Dice of the hypoperfusions with the noise of the curves added and subtracted',
+        'noise determines much of the hypoperfusion: its volume is uncertain',
     ),
 }
 
@@ -460,8 +459,8 @@ def explain_verdict(verdict: Verdict, withheld: str = '') -> str:
     Examples
     --------
     >>> explain_verdict(Verdict('look first', (), ('scan_reserve', 'aif_peak', 'noise_raw')))
-    '3 checks warn. Length of the scan for this bolus: a bolus this wide needs a longer scan; core \
-is overestimated, CBV and MTT underestimated.'
+    '3 checks warn. Length of the scan for this bolus: a bolus this wide needs a longer scan: core \
+is overestimated, CBV and MTT are underestimated.'
     """
     titles = [WORDING[name].title if name in WORDING else name for name in verdict.deciding]
     if not titles:
@@ -526,7 +525,7 @@ def tabulate_checks(figures, checks):
             bilateral.append(f'{meaning}: {with_unit(figure, check.unit)}')
     caution = (
         f'both hemispheres may be diseased ({"; ".join(bilateral)}): local normalization is '
-        'unreliable, the global map must be read'
+        'unreliable; read the global map'
     )
     return {'status': worst(grades), 'caution': caution if bilateral else None} | row
 

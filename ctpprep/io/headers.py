@@ -210,7 +210,7 @@ def _check_affines(image: Any, affine_from: str) -> None:
         if np.array_equal(affines[name], np.eye(4)):
             raise SeriesError(
                 f'the {name} of the header is the identity (voxels of 1 x 1 x 1 mm from the origin), '
-                'a default and no measurement; convert the DICOM files again'
+                'a default, not a measurement; convert the DICOM files again'
             )
     sizes = header['pixdim'][1:4]
     if len(affines) == 2:

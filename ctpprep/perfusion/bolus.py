@@ -50,9 +50,8 @@ def first_pass(ctp, mask, weights, times, damage=None):
     """
     if not mask.any():
         raise BolusError(
-            'no contrast bolus: 0 voxels inside the skull are soft tissue in the field of view of every '
-            'usable frame, need at least one; check the coverage and the motion, or supply a brain mask '
-            '(--brain-mask)'
+            'no contrast bolus: 0 voxels inside the skull are in the field of view of every usable frame, '
+            'need at least one; check coverage and motion, or supply a --brain-mask'
         )
     times = np.asarray(times, dtype=float)
     curves = np.asarray(ctp[mask], dtype=np.float32)
@@ -88,10 +87,9 @@ def _mean_bolus(curves, times, n_like):
     fit = bolus_fit.fit_bolus(mean[None], times)
     if fit.explained[0] < LEAST_EXPLAINED:
         raise BolusError(
-            f'no contrast bolus: {n_like} voxels have a curve like a bolus, need {LEAST_VOXELS}, and a '
-            f'bolus explains {fit.explained[0]:.0%} of the mean curve of the brain, need '
-            f'{LEAST_EXPLAINED:.0%}; check the injection and the acquisition times, or supply the time '
-            'at which contrast arrives (--bolus-arrival) or an AIF (--aif-file)'
+            f'no contrast bolus: {n_like} curves have its shape, need {LEAST_VOXELS}, and a bolus '
+            f'explains {fit.explained[0]:.0%} of the mean curve, need {LEAST_EXPLAINED:.0%}; check '
+            'the times, or supply --bolus-arrival or --aif-file'
         )
     return mean
 
@@ -174,10 +172,9 @@ def find_arrival(curve, times):
     noise = max(np.std(np.diff(curve[: max(3, peak // 2)])) / np.sqrt(2), 0.1)
     if peak < 2 or height < max(10.0, 6 * noise):
         raise BolusError(
-            f'no contrast bolus: the vessels rise by {height:.0f} HU at frame {peak}, need a rise of at '
-            f'least {max(10.0, 6 * noise):.0f} HU after two frames without contrast; check the '
-            'injection and the start of the scan, or supply the time at which contrast arrives '
-            '(--bolus-arrival) or the AIF of an artery (--aif-file)'
+            f'no contrast bolus: the vessels rise by {height:.0f} HU at frame {peak}, need at least '
+            f'{max(10.0, 6 * noise):.0f} HU after two frames without contrast; check the injection, or '
+            'supply --bolus-arrival or --aif-file'
         )
     level = floor.mean() + max(ARRIVAL_SHARE * height, 2.5 * noise)
     rising = peak - int(np.argmax(before[::-1] < level))
@@ -187,9 +184,8 @@ def find_arrival(curve, times):
     n_baseline = rising + 1 if share > 0.5 else rising
     if n_baseline < 1:
         raise BolusError(
-            'no baseline: the first frame already contains contrast, need at least one frame before '
-            'it arrives; check the start of the scan, or, if contrast arrives later, supply that time '
-            '(--bolus-arrival)'
+            'no baseline: the first frame already contains contrast, need at least one frame before it '
+            'arrives; check the start of the scan, or supply a later --bolus-arrival'
         )
     return n_baseline, float(arrival)
 

@@ -146,10 +146,9 @@ def check_density(volume):
     shifted = np.mean((volume > UNSCALED_HU) & (volume < UNSCALED_HU + BRAIN_HU))
     if brain < LEAST_BRAIN or shifted > MOST_SHIFTED:
         raise PerfusionError(
-            f'density: {brain:.1%} of the voxels are between 0 and {BRAIN_HU:g} HU, like brain, need '
-            f'at least {LEAST_BRAIN:.0%}; {shifted:.1%} are between {UNSCALED_HU:g} and '
-            f'{UNSCALED_HU + BRAIN_HU:g} HU, need at most {MOST_SHIFTED:.0%}; check that the values '
-            'are HU, with the rescale intercept applied'
+            f'density: {brain:.1%} of the voxels have 0 to {BRAIN_HU:g} HU, need at least '
+            f'{LEAST_BRAIN:.0%}, and {shifted:.1%} {UNSCALED_HU:g} to {UNSCALED_HU + BRAIN_HU:g} HU, need '
+            f'at most {MOST_SHIFTED:.0%}; check the rescale intercept'
         )
 
 
@@ -272,8 +271,7 @@ def inside_skull(baseline, voxel_size_mm, bone_hu, neck_mm=5.0):
     if inside.sum() < LEAST_SHARE * max(head.sum(), 1):
         raise PerfusionError(
             f'brain mask: {inside.sum()} of {head.sum()} voxels of the head are inside bone, need at '
-            f'least {LEAST_SHARE:.0%}; check that the series is in HU and shows a head, or supply a '
-            'brain mask (--brain-mask)'
+            f'least {LEAST_SHARE:.0%}; check that the series is in HU, or supply a --brain-mask'
         )
     return inside
 
@@ -437,9 +435,8 @@ def _inside_stripped(smooth, voxel_size_mm, closing_mm):
     dense = smooth > max(background, level - MOST_CONTRAST_HU) + STRIPPED_EDGE_HU
     if not dense.any():
         raise PerfusionError(
-            f'brain mask: the series has no skull, and 0 voxels are {STRIPPED_EDGE_HU:g} HU denser than '
-            f'its background of {background:.0f} HU, need a brain; check that the series is in HU and '
-            'shows a head, or supply a brain mask (--brain-mask)'
+            f'brain mask: no skull, and 0 voxels are {STRIPPED_EDGE_HU:g} HU denser than the background '
+            f'({background:.0f} HU), need a brain; check that the series is in HU, or supply a --brain-mask'
         )
     brain = largest(ndimage.binary_opening(dense, IN_PLANE))
     return fill_in_plane(close_in_plane(brain, voxel_size_mm, closing_mm))

@@ -78,6 +78,6 @@ def check_side(own, mirrored, name):
     if fits_clearly_better(mirrored, own) and own >= LEAST_OTHER_FIT:
         raise PerfusionError(
             f'{name}: the mirror image of the series fits it better (correlation {mirrored:.3f}) than the '
-            f'series ({own:.3f}), so left and right are exchanged in one of them; see which of their '
-            'affines is right (--affine-from sform or qform), or remove the non-contrast CT'
+            f'series ({own:.3f}), so one of them is mirrored; check both affines (--affine-from), or '
+            'remove the CT'
         )

@@ -123,8 +123,8 @@ def check_axes(first, second):
         in_space = np.abs(np.diff(first, axis=axis)).mean()
         if 0 < in_space < LEAST_CHANGE * in_time:
             raise PerfusionError(
-                f'axes: values change by {in_time:.3g} HU from frame to frame, but only by '
-                f'{in_space:.3g} HU along the {name} axis, so that this is the axis of time; '
+                f'axes: values change by {in_time:.3g} HU between frames, but only by '
+                f'{in_space:.3g} HU along the {name} axis, which must be time; '
                 'reorder the axes to x, y, z, time'
             )
 
@@ -248,8 +248,8 @@ def _check_background(coarse):
         return
     low, high = np.percentile(coarse, (1, 99))
     raise PerfusionError(
-        f'density: the values ({low:.3g} to {high:.3g}) contain no air (-1000 HU), and are not those of '
-        'a skull-stripped CT either; check that the values are HU, and neither MR nor a map'
+        f'density: the values ({low:.3g} to {high:.3g}) contain no air (-1000 HU) and are not those of '
+        'a skull-stripped CT; check that they are HU, not MR or a map'
     )
 
 
@@ -267,8 +267,8 @@ def _check_brain(coarse, size, bone_hu):
     if height > MOST_HEIGHT_MM or areas.max() > MOST_AREA_CM2:
         raise PerfusionError(
             f'size: the brain is {height:.0f} mm tall and its largest slice has {areas.max():.0f} cm2, '
-            f'need at most {MOST_HEIGHT_MM:g} mm and {MOST_AREA_CM2:g} cm2; check the voxel size and '
-            'the distance of slices in the header'
+            f'need at most {MOST_HEIGHT_MM:g} mm and {MOST_AREA_CM2:g} cm2; check the voxel size in the '
+            'header'
         )
     depth = min(height, SPHERE_MM)
     least = LEAST_CAP * np.pi * (2 * SPHERE_MM * depth - depth**2) / 100

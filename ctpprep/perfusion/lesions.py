@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ctpprep.perfusion import segmentation, symmetry, uncertainty, volumes
+from ctpprep.perfusion import segmentation, symmetry, tabulation, uncertainty, volumes
 
 NORMALIZATIONS = ('global', 'local')
 NO_NOISE = (
-    'no interval: the noise of CBF is not known (maps made elsewhere, a series of few frames, or one '
+    'no interval: the noise of the curves is not known (maps made elsewhere, a series of few frames, or one '
     'that was not denoised)'
 )
 NOT_ASKED = 'no interval was asked for'
@@ -331,7 +331,7 @@ def measure_volumes(
     Returns
     -------
     list of dict
-        Rows with the keys of `volumes.COLUMNS`.
+        Rows with the keys of `tabulation.COLUMNS`.
     """
     region, hypoperfusion = Region(maps, settings), lesions.masks['hypoperfusion']
 
@@ -341,7 +341,7 @@ def measure_volumes(
     # a deconvolution of the user subtracts no offset
     known = any(offset is not None for offset in tmax_offsets or ())
     calibrated = settings.deconvolution.tmax_calibration and known
-    return volumes.volume_table(
+    return tabulation.volume_table(
         lesions.masks, lesions.cleaning, maps.tmax, maps.rcbf, rcbv_global, region.within,
         region.size, region.side, region.hemisphere, core_rcbf=settings.lesion.core_rcbf,
         hypoperfusion_tmax=settings.lesion.hypoperfusion_tmax,

@@ -214,9 +214,9 @@ def check_brain(mask, brain_mask, inside, name):
     covered = float(mask[brain_mask].mean()) if brain_mask.any() else 1.0
     if within < LEAST_IN_SKULL or covered < LEAST_OF_BRAIN:
         raise PerfusionError(
-            f'{name}: {within:.0%} of the mask is inside the skull and it covers {covered:.0%} of the '
-            f'brain found without it, need at least {LEAST_IN_SKULL:.0%} and {LEAST_OF_BRAIN:.0%}; check '
-            'its affine, and that it is of this participant'
+            f'{name}: {within:.0%} of the mask is inside the skull, and it covers {covered:.0%} of the '
+            f'brain, need at least {LEAST_IN_SKULL:.0%} and {LEAST_OF_BRAIN:.0%}; check its affine and '
+            'participant'
         )
 
 
@@ -313,9 +313,8 @@ def check_aif(times, aif, arrival, scan, interval, name):
     first, last = float(times[0]), float(times[-1])
     if first > arrival + interval or last < scan[1] - 2 * interval:
         raise VesselError(
-            f'{name}: time runs from {first:g} to {last:g} s, need the arrival of contrast at '
-            f'{arrival:.1f} s and the rest of the scan, which runs from {scan[0]:g} to {scan[1]:g} s; '
-            'use the clock of the series'
+            f'{name}: time runs from {first:g} to {last:g} s, need the scan ({scan[0]:g} to {scan[1]:g} s) '
+            f'from the arrival of contrast at {arrival:.1f} s on; use the clock of the series'
         )
     top, peak = int(np.argmax(aif)), float(np.max(aif))
     if peak <= 0 or top in (0, len(aif) - 1):

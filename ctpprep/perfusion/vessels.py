@@ -243,10 +243,9 @@ def find_aif(
     high, like = like, like & (explained > LEAST_EXPLAINED)
     if like.sum() < LEAST_CANDIDATES:
         raise VesselError(
-            f'no artery-like curve for the AIF: {high.sum()} voxels rise by more than {least:.0f} HU and '
-            f'fall again within the scan, and {like.sum()} of them are shaped like a bolus and higher '
-            f'than the changes by motion, need at least {LEAST_CANDIDATES}; check the bolus, or supply an '
-            'AIF or its voxels (--aif-file)'
+            f'no artery-like curve for the AIF: {high.sum()} voxels rise by {least:.0f} HU and fall again, '
+            f'{like.sum()} like a bolus, need at least {LEAST_CANDIDATES}; check the bolus, or supply '
+            '--aif-file'
         )
     # blood reaches arteries before tissue, and veins after it: where the slab shows few arteries, veins
     # are the majority
@@ -344,9 +343,8 @@ def find_vof(curves, smooth, times, pattern, aif, *, aif_voxels, noise=0.0, dama
     like &= explained > LEAST_EXPLAINED
     if like.sum() < 3:
         raise VesselError(
-            f'no vein-like curve for the VOF: {like.sum()} voxels fill after the artery with at least a '
-            'third of its area, need at least 3; check that the scan covers the bolus, or supply an '
-            'AIF (--aif-file), with a VOF if --aif-scaling is vof'
+            f'no vein-like curve for the VOF: {like.sum()} voxels enhance late with a third of the AIF area, '
+            'need at least 3; check the bolus, or supply vof in --aif-file'
         )
     # motion that brings more of a sinus into a voxel makes its area large, but its shape odd
     score = np.where(like, features.area * _certainty(explained), 0.0)

@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ctpprep.figures.palette import VERDICT_GRADES
 from ctpprep.io.files import write_atomically
 from ctpprep.reports.methods import list_references, render_methods
 from ctpprep.reports.sections import Section, collect_sections
-from ctpprep.reports.template import LIGHTS, VERDICT_LIGHTS, environment
+from ctpprep.reports.template import LIGHTS, environment
 from ctpprep.reports.viewer import load_scripts
 
 #: Size of figures and viewers, bytes, above which each series gets its own page: larger pages are slow.
@@ -97,7 +98,7 @@ def build_report(
         'version': run_info.get('version', ''),
         'written': datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC'),
         'lights': LIGHTS,
-        'verdict_lights': VERDICT_LIGHTS,
+        'verdict_lights': VERDICT_GRADES,
     }
     sections = collect_sections(output_dir, label, run_info.get('failed', []))
     pages = _render_pages(f'sub-{label}.html', sections, context)

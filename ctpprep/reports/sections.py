@@ -17,7 +17,9 @@ from ctpprep.io.tables import read_table
 from ctpprep.perfusion.quality import RESULTS
 from ctpprep.perfusion.symmetry import WITHHELD
 from ctpprep.reports.evidence import describe_remedy
+from ctpprep.reports.followup import ROWS as FOLLOWUP_ROWS
 from ctpprep.reports.followup import read_followup
+from ctpprep.reports.places import QUALITY, find_places
 from ctpprep.reports.quality import Check, read_quality
 from ctpprep.reports.sidecars import (
     read_measured,
@@ -40,72 +42,89 @@ FIGURES = (
     (
         'evidence',
         'What was found before the series failed',
-        'Above: the mean curve of the region that was searched, and the curves in it that rise most like '
-        'a bolus. After a bolus, arteries rise by 100 HU or more and fall again within half a minute, '
-        'and the mean rises by a few HU; jumps are motion. Below: the mean image with the region and, if '
-        'found, brain or tissue as outlines; circles mark the voxels of those curves.',
+        'Above: the mean curve of the searched region, and the curves in it that are most like a bolus. '
+        'After a bolus, arteries rise by 100 HU or more and fall again within half a minute, and the mean '
+        'rises by a few HU; jumps are motion. Below: the mean image with outlines of the region and, if '
+        'found, of brain or tissue; circles mark the voxels of those curves.',
     ),
     (
         'maps',
         'Perfusion maps',
-        'CBF, CBV, MTT, Tmax and TTP, each in a fixed window. Compare sides: absolute CBF, CBV and MTT '
-        'are not exact: in one of five simulated heads CBF was off by more than 25 %.',
+        'Compare sides, not values: CBF, CBV and MTT are estimates. In one of five simulated heads, CBF '
+        'was off by more than 25 %.',
     ),
     (
         'rcbf',
         'Relative CBF: global beside local normalization',
-        'Both at the same window, with their cores and the hypoperfusion. In the local map the '
-        'healthy side opposite a lesion looks too well perfused: that is the division, not flow.',
+        'Each map with its own core and the hypoperfusion. The healthy side opposite a lesion is '
+        'overestimated in the local map: an effect of the division, not hyperperfusion.',
     ),
-    ('lesions', 'Core and mismatch', 'Over the reference image (mean of the pre-bolus frames).'),
+    (
+        'lesions',
+        'Core and mismatch',
+        'Over the mean of the frames before contrast.',
+    ),
     (
         'followup',
         'Against follow-up',
-        'The lesion of a later session as an outline, and which of its voxels each core hits or misses; what '
-        'is false is core alone. A missed voxel may have become infarct after the scan, or be swelling; a '
-        'false one may lie beyond the coverage or the quality of the follow-up image.',
+        'The outline of the lesion of a later session, with the voxels that each core hits or misses, and '
+        'false ones. Missed voxels may have become infarct after the scan, or be swelling. False ones may '
+        'be outside the follow-up image, or below its contrast.',
     ),
     (
         'probability',
         'Probability of core',
-        'How probable it is that a voxel lies below the threshold once its noise is taken away, before '
-        'opening, closing and cleaning; the outline is the core as segmented. Noise of the curves '
-        'alone: the threshold, the arterial input and the registration have errors of their own.',
+        'Probability that relative CBF without noise is below the threshold, before cleaning. It includes '
+        'the noise of the curves and an error that all voxels share, but not errors of the threshold, the '
+        'arterial input or the registration.',
     ),
     (
         'tmaxhist',
         'Tmax in each hemisphere',
-        'The greater median names the affected side. If the medians differ by less than 0.5 s, the side '
-        'with far more hypoperfusion does; a side that was asked for comes before both.',
+        'The affected side has the greater median. If the medians differ by less than 0.5 s, it is the '
+        'side with far more hypoperfusion. A requested side takes precedence.',
     ),
     (
         'curves',
         'Arterial input and venous output',
-        'An artery peaks early, high and narrow; the vein later. Both should have come down at '
-        'the end of the scan.',
+        'The artery should peak early, high and narrow, the vein later. Both should come down before the '
+        'scan ends.',
     ),
     (
         'mirror',
         'Mirror registration',
-        'Sulci and ventricles must stay where they are when the second row flickers, and must not '
-        'break at the edges of the fields. Otherwise do not use the local maps. Fields are black '
-        'where the homologue lies outside of the slab.',
+        'While the second row flickers, sulci and ventricles must stay in place; in the chequerboard, they '
+        'must continue across the fields. Otherwise do not use the local map. In black fields the '
+        'homologue is outside the slab.',
     ),
     (
         'regions',
         'Regions',
-        'From template space, by the registration to the template: ventricles and cortex must lie where '
-        'the regions say. A border is exact to a few mm at best.',
+        'Registered from template space: ventricles and cortex must match the regions. Borders are '
+        'accurate to a few mm at best.',
     ),
     ('masks', 'Masks', 'Tissue is brain without vessels and CSF. The midline may be bent.'),
-    ('motion', 'Head motion', 'Against the first frame; shaded frames were not used.'),
+    (
+        'motion',
+        'Head motion',
+        'Relative to the reference frame: x to the right, y to the front, z to the top of the head. '
+        'Shaded frames were rejected.',
+    ),
 )
+#: Results from which a column of the table of regions is computed.
+REGION_COLUMNS = {
+    'core_global_ml': ('core_global',), 'core_local_ml': ('core_local',),
+    'hypoperfusion_ml': ('hypoperfusion',), 'tmax': ('hypoperfusion',),
+    'cbf': ('core_global',), 'rcbf_global': ('core_global',), 'rcbf_local': ('core_local',),
+    **dict.fromkeys(('removed_ml', 'added_ml', 'kept_ml'), ('core_global', 'core_local')),
+}  # fmt: skip
 #: What determined the affected side, and the scale of its confidence.
 SIDE_RULES = {
-    'median': 'by the medians of Tmax; 0 chance, 1 every voxel there has the longer Tmax',
-    'hypoperfusion': 'by hypoperfusion, since the medians of Tmax are within 0.5 s; 0 equal on '
-    'both sides, 1 only on this side',
-    'asked for': 'as asked for',
+    'median': 'by the median of Tmax; a confidence of 0 is chance, of 1 means that every voxel there has '
+    'the longer Tmax',
+    'hypoperfusion': 'by hypoperfusion, as the medians of Tmax differ by less than 0.5 s; a confidence of '
+    '0 means equal volumes, of 1 hypoperfusion on this side only',
+    'asked for': 'as requested',
 }
 
 
@@ -192,6 +211,16 @@ class Section:
         return self.summary.verdict.word if self.summary else ''
 
     @property
+    def places(self) -> list[tuple[str, str]]:
+        """Ids and titles of what to look at, unless the series is usable."""
+        if not self.summary or self.verdict == 'usable':
+            return []
+        titles = {figure['name']: figure['title'] for figure in self.figures}
+        names = find_places(self.summary.verdict.deciding, titles, bool(self.withheld))
+        titles[QUALITY] = 'Quality'
+        return [(f'{self.anchor}-{name}', titles[name]) for name in names]
+
+    @property
     def doubtful(self) -> tuple[str, ...]:
         """Results not to be used: those that a failed check concerns; all if the series failed."""
         if self.failures:
@@ -214,6 +243,16 @@ class Section:
             'unassessable': {'core_local'},
         }  # fmt: skip
         return not basis.get(region, set()).isdisjoint(self.doubtful)
+
+    @property
+    def doubtful_columns(self) -> list[str]:
+        """Columns of the table of regions that a failed check concerns."""
+        return [name for name, parts in REGION_COLUMNS.items() if {*parts} & {*self.doubtful}]
+
+    @property
+    def doubtful_titles(self) -> list[str]:
+        """Titles of rows of the follow-up table that a failed check concerns."""
+        return [title for name, which, title in FOLLOWUP_ROWS if self.is_doubtful(name, which)]
 
     @property
     def side(self) -> str:

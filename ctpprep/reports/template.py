@@ -2,18 +2,18 @@
 """The templates of pages, and how they format numbers."""
 
 import math
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ctpprep.figures.palette import COLOURS, GRADES, SOFT, STRUCK
 from ctpprep.interfaces.summary import format_volume
 from ctpprep.interfaces.wording import with_unit
 
 TEMPLATES = Path(__file__).parents[1] / 'resources' / 'report'
 #: Symbol and word of each grade.
 LIGHTS = {'pass': ('✓', 'passed'), 'warn': ('!', 'caution'), 'fail': ('✕', 'failed')}
-#: Grade whose color each verdict has.
-VERDICT_LIGHTS = {'usable': 'pass', 'look first': 'warn', 'do not use': 'fail'}
 
 
 @cache
@@ -32,7 +32,14 @@ def environment() -> Any:
     environment.filters |= {
         'format_number': format_number,
         'format_volume': format_volume,
+        'keep_units': keep_units,
         'as_markup': Markup,
+    }
+    environment.globals |= {
+        'colours': COLOURS,
+        'grades': GRADES,
+        'soft': SOFT,
+        'struck': STRUCK,
     }
     return environment
 
@@ -52,6 +59,17 @@ def format_number(text: Any, digits: int = 3) -> str:
     if not math.isfinite(value):
         return 'n/a'
     return f'{value:.0f}' if abs(value) >= 10 ** (digits - 1) else f'{value:.{digits}g}'
+
+
+def keep_units(text: str) -> str:
+    r"""Keep a number and its unit on one line, by a no-break space.
+
+    Examples
+    --------
+    >>> keep_units('more than 25 %, or 3 of 9') == 'more than 25\N{NO-BREAK SPACE}%, or 3 of 9'
+    True
+    """
+    return re.sub(r'(?<=\d) (?=(?:%|mL|mm|s|HU)(?!\w))', '\N{NO-BREAK SPACE}', text)
 
 
 def format_quantity(text: Any, unit: str) -> str:

@@ -84,10 +84,10 @@ def init_deconvolution_wf(
 def _describe(series: CTPSeries, method: MethodSettings) -> str:
     """Write the methods text: arteries, denoising, deconvolution, kinetics."""
     kinetics = method.kinetics
-    beside = ' unless it was supplied, too' if 'curves' in series.overrides else ''
+    beside = ' unless it was also supplied' if 'curves' in series.overrides else ''
     deconvolution, corrections = _describe_deconvolution(method)
     share = (
-        ' CBF and CBV were divided by the share of tissue in the voxel, estimated from its density.'
+        ' CBF and CBV were divided by the tissue fraction of the voxel, estimated from its density.'
         if method.deconvolution.partial_volume
         else ''
     )
@@ -102,7 +102,7 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
 ### Perfusion maps
 
 The arterial input function is {aif}; the venous output function is the mean of the voxels
-with the largest area among those that fill later{beside}.
+with the largest area among those that enhance later{beside}.
 Tissue curves were {denoising}. {deconvolution}
 [@fieselmann2011; @ostergaard1996] with k_H = {kinetics.hematocrit_factor:g} and
 rho = {kinetics.tissue_density:g} g/mL.{excess}{share} {calibration}{preset}
@@ -132,7 +132,7 @@ def _describe_denoising(method: MethodSettings) -> str:
     smoother = method.denoising
     x, _, z = smoother.denoise_sigma_mm
     smoothing = (
-        'smoothed over tissue off vessels and bone (normalized convolution [@wack2014], sigma '
+        'smoothed over tissue away from vessels and bone (normalized convolution [@wack2014], sigma '
         f'{x:g} mm in plane and {z:g} mm through plane)'
     )
     x, _, z = smoother.denoise_reach_mm
@@ -141,12 +141,12 @@ def _describe_denoising(method: MethodSettings) -> str:
         'smooth': smoothing,
         'lowrank': f'{smoothing} and reduced to {smoother.denoise_rank} temporal components',
         'similarity': f'reduced to {smoother.denoise_rank} temporal components, whose scores were '
-        'averaged in two passes over tissue off vessels and bone, with weights that fall with distance '
-        f'(sigma {x:g} mm in plane and {z:g} mm through plane), with the difference of density '
-        f'({smoother.denoise_density_hu:g} HU) and with that of the smoothed curves '
+        'averaged twice over tissue away from vessels and bone, with weights that decrease with '
+        f'distance (sigma {x:g} mm in plane and {z:g} mm through plane), with the difference of density '
+        f'({smoother.denoise_density_hu:g} HU) and with the difference of the smoothed curves '
         f'({smoother.denoise_curve_tolerance:g} times their noise), after [@mendrik2011; @wack2014]',
     }
-    by_user = f'denoised by a function of the user, {smoother.denoise}'
+    by_user = f'denoised by a user-supplied function, {smoother.denoise}'
     return known.get(smoother.denoise, by_user)
 
 
@@ -159,8 +159,8 @@ def _describe_deconvolution(method: MethodSettings) -> tuple[str, tuple[str, str
         else 'lambda chosen by generalized cross-validation [@golub1979]'
     )
     calibration = (
-        "From Tmax the operator's own response was subtracted (exponential residue function of "
-        f'{tikhonov.calibration_mtt:g} s, no delay).'
+        "Tmax was calibrated by subtracting the operator's own response (exponential residue function of "
+        f'{tikhonov.calibration_mtt:g} s without delay).'
         if tikhonov.tmax_calibration
         else 'Tmax was not calibrated.'
     )
@@ -172,17 +172,17 @@ grid of {tikhonov.residue_step:g} s that begins {tikhonov.residue_lead:g} s befo
         text = f"""Flow and volume are
 posterior means [@boutelier2012] over a dictionary of exponential and box-shaped residue functions
 (mean transit times from {transits}, delays in steps of {DELAY_STEP_S:g} s), given the
-curves at their true sample times and their noise; differences between model and truth count as
-correlated noise [@kennedy2001]. Tmax was found {regularized}. CBF, CBV and MTT follow from flow and
+curves at their true sample times and their noise; differences between model and truth were treated
+as correlated noise [@kennedy2001]. Tmax was found {regularized}. CBF, CBV and MTT follow from flow and
 volume"""
         return text, ('', calibration)
     if tikhonov.deconvolution_method == 'tikhonov':
-        text = f"""They were deconvolved on their
+        text = f"""They were deconvolved at their
 true sample times {regularized}, which makes
 the result insensitive to delay. CBF, CBV, MTT and Tmax follow from the residue function"""
         return text, (_describe_excess(method), calibration)
-    text = f"""They were deconvolved on their
-true sample times by a function of the user, {tikhonov.deconvolution_method}, in place of Tikhonov
+    text = f"""They were deconvolved at their
+true sample times by a user-supplied function, {tikhonov.deconvolution_method}, instead of Tikhonov
 regularization. CBF, CBV, MTT and Tmax follow from the maximum of the residue function"""
     return text, ('', '')
 
@@ -197,6 +197,6 @@ def _describe_excess(method: MethodSettings) -> str:
     if not corrected:
         return ''
     return (
-        ' From the maximum that is CBF was subtracted what noise adds to it, as estimated by adding noise '
-        'of the same kind once more [@efron1979].'
+        ' The contribution of noise to the maximum that defines CBF was estimated by adding noise of the '
+        'same kind once more [@efron1979], and subtracted.'
     )

@@ -109,9 +109,9 @@ The lesion mask of a later session ({lesion.mask.uri}) was left out: {lesion.lef
     return f"""
 ### Follow-up
 
-The lesion of a later session ({lesion.mask.uri}) was brought to the series {aligned}, interpolated
-linearly in parts of voxels and averaged. Core and hypoperfusion, and those segmented in the same way at
-other thresholds (relative CBF below {rcbf[0]:.0%} to {rcbf[-1]:.0%}, Tmax above {tmax[0]:g} to
-{tmax[-1]:g} s), were compared with it on a grid: {grid}. Sensitivity and specificity count voxels
-of brain; areas under the ROC curve, voxels of tissue with a value by both normalizations.
+The lesion of a later session ({lesion.mask.uri}) was aligned with the series {aligned}. It was
+interpolated linearly in parts of voxels and averaged. Core and hypoperfusion, also at other thresholds
+(relative CBF below {rcbf[0]:.0%} to {rcbf[-1]:.0%}, Tmax above {tmax[0]:g} to {tmax[-1]:g} s), were
+compared with it on a grid: {grid}. Sensitivity and specificity were computed over voxels of brain, areas
+under the ROC curve over voxels of tissue with a value by both normalizations.
 """

@@ -85,10 +85,10 @@ def _describe(method: MethodSettings) -> str:
         else 'the contralateral hemisphere'
     )
     instead = (
-        f' Where less than {normal.least_normal_share:.0%} of tissue is within that, it is the '
-        'tissue of the unaffected hemisphere whose Tmax exceeds its 10th percentile there by up '
-        f'to {max(normal.normal_tmax - EARLY_TMAX, 0):g} s; the sidecars and the volumes of the '
-        'report say where this was so.'
+        f' If this was less than {normal.least_normal_share:.0%} of tissue, the reference was the '
+        'tissue of the unaffected hemisphere whose Tmax exceeds its 10th percentile there by at '
+        f'most {max(normal.normal_tmax - EARLY_TMAX, 0):g} s; sidecars and report state where this '
+        'applied.'
         if normal.global_reference == 'normal-tmax' and normal.least_normal_share > 0
         else ''
     )

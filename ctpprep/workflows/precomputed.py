@@ -60,11 +60,11 @@ def _describe(series: PrecomputedMaps, method: MethodSettings) -> str:
     words = {'cbf': 'CBF', 'rcbf': 'relative CBF', 'tmax': 'Tmax'}
     maps = ', '.join(words.get(quantity, quantity.upper()) for quantity in series.maps)
     blood = 'CBV' if 'cbv' in series.maps else 'CBF'
-    in_its_stead = f'the map of {blood}, scaled to the window of the registration'
+    replacement = f'the map of {blood}, scaled to the window of the registration'
     mirrored = {
         'ctpref': 'the reference image that was supplied',
-        'ncct': 'the baseline CT, brought to their grid by its header',
-        '': f'for want of a CT, {in_its_stead}',
+        'ncct': 'the baseline CT, placed on their grid by its header',
+        '': f'without a CT, {replacement}',
     }[series.reference_kind]
     brain = (
         'a mask that was supplied'
@@ -79,7 +79,7 @@ def _describe(series: PrecomputedMaps, method: MethodSettings) -> str:
         else NO_FLOW
     )
     tissue = (
-        'a mask that was supplied, too'
+        'a mask that was also supplied'
         if 'tissue_mask' in series.masks
         else f'brain without vessels (more than {method.masks.vessel_ratio:g} times the median of '
         f'{blood}) and without CSF ({csf})'
@@ -91,14 +91,14 @@ def _describe(series: PrecomputedMaps, method: MethodSettings) -> str:
     if series.reference_kind == 'ncct':
         without = '' if 'tissue_mask' in series.masks else f'CSF is then {NO_FLOW}, and '
         otherwise += (
-            f' A CT that does not lie on the maps is not used: {without}the reference image is '
-            f'{in_its_stead}. Sidecars say which it was.'
+            f' A CT that does not match the maps is not used: {without}the reference image is '
+            f'{replacement}. Sidecars state which was used.'
         )
     return f"""
 ### Perfusion maps
 
-The perfusion maps ({maps}) were made elsewhere and taken as they are, on their own grid; how, is
-for their maker to say. Units are those that their sidecars state, or else those in which the
-median over tissue is plausible. The brain is {brain}; tissue is {tissue}. The reference image is
+The perfusion maps ({maps}) were precomputed by other software and used unchanged, on their own grid.
+Units are those of their sidecars, or else those in which the median over tissue is plausible. The brain
+is {brain}; tissue is {tissue}. The reference image is
 {mirrored}.{otherwise}
 """

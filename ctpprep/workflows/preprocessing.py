@@ -126,40 +126,39 @@ def _describe(series: CTPSeries, method: MethodSettings) -> str:
         brain += ' Tissue in a supplied mask of old lesions or surgery was excluded.'
     moved = (
         'The series was supplied motion-corrected; frames whose skull correlated with that of the '
-        f'first by less than {method.motion.motion_reject_similarity:g} were left out.'
+        f'first by less than {method.motion.motion_reject_similarity:g} were excluded.'
     )
     motion = (
         moved
         if 'ctp_corrected' in series.overrides
         else 'Every frame was registered rigidly by robust least squares (inverse compositional '
-        '[@baker2004]) to the first frame whose skull most others then matched, and frames whose '
+        '[@baker2004]) to the first frame whose skull most others then matched. Frames whose '
         'skull still correlated with that of this reference frame by less than '
-        f'{method.motion.motion_reject_similarity:g} were left out. A series in which no frame had moved '
+        f'{method.motion.motion_reject_similarity:g} were excluded. A series in which no frame had moved '
         f'by more than {method.motion.motion_skip_mm:g} mm was not resampled.'
         if method.motion.motion_correction
         else 'Head motion was not corrected.'
     ) + (
-        ' A linear drift of density over the scan was subtracted where air (else bone) and, before '
-        'contrast, brain showed it alike.'
+        ' A linear drift of density over the scan was subtracted if brain before contrast agreed with '
+        'air (or bone).'
     )
     if method.masks.bolus_arrival:
         arrival = (
-            f'Contrast was taken to arrive {method.masks.bolus_arrival:g} s after the start of the scan, '
-            'as given by the user.'
+            f'The arrival of contrast was set by the user: {method.masks.bolus_arrival:g} s after the start '
+            'of the scan.'
         )
     elif {'curves', 'aif_mask'} & set(series.overrides):
-        arrival = 'Contrast was taken to arrive with the AIF that was supplied.'
+        arrival = 'The arrival of contrast is that of the supplied AIF.'
     else:
         arrival = 'The arrival of contrast was found in the earliest curves that have the shape of a bolus.'
     return f"""
 ### Preprocessing
 
-Voxels, where needed parts of them, were averaged in plane while they stayed within
-{method.grid.working_in_plane_mm:g} mm, and thin slices acquired together while they stayed within
-{method.grid.working_slice_mm:g} mm. {motion} The reference
+Voxels (or parts of them) were averaged in plane to at most {method.grid.working_in_plane_mm:g} mm, and
+thin slices acquired together to at most {method.grid.working_slice_mm:g} mm. {motion} The reference
 image is the mean of the corrected frames before contrast. {brain} Voxels
-that enhance more than {method.masks.vessel_ratio:g} times the median of brain count as vessels, voxels
+that enhance more than {method.masks.vessel_ratio:g} times the median of brain are vessels; voxels
 whose density in the time average is less than {method.masks.csf_level:.0%} of the way from CSF to brain,
-both measured in the series itself, as CSF; neither counts as tissue. {arrival} AIF and VOF are
-looked for at least {method.masks.bone_margin_mm:g} mm off the bone. {describe_overrides(series)}
+both measured in the series itself, are CSF; neither is tissue. {arrival} AIF and VOF were
+searched at least {method.masks.bone_margin_mm:g} mm from bone. {describe_overrides(series)}
 """

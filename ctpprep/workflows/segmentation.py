@@ -101,7 +101,7 @@ def _describe(method: MethodSettings, noise: bool) -> str:
         f'were less than {CLEAR_S:g} s apart, the one with at least {TIMES_LARGER:g} times the '
         'hypoperfused tissue of the other)',
         'both': 'both hemispheres',
-    }.get(lesion.affected_side, f'the {lesion.affected_side} hemisphere, as asked for')
+    }.get(lesion.affected_side, f'the {lesion.affected_side} hemisphere, as requested')
     uncalibrated = (
         ' Volumes of Tmax are also given without its calibration.'
         if tikhonov.tmax_calibration and not FUNCTION.fullmatch(tikhonov.deconvolution_method)
@@ -114,34 +114,34 @@ def _describe(method: MethodSettings, noise: bool) -> str:
     )
     if cleaning.rim_mm:
         cleaned += (
-            f' So were lesions of which less than {cleaning.rim_deep_share:.0%} lies deeper than '
-            f'{cleaning.rim_mm:g} mm below the surface of the brain or the ends of the slab, unless they '
-            f'meet hypoperfusion or {cleaning.slab_end_ml:g} mL of them lie in the end slices.'
+            f' Lesions of which less than {cleaning.rim_deep_share:.0%} is deeper than '
+            f'{cleaning.rim_mm:g} mm below the surface of the brain or the ends of the slab were removed '
+            f'unless they meet hypoperfusion or have {cleaning.slab_end_ml:g} mL in the end slices.'
         )
     restricted = (
-        'Core is then restricted to hypoperfusion, unlike in the paper, which may leave smaller pieces; the '
-        'table gives its volume before that, too.'
+        'Unlike in the paper, core is then restricted to hypoperfusion, which may leave smaller pieces; the '
+        'table also contains its volume before that.'
         if cleaning.core_within_hypoperfusion
-        else 'Core is not restricted to hypoperfusion; the table gives the part of it that is.'
+        else 'Core is not restricted to hypoperfusion; the table contains the part within it.'
     )
     joined = (
-        ' Where hardly any contrast arrives, Tmax is not determined, so core (by both normalizations, where '
-        'there are both) that borders on hypoperfusion is part of it.'
+        ' Tmax is not determined where hardly any contrast arrives; core by both normalizations (or by the '
+        'only one) that borders on hypoperfusion is therefore part of it.'
         if cleaning.core_joins_hypoperfusion
         else ''
     )
     sure = ''
     if noise:
         sure = (
-            ' The noise of the curves, taken where they hold nothing else, was carried through the '
-            'deconvolution to relative CBF; it gives the probability of each voxel to lie below the '
-            'threshold, together with an error of relative CBF that all voxels share (standard deviation '
-            f'{interval.shared_error:g}, from simulated heads).'
+            ' The noise of the curves, from components that contain nothing else, was propagated through '
+            'the deconvolution to relative CBF. With an error of relative CBF that all voxels share '
+            f'(standard deviation {interval.shared_error:g}, from simulated heads), it determines the '
+            'probability that a voxel is below the threshold.'
         )
     if noise and interval.noise_draws:
         sure += (
-            f' From {interval.noise_draws} segmentations with more of such errors comes the 95 % interval '
-            'of each core volume; that of the hypoperfusion is its volume at thresholds that differ by '
+            f' The 95 % interval of each core volume is that of {interval.noise_draws} segmentations with '
+            'such errors added; that of the hypoperfusion is its volume at thresholds changed by '
             f'1.96 standard deviations of a shared error of Tmax ({interval.tmax_error:g} s, from simulated '
             'heads).'
         )
@@ -153,7 +153,7 @@ is tissue with Tmax above {lesion.hypoperfusion_tmax:g} s; both after morphologi
 ({cleaning.opening_mm:g} mm) and closing ({cleaning.closing_mm:g} mm), restricted to
 {side} [@rau2024].{cleaned}
 {restricted}{joined}
-Mismatch is hypoperfusion outside of the core; the table also gives the difference of the volumes,
+Mismatch is hypoperfusion outside the core; the table also contains the difference of the volumes,
 their ratio, the hypoperfusion intensity ratio [@olivot2014] and the criteria of DEFUSE 3
 [@albers2018].{uncalibrated}{sure}
 Tissue of the core that is more than {hypodensity.hypodense_hu:g} HU less dense than its homologue is

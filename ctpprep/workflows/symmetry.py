@@ -68,15 +68,14 @@ def init_symmetry_wf(
     workflow.__desc__ = f"""
 ### Contralateral homologues
 
-The reference image was flipped left-right and brought home by symmetric diffeomorphic registration
+The reference image was flipped left-right and registered to itself by symmetric diffeomorphic registration
 (ANTs SyN, mutual information [@avants2008; @tustison2021]) of the brain at {low:g} to {high:g} HU
-on a grid of {method.symmetry.mirror_grid_mm:g} mm, from the plane across which the brain is most like its
-reflection. How far the homologues are off was estimated from the local correlation of brain and mirrored
-brain under shifts of the latter. Where this was more than {method.symmetry.mirror_retry_mm:g} mm (median),
-an affine transform was tried as start, if one aligned the brain better than the plane, and the better
-result kept. The transform gives each voxel its contralateral
-homologue; the hemispheres meet where a voxel is its own homologue. {_limits(method, series)} Local maps
-were then withheld.
+on a grid of {method.symmetry.mirror_grid_mm:g} mm, initialized by the plane of greatest symmetry. The
+error of the homologues was estimated from the local correlation of brain and mirrored brain under shifts of
+the latter. If its median exceeded {method.symmetry.mirror_retry_mm:g} mm and an affine transform aligned the
+brain better than the plane, the registration was repeated from that transform, and the better result was
+kept. The transform assigns each voxel its contralateral homologue; the hemispheres meet where a voxel is its
+own homologue. {_limits(method, series)} Local maps were then withheld.
 """
     return workflow
 

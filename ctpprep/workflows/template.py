@@ -127,7 +127,7 @@ def _describe(series: Series, method: MethodSettings, run: RunSettings) -> str:
 
 The brain in the {image}, at {low:g} to {high:g} HU and without the lesion and its surroundings, was
 registered to {find_template(settings.output_spaces).space} [@fonov2011], drawn as a CT from its probabilities
-of grey and white matter: by a search for the most similar affine transform, and by symmetric diffeomorphic
+of grey and white matter, by a search for the most similar affine transform and by symmetric diffeomorphic
 registration (ANTs SyN, mutual information [@avants2008; @tustison2021]). Nothing was written in template
 space where brain and template overlapped by a Dice coefficient of less than
 {settings.template_least_overlap:g}, less than {settings.template_least_sides:.0%} of the brain was on the

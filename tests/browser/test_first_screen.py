@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ctpprep import figures
-from ctpprep.perfusion.volumes import COLUMNS
+from ctpprep.perfusion.tabulation import COLUMNS
 from ctpprep.reports import build_report
 
 pytestmark = pytest.mark.browser

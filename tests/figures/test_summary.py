@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The summary: slices that matter, struck numbers, one page."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from ctpprep import figures
 from ctpprep.figures.summary import select_slices
@@ -36,6 +39,17 @@ def test_panel_states_lesions_and_scale(tmp_path):
     text = figures.save_svg(figures.plot_summary(make_panel()), tmp_path / 'a.svg').read_text()
     for words in ('Core, global', 'rCBF &lt; 30 %', '12.3 mL', '50 mm', 'AIF'):
         assert words in text
+
+
+def test_words_beside_the_slices_do_not_overlap_them():
+    words = ('Hypoperfusion', 'Tmax > 6 s, with 112.3 mL of core', '1234.5 mL', '#3ddc84')
+    panel = dataclasses.replace(make_panel(), lesions=[figures.Lesion(LESION, *words)])
+    figure = figures.plot_summary(panel)
+    left = figure.axes[0].get_window_extent().x0
+    texts = [text for text in figure.texts if text.get_text() in ('with 112.3 mL of core', *words)]
+    assert len(texts) == 3
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    assert all(text.get_window_extent(renderer).x1 <= left for text in texts)
 
 
 def test_page_strikes_doubtful_numbers():

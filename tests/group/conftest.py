@@ -119,7 +119,7 @@ def list_outliers():
     """Function that returns the series to review on a page, with their reasons."""
 
     def list_outliers(page):
-        section = page.partition('Series to look at')[2].partition('<section')[0]
+        section = page.partition('Series that stand out')[2].partition('<section')[0]
         cells = r'<td>(sub-\d+)</td>\s*<td>.*?</td>\s*<td>(.*?)</td>'
         return re.findall(cells, section, flags=re.DOTALL)
 

@@ -20,7 +20,7 @@ def test_missing_figures_of_pairs_of_groups_are_dashes(three):
     three.write_participants('participant_id\tsite\nsub-01\tA\nsub-02\tB\nsub-03\tB\n')
     page = three.run_group(group_column='site')
     assert '<td></td>' not in page.partition('summary-table')[2].partition('<details>')[0]
-    assert 'no such figure of two groups' in page
+    assert '–: does not apply' in page
 
 
 def test_page_states_how_many_series_have_each_volume_and_why_others_lack_it(three):

@@ -60,7 +60,7 @@ def test_warning_below_the_fence_is_listed(site, list_outliers):
 
 def test_warning_without_a_value_is_not_an_outlier(site):
     site.write_series('sub-01', quality=QUALITY.format('n/a', 'warn'))
-    assert 'Series to look at: 0' in site.run_group(participant_label=('01',))
+    assert 'Series that stand out: 0' in site.run_group(participant_label=('01',))
 
 
 # -- cores and states
@@ -81,7 +81,7 @@ def test_unprocessed_participants_are_counted_not_listed(site, list_outliers):
     site.write_series('sub-01')
     page = site.run_group()
     assert list_outliers(page) == []
-    assert 'Series to look at: 0' in page
+    assert 'Series that stand out: 0' in page
     assert '1 participant was not processed' in page
 
 

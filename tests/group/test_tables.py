@@ -117,7 +117,7 @@ def test_series_with_missing_table_is_incomplete_and_excluded(site):
     assert records[1].reason == 'sub-02_desc-qualitycontrol_ctp.tsv is gone; run the series again'
     page = site.run_group()
     assert site.read_statistic('series', 'number')['value'] == '1'
-    assert 'Series to look at: 2' in page
+    assert 'Series that stand out: 2' in page
     assert '<option>incomplete</option>' in page
 
 

@@ -145,7 +145,7 @@ def test_times_of_a_clock_are_relative(field):
 @pytest.mark.parametrize(
     ('sidecar', 'header', 'message'),
     [
-        ({}, 1.0, r'pixdim\[4\]\) is 1 s, the default .*--frame-interval 1 if'),
+        ({}, 1.0, r'pixdim\[4\] .* is 1 s, a default .*--frame-interval 1'),
         (EVEN, 3.0, r'RepetitionTime gives .* 1\.5 s, but pixdim\[4\] of the header 3 s'),
         ({'VolumeTiming': UNEVEN}, 6.0, 'VolumeTiming gives a frame interval of 1.5 s, but'),
         ({'RepetitionTime': 4.0, 'FrameTimesStart': UNEVEN}, None, 'but RepetitionTime 4 s'),

@@ -249,7 +249,7 @@ def test_tissue_before_its_artery_is_measured(files):
     nb.save(nb.Nifti1Image(voxels, image.affine), 'tmax.nii')
     row = assess(files)
     assert float(row['tmax_at_zero']) == pytest.approx(0.4)
-    assert 'the AIF comes later than tissue' in row['tmax_at_zero_sentence']
+    assert 'the AIF arrives later than tissue' in row['tmax_at_zero_sentence']
 
 
 def test_brain_that_is_late_on_its_healthy_side_has_a_warning(files):

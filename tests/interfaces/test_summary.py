@@ -4,7 +4,7 @@
 import pytest
 
 from ctpprep.interfaces.summary import explain_difference, summarize
-from ctpprep.perfusion.volumes import COLUMNS
+from ctpprep.perfusion.tabulation import COLUMNS
 
 
 def make_row(region, normalization, measure, **cells):

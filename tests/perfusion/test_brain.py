@@ -80,7 +80,7 @@ def test_brain_without_skull_is_found_on_any_background(background, density, cro
 @pytest.mark.parametrize(
     ('change', 'said'),
     [
-        (lambda hu: hu + 1024, 'need at most 5%; check that the values are HU'),
+        (lambda hu: hu + 1024, 'need at most 5%; check the rescale intercept'),
         (np.zeros_like, 'every voxel is 0 HU'),
     ],
 )

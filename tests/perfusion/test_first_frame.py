@@ -34,7 +34,7 @@ def test_skull_stripped_head_is_accepted(frame):
     [
         (lambda hu: hu / 2, 'air has -500 HU.* about 0.5 x HU'),
         (lambda hu: np.minimum(hu, 80), 'clipped at 80 HU'),
-        (lambda hu: hu + 1024, 'between 1024 and 1104 HU'),
+        (lambda hu: hu + 1024, '1024 to 1104 HU, need at most'),
         (lambda hu: np.where(hu < 0, hu + 65536, hu), 'unsigned'),
         (lambda hu: hu - 30, 'brain has 4 HU'),
         (lambda hu: np.abs(hu) * 0 + 7, 'every voxel is 7 HU'),
@@ -66,5 +66,5 @@ def test_most_similar_neighbours_are_in_time(toy_head):
     check_axes(first, second)
     swapped = ctp.swapaxes(2, 3)
     first, second = (coarse_frame(swapped[..., i], SIZE)[0] for i in (0, 1))
-    with pytest.raises(PerfusionError, match='the third axis, so that this is the axis of time'):
+    with pytest.raises(PerfusionError, match='the third axis, which must be time'):
         check_axes(first, second)

@@ -100,8 +100,11 @@ def test_an_aif_may_begin_a_frame_after_the_arrival_and_end_two_frames_early():
 @pytest.mark.parametrize(
     ('changed', 'sentence'),
     [
-        ({'times': TIMES[:20]}, 'a.tsv: time runs from 0 to 28.5 s, need .*from 0 to 45 s'),
-        ({'times': TIMES[8:]}, 'time runs from 12 to 45 s, need the arrival .* at 8.0 s'),
+        ({'times': TIMES[:20]}, r'a.tsv: time runs from 0 to 28.5 s, need the scan \(0 to 45 s\)'),
+        (
+            {'times': TIMES[8:]},
+            'time runs from 12 to 45 s, need the scan .* arrival of contrast at 8.0 s on',
+        ),
         (
             {'times': TIMES * 1000, 'aif': bolus()},
             r'aif rises at \d+.0 s, .* need a difference of at most 8 s',

@@ -74,7 +74,7 @@ def test_a_cut_scan_is_told_with_the_direction_of_the_error(name, figure):
     status, text = sentence(name, figure)
     assert status in ('warn', 'fail')
     assert 'overestimated' in text
-    assert 'CBV and MTT underestimated' in text
+    assert 'CBV and MTT are underestimated' in text
     assert sentence(name, measure()[name])[0] == 'pass'
 
 
@@ -272,7 +272,7 @@ def test_disease_on_both_sides_by_time_or_by_flow_is_cautioned(name):
     assert grade({name: 0.0})['caution'] is None
     for figure in (0.07, 0.3):  # beyond the limits
         row = grade({name: figure})
-        assert 'the global map must be read' in row['caution']
+        assert 'read the global map' in row['caution']
         assert f'{100 * figure:.3g} %' in row['caution']
 
 

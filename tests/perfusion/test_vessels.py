@@ -231,5 +231,5 @@ def test_bone_that_stays_for_some_seconds_is_no_vessel(candidates):
 def test_error_tells_how_many_curves_failed_by_height_and_by_shape(candidates):
     curves, pattern = candidates(late=0, veins=0)
     damage = np.full(len(curves), np.inf)
-    with pytest.raises(VesselError, match=r'12 voxels rise by more .* 0 of them are shaped'):
+    with pytest.raises(VesselError, match=r'12 voxels rise by .* 0 like a bolus'):
         vessels.find_aif(curves, curves, TIMES, pattern, TISSUE, 1.5, aif_voxels=5, damage=damage)

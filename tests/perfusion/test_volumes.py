@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from ctpprep.perfusion import segmentation, volumes
+from ctpprep.perfusion import segmentation, tabulation, volumes
 from ctpprep.perfusion.symmetry import AffectedSide
 
 SIZE = (2.0, 2.0, 5.0)
@@ -59,7 +59,7 @@ def make_table(core=True, slow=True, severe=True, rcbv=0.9, offsets=None, second
         for name, lesion in found.items()
     }
     rcbv_global = None if rcbv is None else np.full(SHAPE, rcbv)
-    rows = volumes.volume_table(
+    rows = tabulation.volume_table(
         masks, removed, tmax, {'global': rcbf, 'local': rcbf}, rcbv_global,
         {'global': TISSUE, 'local': TISSUE}, SIZE, SIDE, 'left', core_rcbf=core_rcbf,
         hypoperfusion_tmax=hypoperfusion_tmax, tmax_thresholds=tmax_thresholds, hypodense=hypodense,
@@ -118,7 +118,7 @@ def test_mismatch_may_be_negative():
 
 def test_every_row_has_every_column():
     for row in make_table()[0]:
-        assert tuple(row) == volumes.COLUMNS
+        assert tuple(row) == tabulation.COLUMNS
         assert row['affected_side'] == 'left'
         assert row['side_confidence'] == 0.8
 
@@ -298,7 +298,7 @@ def test_difference_of_the_cores_is_measured_with_its_homologues():
     rcbf = {'global': np.where(TISSUE, 0.2, 0.0), 'local': np.where(TISSUE, 0.5, 0.0)}
     core = np.zeros(SHAPE, bool)
     core[8:18, 8:18, 2] = True
-    table = volumes._Table(
+    table = tabulation._Table(
         {'core_global': core, 'core_local': ~TISSUE},
         {},
         {'local': TISSUE},

@@ -9,9 +9,13 @@ from html.parser import HTMLParser
 import pytest
 from markupsafe import Markup
 
+from ctpprep.perfusion.followup import COLUMNS as FOLLOWUP_COLUMNS
+from ctpprep.perfusion.quality import CHECKS
 from ctpprep.reports import build_report
 from ctpprep.reports.methods import list_references, render_methods
 from ctpprep.reports.page import Drawing
+from ctpprep.reports.places import SHOWN_IN
+from ctpprep.reports.sections import FIGURES
 
 SVG = '<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><text>50 % "a" #b</text></svg>'
 COLUMNS = (
@@ -125,7 +129,7 @@ def test_reason_of_withheld_local_maps_is_shown(output_dir):
 def test_cautions_and_intended_use_are_shown(output_dir):
     words = text_of(report(output_dir))
     assert 'The 30 % threshold is not validated for local maps' in words
-    assert 'The local map hides the state of the healthy hemisphere' in words
+    assert 'The local map hides disease of the other hemisphere' in words
     assert 'Research use only' in words
 
 
@@ -172,6 +176,77 @@ def test_regions_are_listed(output_dir):
     path.write_text('region\tcore_global\nleft MCA\t12.3\n')
     path.with_suffix('.json').write_text('{"Measured": {}}')
     assert 'region core_global left MCA 12.3' in text_of(report(output_dir))
+
+
+def struck_cells(page):
+    return re.findall(r'<td class="doubtful"[^>]*>([^<]*)<', page)
+
+
+@pytest.mark.parametrize(('check', 'struck'), [
+    ('coverage', []), ('mirror_folding', ['22.2', '33.3']), ('tmax_spread', ['7.5']),
+    ('aif_peak', ['11.1', '22.2', '33.3', '7.5']),
+])  # fmt: skip
+def test_columns_of_regions_that_a_failed_check_concerns_are_struck(output_dir, check, struck):
+    folder = output_dir / 'sub-01' / 'ct'
+    grade = 'pass' if check == 'coverage' else 'fail'
+    (folder / 'sub-01_desc-qualitycontrol_ctp.tsv').write_text(f'{check}_status\n{grade}\n')
+    path = folder / 'sub-01_desc-regions_morph.tsv'
+    path.write_text(
+        'region\ttissue_ml\tcore_global_ml\tcore_local_ml\tkept_ml\ttmax\nMCA\t99.9\t11.1\t22.2\t33.3\t7.5\n'
+    )
+    path.with_suffix('.json').write_text('{"Measured": {}}')
+    page = report(output_dir)
+    table = page[page.index('Lesions and flow by region') : page.index('All volumes of')]
+    assert struck_cells(table) == struck
+
+
+def test_follow_up_rows_that_a_failed_check_concerns_are_struck(output_dir):
+    folder = output_dir / 'sub-01' / 'ct'
+    (folder / 'sub-01_desc-qualitycontrol_ctp.tsv').write_text('mirror_folding_status\nfail\n')
+    path = folder / 'sub-01_desc-followup_morph.tsv'
+    rows = [
+        dict.fromkeys(FOLLOWUP_COLUMNS, 'n/a') | {
+            'measure': 'segmentation', 'quantity': 'core', 'normalization': which, 'dice': dice,
+        }
+        for which, dice in (('global', '0.71'), ('local', '0.62'))
+    ]  # fmt: skip
+    lines = [FOLLOWUP_COLUMNS, *(row.values() for row in rows)]
+    path.write_text('\n'.join('\t'.join(line) for line in lines) + '\n')
+    measured = {'followup_ml': 50.4, 'followup_aligned_by': 'its header'}
+    path.with_suffix('.json').write_text(json.dumps({'Measured': measured}))
+    struck = struck_cells(report(output_dir))
+    assert '0.62' in struck
+    assert '0.71' not in struck
+    assert 'Core local' not in struck
+
+
+def test_verdict_links_to_what_to_look_at(output_dir):
+    write_series(output_dir / 'sub-01', 'sub-01', figures=('mirror', 'maps'))
+    quality = output_dir / 'sub-01' / 'ct' / 'sub-01_desc-qualitycontrol_ctp.tsv'
+    grades = {
+        'mirror_folding_status': 'warn',
+        'coverage_status': 'warn',
+        'aif_peak_status': 'pass',
+    }
+    quality.write_text('\t'.join(grades) + '\n' + '\t'.join(grades.values()) + '\n')
+    page = report(output_dir)
+    line = re.search(r'<p class="verdict look-first".*?</p>', page, re.DOTALL)[0]
+    assert text_of(line).endswith('Look at: Mirror registration , Quality .')
+    anchors = re.findall(r'href="#([^"]+)"', line)
+    assert anchors == ['sub-01-mirror', 'sub-01-quality']
+    assert all(f'id="{anchor}"' in page for anchor in anchors)
+
+
+def test_usable_series_has_nothing_to_look_at(output_dir):
+    quality = output_dir / 'sub-01' / 'ct' / 'sub-01_desc-qualitycontrol_ctp.tsv'
+    quality.write_text('coverage_status\npass\n')
+    assert 'Look at' not in text_of(report(output_dir))
+
+
+def test_every_check_is_shown_in_one_figure_of_the_page():
+    listed = [check for checks in SHOWN_IN.values() for check in checks]
+    assert sorted(listed) == sorted({check.name for check in CHECKS})
+    assert set(SHOWN_IN) <= {name for name, *_ in FIGURES}
 
 
 def test_node_names_are_folded(output_dir):
@@ -250,16 +325,14 @@ def test_html_marked_as_markup_is_inserted(output_dir):
 
 def test_rule_of_affected_side_is_shown(output_dir):
     words = text_of(report(output_dir))
-    assert 'Affected side: right confidence 0.93 by hypoperfusion, since the medians' in words
+    assert 'Affected side: right confidence 0.93 by hypoperfusion, as the medians' in words
 
 
 def test_failed_series_is_shown_at_the_top_and_in_its_section(output_dir):
     failed = [{'prefix': 'sub-01_run-2', 'reason': 'No timing.'}]
     words = text_of(report(output_dir, failed=failed))
     assert '1 of 2 series failed: sub-01_run-2' in words
-    assert (
-        'Do not use This series failed: No timing. What to do: fix what the message names' in words
-    )
+    assert 'Do not use This series failed: No timing. What to do: correct the cause' in words
     assert 'sub-01_run-2 do not use failed: No timing.' in words
 
 

@@ -74,10 +74,18 @@ def test_idiomatic_text_passes(text):
         ("print('it says so')", (1, 'says')),
         ("parser.add_argument('--x', help='it says so')", (1, 'says')),
         ("File(desc='it says so')", (1, 'says')),
+        ("def _describe(x):\n    text = 'it knows'\n    return f'{text} it'", (2, 'knows')),
     ],
 )
 def test_docstrings_comments_and_messages_are_checked(source, phrase):
     assert phrases(source) == [phrase]
+
+
+def test_long_exceptions_and_help_texts_are_reported():
+    long, short = 'word ' * 31, 'word ' * 30
+    assert phrases(f"raise ValueError('{long}')") == [(1, '31 words in "word word word word ..."')]
+    assert phrases(f"_setting(1, '', '{long}')") == [(1, '31 words in "word word word word ..."')]
+    assert phrases(f"raise ValueError('{short}')\nx = '{long}'") == []
 
 
 def test_other_strings_are_not_checked():

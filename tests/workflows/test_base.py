@@ -126,7 +126,7 @@ def test_sidecars_of_maps_name_no_settings_of_stages_that_were_left_out(make_map
     assert not stages & {
         'grid', 'motion', 'denoising', 'vessels', 'deconvolution', 'coregistration'
     }  # fmt: skip
-    assert 'were made elsewhere' in workflow.visit_desc()
+    assert 'were precomputed by other software' in workflow.visit_desc()
     assert 'Tikhonov' not in workflow.visit_desc()
 
 
@@ -146,7 +146,7 @@ def test_methods_tell_what_is_done_if_a_ct_does_not_fit(make_maps, run):
         for density in (True, False)
     ]
     texts = [' '.join(graph.visit_desc().split()) for graph in graphs]
-    assert 'A CT that does not lie on the maps is not used' in texts[0]
+    assert 'A CT that does not match the maps is not used' in texts[0]
     assert 'If the CT shows no brain, the brain is where the maps have values' in texts[0]
     assert 'CT shows no brain' not in texts[1]
 

@@ -52,11 +52,11 @@ def test_memory_is_planned_by_the_size_of_the_series(tmp_path):
         ({}, 'least squares (inverse compositional [@baker2004]) to the first frame'),
         ({'motion_skip_mm': 0.2}, 'moved by more than 0.2 mm was not resampled'),
         ({'motion_correction': False}, 'Head motion was not corrected'),
-        ({'working_in_plane_mm': 2.5}, 'within 2.5 mm'),
+        ({'working_in_plane_mm': 2.5}, 'in plane to at most 2.5 mm'),
         ({'bone_hu': 150.0}, '> 150 HU'),
         ({'csf_level': 0.3}, 'less than 30% of the way from CSF to brain'),
         ({}, 'arrival of contrast was found in the earliest curves'),
-        ({'bolus_arrival': 9.5}, 'taken to arrive 9.5 s after the start of the scan'),
+        ({'bolus_arrival': 9.5}, 'set by the user: 9.5 s after the start of the scan'),
         ({}, 'linear drift of density over the scan was subtracted'),
     ],
 )
@@ -105,7 +105,9 @@ def test_a_corrected_series_is_compared_with_the_raw_one(tmp_path):
 def test_a_supplied_aif_reaches_the_arrival_and_the_text(tmp_path, piece):
     path, workflow = supply(tmp_path, piece)
     assert getattr(workflow.get_node('make_masks').inputs, f'supplied_{piece}') == str(path)
-    assert 'to arrive with the AIF that was supplied' in ' '.join(workflow.visit_desc().split())
+    assert 'arrival of contrast is that of the supplied AIF' in ' '.join(
+        workflow.visit_desc().split()
+    )
 
 
 def test_a_supplied_corrected_series_is_read_and_not_corrected_again(tmp_path):

@@ -28,14 +28,14 @@ def test_masks_that_are_measured_are_those_that_are_written():
     [
         ({}, 'restricted to the affected hemisphere (the one with the greater median Tmax or,'),
         ({'affected_side': 'both'}, 'restricted to both hemispheres'),
-        ({'affected_side': 'left'}, 'the left hemisphere, as asked for'),
+        ({'affected_side': 'left'}, 'the left hemisphere, as requested'),
         ({'core_rcbf': 0.38}, 'below 38%'),
         ({'hypoperfusion_tmax': 4.0}, 'Tmax above 4 s'),
         ({'opening_mm': 1.0, 'closing_mm': 3.0}, 'opening (1 mm) and closing (3 mm)'),
         ({'least_lesion_ml': 2.0}, 'lesions below 2 mL were removed'),
         ({'rim_mm': 4.0}, 'deeper than 4 mm'),
         ({'hypodense_hu': 9.0}, 'more than 9 HU less dense'),
-        ({'core_within_hypoperfusion': True}, 'Core is then restricted to hypoperfusion'),
+        ({'core_within_hypoperfusion': True}, 'core is then restricted to hypoperfusion'),
     ],
 )
 def test_methods_text_follows_the_settings(changed, sentence):

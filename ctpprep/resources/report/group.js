@@ -104,15 +104,23 @@
 
   function drawChecks() {
     const grades = [['passed', '#56b4e9', ''], ['caution', '#e69f00', '/'], ['failed', '#a3262a', 'x']];
-    const titles = cohort.checks.map((check) => plain(check[0]));
+    // checks that all series passed are counted, not drawn
+    const graded = cohort.checks.filter((check) => check[1] + check[2] + check[3] > 0);
+    const checks = graded.filter((check) => check[2] + check[3] > 0);
+    const passed = graded.length - checks.length;
+    document.getElementById('all-passed').textContent = `${passed} of ${graded.length} checks passed in all series${checks.length ? '; the others:' : '.'}`;
+    const titles = checks.map((check) => plain(check[0]));
     const plot = document.getElementById('checks');
+    plot.hidden = !checks.length;
+    if (plot.hidden) return;
     plot.style.height = `${140 + 20 * titles.length}px`;
     const traces = grades.map(([name, color, shape], i) => ({
-      type: 'bar', orientation: 'h', name, y: titles, x: cohort.checks.map((check) => check[i + 1]),
+      type: 'bar', orientation: 'h', name, y: titles, x: checks.map((check) => check[i + 1]),
       marker: { color, pattern: { shape, fgcolor: '#fff', size: 6, fillmode: 'overlay' } }, hovertemplate: `%{y}: %{x} ${name}<extra></extra>`,
     }));
     const bars = layout('series', '', { barmode: 'stack', bargap: 0.25 });
     bars.legend.traceorder = 'normal';
+    Object.assign(bars.xaxis, { tickformat: 'd', rangemode: 'tozero', minallowed: 0, dtick: Math.ceil(Math.max(1, ...graded.map((check) => check[1] + check[2] + check[3])) / 8) });
     // on a narrow page titles need most of the width, and the legend the place of the buttons
     const isNarrow = plot.clientWidth < 500;
     if (isNarrow) Object.assign(bars, { font: { ...bars.font, size: 9 }, margin: { ...bars.margin, l: 20 } });

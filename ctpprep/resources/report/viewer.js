@@ -199,27 +199,10 @@
       return [this.reversed ? wide - 1 - across : across, tall - 1 - up, through];
     }
 
-    /** Begin where the lesion is greatest. */
+    /** Begin at the voxel that was chosen when the series was packed. */
     start() {
-      const { series } = this;
-      const [nx, ny, nz] = series.shape;
-      this.slice = Math.floor(nz / 2);
-      for (const mask of ['core_global', 'hypoperfusion', 'brain_mask']) {
-        const counts = new Array(nz).fill(0);
-        for (let index = 0; index < series.bits.length; index += 1) {
-          if (series.has(mask, index)) counts[Math.floor(index / (nx * ny))] += 1;
-        }
-        const most = Math.max(...counts);
-        if (most) {
-          this.slice = counts.indexOf(most);
-          const inside = [];
-          for (let index = nx * ny * this.slice; index < nx * ny * (this.slice + 1); index += 1) {
-            if (series.has(mask, index)) inside.push(index);
-          }
-          this.cursor = inside[Math.floor(inside.length / 2)];
-          return;
-        }
-      }
+      this.cursor = this.series.start ?? 0; // files of earlier versions have none
+      this.slice = this.series.place(this.cursor)[2];
     }
 
     makePane(name, number) {
@@ -317,7 +300,7 @@
         ? 'Click a voxel for its curve and that of its homologue.' : 'There are no curves: the maps were made elsewhere.' });
       this.spoken = element('p', { className: 'spoken', ariaLive: 'polite' });
       const about = ['Grey: brain without a value (CSF, vessel).'];
-      if (!this.series.homologues) about.push('No homologues: the mirror registration was not trusted.');
+      if (!this.series.homologues) about.push('No homologues: the mirror registration failed.');
       const { step } = this.series;
       if (step.some((size) => size > 1)) {
         about.push(`To keep the page small every n-th voxel is shown (n = ${step.join(', ')} along left-right, back-front, feet-head).`);
@@ -533,10 +516,12 @@
           if (!inside(column, row + 1)) edge(x, y + tall, x + wide, y + tall);
         }
       }
-      context.strokeStyle = overlay.colour;
-      context.lineWidth = 1.6 * dense;
       context.setLineDash(overlay.style === 'dashed' ? [wide / 2, wide / 2] : []);
-      context.stroke();
+      // with a black rim, so that it is visible on a map of a similar colour
+      for (const [colour, width] of [['#000000', 2.8], [overlay.colour, 1.6]]) {
+        [context.strokeStyle, context.lineWidth] = [colour, width * dense];
+        context.stroke();
+      }
       context.setLineDash([]);
     }
 
@@ -685,9 +670,9 @@
       }
       const { scale, kept } = this.series.curves;
       this.note.textContent = [
-        missing ? 'Where there is no curve, the voxel is CSF or vessel, or has no homologue.' : '',
-        `Curves as they were deconvolved, above their baseline: ${scale.length} temporal components`,
-        kept < 0.9995 ? `that hold ${(100 * kept).toFixed(1)} % of their variance.` : 'hold all that denoising leaves, but for rounding.',
+        missing ? 'A missing curve means that the voxel is CSF or vessel, or has no homologue.' : '',
+        `Curves as deconvolved, above baseline, from ${scale.length} temporal components`
+          + (kept < 0.9995 ? ` with ${(100 * kept).toFixed(1)} % of their variance.` : '.'),
       ].filter(Boolean).join(' ');
       this.plot.hidden = !traces.length;
       this.frame.dataset.curves = 0;
