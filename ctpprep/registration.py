@@ -5,8 +5,10 @@ The only module that imports antspyx. Every registration runs with a fixed seed 
 that its result depends only on its input.
 """
 
+import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -34,6 +36,30 @@ FINE = {
 }  # fmt: skip
 # thinner slabs are thickened for the registration
 LEAST_SLICES = 6
+# parts of antspyx that nothing here calls; they import statsmodels, scikit-learn and pyplot
+UNUSED = ('ants.deeplearn', 'ants.learn', 'ants.math.quantile', 'ants.plotting')
+
+
+class _Unused(ModuleType):
+    """An empty module, from which any name can be imported as None."""
+
+    def __getattr__(self, name):
+        if name.startswith('__'):
+            raise AttributeError(name)
+
+
+def import_ants():
+    """Import antspyx without the parts that are not used, which take two thirds of the time.
+
+    Returns
+    -------
+    module
+    """
+    if 'ants' not in sys.modules:  # else a user function has imported all of it
+        sys.modules.update({name: _Unused(name) for name in UNUSED})
+    import ants
+
+    return ants
 
 
 class MirrorSyN:
@@ -162,7 +188,7 @@ def map_points(target, transform, source):
     (X, Y, Z, 3) array of float32
         mm RAS; NaN more than half a voxel outside the source.
     """
-    import ants
+    ants = import_ants()
 
     shape, affine = source
     # one voxel more on all sides, so that the half voxel at the edge is not flattened
@@ -203,7 +229,7 @@ def read_rigid(path):
     (4, 4) array
         From points of the fixed to points of the moving image, mm RAS.
     """
-    import ants
+    ants = import_ants()
 
     transform = ants.read_transform(str(path))
     origin = np.array(transform.apply_to_point([0.0, 0.0, 0.0]))
@@ -227,7 +253,7 @@ def register_rigid(fixed, moving, seed, folder, path, start=None):
     start : path-like, optional
         Transform to start from; by default, the centres of mass are brought together.
     """
-    import ants
+    ants = import_ants()
 
     started = {} if start is None else {'initial_transform': str(start)}
     result = _register(fixed, moving, seed, folder, **RIGID, **started)
@@ -282,7 +308,7 @@ def read_points(path):
     (4, 4) array
         From points of the fixed to points of the moving image, mm RAS.
     """
-    import ants
+    ants = import_ants()
 
     transform = ants.read_transform(str(path))
     origin, *axes = (
@@ -314,7 +340,7 @@ def register_positions(fixed, moving, seed, folder):
     RuntimeError
         From ITK: no overlap, or a singular matrix.
     """
-    import ants
+    ants = import_ants()
 
     result = _register(
         fixed, moving, seed, folder, type_of_transform='SyN', reg_iterations=POSITIONS_ITERATIONS,
@@ -355,7 +381,7 @@ def apply_transform(array, affine, transform, outside=0.0, fixed=None):
     (X, Y, Z) array of float32
         Linear interpolation.
     """
-    import ants
+    ants = import_ants()
 
     image = to_ants(array, affine)
     home = ants.apply_transforms(
@@ -378,7 +404,7 @@ def write_affine(matrix, path):
     path : path-like
         Transform to write, ``.mat``.
     """
-    import ants
+    ants = import_ants()
 
     lps = LPS @ matrix @ LPS
     transform = ants.create_ants_transform(
@@ -400,7 +426,7 @@ def read_affine(path):
     (4, 4) array
         From points of the fixed to points of the moving image, mm RAS.
     """
-    import ants
+    ants = import_ants()
 
     transform = ants.read_transform(str(path))
     lps = np.eye(4)
@@ -423,7 +449,7 @@ def to_ants(array, affine):
     -------
     ants.ANTsImage
     """
-    import ants
+    ants = import_ants()
 
     spacing = np.sqrt(np.sum(np.asarray(affine, dtype=float)[:3, :3] ** 2, axis=0))
     lps = LPS @ affine
@@ -445,7 +471,7 @@ def _thicken(array, affine):
 
 
 def _register(fixed, moving, seed, folder, **options):
-    import ants
+    ants = import_ants()
 
     # antspyx accepts the seed only by this call (an argument is silently ignored), which also sets it
     # to one thread, so that sums do not depend on the machine
