@@ -5,10 +5,8 @@ The only module that imports antspyx. Every registration runs with a fixed seed 
 that its result depends only on its input.
 """
 
-import sys
 import tempfile
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
@@ -36,30 +34,6 @@ FINE = {
 }  # fmt: skip
 # thinner slabs are thickened for the registration
 LEAST_SLICES = 6
-# parts of antspyx that nothing here calls; they import statsmodels, scikit-learn and pyplot
-UNUSED = ('ants.deeplearn', 'ants.learn', 'ants.math.quantile', 'ants.plotting')
-
-
-class _Unused(ModuleType):
-    """An empty module, from which any name can be imported as None."""
-
-    def __getattr__(self, name):
-        if name.startswith('__'):
-            raise AttributeError(name)
-
-
-def import_ants():
-    """Import antspyx without the parts that are not used, which take two thirds of the time.
-
-    Returns
-    -------
-    module
-    """
-    if 'ants' not in sys.modules:  # else a user function has imported all of it
-        sys.modules.update({name: _Unused(name) for name in UNUSED})
-    import ants
-
-    return ants
 
 
 class MirrorSyN:
@@ -188,7 +162,7 @@ def map_points(target, transform, source):
     (X, Y, Z, 3) array of float32
         mm RAS; NaN more than half a voxel outside the source.
     """
-    ants = import_ants()
+    import ants
 
     shape, affine = source
     # one voxel more on all sides, so that the half voxel at the edge is not flattened
@@ -229,7 +203,7 @@ def read_rigid(path):
     (4, 4) array
         From points of the fixed to points of the moving image, mm RAS.
     """
-    ants = import_ants()
+    import ants
 
     transform = ants.read_transform(str(path))
     origin = np.array(transform.apply_to_point([0.0, 0.0, 0.0]))
@@ -253,7 +227,7 @@ def register_rigid(fixed, moving, seed, folder, path, start=None):
     start : path-like, optional
         Transform to start from; by default, the centres of mass are brought together.
     """
-    ants = import_ants()
+    import ants
 
     started = {} if start is None else {'initial_transform': str(start)}
     result = _register(fixed, moving, seed, folder, **RIGID, **started)
@@ -308,7 +282,7 @@ def read_points(path):
     (4, 4) array
         From points of the fixed to points of the moving image, mm RAS.
     """
-    ants = import_ants()
+    import ants
 
     transform = ants.read_transform(str(path))
     origin, *axes = (
@@ -340,7 +314,7 @@ def register_positions(fixed, moving, seed, folder):
     RuntimeError
         From ITK: no overlap, or a singular matrix.
     """
-    ants = import_ants()
+    import ants
 
     result = _register(
         fixed, moving, seed, folder, type_of_transform='SyN', reg_iterations=POSITIONS_ITERATIONS,
@@ -381,7 +355,7 @@ def apply_transform(array, affine, transform, outside=0.0, fixed=None):
     (X, Y, Z) array of float32
         Linear interpolation.
     """
-    ants = import_ants()
+    import ants
 
     image = to_ants(array, affine)
     home = ants.apply_transforms(
@@ -404,7 +378,7 @@ def write_affine(matrix, path):
     path : path-like
         Transform to write, ``.mat``.
     """
-    ants = import_ants()
+    import ants
 
     lps = LPS @ matrix @ LPS
     transform = ants.create_ants_transform(
@@ -426,7 +400,7 @@ def read_affine(path):
     (4, 4) array
         From points of the fixed to points of the moving image, mm RAS.
     """
-    ants = import_ants()
+    import ants
 
     transform = ants.read_transform(str(path))
     lps = np.eye(4)
@@ -449,7 +423,7 @@ def to_ants(array, affine):
     -------
     ants.ANTsImage
     """
-    ants = import_ants()
+    import ants
 
     spacing = np.sqrt(np.sum(np.asarray(affine, dtype=float)[:3, :3] ** 2, axis=0))
     lps = LPS @ affine
@@ -471,7 +445,7 @@ def _thicken(array, affine):
 
 
 def _register(fixed, moving, seed, folder, **options):
-    ants = import_ants()
+    import ants
 
     # antspyx accepts the seed only by this call (an argument is silently ignored), which also sets it
     # to one thread, so that sums do not depend on the machine
