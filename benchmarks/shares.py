@@ -108,11 +108,11 @@ def wrap_ants(clock):
 def wrap_images(clock):
     """Time nibabel's reading of voxels and writing of images."""
     from nibabel.arrayproxy import ArrayProxy
-    from nibabel.filebasedimages import FileBasedImage
+    from nibabel.nifti1 import Nifti1Pair
 
     for method in ('__array__', '__getitem__', 'get_unscaled'):
         setattr(ArrayProxy, method, clock.wrap(getattr(ArrayProxy, method), 'reading'))
-    FileBasedImage.to_filename = clock.wrap(FileBasedImage.to_filename, 'writing')
+    Nifti1Pair.to_file_map = clock.wrap(Nifti1Pair.to_file_map, 'writing')
 
 
 def watch_imports(clock):

@@ -437,7 +437,7 @@ class SegmentationSettings(StageSettings):
         'restrict core to hypoperfusion, unlike the paper', RAU)
     core_joins_hypoperfusion: bool = _setting(True, '',
         'treat core that borders on hypoperfusion as part of it, since Tmax is not determined '
-        'where hardly any contrast arrives')
+        'where hardly any contrast arrives; without effect with --core-within-hypoperfusion')
 
 
 @dataclass(frozen=True)

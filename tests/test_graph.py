@@ -121,6 +121,7 @@ def test_series_with_the_same_graph_share_a_picture():
 
 
 def test_both_pictures_are_written_once_per_graph(tmp_path, monkeypatch):
+    monkeypatch.setattr(drawings, 'build_workflows', lambda *_: {})
     monkeypatch.setattr(drawings, 'read_all_steps', lambda *_: {'sub-1': STEPS, 'sub-2': STEPS})
     run = RunSettings(tmp_path, tmp_path / 'out', tmp_path / 'work', run_uuid='x')
     written = drawings.write_drawings([], MethodSettings(), run)

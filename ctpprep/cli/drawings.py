@@ -92,14 +92,22 @@ def _find_makers(plot: 'Step', ports: Sequence[str]) -> list[tuple[str, list[str
     return list(makers.items())
 
 
-def read_all_steps(
+def build_workflows(
     series: Sequence[Any], method: MethodSettings, run: RunSettings
-) -> dict[str, dict[str, 'Step']]:
-    """Read the steps of each series, by its prefix."""
-    from ctpprep.engine.steps import read_steps
+) -> dict[str, Any]:
+    """Build the workflow of each series, by its prefix."""
     from ctpprep.workflows.base import init_series_wf
 
-    return {one.prefix: read_steps(init_series_wf(one, method, run), one) for one in series}
+    return {one.prefix: init_series_wf(one, method, run) for one in series}
+
+
+def read_all_steps(
+    series: Sequence[Any], workflows: dict[str, Any]
+) -> dict[str, dict[str, 'Step']]:
+    """Read the steps of each series from its workflow, by its prefix."""
+    from ctpprep.engine.steps import read_steps
+
+    return {one.prefix: read_steps(workflows[one.prefix], one) for one in series}
 
 
 def write_drawings(series: Sequence[Any], method: MethodSettings, run: RunSettings) -> list[str]:
@@ -107,7 +115,8 @@ def write_drawings(series: Sequence[Any], method: MethodSettings, run: RunSettin
     from ctpprep.io.files import write_atomically
 
     written = []
-    drawings = draw_graphs(read_all_steps(series, method, run))
+    workflows = build_workflows(series, method, run)
+    drawings = draw_graphs(read_all_steps(series, workflows))
     for number, drawing in enumerate(drawings, start=1):
         for level in LEVELS:
             name = f'graph-{run.run_uuid}_{number}-{level}.svg'

@@ -83,6 +83,10 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
     if run.boilerplate_only:
         return write_boilerplate(all_series, method, run)
     write_status_without_series(all_series, run)
+    if run.nprocs > 1 and run.use_plugin is None:
+        from ctpprep.engine.workers import start_fork_server
+
+        start_fork_server()  # its imports run beside those that follow
     return process(all_series, method, run)
 
 
@@ -117,6 +121,7 @@ def process(all_series: Sequence[Any], method: MethodSettings, run: RunSettings)
     from ctpprep.cli.display import show_series
     from ctpprep.engine.ownership import secure_work_folder
     from ctpprep.engine.run import clean_work, run_workflow
+    from ctpprep.engine.tracker import find_workflow
     from ctpprep.io.files import remove_partials
     from ctpprep.provenance.record import write_provenance
     from ctpprep.workflows.base import init_ctpprep_wf
@@ -163,7 +168,8 @@ def process(all_series: Sequence[Any], method: MethodSettings, run: RunSettings)
         with log_and_continue(
             'logs/CITATION.md could not be written', failures, *everyone, run=run
         ):
-            write_methods(all_series, method, run, f'run-{run.run_uuid}_')
+            workflows = {one.prefix: find_workflow(workflow, one) for one in series}
+            write_methods(all_series, method, run, workflows, f'run-{run.run_uuid}_')
         finisher.finish_rest(results)
         if run.clean_workdir_on_success:
             done = labels - {one.participant for one in all_series if one.prefix in failed}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ctpprep import __version__
-from ctpprep.cli.drawings import draw_graphs, read_all_steps
+from ctpprep.cli.drawings import build_workflows, draw_graphs, read_all_steps
 from ctpprep.cli.folders import name_by_role
 from ctpprep.cli.messages import log_and_continue
 from ctpprep.cli.results import format_results, review_results
@@ -101,8 +101,9 @@ def _write_page(
             if series.prefix in failed
         ],
     }
-    methods = join_methods(usable, method, run)
-    drawings = draw_graphs(read_all_steps(usable, method, run))
+    workflows = build_workflows(usable, method, run)
+    methods = join_methods(workflows)
+    drawings = draw_graphs(read_all_steps(usable, workflows))
     page = build_report(run.output_dir, label, methods, info, drawings)
     logger.info('report: %s', page)
 
@@ -125,25 +126,25 @@ def is_precomputed(series: Any) -> bool:
     return not series.has_frames
 
 
-def read_methods(
-    series: Sequence[Any], method: MethodSettings, run: RunSettings
-) -> dict[str, str]:
+def read_methods(workflows: dict[str, Any]) -> dict[str, str]:
     """Return the methods text of each series, by its prefix."""
-    from ctpprep.workflows.base import init_series_wf
-
-    return {one.prefix: init_series_wf(one, method, run).visit_desc() for one in series}
+    return {prefix: workflow.visit_desc() for prefix, workflow in workflows.items()}
 
 
-def join_methods(series: Sequence[Any], method: MethodSettings, run: RunSettings) -> str:
+def join_methods(workflows: dict[str, Any]) -> str:
     """Join the methods texts of some series; return a single text if they do not differ."""
-    texts = read_methods(series, method, run)
+    texts = read_methods(workflows)
     if len(set(texts.values())) > 1:  # user overrides differ between series
         return '\n'.join(f'## {prefix}\n{text}' for prefix, text in texts.items())
     return next(iter(texts.values()), '')
 
 
 def write_methods(
-    all_series: Sequence[Any], method: MethodSettings, run: RunSettings, start: str = ''
+    all_series: Sequence[Any],
+    method: MethodSettings,
+    run: RunSettings,
+    workflows: dict[str, Any],
+    start: str = '',
 ) -> list[Path]:
     """Write methods text, equations and references of all series to ``logs/``.
 
@@ -152,6 +153,8 @@ def write_methods(
     all_series : sequence of CTPSeries, PrecomputedMaps and FailedSeries
     method : MethodSettings
     run : RunSettings
+    workflows : dict of str to Workflow
+        From `build_workflows`, or those that have run.
     start : str
         If given, the files are also written with names that start with it: the next call, which may use
         other methods, overwrites the others.
@@ -165,7 +168,7 @@ def write_methods(
 
     series = select_usable(all_series)
     maps_only = bool(series) and all(map(is_precomputed, series))
-    texts = read_methods(series, method, run)
+    texts = read_methods(workflows)
     folder = run.output_dir / 'logs'
     written = [
         write_citation(folder, texts, method, maps_only, prefix)
@@ -176,7 +179,8 @@ def write_methods(
 
 def write_boilerplate(all_series: Sequence[Any], method: MethodSettings, run: RunSettings) -> int:
     """Write only the methods text; return the exit code."""
-    written = write_methods(all_series, method, run)
+    workflows = build_workflows(select_usable(all_series), method, run)
+    written = write_methods(all_series, method, run, workflows)
     logger.info('written: %s', ', '.join(str(path) for path in written))
     return 0
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ctpprep.cli.drawings import read_all_steps
+from ctpprep.cli.drawings import build_workflows, read_all_steps
 from ctpprep.inputs.series import Series
 from ctpprep.settings import MethodSettings, RunSettings
 
@@ -33,7 +33,8 @@ def log_plan(all_series: Sequence[Any], method: MethodSettings, run: RunSettings
     detailed = run.verbosity > 0
     # building a graph takes half a second, and series of the same kind have the same
     kinds = {_kind(series): series for series in reversed(usable)}
-    steps_of = read_all_steps(usable if detailed else list(kinds.values()), method, run)
+    shown = usable if detailed else list(kinds.values())
+    steps_of = read_all_steps(shown, build_workflows(shown, method, run))
     for series in all_series:
         if not series.can_run:
             logger.info('%s  cannot be processed', series.prefix)

@@ -236,10 +236,16 @@ def workflow_names(series: Series) -> tuple[str, ...]:
     return workflow_name(f'sub-{series.participant}'), series.workflow_name
 
 
+def find_workflow(workflow: Workflow, series: Series) -> Workflow:
+    """Return the workflow of a series in that of all series."""
+    participant, name = workflow_names(series)
+    return workflow.get_node(participant).get_node(name)
+
+
 def find_nodes(workflow: Workflow, series: Series) -> Iterator[tuple[str, Node]]:
     """Yield full name and node for each node of a series that runs."""
     participant, name = workflow_names(series)
-    series_workflow = workflow.get_node(participant).get_node(name)
+    series_workflow = find_workflow(workflow, series)
     for inner in series_workflow.list_node_names():
         node = series_workflow.get_node(inner)
         if not isinstance(node.interface, IdentityInterface):

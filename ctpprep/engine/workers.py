@@ -14,6 +14,7 @@ import signal
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -90,11 +91,7 @@ class SeriesPlugin(PluginBase):
         """Run series in worker processes; yield the error of each series, '' if it succeeded."""
         waiting, killed = deque(graphs), deque[Any]()
         idle, busy = list[_Worker](), list[_Worker]()
-        context = multiprocessing.get_context('forkserver')
-        # a fork of this process would copy the locks of its threads in whatever state they are
-        context.set_forkserver_preload([
-            'ctpprep.engine.forkserver', __name__, 'ctpprep.workflows.base'
-        ])  # fmt: skip
+        context = start_fork_server()
 
         def start(graph: Any, is_retry: bool) -> None:
             # an idle process may have been killed as well: a second try gets a new one
@@ -138,6 +135,24 @@ class SeriesPlugin(PluginBase):
         if len(busy) == self.n_procs or any(worker.is_retry for worker in busy):
             return False
         return sum(map(required_gb, (graph, *(worker.graph for worker in busy)))) <= self.memory_gb
+
+
+def start_fork_server() -> Any:
+    """Start the process that workers are forked from, unless it runs.
+
+    A fork of this process would copy the locks of its threads in whatever state they are. The imports
+    of the server run beside those of this process.
+
+    Returns
+    -------
+    multiprocessing.context.BaseContext
+    """
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([
+        'ctpprep.engine.forkserver', __name__, 'ctpprep.workflows.base', 'matplotlib.figure'
+    ])  # fmt: skip
+    forkserver.ensure_running()
+    return context
 
 
 class _Worker:

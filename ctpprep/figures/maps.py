@@ -72,7 +72,9 @@ def plot_rcbf(
     outlines = []
     if hypoperfusion is not None:
         outlines.append((hypoperfusion, COLOURS['hypoperfusion']))
-        legend[f'hypoperfusion (Tmax > {hypoperfusion_tmax:g} s)'] = COLOURS['hypoperfusion']
+        legend[f'hypoperfusion (Tmax > {hypoperfusion_tmax:g} s, and core beside it)'] = COLOURS[
+            'hypoperfusion'
+        ]
     rows = []
     for name in rcbf:
         own_core = [(core[name], COLOURS['core'])] if name in core else []

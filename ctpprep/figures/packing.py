@@ -55,6 +55,8 @@ RAINBOW = 'turbo'
 # a page with more is slow to load: only every n-th voxel is kept
 MOST_VOXELS = 400_000
 NOWHERE = -1
+# of zlib: three times as fast as 9, and 0.6 % larger
+LEVEL = 4
 
 
 def pack_series(
@@ -291,7 +293,7 @@ def pack_array(array: np.ndarray) -> str:
     """
     flat = np.asarray(array).ravel(order='F')
     return base64.b64encode(
-        zlib.compress(flat.astype(flat.dtype.newbyteorder('<')).tobytes(), 9)
+        zlib.compress(flat.astype(flat.dtype.newbyteorder('<')).tobytes(), LEVEL)
     ).decode()
 
 

@@ -32,8 +32,12 @@ def save_svg(figure: Figure, path: Path) -> Path:
     """
     import matplotlib as mpl
 
-    # without a date and with a fixed salt for the ids, a rerun does not change the file
-    with mpl.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': Path(path).name}):
+    # without a date and with a fixed salt for the ids, a rerun does not change the file; images of one
+    # axes keep their own pixels
+    style = {
+        'svg.fonttype': 'none', 'svg.hashsalt': Path(path).name, 'image.composite_image': False
+    }  # fmt: skip
+    with mpl.rc_context(style):
         figure.savefig(path, format='svg', metadata={'Date': None, 'Creator': None})
     text = Path(path).read_text(encoding='utf-8')
     Path(path).write_text(text.replace('<defs>', f'{FLICKER}<defs>', 1), encoding='utf-8')
@@ -56,6 +60,7 @@ def save_page(figure: Figure, path: Path) -> Path:
     import matplotlib as mpl
 
     metadata = {'CreationDate': None} if Path(path).suffix == '.pdf' else {'Software': None}
-    with mpl.rc_context({'pdf.fonttype': 42}):
+    # Type 3: to subset TrueType fonts takes as long as to draw the page
+    with mpl.rc_context({'pdf.fonttype': 3}):
         figure.savefig(path, dpi=150, metadata=metadata)
     return Path(path)

@@ -199,8 +199,8 @@ def is_later(
 ) -> bool:
     """Return whether a session comes after that of a series.
 
-    If the time of either session is unknown, labels are ordered by the numbers in them. Any session
-    comes after a series without one.
+    If the time of either session is unknown, or both are equal, labels are ordered by the numbers in
+    them. Any session comes after a series without one.
 
     Examples
     --------
@@ -213,7 +213,9 @@ def is_later(
     if session is None:
         return False
     if baseline is not None and baseline in times and session in times:
-        return times[session] > times[baseline]
+        first, second = times[baseline], times[session]
+        if first != second:  # else the table has only days, or the times were removed
+            return second > first
     return baseline is None or _order(session) > _order(baseline)
 
 

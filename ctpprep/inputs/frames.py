@@ -3,7 +3,6 @@
 
 import functools
 import logging
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from ctpprep.exceptions import SeriesError, explain
 from ctpprep.inputs.labels import join_labels
 from ctpprep.inputs.series import CTPSeries, FailedSeries, FoundSeries
 from ctpprep.inputs.side_by_side import call_side_by_side
+from ctpprep.io.compression import damage, keep_open
 from ctpprep.io.headers import check_gzip, open_nifti, place_image
 from ctpprep.io.shear import straighten
 
@@ -126,14 +126,14 @@ def check_image(path: Path, bone_hu: float, affine_from: str = 'agree') -> Any:
 
     from ctpprep.perfusion.first_frame import check_axes, check_frame, coarse_frame
 
-    image = open_nifti(path)
+    image, _ = keep_open(open_nifti(path), path)
     place_image(image, affine_from)
     image = straighten(image)
     try:
         frames = [
             np.asanyarray(image.dataobj[(slice(None),) * 3 + index]) for index in _first_two(image)
         ]
-    except (EOFError, OSError, zlib.error) as error:
+    except damage() as error:
         raise SeriesError(f'the file is damaged ({error}); copy or convert it again') from error
     frames = [frame.reshape(image.shape[:3]) for frame in frames]
     size = tuple(float(length) for length in nb.affines.voxel_sizes(image.affine))

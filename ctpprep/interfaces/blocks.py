@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading of raw series, averaged over blocks of voxels, a few slices at a time."""
 
-import gzip
 import math
-import zlib
 from pathlib import Path
 
 import nibabel as nb
@@ -12,6 +10,7 @@ from scipy import ndimage
 
 from ctpprep.exceptions import SeriesError
 from ctpprep.io import nifti
+from ctpprep.io.compression import damage, keep_open
 from ctpprep.io.headers import place_image
 from ctpprep.io.shear import describe_shear, straighten
 from ctpprep.perfusion import grid
@@ -44,13 +43,8 @@ class RawSeries:
     """
 
     def __init__(self, path, affine_from='agree'):
-        self._path, self._stream = Path(path), None
-        # with an open handle, a compressed file is read on instead of again from its start
-        self.image = nb.load(path, keep_file_open=True)
-        if self._path.name.endswith('.gz'):  # an own handle can be read to the trailer
-            self._stream = gzip.open(path)  # noqa: SIM115
-            file_map = self.image.make_file_map({'image': self._stream})
-            self.image = type(self.image).from_file_map(file_map)
+        self._path = Path(path)
+        self.image, self._stream = keep_open(nb.load(path, keep_file_open=True), self._path)
         place_image(self.image, affine_from)
         self.notes = describe_shear(self.image.affine)
         self.image = straighten(self.image)
@@ -86,7 +80,7 @@ class RawSeries:
             working, empty_slices = read_blocks(self.image, self._orientation, factors)
             while self._stream is not None and self._stream.read(2**22):
                 pass  # the checksum is in the trailer
-        except (EOFError, OSError, zlib.error) as error:
+        except damage() as error:
             raise SeriesError(
                 f'{self._path.name}: the file is damaged ({error}); copy or convert it again'
             ) from error
@@ -132,15 +126,17 @@ def read_blocks(image, orientation, factors):
             first, last = math.floor(start * through), math.ceil(end * through - 1e-6)
             if flipped:
                 first, last = n_slices - last, n_slices - first
-            slab = np.asarray(image.dataobj[:, :, first:last, frame], dtype=np.float32)
-            slab = slab.reshape(slab.shape[:3])  # of five dimensions, the last is 1
-            if not np.isfinite(slab).all():
+            stored = np.asarray(image.dataobj[:, :, first:last, frame])
+            slab = stored.reshape(stored.shape[:3]).astype(np.float32)  # a fifth dimension is 1
+            if stored.dtype.kind == 'f' and not np.isfinite(slab).all():
                 slab = fill_isolated(slab)
             # fmax replaces NaN
-            slab = np.fmax(slab, np.float32(AIR_HU), out=slab if slab.flags.writeable else None)
+            slab = np.fmax(slab, np.float32(AIR_HU), out=slab)
             slab = nb.apply_orientation(slab, orientation)
             if axis == 2:
-                constant = np.ptp(slab, axis=(0, 1)) == 0
+                # all voxels of a slice are compared only if those of its middle row are alike
+                constant = np.ptp(slab[:, slab.shape[1] // 2], axis=0) == 0
+                constant[constant] = np.ptp(slab[..., constant], axis=(0, 1)) == 0
                 empty[start:end, frame] = constant.reshape(-1, int(through)).any(axis=1)
             place = (slice(None),) * axis + (slice(start, end),)
             working[..., frame][place] = grid.average_blocks(slab, factors)

@@ -19,6 +19,7 @@ from nipype.interfaces.base import (
 from nipype.interfaces.io import add_traits
 
 from ctpprep.io.bids import with_sidecars
+from ctpprep.io.compression import save_compressed
 from ctpprep.io.files import write_atomically, write_json
 from ctpprep.perfusion.preprocessing import AIR_HU
 
@@ -36,7 +37,7 @@ def _write_image(source, path):
         kind = np.uint8 if voxels.dtype.kind in 'bui' else np.float32
         stored = nb.Nifti1Image(np.nan_to_num(voxels).astype(kind), image.affine, image.header)
         stored.set_data_dtype(kind)
-    write_atomically(lambda partial: nb.save(stored, partial), path)
+    write_atomically(lambda partial: save_compressed(stored, partial), path)
 
 
 class _WriteDerivativesInputSpec(DynamicTraitedSpec, BaseInterfaceInputSpec):

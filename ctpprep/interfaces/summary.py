@@ -13,15 +13,15 @@ from ctpprep.interfaces.wording import explain_verdict
 from ctpprep.io.tables import read_table
 from ctpprep.perfusion.quality import Verdict, conclude
 from ctpprep.perfusion.symmetry import WITHHELD
-from ctpprep.perfusion.tabulation import ADDED_CORE, COLUMNS, DIFFERENCE, NO_HOMOLOGUE
+from ctpprep.perfusion.tabulation import COLUMNS, DIFFERENCE, JOINED_CORE, NO_HOMOLOGUE
 
 Row = Mapping[str, str]
 # columns of the volume table that contain numbers
 NUMBERS = ('threshold', 'volume_ml', 'ci_low_ml', 'ci_high_ml', 'value')
 # differences of the cores below this are not explained, mL
 LEAST_DIFFERENCE_ML = 1.0
-# core added to hypoperfusion is named from this volume, mL
-LEAST_ADDED_ML = 0.1
+# core that is joined to hypoperfusion is named from this volume, mL
+LEAST_JOINED_ML = 0.1
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,9 @@ def _list_numbers(volumes: Sequence[Row], doubtful: Sequence[str]) -> list[Numbe
         'core_local': find_row(volumes, 'core', 'local', 'volume'),
         'hypoperfusion': find_row(volumes, 'hypoperfusion', '', 'volume'),
     }
+    joined = _joined_core_ml(volumes)
+    if joined and 'core_global' in doubtful:
+        doubtful = (*doubtful, 'hypoperfusion')
     numbers = []
     for name, row in rows.items():
         _, _, which = name.partition('_')
@@ -177,7 +180,7 @@ def _list_numbers(volumes: Sequence[Row], doubtful: Sequence[str]) -> list[Numbe
         title = f'Core, {which}' if which else 'Hypoperfusion'
         limits = [row.get(column) for column in ('ci_low_ml', 'ci_high_ml')]
         if not which:
-            criterion += _add_core(volumes)
+            criterion += f', and {joined:.1f} mL of core below' if joined else ''
         detail = ''
         if all(limits):
             low, high = (float(limit or 0) for limit in limits)
@@ -196,10 +199,10 @@ def _list_numbers(volumes: Sequence[Row], doubtful: Sequence[str]) -> list[Numbe
     return numbers
 
 
-def _add_core(volumes: Sequence[Row]) -> str:
-    """Name the volume of core in the hypoperfusion that has Tmax below the threshold."""
-    added = float(find_row(volumes, 'hypoperfusion', '', ADDED_CORE).get('volume_ml') or 0)
-    return f', with {added:.1f} mL of core' if added >= LEAST_ADDED_ML else ''
+def _joined_core_ml(volumes: Sequence[Row]) -> float:
+    """Return the volume of core in the hypoperfusion that has Tmax below the threshold, mL."""
+    joined = float(find_row(volumes, 'hypoperfusion', '', JOINED_CORE).get('volume_ml') or 0)
+    return joined if joined >= LEAST_JOINED_ML else 0.0
 
 
 def explain_difference(volumes: Sequence[Row]) -> str:

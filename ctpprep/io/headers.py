@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ctpprep.exceptions import SeriesError
+from ctpprep.io.compression import damage, open_gzip
 from ctpprep.io.files import check_regular
 from ctpprep.io.shear import MAX_SHEAR_DEG, shear_deg
 
@@ -111,7 +112,7 @@ def check_complete(path: Path, image: Any) -> None:
 def check_gzip(path: Path) -> None:
     """Read a gzip file to its end, and check length and checksum in its trailer.
 
-    The whole file is decompressed, about 0.3 s for 100 MB. Other files are not read.
+    The whole file is decompressed, about 0.2 s for 100 MB. Other files are not read.
 
     Parameters
     ----------
@@ -122,16 +123,13 @@ def check_gzip(path: Path) -> None:
     SeriesError
         When the content is damaged.
     """
-    import gzip
-    import zlib
-
     if not path.name.endswith('.gz'):
         return
     try:
-        with gzip.open(path) as stream:
+        with open_gzip(path) as stream:
             while stream.read(2**22):
                 pass
-    except (EOFError, OSError, zlib.error) as error:
+    except damage() as error:
         raise SeriesError(
             f'the file is damaged: its content does not match the gzip trailer ({error}); copy or '
             'convert it again'

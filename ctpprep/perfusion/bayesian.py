@@ -45,6 +45,8 @@ LEAST_NOISE_HU = 1e-3
 NORMAL, CORE = (1.0, 4.0, 1.0), (0.15, 10.0, 6.0)
 # voxels whose noise differs by less than this are computed together; voxels in one product
 NOISE_RATIO, CHUNK = 1.1, 512
+# weights below exp(-60) do not matter, and would be denormal numbers, which are slow
+LEAST_LOG_WEIGHT = np.float32(-60.0)
 
 
 @dataclass(frozen=True)
@@ -273,6 +275,7 @@ class _Weights:
         weight *= np.float32(0.5)
         weight += self.constant
         weight -= weight.max(axis=1, keepdims=True)
+        np.maximum(weight, LEAST_LOG_WEIGHT, out=weight)
         np.exp(weight, out=weight)
         weight /= weight.sum(axis=1, keepdims=True)
         within = weight @ self.products

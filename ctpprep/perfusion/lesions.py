@@ -140,10 +140,16 @@ class Region:
         )  # fmt: skip
 
     def join_cores(self, hypoperfusion, cores):
-        """Add the core by all normalizations to the hypoperfusion that it borders on."""
+        """Add the core by all normalizations to the hypoperfusion that it borders on.
+
+        Where there is no homologue to divide by, the global core decides alone.
+        """
         if not self.method.core_joins_hypoperfusion:
             return hypoperfusion
-        return segmentation.join_core(hypoperfusion, np.logical_and.reduce(cores))
+        core = cores['global']
+        if 'local' in cores:
+            core = core & (cores['local'] | ~self.within['local'])
+        return segmentation.join_core(hypoperfusion, core)
 
     def crop(self, box):
         """Return the same region within a box, for repeated segmentation."""
@@ -186,7 +192,7 @@ def segment_lesions(maps, settings):
     slow = region.segment_hypoperfusion(settings.lesion.hypoperfusion_tmax)
     cleaned = {'hypoperfusion': slow, **region.segment_cores(slow.mask)}
     masks = {name: lesion.mask for name, lesion in cleaned.items()}
-    cores = [masks[f'core_{which}'] for which in maps.rcbf]
+    cores = {which: masks[f'core_{which}'] for which in maps.rcbf}
     masks['hypoperfusion'] = hypoperfusion = region.join_cores(slow.mask, cores)
     for which in maps.rcbf:
         masks[f'mismatch_{which}'] = segmentation.segment_mismatch(
@@ -196,7 +202,7 @@ def segment_lesions(maps, settings):
     second = masks.get('core_local', np.zeros_like(first))
     labels = np.select([first & second, first, second, hypoperfusion], list(LESIONS), 0)
     cleaning = {
-        name: volumes.cleaning_ml(lesion, hypoperfusion, region.size)
+        name: volumes.cleaning_ml(lesion, slow.mask, region.size)
         for name, lesion in cleaned.items()
     }
     return Lesions(masks, labels.astype(np.uint8), cleaning)
@@ -210,7 +216,8 @@ def estimate_uncertainty(maps, hypoperfusion, settings, cbf_noise=None):
     maps : RelativeMaps
     hypoperfusion : (X, Y, Z) array of bool
     settings : MethodSettings
-        Uses the branches ``lesion``, ``segmentation``, ``uncertainty`` and ``random``.
+        Uses the branches ``lesion``, ``segmentation``, ``uncertainty``, ``random`` and
+        ``deconvolution``: hypoperfusion has an interval if Tmax is calibrated.
     cbf_noise : (X, Y, Z, K) array, optional
         Samples of the noise of CBF, in the units of CBF. If None, neither probability nor interval
         is computed.
@@ -236,23 +243,30 @@ def estimate_uncertainty(maps, hypoperfusion, settings, cbf_noise=None):
             intervals[which] = _estimate_interval(
                 region, which, divided, spread, hypoperfusion, settings
             )
-    if method.noise_draws:
+    if method.noise_draws and settings.deconvolution.tmax_calibration:
         intervals['hypoperfusion'] = _hypoperfusion_interval(region, hypoperfusion, settings)
     return Uncertainty(probability, intervals)
 
 
 def _hypoperfusion_interval(region, hypoperfusion, settings):
-    """Segment at the thresholds that a shared error of Tmax makes of the one that is meant."""
+    """Segment hypoperfusion at thresholds shifted by the shared error of Tmax.
+
+    The volume itself is in the interval: a lower threshold can also lead to a smaller volume, if a lesion
+    merges with a rim.
+    """
     threshold = settings.lesion.hypoperfusion_tmax
     reach = uncertainty.HALF_INTERVAL * settings.uncertainty.tmax_error
-    cores = [core.mask for core in region.segment_cores(hypoperfusion).values()]
-    low, high = (
-        volumes.volume_ml(
-            region.join_cores(region.segment_hypoperfusion(limit).mask, cores), region.size
-        )
-        for limit in (threshold + reach, max(threshold - reach, 0.0))
-    )
-    return [low, high]
+    cores = {
+        which: region.segment_core(
+            relative, region.within[which], region.border, hypoperfusion
+        ).mask
+        for which, relative in region.maps.rcbf.items()
+    }
+    masks = [hypoperfusion]
+    for limit in (threshold + reach, max(threshold - reach, 0.0)):
+        masks.append(region.join_cores(region.segment_hypoperfusion(limit).mask, cores))
+    measured = [round(volumes.volume_ml(mask, region.size), 4) for mask in masks]
+    return [min(measured), max(measured)]
 
 
 def _estimate_interval(region, which, noise, spread, hypoperfusion, settings):

@@ -106,13 +106,18 @@ def open_close(mask, within, voxel_size_mm, *, opening_mm, closing_mm, fill=Fals
     (X, Y, Z) array of bool
     """
     opened = _open(mask, ellipsoid(opening_mm, voxel_size_mm))
+    result = np.zeros_like(within)
+    if not opened.any():
+        return result
+    # closing stays within the box of the mask
+    box = ndimage.find_objects(opened.astype(np.uint8))[0]
     reach = ellipsoid(closing_mm, voxel_size_mm)
     # a margin keeps the erosion of the closing from removing the first and last slice
     margin = [(n, n) for n in reach.shape]
-    closed = ndimage.binary_closing(np.pad(opened, margin), reach)
-    inner = tuple(slice(n, -n) for n in reach.shape)
-    result = closed[inner]
-    return (fill_in_plane(result) if fill else result) & within
+    closed = ndimage.binary_closing(np.pad(opened[box], margin), reach)
+    closed = closed[tuple(slice(n, -n) for n in reach.shape)]
+    result[box] = (fill_in_plane(closed) if fill else closed) & within[box]
+    return result
 
 
 def _open(mask, element):

@@ -28,8 +28,8 @@ CORE = (
 DIFFERENCE = ('removed by local', 'added by local')
 NO_HOMOLOGUE = 'global without homologue'
 # core counted as hypoperfusion although its Tmax is below the threshold
-ADDED_CORE = 'added core'
-IN_ML = (*CORE, *DIFFERENCE, NO_HOMOLOGUE, ADDED_CORE, 'volume uncalibrated', 'difference')
+JOINED_CORE = 'joined core'
+IN_ML = (*CORE, *DIFFERENCE, NO_HOMOLOGUE, JOINED_CORE, 'volume uncalibrated', 'difference')
 # hypoperfusion intensity ratio: Tmax thresholds of numerator and denominator, s
 INTENSITY_TMAX = (10.0, 6.0)
 
@@ -92,13 +92,13 @@ def volume_table(
     table.add_lesion('hypoperfusion', None, hypoperfusion_tmax, slow)
     table.add_interval(intervals or {}, 'hypoperfusion')
     table.add_cleaning('hypoperfusion', None, hypoperfusion_tmax, slow)
-    table.add_added_core(hypoperfusion_tmax)
+    table.add_joined_core(hypoperfusion_tmax)
     for which in ('global', 'local'):
         if which in rcbf:
             table.add_core(which, core_rcbf, hypodense, intervals or {})
             table.add_mismatch(which, slow)
             masked = core_rcbf == DEFUSE3_RCBF and hypoperfusion_tmax == DEFUSE3_TMAX
-            table.add_criteria(which, None if masked else (rcbf[which], tmax))
+            table.add_criteria(which, None if masked else (rcbf, tmax))
         else:
             table.add_absent(which, core_rcbf, withheld)
     for level in tmax_thresholds:
@@ -175,11 +175,11 @@ class _Table:
         elif not row['reason']:
             row['reason'] = intervals.get('reason')
 
-    def add_added_core(self, threshold):
+    def add_joined_core(self, threshold):
         by_tmax = self.cleaning['hypoperfusion']['unrestricted']
-        added = self.ml(self.masks['hypoperfusion']) - by_tmax
-        self.add('hypoperfusion', None, ADDED_CORE, threshold, added,
-                 None if added else 'no core was added to the tissue above the threshold')  # fmt: skip
+        joined = self.ml(self.masks['hypoperfusion']) - by_tmax
+        self.add('hypoperfusion', None, JOINED_CORE, threshold, joined,
+                 None if joined else 'no core has Tmax below the threshold and borders on it')  # fmt: skip
 
     def add_core(self, which, core_rcbf, hypodense, intervals):
         low = f'with {which} rCBF < {core_rcbf:.0%}'
@@ -238,13 +238,17 @@ class _Table:
         if maps is None:
             core, slow = self.masks[f'core_{which}'], self.masks['hypoperfusion']
         else:
-            relative, tmax = maps
-            core = self.segment(relative < DEFUSE3_RCBF, self.within[which], True).mask
+            rcbf, tmax = maps
+            cores = {
+                name: self.segment(relative < DEFUSE3_RCBF, self.within[name], True).mask
+                for name, relative in rcbf.items()
+            }
+            core = cores[which]
             slow = self.segment(tmax > DEFUSE3_TMAX, self.within['global'], False).mask
-            slow = self.join_cores(slow, [core])
+            slow = self.join_cores(slow, cores)
             reason = (
                 f'by their own thresholds: rCBF < {DEFUSE3_RCBF:.0%} ({self.ml(core):.1f} mL), '
-                f'Tmax > {DEFUSE3_TMAX:g} s ({self.ml(slow):.1f} mL)'
+                f'Tmax > {DEFUSE3_TMAX:g} s, with core that borders on it ({self.ml(slow):.1f} mL)'
             )
         profile = mismatch_figures(self.ml(core), self.ml(slow))[2]
         self.add('defuse3', which, 'criteria', None, float(profile), reason)
@@ -259,7 +263,15 @@ class _Table:
     def add_threshold(self, region, which, level, candidate, what, measure='volume'):
         lesion = self.segment(candidate, self.within[which or 'global'], region == 'rcbf')
         removed = cleaning_ml(lesion, self.masks['hypoperfusion'], self.size_mm)
-        self.add_volume(region, which, measure, level, self.ml(lesion.mask), what, removed)
+        mask = lesion.mask
+        if region == 'hypoperfusion':
+            cores = {
+                name: self.masks[f'core_{name}']
+                for name in ('global', 'local')
+                if f'core_{name}' in self.masks
+            }
+            mask = self.join_cores(mask, cores)
+        self.add_volume(region, which, measure, level, self.ml(mask), what, removed)
 
     def add_uncalibrated(self, levels, tmax, offsets):
         greatest = max(offset for offset in offsets if offset is not None)

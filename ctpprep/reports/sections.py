@@ -5,6 +5,7 @@ Figures are embedded as images, not as markup: their ids cannot clash and no scr
 """
 
 import re
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from ctpprep.reports.sidecars import (
 )
 from ctpprep.reports.viewer import find_viewers
 
+# characters that browsers accept unencoded in the data URI of an SVG
+KEPT_IN_URI = {*string.ascii_letters, *string.digits, *" =:/;,+()!*?@$'-_.~"}
 #: Figures in the order in which a reader of perfusion looks: name, title, caption.
 FIGURES = (
     (
@@ -380,4 +383,7 @@ def find_figures(folder: Path) -> list[tuple[str, str, Path]]:
 def embed_svg(path: Path) -> str:
     """Encode an SVG as a data URI; most of it is base64, so percent-encoding adds little."""
     svg = re.sub(r'<\?xml.*?\?>\s*|<!DOCTYPE.*?>\s*', '', path.read_text('utf-8'), flags=re.DOTALL)
-    return 'data:image/svg+xml,' + quote(svg, safe=" =:/;,+()!*?@$'-_.~")
+    # as quote() would do it for all characters one by one; '%' first, as it is in the codes of the others
+    for character in sorted({*svg} - KEPT_IN_URI, key='%'.__ne__):
+        svg = svg.replace(character, quote(character))
+    return f'data:image/svg+xml,{svg}'

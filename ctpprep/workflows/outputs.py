@@ -68,8 +68,8 @@ VOLUMES = _columns(
     measure=(
         '',
         'volume; volume before restriction to hypoperfusion, and within it; volume removed as specks '
-        'and rims; hypodense volume; volume by Tmax without its calibration; difference of '
-        'hypoperfusion and core; ratio; index; trial criteria',
+        'and rims; core that is joined to hypoperfusion; hypodense volume; volume by Tmax without its '
+        'calibration; difference of hypoperfusion and core; ratio; index; trial criteria',
     ),
     threshold=('', 'rCBF as a fraction, or Tmax in s'),
     volume_ml=('mL', 'volume'),
@@ -127,7 +127,7 @@ REGIONS = _columns(
     removed_ml=('mL', 'global core that is not local core'),
     added_ml=('mL', 'local core that is not global core'),
     kept_ml=('mL', 'core by both'),
-    hypoperfusion_ml=('mL', 'Tmax above the threshold'),
+    hypoperfusion_ml=('mL', 'Tmax above the threshold, and core that borders on it'),
     cbf=('mL/100 g/min', 'mean CBF of tissue'),
     tmax=('s', 'mean Tmax of tissue'),
     rcbf_global=('', 'mean CBF relative to the global reference, as a fraction'),
@@ -220,7 +220,7 @@ def _relative(reference: str, quantity: str) -> tuple[Derivative, ...]:
 def _lesion(name: str, ending: str, description: str) -> Derivative:
     return Derivative(
         'segmentation', name, f'{ending}.nii.gz', description, LESION, ('normalization',),
-        () if name == 'hypoperfusion' else _GLOBAL,
+        _GLOBAL,
     )  # fmt: skip
 
 
@@ -314,23 +314,24 @@ def derivatives(global_reference: str) -> tuple[Derivative, ...]:
             'normalization', 'unassessable_mask', 'label-unassessable_mask.nii.gz',
             'tissue without a contralateral homologue to divide by', ROI, fields=_GLOBAL,
         ),
-        _lesion('hypoperfusion', 'label-hypoperfusion_mask', 'Tmax above the threshold'),
+        _lesion('hypoperfusion', 'label-hypoperfusion_mask',
+                'Tmax above the threshold, and core that borders on it'),
         _lesion('core_global', 'label-core_desc-global_mask', 'infarct core by global rCBF'),
         _lesion('core_local', 'label-core_desc-local_mask',
                 'infarct core by local rCBF; the threshold is not validated for local maps'),
         *(
             Derivative(
                 'segmentation', f'probability_{which}', f'label-core_desc-{which}_probseg.nii.gz',
-                f'probability of {which} rCBF, without its noise, to lie below the threshold of core, by '
+                f'probability of {which} rCBF, without its noise, to be below the threshold of core, by '
                 'noise of the curves alone and before opening and cleaning; 0 on the other side and where '
                 'nothing can be judged', LESION | UNITLESS, ('normalization',), _GLOBAL,
             )
             for which in ('global', 'local')
         ),
         _lesion('mismatch_global', 'label-mismatch_desc-global_mask',
-                'hypoperfusion outside of the global core'),
+                'hypoperfusion outside the global core'),
         _lesion('mismatch_local', 'label-mismatch_desc-local_mask',
-                'hypoperfusion outside of the local core'),
+                'hypoperfusion outside the local core'),
         Derivative(
             'segmentation', 'lesions', 'seg-perfusion_dseg.nii.gz',
             'core by both normalizations and hypoperfusion as labels', {}, ('normalization',),

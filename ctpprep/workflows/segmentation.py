@@ -57,7 +57,9 @@ def init_segmentation_wf(
         FindHypodense(settings=method.as_dict('hypodensity')), name='find_hypodense'
     )
     estimate_uncertainty = pe.Node(
-        EstimateUncertainty(settings=method.as_dict(*lesion, 'uncertainty', 'random')),
+        EstimateUncertainty(
+            settings=method.as_dict(*lesion, 'uncertainty', 'random', *calibration)
+        ),
         name='estimate_uncertainty',
         mem_gb=0.5,
     )
@@ -125,9 +127,9 @@ def _describe(method: MethodSettings, noise: bool) -> str:
         else 'Core is not restricted to hypoperfusion; the table contains the part within it.'
     )
     joined = (
-        ' Tmax is not determined where hardly any contrast arrives; core by both normalizations (or by the '
-        'only one) that borders on hypoperfusion is therefore part of it.'
-        if cleaning.core_joins_hypoperfusion
+        ' Tmax is not determined where hardly any contrast arrives; core by both normalizations (by the '
+        'global one where there is no other) that borders on hypoperfusion is therefore part of it.'
+        if cleaning.core_joins_hypoperfusion and not cleaning.core_within_hypoperfusion
         else ''
     )
     sure = ''

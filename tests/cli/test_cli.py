@@ -64,6 +64,7 @@ def graph(monkeypatch):
     base.init_series_wf = lambda *_: types.SimpleNamespace(visit_desc=lambda: '### Method')
     monkeypatch.setitem(sys.modules, 'ctpprep.workflows.base', base)
     monkeypatch.setattr(engine_run, 'run_workflow', run_workflow)
+    monkeypatch.setattr('ctpprep.engine.tracker.find_workflow', base.init_series_wf)
     monkeypatch.setattr('ctpprep.engine.steps.read_steps', lambda *_: {})
     monkeypatch.setattr(os, 'environ', os.environ.copy())
     return calls

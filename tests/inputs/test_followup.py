@@ -66,6 +66,7 @@ def test_session_labels_are_ordered_by_their_numbers(tree):
     [
         (('2020-01-01T09:00:00', '2020-01-02T09:00:00'), 'a'),
         (('2020-01-03T09:00:00', '2020-01-02T09:00:00'), None),
+        (('2020-01-01', '2020-01-01'), None),  # by their labels
         (('n/a', '2020-01-02T09:00:00'), None),  # by its label, ses-a comes before ses-b
         ((' \udcff', 'yesterday'), None),
     ],

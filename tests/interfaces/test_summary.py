@@ -49,10 +49,10 @@ def test_numbers_are_those_of_the_table():
 
 
 @pytest.mark.parametrize(('added', 'criterion'), [
-    ('0.0', 'Tmax > 6 s'), ('12.34', 'Tmax > 6 s, with 12.3 mL of core'),
+    ('0.0', 'Tmax > 6 s'), ('12.34', 'Tmax > 6 s, and 12.3 mL of core below'),
 ])  # fmt: skip
 def test_core_in_hypoperfusion_is_named(added, criterion):
-    rows = [*VOLUMES, make_row('hypoperfusion', '', 'added core', volume_ml=added)]
+    rows = [*VOLUMES, make_row('hypoperfusion', '', 'joined core', volume_ml=added)]
     assert summarize(rows, {}).numbers[2].criterion == criterion
 
 

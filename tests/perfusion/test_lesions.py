@@ -149,6 +149,19 @@ def test_core_joins_hypoperfusion_without_a_local_map():
     assert hypoperfusion[CORE].all()
 
 
+def test_core_without_homologue_joins_hypoperfusion():
+    maps = relative_maps(
+        rcbf_local=np.ones(SHAPE), tmax=np.where(SLOW & ~CORE, 8.0, 0.0), unassessable=CORE
+    )
+    assert segment(maps, **AS_THRESHOLDED).masks['hypoperfusion'][CORE & RIGHT].all()
+
+
+def test_part_of_the_core_within_hypoperfusion_is_that_of_tmax():
+    tmax = np.where(box((14, 18), (4, 16), (1, 7)), 8.0, 0.0)
+    cleaning = segment(relative_maps(tmax=tmax), **AS_THRESHOLDED).cleaning['core_global']
+    assert cleaning['within_hypoperfusion'] == pytest.approx((CORE & (tmax > 6)).sum() * ML)
+
+
 def test_core_away_from_hypoperfusion_does_not_join_it():
     tmax = np.where(box((14, 23), (15, 18), (1, 7)), 8.0, 1.0)
     hypoperfusion = segment(relative_maps(tmax=tmax), **AS_THRESHOLDED).masks['hypoperfusion']
@@ -278,6 +291,24 @@ def test_interval_of_hypoperfusion_is_between_thresholds_of_tmax():
     low, high = estimate(maps, 1.0, **spread).intervals['hypoperfusion']
     slab = 12 * SHAPE[2] * ML  # one value of x
     assert (low, high) == pytest.approx((slab, 3 * slab))
+
+
+def test_interval_contains_hypoperfusion_that_a_lower_threshold_merges_with_a_rim():
+    tissue = np.zeros(SHAPE, bool)
+    tissue[1:-1, 1:-1] = True
+    rim = tissue & ~box((3, 21), (3, 17), (0, 8))
+    lesion = box((18, 22), (7, 12), (3, 6))
+    tmax = np.where(lesion, 9.0, np.where(rim & RIGHT, 4.5, 1.0))
+    maps = relative_maps(np.ones(SHAPE), False, tmax, tissue)
+    volume = segment(maps, **AS_THRESHOLDED).masks['hypoperfusion'].sum() * ML
+    assert volume == pytest.approx(lesion.sum() * ML)
+    low, high = estimate(maps, 1.0, **AS_THRESHOLDED).intervals['hypoperfusion']
+    assert low < volume == pytest.approx(high)
+
+
+def test_uncalibrated_hypoperfusion_has_no_interval():
+    result = estimate(relative_maps(), 1.0, tmax_calibration=False)
+    assert set(result.intervals) == {'global', 'local'}
 
 
 def test_interval_without_a_core_is_zero():

@@ -169,7 +169,8 @@ TABLE = (
     ('hypodense_mask', {*HOMOLOGUES, 'core_global', 'core_local'}),
     ('volumes', {*LESIONS, *CURVES, *MASKS, 'rcbv_global', 'hypodense_mask', 'reference',
                  'brain_mask'}),
-    ('quality', {*LESIONS, *CURVES, *MASKS, *HOMOLOGUES, 'mtt', 'ttp', 'hypodense_mask'}),
+    ('quality', {*LESIONS, *CURVES, *MASKS, *HOMOLOGUES, 'mtt', 'ttp', 'hypodense_mask', 'aif_mask',
+                 'vof_mask'}),
 )  # fmt: skip
 SOURCES = {name: sources for names, sources in TABLE for name in names.split()}
 

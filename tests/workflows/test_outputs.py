@@ -151,8 +151,8 @@ def test_all_that_depends_on_the_global_reference_names_it(series, rows_of):
     def depends(name):
         return name in ('rcbf_global', 'rcbv_global') or any(map(depends, rows[name]['made_from']))
 
-    # hypoperfusion is made with core, but from Tmax alone; quality control contains no relative flow
-    assert named == {name for name in rows if depends(name)} - {'hypoperfusion', 'quality'}
+    # quality control contains no relative flow
+    assert named == {name for name in rows if depends(name)} - {'quality'}
 
 
 def test_spaces_that_are_no_standard_are_explained(rows):
