@@ -237,7 +237,7 @@ def explain_difference(volumes: Sequence[Row]) -> str:
     ]
     text = f'{removed:.1f} mL of the global core are not in the local core'
     if flow[0]:
-        text += f': opposite these voxels, flow is {100 * float(flow[0]):.0f} % of normal tissue'
+        text += f': opposite these voxels, flow is {100 * float(flow[0]):.0f} % of that of normal tissue'
     if added >= LEAST_DIFFERENCE_ML:
         text += f'; {added:.1f} mL are added'
         if flow[1]:

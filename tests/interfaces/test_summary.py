@@ -72,7 +72,7 @@ def test_failed_check_makes_what_it_concerns_doubtful(check, doubtful):
 def test_difference_names_the_flow_of_the_homologues():
     assert summarize(VOLUMES, {'coverage_status': 'pass'}).difference == (
         '13.6 mL of the global core are not in the local core: opposite these voxels, flow is 42 % '
-        'of normal tissue (medians).'
+        'of that of normal tissue (medians).'
     )
 
 
