@@ -555,7 +555,8 @@ def test_quality_is_one_row_of_graded_figures(where):
     (row,) = table.to_dict('records')
     assert row['status'] in ('pass', 'warn', 'fail')
     for check in CHECKS:
-        if check.name == 'mirror_similarity':  # of a mirrored map alone
+        # of a mirrored map, of precomputed maps, and of what the user supplies
+        if check.name in {'mirror_similarity', 'map_likeness', *SUPPLIED_CHECKS}:
             continue
         assert row[f'{check.name}_status'] in ('pass', 'warn', 'fail'), check.name
         assert np.isfinite(float(row[check.name]))
@@ -806,13 +807,15 @@ NOT_FROM_MAPS = {
     'ctp_corrected', 'frame_transforms', 'confounds', 'vessel_mask', 'csf_mask', 'aif_mask',
     'vof_mask', 'curves', 'noise', 'tissue_share', 'probability_global', 'probability_local',
 }  # fmt: skip
+# of supplied pieces alone
+SUPPLIED_CHECKS = {'aif_likeness', 'mask_outline'}
 SERIES_CHECKS = {
     'displacement_max', 'frames_rejected', 'noise_raw', 'noise_denoised', 'contrast_to_noise',
     'baseline_frames', 'arrival', 'scan_after_peak', 'scan_reserve', 'vof_end', 'vof_width',
     'aif_peak', 'aif_width', 'aif_area', 'aif_explained', 'aif_before', 'aif_undershoot',
     'aif_over_tissue', 'tissue_lag', 'vof_lag', 'drift', 'hyperdense', 'core_missed', 'frame_order',
     'tissue_unexplained', 'flow_structure', 'tmax_structure', 'hypoperfusion_repeat', 'values_outside',
-    'peak_after_delay', 'tissue_outside',
+    'peak_after_delay', 'tissue_outside', 'metal', 'contrast_before', *SUPPLIED_CHECKS,
 }  # fmt: skip
 
 

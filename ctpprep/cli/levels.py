@@ -47,7 +47,7 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
 
         # report errors before a large dataset is searched
         require_commands(read_plugin(run.use_plugin)[0])
-    check_spaces(method.template.output_spaces, run.atlas, run.atlas_labels, run.affine_from)
+    check_spaces(method.template.output_spaces, run.atlas, run.atlas_labels)
     if run.reports_only and not run.output_dir.is_dir():
         raise UsageError(f'--reports-only: output_dir {run.output_dir} does not exist')
     all_series = apply_overrides(find_series(run), run)

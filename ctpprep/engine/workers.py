@@ -151,7 +151,12 @@ def start_fork_server() -> Any:
     context.set_forkserver_preload([
         'ctpprep.engine.forkserver', __name__, 'ctpprep.workflows.base', 'matplotlib.figure'
     ])  # fmt: skip
-    forkserver.ensure_running()
+    # the server ignores Ctrl-C only after its imports; until then it inherits that the signal is blocked
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     return context
 
 

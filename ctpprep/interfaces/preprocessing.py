@@ -250,6 +250,8 @@ class MakeMasks(StageInterface):
         names = ('n_baseline', 'arrival_s', 'scan_duration_s')
         facts = {name: getattr(masks, name) for name in names}
         facts['hyperdense_ml'] = volume_ml(masks.hyperdense, nifti.voxel_size_mm(affine))
+        if masks.protrusion is not None and np.isfinite(masks.protrusion):
+            facts['mask_protrusion'] = masks.protrusion
         facts['metal_ml'] = volume_ml(masks.metal, nifti.voxel_size_mm(affine))
         for name in ('hyperdense', 'metal'):
             if (mask := getattr(masks, name)).any():

@@ -221,10 +221,7 @@ class MeasureRegions(StageInterface):
 
     def _load_atlas(self):
         if self.inputs.atlas:
-            inputs = self.inputs
-            return regions.Atlas(
-                *load_atlas(inputs.atlas, inputs.atlas_labels, inputs.affine_from)
-            )
+            return regions.Atlas(*load_atlas(self.inputs.atlas, self.inputs.atlas_labels))
         method = self.method.template
         drawn = read_template(method.output_spaces)
         return regions.draw_tissues(

@@ -160,6 +160,12 @@ WORDING = {
         'streaks of a clip, coil or electrode reach farther than the excluded margin: look at the slices '
         'that the sidecar of the reference image names',
     ),
+    'mask_outline': Wording(
+        'Supplied brain mask',
+        'fraction of the outline of a supplied brain mask that is at least 4 mm too far out for this skull',
+        'the mask may be of another participant or space, or leave out part of the brain: look at its '
+        'outline',
+    ),
     'contrast_before': Wording(
         'Vessels before the bolus',
         'density of the voxels of AIF or VOF in the reference image above that of brain',

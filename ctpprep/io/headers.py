@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check the headers of NIfTI files: dimensions, geometry, and whether the file is complete."""
 
+import logging
 import math
 import operator
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from ctpprep.exceptions import SeriesError
 from ctpprep.io.compression import damage, open_gzip
 from ctpprep.io.files import check_regular
 from ctpprep.io.shear import MAX_SHEAR_DEG, shear_deg
+
+logger = logging.getLogger(__name__)
 
 MAX_TILT_DEG = 40.0
 VOXEL_RANGE = (0.05, 30.0)  # mm
@@ -213,8 +216,16 @@ def _check_affines(image: Any, affine_from: str) -> None:
             )
     sizes = header['pixdim'][1:4]
     if len(affines) == 2:
-        if affine_from == 'agree':
-            _refuse_contradiction(affines, image.shape)
+        contradiction = _describe_contradiction(affines, image.shape)
+        if contradiction and affine_from == 'agree':
+            raise SeriesError(
+                f'{contradiction}; convert the DICOM files again, or choose ctpprep --affine-from sform '
+                'or qform for all images'
+            )
+        if contradiction:
+            logger.info(
+                '%s: placed by its %s: %s', image.get_filename(), affine_from, contradiction
+            )
     elif 'sform' in affines and np.isfinite(sizes).all() and (sizes > 0).all():
         actual = np.linalg.norm(affines['sform'][:3, :3], axis=0)
         if (sizes != 1).any() and not np.allclose(sizes, actual, rtol=SAME_SIZE):
@@ -224,8 +235,8 @@ def _check_affines(image: Any, affine_from: str) -> None:
             )
 
 
-def _refuse_contradiction(affines: dict[str, Any], shape: Sequence[int]) -> None:
-    """Raise `SeriesError` if two affines place a corner more than a voxel apart."""
+def _describe_contradiction(affines: dict[str, Any], shape: Sequence[int]) -> str:
+    """Describe how two affines differ that place a corner more than a voxel apart; '' if none does."""
     import nibabel as nb
     import numpy as np
 
@@ -240,17 +251,14 @@ def _refuse_contradiction(affines: dict[str, Any], shape: Sequence[int]) -> None
     apart = (sform - affines['qform']) @ corners.T
     distance = float(np.linalg.norm(apart[:3], axis=0).max())
     if distance <= max(nb.affines.voxel_sizes(affines['sform']).max(), 1.0):
-        return
+        return ''
     shown = '; '.join(
         f'{name}: axes {"".join(code or "?" for code in nb.aff2axcodes(affine))}, voxels of '
         f'{_times(nb.affines.voxel_sizes(affine))} mm, first at '
         f'({", ".join(f"{value:.4g}" for value in affine[:3, 3])}) mm'
         for name, affine in affines.items()
     )
-    raise SeriesError(
-        f'sform and qform of the header place voxels up to {distance:.0f} mm apart ({shown}); convert '
-        'the DICOM files again, or choose --affine-from sform or qform for all images'
-    )
+    return f'sform and qform of the header place voxels up to {distance:.0f} mm apart ({shown})'
 
 
 def _times(sizes: Any) -> str:

@@ -122,10 +122,10 @@ def load_template(files: TemplateFiles) -> tuple[np.ndarray, np.ndarray, np.ndar
     return grey, white, affine
 
 
-def load_atlas(
-    path: Path, labels: Path, affine_from: str = 'agree'
-) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+def load_atlas(path: Path, labels: Path) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Read an atlas and the names of its regions.
+
+    It is placed by its sform, which is that of the template; its qform may be that of a scanner.
 
     Parameters
     ----------
@@ -133,8 +133,6 @@ def load_atlas(
         NIfTI of integers in template space.
     labels : path-like
         Table with the columns ``index`` and ``name``, tab-separated, as of a ``dseg.tsv`` in BIDS.
-    affine_from : str
-        As for `headers.place_image`.
 
     Returns
     -------
@@ -151,7 +149,7 @@ def load_atlas(
         table lacks a column, or no region of the table is in the image.
     """
     try:
-        voxels, affine = nifti.load(path, dtype=None, affine_from=affine_from)
+        voxels, affine = nifti.load(path, dtype=None)
     except (OSError, ValueError, SeriesError, nb.filebasedimages.ImageFileError) as error:
         raise UsageError(f'--atlas {path} cannot be read as NIfTI ({error})') from error
     if voxels.ndim != 3 or not np.array_equal(voxels, np.rint(voxels)):
@@ -183,7 +181,6 @@ def check_spaces(
     output_spaces: str,
     atlas: Path | None,
     atlas_labels: Path | None,
-    affine_from: str = 'agree',
 ) -> None:
     """Raise `UsageError` if template or atlas cannot be used, before anything runs.
 
@@ -191,8 +188,6 @@ def check_spaces(
     ----------
     output_spaces : str
     atlas, atlas_labels : Path or None
-    affine_from : str
-        As for `headers.place_image`.
     """
     if (atlas is None) != (atlas_labels is None):
         option, missing = ('--atlas', '--atlas-labels') if atlas else ('--atlas-labels', '--atlas')
@@ -202,4 +197,4 @@ def check_spaces(
     if output_spaces != 'none':
         find_template(output_spaces)
     if atlas is not None and atlas_labels is not None:
-        load_atlas(atlas, atlas_labels, affine_from)
+        load_atlas(atlas, atlas_labels)

@@ -48,7 +48,8 @@ class Findings:
         Hypodense tissue of the core.
     confounds, bolus, drift, deconvolution : dict
         Columns of motion; ``n_baseline``, ``arrival_s``,
-        ``scan_duration_s``, ``hyperdense_ml`` and ``metal_ml``; attributes of
+        ``scan_duration_s``, ``hyperdense_ml``, ``metal_ml`` and
+        ``mask_protrusion``; attributes of
         `drift.Drift`; ``measured`` of `estimation.Maps`.
     curves : dict of str to (T,) array
         ``time``, ``aif``, ``vof``, ``tissue`` and ``weight``; ``aif_automatic`` beside a supplied AIF.
@@ -195,6 +196,7 @@ def collect(result, settings) -> Findings:
             'scan_duration_s': masks.scan_duration_s,
             'hyperdense_ml': volumes.volume_ml(masks.hyperdense, size),
             'metal_ml': volumes.volume_ml(masks.metal, size),
+            'mask_protrusion': masks.protrusion,
         },
         drift=vars(result.corrected.drift),
         deconvolution=maps.measured,
@@ -246,6 +248,7 @@ def _of_series(findings, settings):
         figures |= {
             'baseline_frames': bolus['n_baseline'], 'arrival': bolus['arrival_s'],
             'hyperdense': bolus.get('hyperdense_ml'), 'metal': bolus.get('metal_ml'),
+            'mask_outline': bolus.get('mask_protrusion'),
         }  # fmt: skip
     if noise:
         reference = findings.normalization['cbf_reference']

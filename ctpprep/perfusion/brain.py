@@ -66,8 +66,9 @@ LEAST_TISSUE = 0.5
 # border from the middle, mm; smaller ones are left, mL
 HYPERDENSE_HU, HYPERDENSE_SHARE = (25.0, 15.0), (0.25, 1.0)
 ENHANCEMENT_SIGMA_MM, HYPERDENSE_REACH_MM, LEAST_HYPERDENSE_ML = 3.0, 6.0, 1.0
-# density that bone does not have, HU, and distance to the inside of the skull up to which it matters, mm
-METAL_HU, METAL_REACH_MM = 2500.0, 12.0
+# density that bone does not have, HU, distance to the inside of the skull up to which it matters, mm, and
+# least connected volume, below which it may be noise or ringing at dense bone, mL
+METAL_HU, METAL_REACH_MM, LEAST_METAL_ML = 2500.0, 12.0, 0.03
 # a voxel and its four neighbours in the slice
 IN_PLANE = ndimage.generate_binary_structure(3, 1) & (np.arange(3) == 1)
 
@@ -624,14 +625,17 @@ def metal_mask(reference, inside, voxel_size_mm):
 
     Examples
     --------
-    >>> reference = np.full((9, 9, 1), 35.0); reference[4, 4] = 3000
+    >>> reference = np.full((9, 9, 1), 35.0); reference[4, 4:6] = reference[0, 0] = 3000
     >>> int(metal_mask(reference, np.ones((9, 9, 1), bool), (2, 2, 5)).sum())
-    1
+    2
     """
     dense = np.nan_to_num(reference) >= METAL_HU
     if not dense.any():
         return dense
-    return dense & near_in_plane(inside, voxel_size_mm, METAL_REACH_MM)
+    labels, _ = ndimage.label(dense, np.ones((3, 3, 3)))
+    large = np.bincount(labels.ravel()) * np.prod(voxel_size_mm) / 1000 >= LEAST_METAL_ML
+    large[0] = False
+    return large[labels] & near_in_plane(inside, voxel_size_mm, METAL_REACH_MM)
 
 
 def near_in_plane(mask, voxel_size_mm, distance_mm):

@@ -21,6 +21,8 @@ from ctpprep.perfusion import brain, grid, symmetry
 LEAST_RATIO, LEAST_FIT, LEAST_OTHER_FIT = 2.0, 0.9, 0.6
 # fewer common voxels are not compared
 LEAST_SEEN = 1000
+# in place of a correlation, where maps and CT hardly overlap or do not vary
+NOT_COVERED = -1.0
 
 # maps and CT are compared on blocks of about this size in plane and through it, mm
 BLOCK_MM, BLOCK_THROUGH_MM = 3.5, 4.0
@@ -33,6 +35,9 @@ FULL_SHARE = 0.7
 BEYOND_HU = 15.0
 # how far maps may be from the CT whose space they are in: they are moved until they fit best, mm, degrees
 REACH = np.array([15.0, 15.0, 15.0, 3.0, 3.0, 3.0])
+# before maps are refused as mirrored: a patient who moved between the scans, mm, degrees; and the turns
+# about the long axis from which this is searched, degrees
+WIDE_REACH, WIDE_TURNS = np.array([20.0, 20.0, 20.0, 15.0, 15.0, 20.0]), (-12.0, -6.0, 6.0, 12.0)
 # steps of the first simplex, mm and degrees
 FIRST_STEPS = (4.0, 4.0, 3.0, 2.0, 2.0, 2.0)
 # points that are compared, and fewest of them that the maps must cover
@@ -117,10 +122,21 @@ class MapLikeness(NamedTuple):
     ----------
     own, mirrored : float
         Pearson correlation of the maps, and of their mirror image, with the tissue in the CT.
+    turned : float
+        That of the maps if they may be turned as far as a patient moves between two scans; computed
+        only if the mirror image seems to fit better.
     """
 
     own: float
     mirrored: float
+    turned: float = NOT_COVERED
+
+    @property
+    def seems_mirrored(self):
+        """Whether the mirror image fits clearly better."""
+        own = max(self.own, self.turned)
+        worse = 1 - own > LEAST_RATIO_OF_MAPS * (1 - self.mirrored)
+        return self.mirrored >= LEAST_FIT_OF_MAPS and worse
 
 
 def compare_maps(blood, density, affine, bone_hu):
@@ -129,8 +145,8 @@ def compare_maps(blood, density, affine, bone_hu):
     Blood is where tissue is: both show the outline of the brain, ventricles and sulci. Where a map
     has at least 0.7 of its median, it is like tissue in the CT; low flow below that is a lesion or CSF. The
     maps are moved rigidly by up to 15 mm and 3 degrees, so that a small error of their alignment does not
-    matter. Their mirror image is that of their array; a head that lies askew in the scanner is then askew
-    the other way, which shows even if it is symmetric.
+    matter. Their mirror image is that of their array. If it fits better, the maps may be turned by up to
+    20 degrees: a symmetric head that lies askew also fits its mirror image better if the patient moved.
 
     Parameters
     ----------
@@ -163,14 +179,20 @@ def compare_maps(blood, density, affine, bone_hu):
     filled = grid.average_blocks(full.astype(np.float32), blocks)
     try:
         inside = brain.inside_skull(ct, size, bone_hu)
+        levels = brain.density_levels(ct, inside, size)
     except PerfusionError:
         return None
     distance = _distance_outside(inside, size)
     far = distance > FAR_MM
     if np.count_nonzero(filled[far] > 0.5) > MOST_FAR * np.count_nonzero(far):
         return None
-    pairs = _Pairs(ct, inside, distance < AROUND_MM, filled, coarse)
-    return MapLikeness(pairs.fit(mirrored=False), pairs.fit(mirrored=True))
+    pairs = _Pairs(ct, inside, levels, distance < AROUND_MM, filled, coarse)
+    likeness = MapLikeness(pairs.fit(mirrored=False), pairs.fit(mirrored=True))
+    if likeness.seems_mirrored:
+        turned = [pairs.fit(mirrored=False, reach=WIDE_REACH, turn=turn) for turn in WIDE_TURNS]
+        likeness = likeness._replace(turned=max(turned))
+    known = min(likeness.own, likeness.mirrored) > NOT_COVERED
+    return likeness if known and np.isfinite(likeness).all() else None
 
 
 def check_maps(likeness, name):
@@ -200,8 +222,8 @@ def check_maps(likeness, name):
     ...
     ctpprep.exceptions.PerfusionError: ncct.nii: the mirror image of the maps fits it better ...
     """
-    own, mirrored = likeness
-    if mirrored >= LEAST_FIT_OF_MAPS and 1 - own > LEAST_RATIO_OF_MAPS * (1 - mirrored):
+    own, mirrored = likeness.own, likeness.mirrored
+    if likeness.seems_mirrored:
         raise PerfusionError(
             f'{name}: the mirror image of the maps fits it better (correlation {mirrored:.3f}) than the '
             f'maps ({own:.3f}); one is mirrored: check both affines (--affine-from sform or qform), or '
@@ -227,9 +249,7 @@ def _distance_outside(mask, voxel_size_mm):
 class _Pairs:
     """The tissue in a CT and the values of maps at the same points, after moving the maps."""
 
-    def __init__(self, ct, inside, around, filled, affine):
-        size = grid.voxel_size_mm(affine)
-        levels = brain.density_levels(ct, inside, size)
+    def __init__(self, ct, inside, levels, around, filled, affine):
         smooth = ndimage.gaussian_filter(
             np.clip(ct, levels.csf - BEYOND_HU, levels.brain + BEYOND_HU), (0.5, 0.5, 0)
         )
@@ -240,16 +260,17 @@ class _Pairs:
         self.centre = points.mean(axis=0)
         self.filled, self.inverse = filled, np.linalg.inv(affine)
 
-    def fit(self, mirrored):
-        """Return the best correlation within the reach."""
+    def fit(self, mirrored, reach=REACH, turn=0.0):
+        """Return the best correlation within a reach, searched from a turn about the long axis."""
 
         def unlikeness(pose):
-            within = np.clip(pose, -REACH, REACH)
+            within = np.clip(pose, -reach, reach)
             return np.abs(pose - within).sum() - self._correlate(within, mirrored)
 
-        simplex = np.vstack([np.zeros(6), np.diag(FIRST_STEPS)])
+        start = np.array([0.0, 0.0, 0.0, 0.0, 0.0, turn])
+        simplex = start + np.vstack([np.zeros(6), np.diag(FIRST_STEPS)])
         best = optimize.minimize(
-            unlikeness, np.zeros(6), method='Nelder-Mead',
+            unlikeness, start, method='Nelder-Mead',
             options={'initial_simplex': simplex, 'xatol': 0.1, 'fatol': 1e-4, 'maxiter': 300},
         )  # fmt: skip
         return -float(best.fun)
@@ -264,9 +285,9 @@ class _Pairs:
         top = self.filled.shape[2] - 1
         seen = (z >= -0.5) & (z <= top + 0.5)
         if np.count_nonzero(seen) < LEAST_COVERED * len(points):
-            return -1.0
+            return NOT_COVERED
         at = np.stack([x, y, np.clip(z, 0, top)])[:, seen]
         values = ndimage.map_coordinates(self.filled, at, order=1)
         if not (np.ptp(values) and np.ptp(self.tissue[seen])):
-            return -1.0
+            return NOT_COVERED
         return float(np.corrcoef(values, self.tissue[seen])[0, 1])

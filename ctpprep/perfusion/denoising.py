@@ -104,8 +104,8 @@ def smooth_curves(curves, tissue_mask, pure_mask, sigma_voxels):
         A voxel without pure tissue nearby takes the smoothed curve of the nearest voxel that has
         some; if no voxel has any, the curves are returned unchanged.
     """
-    for box in ndimage.find_objects((tissue_mask | pure_mask).astype(np.uint8)):
-        tissue_mask, pure_mask = tissue_mask[box], pure_mask[box]
+    box = next(iter(ndimage.find_objects((tissue_mask | pure_mask).astype(np.uint8))), ...)
+    tissue_mask, pure_mask = tissue_mask[box], pure_mask[box]
     weight = smoothing_weight(pure_mask, sigma_voxels)
     reached = tissue_mask & (weight > LEAST_WEIGHT)
     if not reached.any():

@@ -176,7 +176,8 @@ def doubt_of_place(share, brain_mask):
     Parameters
     ----------
     share : (X, Y, Z) array
-        Share of each voxel that is lesion, `PlacedLesion.share`.
+        Share of each voxel that is lesion, `PlacedLesion.share`; slices without brain are
+        ignored.
     brain_mask : (X, Y, Z) array of bool
 
     Returns
@@ -185,11 +186,13 @@ def doubt_of_place(share, brain_mask):
 
     Examples
     --------
-    >>> doubt_of_place(np.array([1.0, 0.0]), np.array([True, False]))
-    ''
-    >>> doubt_of_place(np.array([1.0, 0.0]), np.array([False, True]))
-    '0% of the lesion is in the brain of the series, need at least 50%; is it of this participant?'
+    >>> lesion, brain_mask = np.zeros((2, 1, 1)), np.zeros((2, 1, 1), bool)
+    >>> lesion[0], brain_mask[0] = 1, True
+    >>> doubt_of_place(lesion, brain_mask), doubt_of_place(lesion, ~brain_mask)
+    ('', '0% of the lesion is in the brain of the series, need at least 50%; is it of this participant?')
     """
+    # slices without brain are not covered by perfusion
+    share = share * brain_mask.any(axis=(0, 1))
     total = float(share.sum())
     inside = float(share[brain_mask].sum()) / total if total else 1.0
     if inside >= LEAST_IN_BRAIN:

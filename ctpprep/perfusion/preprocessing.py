@@ -84,6 +84,8 @@ class Masks:
         Number of frames before contrast.
     arrival_s, scan_duration_s : float
         Arrival of contrast after the first frame, and time from the first to the last frame, s.
+    protrusion : float or None
+        Part of the outline of a supplied brain mask that is too far out (`same_head.protrusion`).
     """
 
     reference: np.ndarray
@@ -98,6 +100,7 @@ class Masks:
     n_baseline: int
     arrival_s: float
     scan_duration_s: float
+    protrusion: float | None = None
 
 
 def estimate_motion(ctp, affine, settings, num_threads=1):
@@ -336,7 +339,7 @@ def make_masks(
     average = _fill_air(bolus.baseline(ctp, ctp.shape[3], weights), seen)
     two_usable = int(np.flatnonzero(weights > 0)[:2].max()) + 1
     first = _fill_air(bolus.baseline(ctp, two_usable, weights), seen)
-    brain_voxels, inside = _find_brain(average, first, affine, method, brain_mask)
+    brain_voxels, inside, protrusion = _find_brain(average, first, affine, method, brain_mask)
     levels = brain.density_levels(average, inside, size)
     seen[..., list(empty_slices)] = False
     metal = brain.metal_mask(average, inside, size)
@@ -370,7 +373,7 @@ def make_masks(
     return Masks(
         _fill_air(reference, np.isfinite(reference)), brain_voxels, deep, vessels, csf & ~vessels,
         tissue, hyperdense, metal, _undamaged(pure, damage), n_baseline, arrival - float(times[0]),
-        float(times[-1] - times[0]),
+        float(times[-1] - times[0]), protrusion,
     )  # fmt: skip
 
 
@@ -448,7 +451,10 @@ def _undamaged(pure, damage):
 
 
 def _find_brain(average, first, affine, method, supplied):
-    """Return brain mask and region inside the skull; a supplied mask replaces the brain."""
+    """Return brain mask, region inside the skull, and how far a supplied mask protrudes.
+
+    A supplied mask replaces the brain; without one, or without a skull, nothing protrudes.
+    """
     size = grid.voxel_size_mm(affine)
     override = None if supplied is None else overrides.place_mask(supplied, first, affine)
     try:
@@ -458,11 +464,13 @@ def _find_brain(average, first, affine, method, supplied):
     except PerfusionError:
         if override is None:
             raise
-        return override, override
-    if override is not None:
-        same_head.check_brain(override, brain_mask, inside, size, supplied.name)
+        return override, override, None
+    if override is None:
+        return brain_mask, inside, None
+    same_head.check_brain(override, brain_mask, inside, supplied.name)
+    protrusion = same_head.protrusion(override, inside, size)
     # the venous sinuses are outside the brain, so the region inside the skull is still needed
-    return (brain_mask, inside) if override is None else (override, inside | override)
+    return override, inside | override, protrusion
 
 
 def _fill_air(volume, seen):

@@ -159,9 +159,10 @@ class _Standardization:
             np.nan_to_num(density.values, nan=AIR_HU), density.affine, self.values.shape,
             self.affine, AIR_HU,
         )  # fmt: skip
-        self._compare_sides(on_grid, density.name)
         share = precomputed.share_inside(on_grid, self.values)
-        if share >= precomputed.LEAST_INSIDE:
+        same_space = share >= precomputed.LEAST_INSIDE
+        self._compare_sides(on_grid, density.name, same_space)
+        if same_space:
             self.density_used = True
             return on_grid
         lies = (
@@ -173,8 +174,8 @@ class _Standardization:
         self.notes.append(f'baseline CT not used: {lies}')
         return None
 
-    def _compare_sides(self, density, name):
-        """Compare the maps and their mirror image with the CT."""
+    def _compare_sides(self, density, name, same_space):
+        """Compare the maps and their mirror image with the CT; refuse mirrored ones in its space."""
         likeness = coregistration.compare_maps(
             self.maps.get('cbv', self.flow), density, self.affine, self.settings.masks.bone_hu
         )
@@ -183,7 +184,8 @@ class _Standardization:
                 f'{name} shows no outline of the brain that can be compared with maps'
             )
             return
-        self.notes.append(coregistration.check_maps(likeness, name))
+        if same_space:
+            self.notes.append(coregistration.check_maps(likeness, name))
         self.measured |= {
             'map_likeness': likeness.own, 'mirrored_map_likeness': likeness.mirrored,
         }  # fmt: skip

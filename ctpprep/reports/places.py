@@ -21,7 +21,8 @@ SHOWN_IN = {
     'tmaxhist': ('healthy_side_tmax', 'tmax_at_zero', 'tmax_spread', 'side_confidence'),
     'masks': (
         'brain_density', 'hyperdense', 'skull_gap', 'coverage', 'sector_filled', 'tissue_of_brain',
-        'tissue_outside', 'side_of_patient', 'metal', 'contrast_before',
+        'tissue_outside', 'side_of_patient', 'metal', 'mask_outline',
+        'contrast_before',
     ),
     'mirror': (
         'mirror_distance', 'mirror_similarity', 'mirror_folding', 'reference_density',

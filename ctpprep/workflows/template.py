@@ -83,7 +83,7 @@ def init_template_wf(
         mem_gb=1.0,
     )
     measure_regions = pe.Node(
-        MeasureRegions(settings=method.as_dict('template'), affine_from=run.affine_from),
+        MeasureRegions(settings=method.as_dict('template')),
         name='measure_regions',
         mem_gb=0.5,
     )

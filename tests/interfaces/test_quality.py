@@ -22,9 +22,10 @@ AFFINE = np.diag([2.0, 2, 8, 1])
 RIGHT = np.zeros(SHAPE, bool)
 RIGHT[5:] = True
 TIMES = np.arange(30) * 2.0
-# checks of mirrored maps alone, of large cores, of two normal sides, of precomputed maps, of a supplied AIF
+# checks of mirrored maps, large cores, two normal sides, precomputed maps, supplied AIFs and masks
 OTHERS = (
     'mirror_similarity', 'core_disagreement_share', 'flow_asymmetry', 'map_likeness', 'aif_likeness',
+    'mask_outline',
 )  # fmt: skip
 SERIES = ('confounds', 'motion', 'curves', 'tissue_curves', 'bolus', 'deconvolution')
 

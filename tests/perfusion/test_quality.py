@@ -386,8 +386,9 @@ def test_aif_of_another_artery_is_like_the_one_found():
 
 
 @pytest.mark.parametrize(('width', 'arrival'), [(3.2, 8.0), (1.6, 13.0)])
-def test_aif_of_another_bolus_fails(width, arrival):
+def test_aif_of_another_bolus_warns(width, arrival):
     times, found = bolus(1.6)
     likeness = quality.curve_likeness(times, bolus(width, arrival)[1], found)
     (check,) = (check for check in quality.CHECKS if check.name == 'aif_likeness')
-    assert quality.judge(check, likeness) == 'fail'
+    # the automatic AIF may be the wrong one
+    assert quality.judge(check, likeness) == 'warn'

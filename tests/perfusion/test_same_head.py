@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ctpprep.exceptions import PerfusionError
-from ctpprep.perfusion import same_head
+from ctpprep.perfusion import quality, same_head
 from ctpprep.settings import MethodSettings
 
 # -- another head
@@ -56,24 +56,30 @@ def disc(width, height=34.0, shape=(96, 96, 6)):
 SKULL = disc(28.0)
 
 
-def check_brain(mask):
-    same_head.check_brain(mask, disc(27.0, 33.0), SKULL, (2.0, 2.0, 5.0), 'mask.nii')
+def protrusion(mask):
+    return same_head.protrusion(mask, SKULL, (2.0, 2.0, 5.0))
 
 
 @pytest.mark.parametrize(
     'mask', [disc(27.0, 33.0), disc(29.0, 35.0), disc(24.0, 30.0), SKULL & (np.indices(SKULL.shape)[1] < 60)],
     ids=['right', 'wide', 'narrow', 'without the front'],
 )  # fmt: skip
-def test_brain_mask_of_any_margin_is_accepted(mask):
-    check_brain(mask)
+def test_brain_mask_of_any_margin_does_not_protrude(mask):
+    same_head.check_brain(mask, disc(27.0, 33.0), SKULL, 'mask.nii')
+    assert protrusion(mask) < 0.01
 
 
 @pytest.mark.parametrize(
     'mask', [disc(32.0, 29.0), np.roll(SKULL, 3, axis=0)], ids=['other', 'moved']
 )
-def test_brain_mask_of_another_head_is_refused_with_the_value(mask):
-    with pytest.raises(PerfusionError, match=r'mask\.nii: \d+\.\d% of the outline .* too far out'):
-        check_brain(mask)
+def test_brain_mask_of_another_head_protrudes(mask):
+    (check,) = (check for check in quality.CHECKS if check.name == 'mask_outline')
+    assert quality.judge(check, protrusion(mask)) == 'warn'
+
+
+def test_brain_mask_outside_the_skull_is_refused():
+    with pytest.raises(PerfusionError, match=r'mask\.nii: \d+% of the mask is inside the skull'):
+        same_head.check_brain(np.roll(SKULL, 30, axis=0), SKULL, SKULL, 'mask.nii')
 
 
 def test_mask_beside_the_brain_is_refused_as_exclusion():

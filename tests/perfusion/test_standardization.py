@@ -190,20 +190,31 @@ def test_ct_without_a_brain_is_still_mirrored(head, monkeypatch):
     assert 'baseline CT shows no brain: no brain' in notes(standard)
 
 
+def with_a_cyst(head):
+    """Return maps and density of the head with a cyst in front on the right, so that sides differ."""
+    x, y, _ = np.indices(head['brain'].shape)
+    cyst = head['brain'] & (x > 0.55 * x.max()) & (y > 0.6 * y.max())
+    maps = {name: np.where(cyst, 0.0, head[name]) for name in ('cbf', 'cbv', 'tmax')}
+    return maps, np.where(cyst, 5.0, head['density'])
+
+
 def test_mirrored_maps_beside_a_ct_are_refused(head):
-    turned = {
-        name: ndimage.rotate(
-            head[name], 8, reshape=False, order=0, cval=-1000 * (name == 'density')
-        )
-        for name in ('cbf', 'cbv', 'tmax', 'density')
-    }
-    standard = standardize(
-        head, turned['density'], 'ncct', **{n: turned[n] for n in ('cbf', 'cbv', 'tmax')}
-    )
+    maps, density = with_a_cyst(head)
+    standard = standardize(head, density, 'ncct', **maps)
     assert standard.measured['map_likeness'] > standard.measured['mirrored_map_likeness']
     with pytest.raises(
         PerfusionError, match=r'ct\.nii: the mirror image of the maps fits it better'
     ):
-        standardize(
-            head, turned['density'][::-1], 'ncct', **{n: turned[n] for n in ('cbf', 'cbv', 'tmax')}
+        standardize(head, density[::-1], 'ncct', **maps)
+
+
+def test_maps_of_a_symmetric_head_that_moved_are_not_called_mirrored(head):
+    turned = {
+        name: ndimage.rotate(
+            head[name], angle, reshape=False, order=1, cval=-1000 * (name == 'density')
         )
+        for name, angle in (('cbf', 5), ('cbv', 5), ('tmax', 5), ('density', -5))
+    }
+    maps = {name: turned[name] for name in ('cbf', 'cbv', 'tmax')}
+    measured = standardize(head, turned['density'], 'ncct', **maps).measured
+    assert measured['map_likeness'] < measured['mirrored_map_likeness']
