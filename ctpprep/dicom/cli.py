@@ -132,11 +132,13 @@ def _run(args: argparse.Namespace) -> int:
     if studies and not n_images and not n_failed and not images:
         sys.stderr.write(f'{source} contains no perfusion series\n')
         return 1
+    named = set()
     if images:
         flat = convert_flat(source, images, bids_dir, labels, args.frame_interval, args.dry_run)
         for prefix, lines in flat:
             n_failed += any(line.failed for line in lines)
             _print(prefix, lines)
+            named.add(prefix)
             if (
                 not args.dry_run
                 and prefix.startswith('sub-')
@@ -145,6 +147,13 @@ def _run(args: argparse.Namespace) -> int:
                 describe_dataset(bids_dir, prefix.split('_')[0].removeprefix('sub-'))
         if not args.dry_run:
             labels.save()
+    if len(named) > 1 and not (args.labels or args.label_pattern):
+        sys.stderr.write(
+            f'{len(named)} file names, {len(named)} participants; --label-pattern or --labels joins the '
+            'sessions of one\n'
+        )
+    if not args.dry_run and bids_dir.exists():
+        sys.stderr.write(f'dataset: {bids_dir}; private, never share: {links}\n')
     return 1 if n_failed else 0
 
 

@@ -253,11 +253,8 @@ def _draw_panel(figure, panel: Panel, mosaic: Mosaic, box) -> None:
         style = {'ha': 'left', 'color': SOFT, 'fontsize': TEXT_PT * scale}
         figure.text(x, middle + line, lesion.title, va='center', fontsize=TITLE_PT * scale,
                     weight='bold')  # fmt: skip
-        # what is beyond the threshold comes below the value: the column is narrow
-        criterion, _, more = lesion.criterion.partition(', ')
-        figure.text(x, middle, criterion, va='center', **style)
-        figure.text(x, middle - 2.3 * line, more, va='center',
-                    **style | {'fontsize': SMALL_PT * scale})  # fmt: skip
+        # what is beyond the threshold is with the numbers above: the column is narrow
+        figure.text(x, middle, lesion.criterion.partition(', ')[0], va='center', **style)
         text = figure.text(x, middle - 1.2 * line, lesion.value, va='center', ha='left',
                            fontsize=VALUE_PT * scale,
                            color=STRUCK if lesion.doubtful else 'black')  # fmt: skip

@@ -123,7 +123,7 @@ SIDE_RULES = {
     'median': 'by the median of Tmax; a confidence of 0 is chance, of 1 means that every voxel there has '
     'the longer Tmax',
     'hypoperfusion': 'by hypoperfusion, as the medians of Tmax differ by less than 0.5 s; a confidence of '
-    '0 means equal volumes, of 1 hypoperfusion on this side only',
+    '0 means equal volumes on both sides, one of 1 that only this side is hypoperfused',
     'asked for': 'as requested',
 }
 

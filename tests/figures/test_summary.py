@@ -42,11 +42,11 @@ def test_panel_states_lesions_and_scale(tmp_path):
 
 
 def test_words_beside_the_slices_do_not_overlap_them():
-    words = ('Hypoperfusion', 'Tmax > 6 s, 112.3 mL core only', '1234.5 mL', '#3ddc84')
+    words = ('Hypoperfusion', 'Tmax > 6 s, 112.3 mL of it by core alone', '1234.5 mL', '#3ddc84')
     panel = dataclasses.replace(make_panel(), lesions=[figures.Lesion(LESION, *words)])
     figure = figures.plot_summary(panel)
     left = figure.axes[0].get_window_extent().x0
-    texts = [text for text in figure.texts if text.get_text() in ('112.3 mL core only', *words)]
+    texts = [text for text in figure.texts if text.get_text() in ('Tmax > 6 s', *words)]
     assert len(texts) == 3
     renderer = FigureCanvasAgg(figure).get_renderer()
     assert all(text.get_window_extent(renderer).x1 <= left for text in texts)
