@@ -132,29 +132,37 @@ def _run(args: argparse.Namespace) -> int:
     if studies and not n_images and not n_failed and not images:
         sys.stderr.write(f'{source} contains no perfusion series\n')
         return 1
-    named = set()
     if images:
-        flat = convert_flat(source, images, bids_dir, labels, args.frame_interval, args.dry_run)
-        for prefix, lines in flat:
-            n_failed += any(line.failed for line in lines)
-            _print(prefix, lines)
-            named.add(prefix)
-            if (
-                not args.dry_run
-                and prefix.startswith('sub-')
-                and any(line.files for line in lines)
-            ):
-                describe_dataset(bids_dir, prefix.split('_')[0].removeprefix('sub-'))
-        if not args.dry_run:
-            labels.save()
-    if len(named) > 1 and not (args.labels or args.label_pattern):
-        sys.stderr.write(
-            f'{len(named)} file names, {len(named)} participants; --label-pattern or --labels joins the '
-            'sessions of one\n'
-        )
+        n_failed += _convert_images(source, images, bids_dir, labels, args)
     if not args.dry_run and bids_dir.exists():
         sys.stderr.write(f'dataset: {bids_dir}; private, never share: {links}\n')
     return 1 if n_failed else 0
+
+
+def _convert_images(
+    source: Path, images: list[Path], bids_dir: Path, labels: Labels, args: argparse.Namespace
+) -> int:
+    """Convert flat NIfTI files; return the number of studies that failed."""
+    n_failed, participants = 0, set()
+    for prefix, lines in convert_flat(
+        source, images, bids_dir, labels, args.frame_interval, args.dry_run
+    ):
+        n_failed += any(line.failed for line in lines)
+        _print(prefix, lines)
+        if not prefix.startswith('sub-'):  # it could not be labelled
+            continue
+        participant = prefix.split('_')[0].removeprefix('sub-')
+        participants.add(participant)
+        if not args.dry_run and any(line.files for line in lines):
+            describe_dataset(bids_dir, participant)
+    if not args.dry_run:
+        labels.save()
+    if len(participants) > 1 and not (args.labels or args.label_pattern):
+        sys.stderr.write(
+            f'{len(participants)} participants, by the names of the files; --label-pattern or --labels '
+            'joins the sessions of one\n'
+        )
+    return n_failed
 
 
 def _find_studies(

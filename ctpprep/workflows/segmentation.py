@@ -93,7 +93,6 @@ def init_segmentation_wf(
 def _describe(method: MethodSettings, noise: bool) -> str:
     cleaning = method.segmentation
     lesion = method.lesion
-    interval = method.uncertainty
     hypodensity = method.hypodensity
     tikhonov = method.deconvolution
     # how noise passes through a function of the user is not known
@@ -132,21 +131,7 @@ def _describe(method: MethodSettings, noise: bool) -> str:
         if cleaning.core_joins_hypoperfusion and not cleaning.core_within_hypoperfusion
         else ''
     )
-    sure = ''
-    if noise:
-        sure = (
-            ' The noise of the curves, from components that contain nothing else, was propagated through '
-            'the deconvolution to relative CBF. With an error of relative CBF that all voxels share '
-            f'(standard deviation {interval.shared_error:g}, from simulated heads), it determines the '
-            'probability that a voxel is below the threshold.'
-        )
-    if noise and interval.noise_draws:
-        sure += (
-            f' The 95 % interval of each core volume is that of {interval.noise_draws} segmentations with '
-            'such errors added; that of the hypoperfusion is its volume at thresholds changed by '
-            f'1.96 standard deviations of a shared error of Tmax ({interval.tmax_error:g} s, from simulated '
-            'heads).'
-        )
+    sure = _describe_uncertainty(method) if noise else ''
     return f"""
 ### Segmentation
 
@@ -161,3 +146,26 @@ their ratio, the hypoperfusion intensity ratio [@olivot2014] and the criteria of
 Tissue of the core that is more than {hypodensity.hypodense_hu:g} HU less dense than its homologue is
 flagged: it may be an old infarct.
 """
+
+
+def _describe_uncertainty(method: MethodSettings) -> str:
+    interval = method.uncertainty
+    sure = (
+        ' The noise of the curves, from components that contain nothing else, was propagated through '
+        'the deconvolution to relative CBF. With an error of relative CBF that all voxels share '
+        f'(standard deviation {interval.shared_error:g}, from simulated heads), it determines the '
+        'probability that a voxel is below the threshold.'
+    )
+    if not interval.noise_draws:
+        return sure
+    sure += (
+        f' The 95 % interval of each core volume is that of {interval.noise_draws} segmentations with '
+        'such errors added'
+    )
+    if not method.deconvolution.tmax_calibration:
+        return f'{sure}.'
+    return (
+        f'{sure}; that of the hypoperfusion is its volume at thresholds changed by '
+        f'1.96 standard deviations of a shared error of Tmax ({interval.tmax_error:g} s, from simulated '
+        'heads).'
+    )

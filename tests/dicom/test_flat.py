@@ -132,6 +132,15 @@ def test_two_series_of_one_name_are_not_mixed(folder, tmp_path, capsys):
     np.testing.assert_array_equal(nb.load(path).dataobj, voxels)
 
 
+def test_last_lines_name_participants_and_private_links(folder, tmp_path, capsys):
+    for name in ('pat1_20260101.nii.gz', 'pat1_20260202.nii.gz'):
+        write(folder / name, RepetitionTime=1.5)
+    assert main([str(folder), str(tmp_path / 'bids')]) == 0
+    first, last = capsys.readouterr().err.splitlines()[-2:]
+    assert first.startswith('2 participants, by the names of the files; --label-pattern')
+    assert last.endswith(f'private, never share: {tmp_path / "bids_links.json"}')
+
+
 def test_a_dry_run_writes_nothing(folder, tmp_path, capsys):
     write(folder / 'x.nii.gz', RepetitionTime=1.5)
     assert main([str(folder), str(tmp_path / 'bids'), '-n']) == 0

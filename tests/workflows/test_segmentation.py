@@ -41,3 +41,19 @@ def test_masks_that_are_measured_are_those_that_are_written():
 def test_methods_text_follows_the_settings(changed, sentence):
     text = init_segmentation_wf(MethodSettings.of(**changed)).visit_desc()
     assert sentence in ' '.join(text.split())
+
+
+@pytest.mark.parametrize(
+    ('changed', 'sentence', 'written'),
+    [
+        ({}, 'that of the hypoperfusion is its volume', True),
+        ({'tmax_calibration': False}, 'that of the hypoperfusion is its volume', False),
+        ({'noise_draws': 0}, '95 % interval', False),
+        ({}, 'that borders on hypoperfusion is therefore part of it', True),
+        ({'core_joins_hypoperfusion': False}, 'is therefore part of it', False),
+        ({'core_within_hypoperfusion': True}, 'is therefore part of it', False),
+    ],
+)
+def test_methods_text_names_only_what_was_computed(changed, sentence, written):
+    text = init_segmentation_wf(MethodSettings.of(**changed)).visit_desc()
+    assert (sentence in ' '.join(text.split())) is written
