@@ -142,7 +142,7 @@ class Region:
     def join_cores(self, hypoperfusion, cores):
         """Add the core by all normalizations to the hypoperfusion that it borders on.
 
-        Where there is no homologue to divide by, the global core decides alone.
+        Where there is no homologue to divide by, only the global core is considered.
         """
         if not self.method.core_joins_hypoperfusion:
             return hypoperfusion
