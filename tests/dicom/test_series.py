@@ -372,7 +372,8 @@ def test_a_broken_study_is_one_sentence_and_the_others_go_on(case, other, tmp_pa
     output = capsys.readouterr()
     assert code == 1
     assert message in output.out
-    assert output.err == ''
+    (line,) = output.err.splitlines()
+    assert line.startswith('dataset: ')
     assert path is not None
     assert len(list((tmp_path / 'bids').rglob('*_ctp.nii.gz'))) == 1
 
