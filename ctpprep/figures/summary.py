@@ -186,7 +186,13 @@ def plot_summary_page(panel: Panel, heading: Heading) -> Figure:
                      color=STRUCK if doubtful else 'black')  # fmt: skip
         if doubtful:
             _strike(figure, text)
-        write(x, tall - 1.88, 'not usable' if doubtful else detail, fontsize=8.5, color=SOFT)
+        write(
+            x,
+            tall - 1.88,
+            'a check that concerns it fails' if doubtful else detail,
+            fontsize=8.5,
+            color=SOFT,
+        )
     foot = 0.3 + 0.17 * len(heading.facts)
     room = (margin, foot + 0.15, wide - 2 * margin, tall - 2.15 - foot - 0.15)
     mosaic = _lay_out(panel)

@@ -79,7 +79,7 @@ def test_plots_show_the_cores(page):
 
 
 def test_checks_have_the_colours_of_grades(page):
-    assert page.text('#all-passed') == '0 of 1 checks passed wherever they apply; the others:'
+    assert page.text('#all-passed') == '0 of 1 checks pass wherever they apply; the others:'
     colours = 'document.getElementById("checks").data.map((t) => t.marker.color)'
     assert page.evaluate(colours) == list(GRADES.values())
 

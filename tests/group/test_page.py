@@ -49,4 +49,4 @@ def test_failed_checks_are_named_before_warnings(site):
     site.write(
         'sub-01/ct/sub-01_desc-qualitycontrol_ctp.json', '{"c": {"LongName": "Check of c"}}'
     )
-    assert '<td>fail: Check of c; warn: a, d</td>' in site.run_group()
+    assert '<td>fails: Check of c; warns: a, d</td>' in site.run_group()

@@ -103,13 +103,13 @@
   }
 
   function drawChecks() {
-    const grades = [['passed', cohort.grades.pass, ''], ['caution', cohort.grades.warn, '/'], ['failed', cohort.grades.fail, 'x']];
+    const grades = [['passes', cohort.grades.pass, ''], ['warns', cohort.grades.warn, '/'], ['fails', cohort.grades.fail, 'x']];
     // checks that every series passed to which they apply are counted, not drawn
     const graded = cohort.checks.filter((check) => check[1] + check[2] + check[3] > 0);
     const checks = graded.filter((check) => check[2] + check[3] > 0);
     const passed = graded.length - checks.length;
     document.getElementById('all-passed').textContent = !graded.length ? ''
-      : `${passed} of ${graded.length} checks passed wherever they apply${checks.length ? '; the others:' : '.'}`;
+      : `${passed} of ${graded.length} checks pass wherever they apply${checks.length ? '; the others:' : '.'}`;
     const titles = checks.map((check) => plain(check[0]));
     const plot = document.getElementById('checks');
     plot.hidden = !checks.length;
@@ -117,7 +117,7 @@
     plot.style.height = `${140 + 20 * titles.length}px`;
     const traces = grades.map(([name, color, shape], i) => ({
       type: 'bar', orientation: 'h', name, y: titles, x: checks.map((check) => check[i + 1]),
-      marker: { color, pattern: { shape, fgcolor: '#fff', size: 6, fillmode: 'overlay' } }, hovertemplate: `%{y}: %{x} ${name}<extra></extra>`,
+      marker: { color, pattern: { shape, fgcolor: '#fff', size: 6, fillmode: 'overlay' } }, hovertemplate: `%{y} ${name} in %{x} series<extra></extra>`,
     }));
     const bars = layout('series', '', { barmode: 'stack', bargap: 0.25 });
     bars.legend.traceorder = 'normal';
