@@ -61,7 +61,9 @@ def write_series(out, prefix, checks, panel):
     write_tsv(
         out / label / 'ct' / f'{prefix}_seg-perfusion_morph.tsv', [row | cells for cells in ROWS]
     )
-    quality = {'coverage': '96'} | {f'{name}_status': grade for name, grade in checks.items()}
+    quality = {'coverage': '96', 'mirror_distance': '7'} | {
+        f'{name}_status': grade for name, grade in checks.items()
+    }
     write_tsv(out / label / 'ct' / f'{prefix}_desc-qualitycontrol_ctp.tsv', [quality])
     path = out / label / 'figures' / f'{prefix}_desc-summary_ctp.svg'
     figures.save_svg(figures.plot_summary(panel), path)
@@ -145,7 +147,8 @@ def test_side_slab_and_one_page_summary_are_linked(open_page, pages):
     page = open_page(pages.good)
     assert page.text('.why').startswith('Affected side: Left. Slab: 96 mm.')
     links = page.evaluate(
-        '[...document.querySelectorAll(".first a")].map((a) => [a.textContent, a.getAttribute("href")])'
+        '[...document.querySelectorAll(".head a, .first a")]'
+        '.map((a) => [a.textContent, a.getAttribute("href")])'
     )
     folder = 'sub-good/figures/sub-good_desc-summary_ctp'
     assert ['One-page PDF', f'{folder}.pdf'] in links
@@ -176,6 +179,27 @@ def test_panel_enlarges_by_click_and_by_keyboard(open_page, pages):
 def test_nothing_is_wider_than_the_window(open_page, pages, label, width):
     page = open_page(getattr(pages, label), width=width)
     assert page.evaluate('document.documentElement.scrollWidth <= innerWidth')
+
+
+@pytest.mark.parametrize(
+    ('width', 'scrolls'), [(1400, False), (800, False), (700, True), (390, True)]
+)
+def test_panel_fits_or_scrolls_in_its_own_box_with_a_hint(open_page, pages, width, scrolls):
+    page = open_page(pages.good, width=width)
+    box = 'document.querySelector(".first .zoom")'
+    assert page.evaluate(f'{box}.getBoundingClientRect().right <= innerWidth')
+    assert page.evaluate(f'{box}.scrollWidth > {box}.clientWidth') == scrolls
+    assert page.evaluate('document.querySelector(".swipe").offsetHeight > 0') == scrolls
+    page.evaluate(f'{box}.scrollLeft = 1e4')
+    right = page.evaluate('document.querySelector(".first img").getBoundingClientRect().right')
+    assert right <= page.evaluate(f'{box}.getBoundingClientRect().right') + 1
+
+
+def test_verdict_states_the_finding_with_its_figure(open_page, pages):
+    page = open_page(pages.mirror)
+    assert page.text('.verdict span').startswith(
+        'Homologues are off by about 7\xa0mm: read the global map. Do not use the local core.'
+    )
 
 
 @pytest.mark.parametrize('width', WIDTHS)
