@@ -176,7 +176,8 @@ def count_missing(
     Returns
     -------
     list of (str, int, list of (str, int))
-        Title, number of series, and state and number of all others.
+        Title, number of series, and state and number of all others; a single row if all volumes have
+        the same counts.
     """
     figures = []
     for name, title in FIGURES.items():
@@ -184,6 +185,9 @@ def count_missing(
             row['state'] for row in series_rows if not row['counts'] or row[name] is None
         )
         figures.append((title, len(series_rows) - missing.total(), missing.most_common()))
+    _, *counts = figures[0]
+    if all(others == counts for _, *others in figures):
+        return [('All volumes', *figures[0][1:])]
     return figures
 
 

@@ -102,6 +102,12 @@
     Plotly.react('boxes', traces, layout('', 'volume, mL', { boxmode: 'group' }), config);
   }
 
+  // the next of 1, 2, 5, 10, 20, ...
+  function roundStep(least) {
+    const power = 10 ** Math.floor(Math.log10(Math.max(1, least)));
+    return power * [1, 2, 5, 10].find((factor) => factor * power >= least);
+  }
+
   function drawChecks() {
     const grades = [['passes', cohort.grades.pass, ''], ['warns', cohort.grades.warn, '/'], ['fails', cohort.grades.fail, 'x']];
     // checks that every series passed to which they apply are counted, not drawn
@@ -121,7 +127,7 @@
     }));
     const bars = layout('series', '', { barmode: 'stack', bargap: 0.25 });
     bars.legend.traceorder = 'normal';
-    Object.assign(bars.xaxis, { tickformat: 'd', rangemode: 'tozero', minallowed: 0, dtick: Math.ceil(Math.max(1, ...graded.map((check) => check[1] + check[2] + check[3])) / 8) });
+    Object.assign(bars.xaxis, { tickformat: 'd', rangemode: 'tozero', minallowed: 0, dtick: roundStep(Math.max(...graded.map((check) => check[1] + check[2] + check[3])) / 8) });
     // on a narrow page titles need most of the width, and the legend the place of the buttons
     const isNarrow = plot.clientWidth < 500;
     if (isNarrow) Object.assign(bars, { font: { ...bars.font, size: 9 }, margin: { ...bars.margin, l: 20 } });
