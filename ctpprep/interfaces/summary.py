@@ -182,7 +182,7 @@ def _list_numbers(volumes: Sequence[Row], doubtful: Sequence[str]) -> list[Numbe
         title = f'Core, {which}' if which else 'Hypoperfusion'
         limits = [row.get(column) for column in ('ci_low_ml', 'ci_high_ml')]
         if not which:
-            criterion += f', {joined:.1f} mL of it by core alone' if joined else ''
+            criterion += f', includes {joined:.1f} mL added by core' if joined else ''
         detail = ''
         if all(limits):
             low, high = (float(limit or 0) for limit in limits)

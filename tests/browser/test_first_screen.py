@@ -20,6 +20,7 @@ ROWS = (
      'threshold': '0.3', 'ci_low_ml': '15.8', 'ci_high_ml': '99.9'},
     {'region': 'core', 'normalization': 'local', 'measure': 'volume', 'volume_ml': '46.98'},
     {'region': 'hypoperfusion', 'measure': 'volume', 'volume_ml': '114.5', 'threshold': '6.0'},
+    {'region': 'hypoperfusion', 'measure': 'joined core', 'volume_ml': '2.86', 'threshold': '6.0'},
     {'region': 'mismatch', 'normalization': 'global', 'measure': 'difference', 'volume_ml': '53.93'},
     {'region': 'mismatch', 'normalization': 'global', 'measure': 'ratio', 'value': '1.89'},
 )  # fmt: skip
@@ -193,6 +194,39 @@ def test_panel_fits_or_scrolls_in_its_own_box_with_a_hint(open_page, pages, widt
     page.evaluate(f'{box}.scrollLeft = 1e4')
     right = page.evaluate('document.querySelector(".first img").getBoundingClientRect().right')
     assert right <= page.evaluate(f'{box}.getBoundingClientRect().right') + 1
+
+
+@pytest.mark.parametrize('width', WIDTHS)
+def test_intended_use_limits_and_verdict_are_seen_without_scrolling(open_page, pages, width):
+    page = open_page(pages.mirror, width=width, height=1000 if width > 500 else 844)
+    for selector, words in (('.research', 'Research use only'), ('.cautions', 'not validated'),
+                            ('.verdict', 'Look first'), ('.number.mismatch', '53.9 mL')):  # fmt: skip
+        top, bottom, _ = box_of(page, selector)
+        assert 0 <= top < bottom <= (1000 if width > 500 else 844), selector
+        assert words in page.text(selector)
+
+
+def test_intervals_and_ratio_are_below_their_numbers(open_page, pages):
+    page = open_page(pages.good)
+    details = {
+        name: page.text(f'.number.{name} dd').replace('\xa0', ' ').split('\n')[1:]
+        for name in ('core_global', 'hypoperfusion', 'mismatch')
+    }
+    assert details == {
+        'core_global': ['95 % interval 15.8 to 99.9 mL'],
+        'hypoperfusion': ['includes 2.9 mL added by core'],
+        'mismatch': ['ratio 1.89'],
+    }
+
+
+def test_verdict_links_to_what_to_look_at(open_page, pages):
+    page = open_page(pages.mirror)
+    assert page.evaluate('document.querySelector(".verdict a").hash') == '#sub-mirror-quality'
+    page.click('.verdict a')
+    page.wait_for(
+        'document.getElementById("sub-mirror-quality").getBoundingClientRect().top < 200'
+    )
+    assert page.text('#sub-mirror-quality') == 'Quality ✕ 1 check fails'
 
 
 def test_verdict_states_the_finding_with_its_figure(open_page, pages):

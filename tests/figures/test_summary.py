@@ -87,7 +87,12 @@ def test_panel_without_a_marked_part_has_no_legend_for_it():
 
 
 def test_words_beside_the_slices_do_not_overlap_them():
-    words = ('Hypoperfusion', 'Tmax > 6 s, 112.3 mL of it by core alone', '1234.5 mL', '#3ddc84')
+    words = (
+        'Hypoperfusion',
+        'Tmax > 6 s, includes 112.3 mL added by core',
+        '1234.5 mL',
+        '#3ddc84',
+    )
     panel = dataclasses.replace(make_panel(), lesions=[figures.Lesion(LESION, *words)])
     figure = figures.plot_summary(panel)
     left = figure.axes[0].get_window_extent().x0

@@ -53,7 +53,7 @@ def test_numbers_are_those_of_the_table():
 
 
 @pytest.mark.parametrize(('added', 'criterion'), [
-    ('0.0', 'Tmax > 6 s'), ('12.34', 'Tmax > 6 s, 12.3 mL of it by core alone'),
+    ('0.0', 'Tmax > 6 s'), ('12.34', 'Tmax > 6 s, includes 12.3 mL added by core'),
 ])  # fmt: skip
 def test_core_in_hypoperfusion_is_named(added, criterion):
     rows = [*VOLUMES, make_row('hypoperfusion', '', 'joined core', volume_ml=added)]
