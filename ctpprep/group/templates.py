@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The masks and regions of a cohort in template space: found, read, and written as maps."""
 
+import json
 import logging
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +76,8 @@ def find_masks(output_dir: Path, series: 'pd.DataFrame', sides: dict[str, str]) 
     Returns
     -------
     Found or None
-        Of the space that most series have; None if no series has any.
+        Of the space that most series have, of several the one that the participant level named first;
+        None if no series has any.
     """
     complete: dict[str, list[tuple[dict[str, Any], Path]]] = {}
     for row in series.to_dict('records'):
@@ -88,20 +89,35 @@ def find_masks(output_dir: Path, series: 'pd.DataFrame', sides: dict[str, str]) 
             complete.setdefault(space, []).append((row, folder))
     if not complete:
         return None
-    counts = Counter({space: len(rows) for space, rows in complete.items()})
-    space = min(counts, key=lambda name: (-counts[name], name))
+    counts = {space: len(rows) for space, rows in complete.items()}
+    most = sorted(name for name, count in counts.items() if count == max(counts.values()))
+    space = most[0] if len(most) == 1 else _choose_first(most, *complete[most[0]][0])
     rows = complete[space]
     notes = [
         f'{len(rows)} of {len(series)} series have cores by both normalizations in {space.split("_")[0]}'
     ]
     notes += [
-        f'{n} series in {other} are left out' for other, n in counts.items() if other != space
+        f'{n} series in {other} are not shown' for other, n in counts.items() if other != space
     ]
     return Found(
         space, [folder for _, folder in rows], [row['series'] for row, _ in rows],
         [row['participant_id'] for row, _ in rows], [row['group'] for row, _ in rows],
         [sides.get(row['series'], '') for row, _ in rows], notes,
     )  # fmt: skip
+
+
+def _choose_first(spaces: Sequence[str], row: dict[str, Any], folder: Path) -> str:
+    """Choose the space whose grid the table of regions of a series names, else the first by name."""
+    try:
+        sidecar = json.loads(
+            (folder / f'{row["series"]}{REGIONS}').with_suffix('.json').read_text()
+        )
+        (spec,) = sidecar['Settings']['template']['output_spaces']
+        name = f'space-{spec.replace(":", "_")}'
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.debug('the first space of %s is not known (%s)', row['series'], error)
+        return spaces[0]
+    return name if name in spaces else spaces[0]
 
 
 def _list_spaces(folder: Path, prefix: str) -> list[str]:

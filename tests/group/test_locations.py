@@ -2,6 +2,7 @@
 """Where lesions lie, in cohorts of small masks whose truth is planted."""
 
 import json
+import shutil
 
 import nibabel as nb
 import numpy as np
@@ -246,6 +247,19 @@ def test_table_and_page_show_shares_and_maps(site):
     assert 'removed core, microangiopathy (n = 4)' in page
     assert page.count('data:image/png') >= 15
     assert '8 of 9 series have cores by both normalizations in space-MNI152NLin2009aSym' in page
+
+
+@pytest.mark.parametrize('first', ['MNI152NLin2009aSym', 'MNI152NLin2009zAsym'])
+def test_of_several_spaces_the_first_of_the_participant_level_is_shown(site, first):
+    write_cohort(site, 4)
+    for path in site.out.rglob('*_space-MNI152NLin2009aSym_*'):
+        shutil.copy(path, path.with_name(path.name.replace('2009aSym', '2009zAsym')))
+    for path in site.out.rglob('*_desc-regions_morph.tsv'):
+        settings = {'template': {'output_spaces': [f'{first}:res-2']}}
+        path.with_suffix('.json').write_text(json.dumps({'Settings': settings}))
+    masks = find_masks(site.out, site.make_cohort().included, {})
+    assert masks.space == f'space-{first}_res-2'
+    assert any('4 series in space-' in note and 'are not shown' in note for note in masks.notes)
 
 
 def test_a_damaged_mask_is_skipped(site, caplog):
