@@ -92,7 +92,8 @@ def find_masks(output_dir: Path, series: 'pd.DataFrame', sides: dict[str, str]) 
     counts = {space: len(rows) for space, rows in complete.items()}
     most = sorted(name for name, count in counts.items() if count == max(counts.values()))
     space = most[0] if len(most) == 1 else _choose_first(most, *complete[most[0]][0])
-    rows = complete[space]
+    # the series of a participant are averaged, so they must follow each other
+    rows = sorted(complete[space], key=lambda item: item[0]['participant_id'])
     notes = [
         f'{len(rows)} of {len(series)} series have cores by both normalizations in {space.split("_")[0]}'
     ]
@@ -134,7 +135,7 @@ def _list_spaces(folder: Path, prefix: str) -> list[str]:
     )
 
 
-def read_masks(masks: Found, flip_left: bool) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+def read_masks(masks: Found, flip_left: bool) -> Iterator[tuple[str, str, dict[str, np.ndarray]]]:
     """Read the masks of every series, one at a time.
 
     Parameters
@@ -145,7 +146,7 @@ def read_masks(masks: Found, flip_left: bool) -> Iterator[tuple[str, dict[str, n
 
     Yields
     ------
-    group : str
+    participant, group : str
     masks : dict of str to (X, Y, Z) array of bool
         Keys of `MASKS`. Series that cannot be read, or whose grid differs from that of the first, are
         skipped and logged.
@@ -154,8 +155,8 @@ def read_masks(masks: Found, flip_left: bool) -> Iterator[tuple[str, dict[str, n
     from nibabel.filebasedimages import ImageFileError
 
     shape = None
-    for folder, prefix, group, side in zip(
-        masks.folders, masks.prefixes, masks.groups, masks.sides, strict=True
+    for folder, prefix, participant, group, side in zip(
+        masks.folders, masks.prefixes, masks.participants, masks.groups, masks.sides, strict=True
     ):
         arrays = {}
         try:
@@ -171,7 +172,7 @@ def read_masks(masks: Found, flip_left: bool) -> Iterator[tuple[str, dict[str, n
             continue
         if flip_left and side == 'left':
             arrays = {name: array[::-1] for name, array in arrays.items()}
-        yield group, arrays
+        yield participant, group, arrays
 
 
 def read_affine(masks: Found) -> np.ndarray:
@@ -276,8 +277,9 @@ def write_maps(
             write(
                 f'group-{slugs[group]}_{masks.space}_{LABELS[lesion]}_frequency',
                 sums.frequency(lesion),
-                {'Description': f'share of the series whose slab contains the voxel with {lesion} there',
-                 'Units': '1', 'Group': group, 'N': sums.n},
+                {'Description': f'share of the participants whose slab contains the voxel with {lesion} '
+                 'there; the series of a participant are averaged',
+                 'Units': '1', 'Group': group, 'N': sums.n, 'NSeries': sums.n_series},
             )  # fmt: skip
     shape = locations.sums['all'].covered.shape
     for test in tests:
@@ -287,6 +289,7 @@ def write_maps(
             'Comparison': test.name,
             'Group': test.group,
             'N': test.n,
+            'Unit': 'participant; the series of a participant are averaged',
             'BlocksTested': test.n_tested,
         }
         for kind, values, text, unit in (
