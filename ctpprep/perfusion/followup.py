@@ -114,6 +114,38 @@ class FollowUpMaps:
     withheld: str = ''
 
 
+def find_lesion(values):
+    """Find the lesion in the values of a mask, which may be labels or interpolated.
+
+    Parameters
+    ----------
+    values : (A, B, C) array
+        Whole numbers, of which those above 0 are lesion, or fractions, of which at least half of the
+        largest is: a mask that was resampled linearly would grow by its edge. NaN is outside.
+
+    Returns
+    -------
+    mask : (A, B, C) array of bool
+    facts : dict
+        ``followup_level``: the least value of a lesion, if there are fractions; for a sidecar.
+
+    Examples
+    --------
+    >>> find_lesion(np.array([0, 255, np.nan]))
+    (array([False,  True, False]), {})
+    >>> find_lesion(np.array([0.1, 0.4, 0.8]))
+    (array([False,  True,  True]), {'followup_level': 0.4})
+    """
+    values = np.asarray(values)
+    if values.dtype.kind != 'f':
+        return values > 0, {}
+    values = np.nan_to_num(values, nan=0.0)
+    if np.array_equal(values, np.rint(values)):
+        return values > 0, {}
+    level = float(values.max()) / 2
+    return (values >= level) & (values > 0), {'followup_level': round(level, 4)}
+
+
 def place_lesion(mask, mask_affine, matrix, shape, affine):
     """Resample a mask to another grid, as the share of each voxel that is lesion.
 
