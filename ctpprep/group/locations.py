@@ -105,6 +105,8 @@ def add_up(
     thumbnails: dict[str, list[np.ndarray]] = {lesion: [] for lesion in LESIONS}
     order: list[str] = []
     for group, parts, n_series in _average(series):
+        # lesions are small: most of the template is skipped
+        boxes = {lesion: _box(parts[lesion]) for lesion in LESIONS}
         for name in dict.fromkeys(('all', *([group] if group in groups else []))):
             if name not in sums:
                 zeros = np.zeros(parts['brain'].shape, np.float32)
@@ -112,10 +114,10 @@ def add_up(
             sums[name].n += 1
             sums[name].n_series += n_series
             sums[name].covered += parts['brain']
-            for lesion in LESIONS:
-                sums[name].lesions[lesion] += parts[lesion]
-        for lesion in LESIONS:
-            thumbnails[lesion].append(_shrink(parts[lesion]))
+            for lesion, box in boxes.items():
+                sums[name].lesions[lesion][box] += parts[lesion][box]
+        for lesion, box in boxes.items():
+            thumbnails[lesion].append(_shrink(parts[lesion], box))
         order.append(group)
     if not order:
         return None
@@ -148,9 +150,27 @@ def _parts(masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return parts | split_cores(masks['core_global'], masks['core_local'])
 
 
-def _shrink(mask: np.ndarray) -> np.ndarray:
-    """Average a mask, or the average of several, in blocks, in 1/255."""
+def _box(mask: np.ndarray) -> tuple[slice, ...]:
+    """Return the box of whole blocks that contains a mask; empty for an empty mask."""
+    box: list[slice] = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        filled = np.flatnonzero(mask[tuple(box)].any(axis=others))
+        if not filled.size:
+            return (slice(0, 0),) * 3
+        box.append(slice(filled[0] // BLOCK * BLOCK, (filled[-1] // BLOCK + 1) * BLOCK))
+    return tuple(box)
+
+
+def _shrink(mask: np.ndarray, box: tuple[slice, ...] | None = None) -> np.ndarray:
+    """Average a mask, or the average of several, in blocks, in 1/255; it is empty outside the box."""
     shape = [-(-size // BLOCK) for size in mask.shape]
+    if box is not None:
+        coarse = np.zeros(shape, np.uint8)
+        coarse[tuple(slice(axis.start // BLOCK, axis.stop // BLOCK) for axis in box)] = _shrink(
+            mask[box]
+        )
+        return coarse
     kind = np.uint16 if mask.dtype == bool else np.float32
     padded = np.zeros([size * BLOCK for size in shape], kind)
     padded[tuple(map(slice, mask.shape))] = mask
