@@ -135,7 +135,7 @@ def test_cautions_and_intended_use_are_shown(output_dir):
 
 def test_verdict_and_numbers_come_first(output_dir):
     words = text_of(report(output_dir))
-    first = words.index('Do not use 1 check fails. noise.')
+    first = words.index('Do not use The check noise fails.')
     assert (
         first < words.index('Core, global rCBF < 30 % 61.6 mL') < words.index('Volumes in detail')
     )
@@ -271,7 +271,7 @@ def test_checks_show_title_and_limit(output_dir):
         json.dumps({'coverage': description})
     )
     words = text_of(report(output_dir))
-    assert 'Checks that passed (1)' in words
+    assert 'Checks that pass (1)' in words
     assert 'Slab 80 mm at least 50 mm' in words
 
 
