@@ -28,6 +28,7 @@ from ctpprep.engine import run as engine_run
 from ctpprep.engine.run import SeriesResult
 from ctpprep.exceptions import BolusError, UsageError
 from ctpprep.io.records import make_record, status_path
+from ctpprep.io.templates import find_template
 from ctpprep.settings import MethodSettings, RunSettings, declared
 
 
@@ -728,6 +729,17 @@ def test_a_dry_run_creates_no_database(dataset, graph):
     before = sorted(dataset.parent.rglob('*'))
     assert call(dataset, '--dry-run', '--bids-database-dir', str(dataset.parent / 'base')) == 0
     assert sorted(dataset.parent.rglob('*')) == before
+
+
+def test_templates_in_the_folder_of_the_user_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, 'environ', {'TEMPLATEFLOW_HOME': str(tmp_path)})
+    name = 'tpl-MNI152NLin6Asym/tpl-MNI152NLin6Asym_res-02_label-{}_probseg.nii.gz'
+    for path in [tmp_path / name.format(tissue) for tissue in ('GM', 'WM')]:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b'x')
+    for level in ('participant', 'group'):
+        cli.set_environment(RunSettings(tmp_path, tmp_path, tmp_path / 'work'), level)
+        assert find_template('MNI152NLin6Asym').grey.is_relative_to(tmp_path)
 
 
 def test_version_imports_no_heavy_packages():
