@@ -2,6 +2,7 @@
 """Folders of a run: defaults, and checks that they are valid and writable."""
 
 import contextlib
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -33,6 +34,10 @@ def default_work_dir(bids_dir: Path, output_dir: Path) -> Path:
 def check_folders(run: RunSettings) -> None:
     """Raise UsageError if folders would mix inputs, outputs and intermediate files."""
     bids, out, work = (path.resolve() for path in (run.bids_dir, run.output_dir, run.work_dir))
+    for role, path in (('output_dir', run.output_dir), ('the work folder', run.work_dir)):
+        nearest = next(place for place in (path, *path.parents) if os.path.lexists(place))
+        if not nearest.is_dir():
+            raise UsageError(f'{role} {path} cannot be made: {nearest} is not a folder')
     if not bids.is_dir():
         raise UsageError(
             f'bids_dir {run.bids_dir} is not a folder; give the root of a BIDS dataset'

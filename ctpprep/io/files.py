@@ -51,6 +51,39 @@ def check_regular(path: Path, error: type[CtpprepError], name: str = '') -> None
             raise error(f'{name} is a {kind}, need a regular file')
 
 
+def read_text(
+    path: Path, error: type[CtpprepError], name: str = '', encoding: str = 'utf-8-sig'
+) -> str:
+    """Read a regular file as text, line breaks as they are.
+
+    Parameters
+    ----------
+    path : Path
+    error : type
+        Class of the error to raise.
+    name : str
+        Name of the file in the error message; its path by default.
+    encoding : str
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    CtpprepError
+        Of the class `error`, when the path is not a regular file, or cannot be read.
+    """
+    name = name or str(path)
+    check_regular(path, error, name)
+    try:
+        return path.read_bytes().decode(encoding)
+    except OSError as reason:
+        raise error(f'{name} cannot be read ({reason.strerror})') from reason
+    except UnicodeError as reason:
+        raise error(f'{name} cannot be read as text ({reason})') from reason
+
+
 def read_object(path: Path, error: type[CtpprepError], name: str = '') -> dict[str, Any]:
     """Read a JSON file that contains an object.
 

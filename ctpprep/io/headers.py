@@ -25,6 +25,9 @@ AFFINES = ('sform', 'qform')
 LAST_CODE = 5
 # bytes that may follow the voxels: padding to a multiple of a block of storage
 MAX_SURPLUS = 4096
+# how files begin that contain only the place of their content, and their largest size, bytes
+POINTERS = {b'/annex/objects/': 'git-annex', b'version https://git-lfs': 'Git LFS'}
+POINTER_SIZE = 32768
 # relative difference of voxel sizes that rounding explains
 SAME_SIZE = 0.02
 
@@ -52,6 +55,7 @@ def open_nifti(path: Path) -> Any:
             'the content of the file is missing (broken symlink); fetch it, e.g. with `datalad get`'
         )
     check_regular(path, SeriesError)
+    _refuse_pointer(path)
     nb.imageglobals.logger.disabled = True  # what nibabel repairs is harmless, or refused below
     try:
         image = nb.load(path)
@@ -73,6 +77,23 @@ def open_nifti(path: Path) -> Any:
         shape = ' x '.join(map(str, image.shape))
         raise SeriesError(f'the header gives a size of {shape or "0"} voxels; convert it again')
     return image
+
+
+def _refuse_pointer(path: Path) -> None:
+    """Raise `SeriesError` if a file contains only the place of its content."""
+    try:
+        if path.stat().st_size > POINTER_SIZE:
+            return
+        with path.open('rb') as stream:
+            start = stream.read(32)
+    except OSError as error:
+        raise SeriesError(f'the file cannot be read ({error.strerror})') from error
+    for words, program in POINTERS.items():
+        if start.startswith(words):
+            raise SeriesError(
+                f'the content of the file is missing (a pointer of {program}); fetch it, e.g. with '
+                '`datalad get` or `git lfs pull`'
+            )
 
 
 def check_dimensions(image: Any, n_dimensions: int, needed: str) -> None:
@@ -253,12 +274,19 @@ def _describe_contradiction(affines: dict[str, Any], shape: Sequence[int]) -> st
     if distance <= max(nb.affines.voxel_sizes(affines['sform']).max(), 1.0):
         return ''
     shown = '; '.join(
-        f'{name}: axes {"".join(code or "?" for code in nb.aff2axcodes(affine))}, voxels of '
+        f'{name}: axes {_axes(affine)}, voxels of '
         f'{_times(nb.affines.voxel_sizes(affine))} mm, first at '
         f'({", ".join(f"{value:.4g}" for value in affine[:3, 3])}) mm'
         for name, affine in affines.items()
     )
     return f'sform and qform of the header place voxels up to {distance:.0f} mm apart ({shown})'
+
+
+def _axes(affine: Any) -> str:
+    """Name the directions of the voxel axes, such as RAS."""
+    import nibabel as nb
+
+    return ''.join(code or '?' for code in nb.aff2axcodes(affine))
 
 
 def _times(sizes: Any) -> str:
@@ -335,8 +363,9 @@ def check_geometry(image: Any, affine_from: str = 'agree', may_shear: bool = Fal
     tilt = math.degrees(math.acos(min(1.0, abs(ax * by - ay * bx))))  # of the normal of the slices
     if tilt > MAX_TILT_DEG:
         raise SeriesError(
-            f'the slices are {tilt:.0f} degrees from the axial plane, need '
-            f'axial slices (at most {MAX_TILT_DEG:g} degrees)'
+            f'the slices are {tilt:.0f} degrees from the axial plane (axes {_axes(image.affine)}), need '
+            f'axial slices (at most {MAX_TILT_DEG:g} degrees); reorder the voxel axes: the third '
+            'runs from feet to head'
         )
 
 

@@ -22,6 +22,9 @@ MOST_BROKEN = 0.01
 # fraction of voxels with exactly the highest value from which they are clipped, and the density from
 # which that does no harm: arteries are below, and bone needs no more, HU
 CLIPPED_SHARE, HARMLESS_HU = 0.004, 600.0
+# largest step between densities, HU: noise of a few HU must blur it, or tissue that rises by 5 HU does not
+# change; steps are measured where brain and arteries are
+MOST_STEP_HU, STEP_SEARCH_HU = 5.0, (-50.0, 150.0)
 # int16 that was read as uint16
 LARGEST_INT16 = 32767
 # densities that are searched for air, HU, its least fraction of the frame, and its plausible median
@@ -216,6 +219,14 @@ def _check_range(frame):
         raise PerfusionError(
             f'density: {wrapped:.0%} of the voxels are above {LARGEST_INT16} HU, as negative densities '
             'are in unsigned numbers; correct the data type in the header to int16'
+        )
+    low, high = STEP_SEARCH_HU
+    levels = np.unique(finite[(finite >= low) & (finite <= high)])
+    step = float(np.diff(levels).min()) if len(levels) > 2 else 0.0
+    if step > MOST_STEP_HU:
+        raise PerfusionError(
+            f'density: the values have steps of {step:.3g} HU, need at most {MOST_STEP_HU:g}, as CT has '
+            'steps of 1 HU; export the original densities'
         )
     low, high = float(finite.min()), float(finite.max())
     clipped = np.mean(finite == high)
