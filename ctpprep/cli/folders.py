@@ -34,10 +34,6 @@ def default_work_dir(bids_dir: Path, output_dir: Path) -> Path:
 def check_folders(run: RunSettings) -> None:
     """Raise UsageError if folders would mix inputs, outputs and intermediate files."""
     bids, out, work = (path.resolve() for path in (run.bids_dir, run.output_dir, run.work_dir))
-    for role, path in (('output_dir', run.output_dir), ('the work folder', run.work_dir)):
-        nearest = next(place for place in (path, *path.parents) if os.path.lexists(place))
-        if not nearest.is_dir():
-            raise UsageError(f'{role} {path} cannot be made: {nearest} is not a folder')
     if not bids.is_dir():
         raise UsageError(
             f'bids_dir {run.bids_dir} is not a folder; give the root of a BIDS dataset'
@@ -60,6 +56,12 @@ def check_folders(run: RunSettings) -> None:
         raise UsageError(
             f'the work folder {run.work_dir} is {role}; choose another folder with -w'
         )
+    for option, path in (('output_dir', run.output_dir), ('-w/--work-dir', run.work_dir)):
+        nearest = next(place for place in (path, *path.parents) if os.path.lexists(place))
+        if not nearest.is_dir():
+            raise UsageError(
+                f'cannot write to {path} ({nearest} is not a folder); choose another folder for {option}'
+            )
 
 
 def name_by_role(text: str, run: RunSettings) -> str:

@@ -172,6 +172,12 @@ WORDING = {
         'blood is denser than it can be: contrast of an earlier injection (CT angiography?) is still '
         'there, or the vessels contain bone; CSF and hyperdense brain are less certain',
     ),
+    'vein_behind_artery': Wording(
+        'Vein behind the artery',
+        'distance by which the voxels of the VOF are behind those of the AIF',
+        'the vein is in front of the artery: the head may be turned by 180 degrees or written from back '
+        'to front, so that left and right are exchanged; look for the nose',
+    ),
     'skull_gap': Wording(
         'Gap in the skull',
         'longest part of the brain surface in a slice without bone outside it',

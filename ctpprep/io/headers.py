@@ -315,6 +315,8 @@ def check_volume(path: Path, kind: str, affine_from: str = 'agree', whole: bool 
     try:
         image = open_nifti(path)
         check_dimensions(image, 3, f'3D {kind}')
+        if image.get_data_dtype().kind not in 'iuf':
+            raise SeriesError(f'voxels are of type {image.get_data_dtype()}, need real numbers')
         check_complete(path, image)
         if whole:
             check_gzip(path)

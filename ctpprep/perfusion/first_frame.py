@@ -36,6 +36,9 @@ BRAIN_HU = (6.0, 68.0)
 # this fraction is required
 MOST_HEIGHT_MM, MOST_AREA_CM2, COUNTED_CM2 = 180.0, 330.0, 15.0
 SPHERE_MM, LEAST_CAP = 65.0, 0.85
+# slices are in another order if at least two of them are more like a slice elsewhere than like their
+# neighbours by this factor (decision 0054); fewer slices are not compared
+LEAST_STRANGENESS, LEAST_SLICES = 0.7, 6
 # the axis of time is another one if neighbours along that are more alike by this factor
 LEAST_CHANGE = 0.6
 
@@ -101,6 +104,7 @@ def check_frame(frame, voxel_size_mm, *, bone_hu):
     brain.check_density(coarse)
     _check_background(coarse)
     _check_brain(coarse, size, bone_hu)
+    _check_order(coarse)
     return findings
 
 
@@ -130,6 +134,37 @@ def check_axes(first, second):
                 f'{in_space:.3g} HU along the {name} axis, which must be time; '
                 'reorder the axes to x, y, z, time'
             )
+
+
+def slice_strangeness(frame):
+    """Compare each slice with its neighbours and with all other slices.
+
+    Parameters
+    ----------
+    frame : (X, Y, Z) array
+        Averaged in plane by `coarse_frame`, HU.
+
+    Returns
+    -------
+    (Z,) array
+        Mean difference from the most similar slice that is not a neighbour, relative to that from the
+        most similar neighbour. In the order of the anatomy it is at least about 1.
+
+    Examples
+    --------
+    >>> slices = np.array([0, 1, 2, 3, 4, 5])
+    >>> slice_strangeness(np.tile(slices, (2, 2, 1))).tolist()
+    [2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
+    >>> slice_strangeness(np.tile(slices[[0, 4, 2, 3, 1, 5]], (2, 2, 1))).round(1).tolist()
+    [0.2, 0.5, 1.0, 1.0, 0.5, 0.2]
+    """
+    clipped = np.clip(frame, -1000.0, 1500.0)
+    slices = np.moveaxis(clipped, 2, 0).reshape(frame.shape[2], -1)
+    apart = np.stack([np.abs(slices - one).mean(axis=1) for one in slices])
+    steps = np.abs(np.subtract.outer(np.arange(len(slices)), np.arange(len(slices))))
+    neighbour = np.where(steps == 1, apart, np.inf).min(axis=1)
+    other = np.where(steps > 1, apart, np.inf).min(axis=1)
+    return other / np.maximum(neighbour, 1e-9)
 
 
 def find_bad_slices(frame):
@@ -262,6 +297,19 @@ def _check_background(coarse):
         f'density: the values ({low:.3g} to {high:.3g}) contain no air (-1000 HU) and are not those of '
         'a skull-stripped CT; check that they are HU, not MR or a map'
     )
+
+
+def _check_order(coarse):
+    """Refuse slices that are not in the order of the anatomy, whose neighbours are alike."""
+    if coarse.shape[2] < LEAST_SLICES:
+        return
+    strange = np.flatnonzero(slice_strangeness(coarse) < LEAST_STRANGENESS)
+    if len(strange) > 1:
+        numbers = ', '.join(str(z + 1) for z in strange[:6]) + (' ...' if len(strange) > 6 else '')
+        raise PerfusionError(
+            f'order: slices {numbers} of {coarse.shape[2]} are more like other slices than like their '
+            'neighbours, so slices are exchanged; convert the series again'
+        )
 
 
 def _check_brain(coarse, size, bone_hu):

@@ -445,6 +445,9 @@ DENSITY = [
     accepted('black slice', voxels(bad_slice), 'slice 4 of 6'),
     accepted('slice of zeros', voxels(lambda ctp: bad_slice(ctp, value=0)), 'slice 4 of 6'),
     accepted('repeated slice', voxels(repeated_slice), 'slice 5 of 6'),
+    Case('slices exchanged', voxels(lambda ctp: ctp[:, :, [0, 4, 2, 3, 1, 5]]), 'slices are exchanged'),
+    Case('even slices first', voxels(lambda ctp: ctp[:, :, [0, 2, 4, 1, 3, 5]]), 'slices are exchanged'),
+    accepted('slices upside down', voxels(lambda ctp: ctp[:, :, ::-1])),
     Case('most slices black', voxels(
         lambda ctp: bad_slice(bad_slice(bad_slice(ctp, 2), 3), 4)), 'slices'),
 ]  # fmt: skip

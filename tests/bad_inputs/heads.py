@@ -20,11 +20,11 @@ SIDECAR = {'RepetitionTime': INTERVAL, 'Units': 'HU'}
 
 
 def taper(ctp: np.ndarray) -> np.ndarray:
-    """Make the slices of a head smaller from the middle on, as those of real heads are."""
+    """Make the slices of a head smaller towards the vertex, as those of real heads are."""
     tapered = ctp.copy()
     centre = (np.array(ctp.shape[:2]) - 1) / 2
     for z in range(ctp.shape[2]):
-        factor = 1 + 0.06 * abs(z - 2)
+        factor = 1 + 0.04 * z
         for frame in range(ctp.shape[3]):
             tapered[:, :, z, frame] = ndimage.affine_transform(
                 ctp[:, :, z, frame],
