@@ -428,18 +428,42 @@ def is_stripped(image):
     return bool(bone < STRIPPED_BONE_SHARE * solid)
 
 
-def _inside_stripped(smooth, voxel_size_mm, closing_mm):
-    """Find the brain of a series without skull: what is denser than the background."""
-    solid = smooth[smooth > -200]
+def stripped_levels(image):
+    """Find the densities of brain and of what surrounds it in a series without skull.
+
+    Parameters
+    ----------
+    image : (X, Y, Z) array
+        HU.
+
+    Returns
+    -------
+    brain, outside : float
+        Most frequent density of brain, and that of the background, HU; of a background darker than
+        CSF, the density 40 HU below the brain.
+
+    Examples
+    --------
+    >>> image = np.full((20, 20, 2), -1024.0); image[5:15, 5:15] = 33.0
+    >>> [round(level) for level in stripped_levels(image)]
+    [33, -7]
+    """
+    solid = image[image > -200]
     background = _most_frequent(solid)
     denser = solid > background + STRIPPED_BRAIN_HU
     # the most frequent is brain if the background is air, or if the image is cropped to the brain
     if denser.mean() < STRIPPED_BRAIN_SHARE:
-        level, background = background, float(np.percentile(smooth, 1))
+        level, background = background, float(np.percentile(image, 1))
     else:
         level = _most_frequent(solid[denser])
+    return level, max(background, level - MOST_CONTRAST_HU)
+
+
+def _inside_stripped(smooth, voxel_size_mm, closing_mm):
+    """Find the brain of a series without skull: what is denser than the background."""
+    _, background = stripped_levels(smooth)
     # a background of 0 HU is not darker than CSF, which is closed and filled
-    dense = smooth > max(background, level - MOST_CONTRAST_HU) + STRIPPED_EDGE_HU
+    dense = smooth > background + STRIPPED_EDGE_HU
     if not dense.any():
         raise PerfusionError(
             f'brain mask: no skull, and 0 voxels are {STRIPPED_EDGE_HU:g} HU denser than the background '

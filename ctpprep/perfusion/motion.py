@@ -7,8 +7,6 @@ from scipy.spatial.transform import Rotation
 
 # densities of bone that are compared, HU
 BONE_HU = (100.0, 1000.0)
-# densities by which the outline of a stripped brain is compared, HU
-OUTLINE_HU = (-20.0, 50.0)
 # densities above this are head
 HEAD_HU = -200.0
 # least fraction of the bone that must be in the field of view
@@ -157,7 +155,7 @@ def skull_similarity(frame, reference, head):
     return float(np.corrcoef(densities)[0, 1])
 
 
-def outline_similarity(frame, reference, head):
+def outline_similarity(frame, reference, head, window):
     """Correlate the outlines of a corrected frame and the reference of a series without skull.
 
     Parameters
@@ -166,19 +164,21 @@ def outline_similarity(frame, reference, head):
         HU; NaN where missing.
     head : (X, Y, Z) array of bool
         Voxels of which at least half must be in the field of view.
+    window : (2,) sequence of float
+        Densities to compare, HU, from `preprocessing.outline_window`.
 
     Returns
     -------
     float
-        Pearson correlation of the densities, smoothed in plane and clipped so that neither vessels
-        nor noise matter; NaN if less than half of the head is in the field of view.
+        Pearson correlation of the densities, clipped and smoothed in plane so that neither contrast
+        nor noise matters; NaN if less than half of the head is in the field of view.
     """
     # also outside the head: the outline is its border, and inside it noise and contrast prevail
     seen = np.isfinite(frame) & np.isfinite(reference)
     if np.count_nonzero(head & seen) <= LEAST_SEEN * np.count_nonzero(head):
         return float('nan')
     density = [
-        ndimage.gaussian_filter(np.clip(np.nan_to_num(image), *OUTLINE_HU), (1.5, 1.5, 0))[seen]
+        ndimage.gaussian_filter(np.clip(np.nan_to_num(image), *window), (1.5, 1.5, 0))[seen]
         for image in (frame, reference)
     ]
     if not np.ptp(density, axis=1).all():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from ctpprep.perfusion import motion
+from ctpprep.perfusion import motion, preprocessing
 from ctpprep.phantom import frame_affine
 from ctpprep.settings import MethodSettings
 
@@ -312,7 +312,8 @@ def outline(background, moved=0, enhancement=0.0):
         for hu in (33.0, 33.0 + enhancement)
     )
     second = np.roll(second, moved, axis=0)
-    return motion.outline_similarity(second, first, first > motion.HEAD_HU)
+    window = preprocessing.outline_window(first)
+    return motion.outline_similarity(second, first, first > motion.HEAD_HU, window)
 
 
 @pytest.mark.parametrize('background', [0.0, -1024.0])
@@ -326,4 +327,4 @@ def test_outline_that_left_the_field_of_view_is_unknown():
     reference[:2] = 0
     frame = reference.copy()
     frame[4:] = np.nan
-    assert np.isnan(motion.outline_similarity(frame, reference, reference > 20))
+    assert np.isnan(motion.outline_similarity(frame, reference, reference > 20, (0, 16)))

@@ -389,6 +389,17 @@ def test_motion_of_a_stripped_series_is_found(symmetric_head):
     assert np.linalg.norm(error, axis=1).mean() < 1.0
 
 
+def test_contrast_of_a_stripped_series_is_not_taken_for_motion(symmetric_head):
+    image, inside = symmetric_head.draw(np.eye(4))
+    frames = [np.where(inside, image + enhancement, 0) for enhancement in (0, 0, 10)]
+    transforms, _ = preprocessing.estimate_motion(
+        np.stack(frames, axis=-1), symmetric_head.affine, METHOD
+    )
+    points = np.random.default_rng(0).uniform(-1, 1, (200, 3)) * (50, 60, 30)
+    error = apply_affine(transforms[2], points) - points
+    assert np.linalg.norm(error, axis=1).mean() < 0.2
+
+
 # -- supplied brain masks
 
 
