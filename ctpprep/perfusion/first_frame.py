@@ -148,7 +148,8 @@ def slice_strangeness(frame):
     -------
     (Z,) array
         Mean difference from the most similar slice that is not a neighbour, relative to that from the
-        most similar neighbour. In the order of the anatomy it is at least about 1.
+        most similar neighbour. In the order of the anatomy it is at least about 1. Slices above and below
+        the largest are not compared: a head may be as large there.
 
     Examples
     --------
@@ -162,8 +163,11 @@ def slice_strangeness(frame):
     slices = np.moveaxis(clipped, 2, 0).reshape(frame.shape[2], -1)
     apart = np.stack([np.abs(slices - one).mean(axis=1) for one in slices])
     steps = np.abs(np.subtract.outer(np.arange(len(slices)), np.arange(len(slices))))
+    largest = np.argmax(np.count_nonzero(slices > AIR_SEARCH_HU[1], axis=1))
+    side = np.sign(np.arange(len(slices)) - largest)
+    together = np.multiply.outer(side, side) >= 0
     neighbour = np.where(steps == 1, apart, np.inf).min(axis=1)
-    other = np.where(steps > 1, apart, np.inf).min(axis=1)
+    other = np.where((steps > 1) & together, apart, np.inf).min(axis=1)
     return other / np.maximum(neighbour, 1e-9)
 
 
