@@ -11,7 +11,7 @@ from typing import Any
 
 from ctpprep.exceptions import SeriesError
 from ctpprep.io.compression import damage, open_gzip
-from ctpprep.io.files import check_regular
+from ctpprep.io.files import check_content, check_regular
 from ctpprep.io.shear import MAX_SHEAR_DEG, shear_deg
 
 logger = logging.getLogger(__name__)
@@ -25,9 +25,6 @@ AFFINES = ('sform', 'qform')
 LAST_CODE = 5
 # bytes that may follow the voxels: padding to a multiple of a block of storage
 MAX_SURPLUS = 4096
-# how files begin that contain only the place of their content, and their largest size, bytes
-POINTERS = {b'/annex/objects/': 'git-annex', b'version https://git-lfs': 'Git LFS'}
-POINTER_SIZE = 32768
 # relative difference of voxel sizes that rounding explains
 SAME_SIZE = 0.02
 
@@ -55,7 +52,7 @@ def open_nifti(path: Path) -> Any:
             'the content of the file is missing (broken symlink); fetch it, e.g. with `datalad get`'
         )
     check_regular(path, SeriesError)
-    _refuse_pointer(path)
+    check_content(path, SeriesError)
     nb.imageglobals.logger.disabled = True  # what nibabel repairs is harmless, or refused below
     try:
         image = nb.load(path)
@@ -77,23 +74,6 @@ def open_nifti(path: Path) -> Any:
         shape = ' x '.join(map(str, image.shape))
         raise SeriesError(f'the header gives a size of {shape or "0"} voxels; convert it again')
     return image
-
-
-def _refuse_pointer(path: Path) -> None:
-    """Raise `SeriesError` if a file contains only the place of its content."""
-    try:
-        if path.stat().st_size > POINTER_SIZE:
-            return
-        with path.open('rb') as stream:
-            start = stream.read(32)
-    except OSError as error:
-        raise SeriesError(f'the file cannot be read ({error.strerror})') from error
-    for words, program in POINTERS.items():
-        if start.startswith(words):
-            raise SeriesError(
-                f'the content of the file is missing (a pointer of {program}); fetch it, e.g. with '
-                '`datalad get` or `git lfs pull`'
-            )
 
 
 def check_dimensions(image: Any, n_dimensions: int, needed: str) -> None:
