@@ -30,7 +30,7 @@ help:
 	@echo 'make test-cluster  run jobs of a SLURM on this machine (as root on Debian, installs it)'
 	@echo 'make test-dicom  send to DICOM servers (as root on Debian, installs them), series of all vendors to volumes'
 	@echo 'make test-container  build the image, run it, compare with a run outside (as root on Debian)'
-	@echo 'make lint    check code style, types and the English of docstrings, messages and names'
+	@echo 'make lint    check code style, types, the English of docstrings, messages and names, and .github'
 	@echo 'make format  rewrite the code in the style that lint checks'
 	@echo 'make bench   measure accuracy and a cohort on phantoms with known truth, and speed'
 	@echo 'make audit   known vulnerabilities of the locked versions, where a registry answers'
@@ -165,6 +165,10 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python scripts/check_prose.py
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms \
+		$(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 
 format: $(VENV)/.installed-lint
 	$(BIN)/ruff check --fix

@@ -514,10 +514,10 @@ class FollowUpSettings(StageSettings):
 class TemplateSettings(StageSettings):
     """Template space."""
 
-    output_spaces: str = _setting('none', '',
-        'template in whose space results are also written and regions measured: MNI152NLin2009aSym, '
-        'or one in TEMPLATEFLOW_HOME such as MNI152NLin2009cAsym:res-2; nothing is downloaded',
-        value='SPACE')
+    output_spaces: tuple[str, ...] = _setting((), '',
+        'templates in whose spaces results are also written: MNI152NLin2009aSym, '
+        'and those in TEMPLATEFLOW_HOME such as MNI152NLin2009cAsym:res-2; the page and the group level '
+        'show the first; nothing is downloaded', value='SPACE')
     template_window_hu: tuple[float, float] = _setting((0.0, 60.0), 'HU',
         'densities that are registered to the template', low=-1024.0, high=4000.0)
     template_grid_mm: float = _setting(3.4, 'mm',
@@ -543,10 +543,16 @@ class TemplateSettings(StageSettings):
         'white matter this close to a lateral ventricle is periventricular', DECARLI, low=0.0,
         high=40.0)
 
+    def __post_init__(self) -> None:
+        """Check all values; the word none, in config files of version 0.1.0, means none."""
+        if self.output_spaces == ('none',):
+            object.__setattr__(self, 'output_spaces', ())
+        super().__post_init__()
+
     @property
     def wanted(self) -> bool:
         """Whether anything is written in template space."""
-        return self.output_spaces != 'none'
+        return bool(self.output_spaces)
 
 
 @dataclass(frozen=True)
@@ -716,6 +722,9 @@ def flatten(recorded: dict[str, Any]) -> dict[str, Any]:
 # memory of a process that has imported the graph and processes small maps (benchmarks/memory.py)
 LEAST_GB = 0.3
 
+# variable that keeps the user's TEMPLATEFLOW_HOME, which is replaced before libraries read it
+USERS_TEMPLATES = 'CTPPREP_TEMPLATEFLOW_HOME'
+
 # input to process: series and, in sessions without one, precomputed maps; or only one of the two
 ENTRIES = ('auto', 'series', 'maps')
 # options that exclude each other, by group
@@ -789,8 +798,9 @@ class RunSettings:
         'series', value='FILE', by_default='that of a later session in the dataset, in those of '
         '--derivatives, or in derivatives beside raw_data')
     atlas: Path | None = _input(None, '',
-        'regions (NIfTI of whole numbers in the space of --output-spaces) in which lesions and maps are '
-        'measured, in place of tissue classes and depths of white matter', value='FILE')
+        'regions (NIfTI of whole numbers) in which lesions and maps are measured, in place of tissue '
+        'classes and depths of white matter; in the space that tpl- or space- in its name states, else '
+        'in the first of --output-spaces', value='FILE')
     atlas_labels: Path | None = _input(None, '',
         'names of the regions of --atlas: a table (tsv) with index and name', value='FILE')
     group_column: str | None = _group(None, '',

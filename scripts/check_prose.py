@@ -7,8 +7,7 @@
 
 Messages are the strings of exceptions, warnings, log calls, help texts and functions that describe.
 In Markdown, prose is checked for the same phrases, lines for their length and table cells for the
-number of words; code is ignored. Each violation is printed as ``file:line: found -> use``. Entries
-of `NOT_YET_CLEAN` are skipped; one without violations must be removed from that list.
+number of words; code is ignored. Each violation is printed as ``file:line: found -> use``.
 
 Exit code: 0 if nothing is found, 1 otherwise.
 """
@@ -27,11 +26,6 @@ ROOTS = ('ctpprep', 'scripts')
 PAGES = ('*.md', 'docs/**/*.md', 'data/*.md', 'benchmarks/*.md', '.github/**/*.md')
 BUILT = ('docs/_build/', 'docs/api/')
 
-# Folders and files whose prose has not been revised. It must only shrink.
-NOT_YET_CLEAN: tuple[str, ...] = (
-    'benchmarks/results.md',  # a log of measurements
-    'docs/decisions/',  # dated records, kept as written
-)
 LONGEST_LINE = 100  # of Markdown, outside code, tables and links
 MOST_WORDS = 12  # of a table cell, apart from code
 MOST_MESSAGE_WORDS = 30  # of an exception or a help text
@@ -143,14 +137,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         'files', nargs='*', type=Path, help='default: source, documentation and README'
     )
     files = [path.resolve() for path in parser.parse_args(argv).files]
-    lines = check_files(files, ROOT, ()) if files else check_tree(ROOT, NOT_YET_CLEAN)
+    lines = check_files(files, ROOT) if files else check_tree(ROOT)
     for line in lines:
         print(line)
     return 1 if lines else 0
 
 
-def check_tree(root: Path, not_yet_clean: Sequence[str]) -> list[str]:
-    """Check all modules and pages, and whether each entry of the allow-list is needed.
+def check_tree(root: Path) -> list[str]:
+    """Check all modules and pages.
 
     Returns
     -------
@@ -160,26 +154,17 @@ def check_tree(root: Path, not_yet_clean: Sequence[str]) -> list[str]:
     files = sorted(path for folder in ROOTS for path in (root / folder).rglob('*.py'))
     pages = sorted({path for pattern in PAGES for path in root.glob(pattern)})
     files += [page for page in pages if not page.relative_to(root).as_posix().startswith(BUILT)]
-    lines = check_files(files, root, not_yet_clean)
-    for entry in not_yet_clean:
-        allowed = [path for path in files if path.relative_to(root).as_posix().startswith(entry)]
-        if not check_files(allowed, root, ()):
-            lines.append(f'{entry} has no violation: remove it from NOT_YET_CLEAN')
-    return lines
+    return check_files(files, root)
 
 
-def check_files(files: Iterable[Path], root: Path, skipped: Sequence[str]) -> list[str]:
-    """Check files, except those in a skipped folder."""
+def check_files(files: Iterable[Path], root: Path) -> list[str]:
+    """Check Markdown files as pages and all others as modules."""
     lines = []
     for path in files:
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-        if not name.startswith(tuple(skipped)):
-            text = path.read_text(encoding='utf-8')
-            if path.suffix == '.md':
-                violations = check_page(text)
-            else:
-                violations = check_source(text)
-            lines += [f'{name}:{line}: {phrase} -> {use}' for line, phrase, use in violations]
+        text = path.read_text(encoding='utf-8')
+        violations = check_page(text) if path.suffix == '.md' else check_source(text)
+        lines += [f'{name}:{line}: {phrase} -> {use}' for line, phrase, use in violations]
     return lines
 
 

@@ -20,7 +20,7 @@ from ctpprep.group.participants import read_participants
 from ctpprep.inputs.overrides import PIECES
 from ctpprep.inputs.series import PrecomputedMaps
 from ctpprep.interfaces.wording import WORDING
-from ctpprep.io.templates import find_template
+from ctpprep.io.templates import find_spaces
 from ctpprep.perfusion import segmentation, tabulation, volumes
 from ctpprep.perfusion.quality import CHECKS
 from ctpprep.perfusion.symmetry import AffectedSide
@@ -66,7 +66,7 @@ WRITTEN = {
 
 IN_TEMPLATE = {
     row.ending: row
-    for row in template_derivatives(WRITTEN.values(), find_template('MNI152NLin2009aSym'))
+    for row in template_derivatives(WRITTEN.values(), *find_spaces(['MNI152NLin2009aSym']))
 }
 
 
@@ -116,7 +116,7 @@ def test_defaults_in_the_pipeline_are_those_of_the_settings():
     defaults = {}
     for setting in declared(MethodSettings).values():
         value = setting.default
-        parts = value if isinstance(value, tuple) else (value,)
+        parts = (value if isinstance(value, tuple) else (value,)) or ('none',)
         defaults[spellings(setting)[-1]] = ' '.join(
             words[part] if isinstance(part, bool)
             else str(part) if isinstance(part, str | int) else f'{part:g}' for part in parts

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ctpprep.cli.grants import granted_cores, granted_memory_gb, read_number
 from ctpprep.cli.signals import remove_at_end
-from ctpprep.settings import RunSettings
+from ctpprep.settings import USERS_TEMPLATES, RunSettings
 
 MEMORY_FILES = ('memory.max', 'memory.limit_in_bytes')  # of control groups version 2 and 1
 CORE_FILES = (('cpu.max',), ('cpu.cfs_quota_us', 'cpu.cfs_period_us'))
@@ -94,7 +94,8 @@ def set_environment(run: RunSettings, level: str = 'participant') -> None:
         'NO_ET': '1',
         'TEMPLATEFLOW_AUTOUPDATE': '0',
     }
-    # not the user's own: templateflow fills a folder without a description at import
+    # not the user's own, which is only read: templateflow fills a folder without a description at import
+    os.environ.setdefault(USERS_TEMPLATES, os.environ.get('TEMPLATEFLOW_HOME', ''))
     os.environ['TEMPLATEFLOW_HOME'] = str(caches / 'templateflow')
     if run.verbosity == 0:
         defaults['PYTHONWARNINGS'] = 'ignore'

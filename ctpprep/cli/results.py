@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results of the series, with the warnings of quality control, as the table at the end of a run."""
+"""Results of the series, with the verdict on each, as the table at the end of a run."""
 
-import csv
 import dataclasses
 import logging
 import typing
@@ -10,11 +9,14 @@ from datetime import timedelta
 from pathlib import Path
 
 from ctpprep.cli.messages import log_and_continue
+from ctpprep.inputs.selection import VOLUMES
 
 if typing.TYPE_CHECKING:
     from ctpprep.engine.run import SeriesResult
 
 logger = logging.getLogger('ctpprep')
+
+READ_GLOBAL = 'read the global map'
 
 
 def log_notes(
@@ -31,27 +33,24 @@ def log_notes(
                 logger.info('%s: %s', series.prefix, note)
 
 
-def add_quality(result: 'SeriesResult', output_dir: Path) -> 'SeriesResult':
-    """Add the warnings of quality control to a succeeded series: its maps may exist and be wrong."""
-    from ctpprep.interfaces.wording import WORDING
+def add_verdict(result: 'SeriesResult', output_dir: Path) -> 'SeriesResult':
+    """Add the verdict of the page and its reason to a succeeded series."""
+    from ctpprep.interfaces.summary import find_row, read_verdict, read_volumes
+    from ctpprep.io.tables import read_table
 
     folder = output_dir / result.prefix.partition('_')[0]
     tables = sorted(folder.rglob(f'{result.prefix}_desc-qualitycontrol_ctp.tsv'))
     if not result.succeeded or not tables:
         return result
-    with tables[0].open(newline='') as file:
-        row = next(csv.DictReader(file, delimiter='\t'), {})
-    titles = {name: wording.title for name, wording in WORDING.items()}
-    grades = {
-        column.removesuffix('_status'): grade
-        for column, grade in row.items()
-        if column.endswith('_status') and grade in ('warn', 'fail')
-    }
-    warnings = [f'{titles.get(name, name)} ({grade})' for name, grade in grades.items()]
-    cause = f'quality: {", ".join(warnings)}' if warnings else ''
-    if (caution := row.get('caution') or 'n/a') != 'n/a':
-        cause = f'CAUTION: {caution}; {cause}'
-    return dataclasses.replace(result, cause=cause) if cause else result
+    checks = next(iter(read_table(tables[0])), {})
+    path = tables[0].with_name(f'{result.prefix}{VOLUMES}')
+    volumes = read_volumes(path) if path.is_file() else []
+    verdict, reason = read_verdict(
+        checks, find_row(volumes, 'core', 'local', 'volume').get('reason', '')
+    )
+    if checks.get('caution') and READ_GLOBAL not in reason:
+        reason += f' Local normalization is unreliable: {READ_GLOBAL}.'
+    return dataclasses.replace(result, cause=f'{verdict.word}: {reason}')
 
 
 def review_results(
@@ -60,7 +59,7 @@ def review_results(
     failures: dict[str, str],
     output_dir: Path,
 ) -> list['SeriesResult']:
-    """Log assumptions, and add warnings of quality control and write errors to the results.
+    """Log assumptions, and add verdicts and write errors to the results.
 
     Parameters
     ----------
@@ -82,7 +81,7 @@ def review_results(
     for result in results:
         what = f'the quality of {result.prefix} cannot be read'
         with log_and_continue(what, failures, result.participant):
-            result = add_quality(result, output_dir)
+            result = add_verdict(result, output_dir)
         reviewed.append(result)
     return add_failures(reviewed, failures)
 

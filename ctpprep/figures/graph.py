@@ -72,7 +72,7 @@ def draw_graph(boxes: Sequence[Box], arrows: Iterable[tuple[str, str]], key: str
             f'<g id={quoteattr(anchor(key, box.name))} class="node">',
             f'<title>{escape(box.tooltip or box.name)}</title>',
             f'<rect x="{x - WIDTH / 2:.1f}" y="{y - HEIGHT / 2:.1f}" width="{WIDTH:.0f}" '
-            f'height="{HEIGHT:.0f}" rx="6" fill="{COLOURS.get(box.stage, OTHER_COLOUR)}" '
+            f'height="{HEIGHT:.0f}" rx="6" fill="{_colour(box.stage)}" '
             'stroke="#555"/>',
             f'<text x="{x:.1f}" y="{y - 5:.1f}" text-anchor="middle" font-size="11" fill="#444">'
             f'{escape(box.subtitle)}</text>',
@@ -81,6 +81,17 @@ def draw_graph(boxes: Sequence[Box], arrows: Iterable[tuple[str, str]], key: str
             '</g>',
         ]
     return '\n'.join([*lines, '</svg>']) + '\n'
+
+
+def _colour(stage: str) -> str:
+    """Return the colour of a stage, which that of a second template shares with the first.
+
+    Examples
+    --------
+    >>> _colour('template_MNI152NLin6Asym') == _colour('template')
+    True
+    """
+    return COLOURS.get(stage.partition('_')[0], OTHER_COLOUR)
 
 
 def anchor(key: str, name: str) -> str:

@@ -36,6 +36,10 @@ class Lesion:
     colour : str
     doubtful : bool
         Whether a failed check concerns it: its value is struck through.
+    marked : (X, Y, Z) array of bool, optional
+        Part of the mask with a colour of its own.
+    mark, mark_colour : str
+        Its name below the value, such as 'local only'.
     """
 
     mask: np.ndarray
@@ -44,6 +48,9 @@ class Lesion:
     value: str
     colour: str
     doubtful: bool = False
+    marked: np.ndarray | None = None
+    mark: str = ''
+    mark_colour: str = ''
 
 
 @dataclass(frozen=True)
@@ -186,7 +193,13 @@ def plot_summary_page(panel: Panel, heading: Heading) -> Figure:
                      color=STRUCK if doubtful else 'black')  # fmt: skip
         if doubtful:
             _strike(figure, text)
-        write(x, tall - 1.88, 'not usable' if doubtful else detail, fontsize=8.5, color=SOFT)
+        write(
+            x,
+            tall - 1.88,
+            'a check that concerns it fails' if doubtful else detail,
+            fontsize=8.5,
+            color=SOFT,
+        )
     foot = 0.3 + 0.17 * len(heading.facts)
     room = (margin, foot + 0.15, wide - 2 * margin, tall - 2.15 - foot - 0.15)
     mosaic = _lay_out(panel)
@@ -238,11 +251,11 @@ def _draw_panel(figure, panel: Panel, mosaic: Mosaic, box) -> None:
         place = ((left + titles) / figure_wide, low / figure_tall,
                  slices_wide / figure_wide, height / figure_tall)  # fmt: skip
         axes = figure.add_axes(place)
-        fills = ((np.asarray(lesion.mask, bool), lesion.colour),)
-        row = Row(panel.reference, WINDOWS[panel.grey_window], panel.brain_mask, fills=fills)
+        fills = _split_fills(lesion)
+        # the marked part twice, so that a few voxels are seen
+        row = Row(panel.reference, WINDOWS[panel.grey_window], panel.brain_mask,
+                  fills=fills + fills[1:])  # fmt: skip
         draw_line(axes, mosaic, row, 0, numbered=number == 0, fontsize=TEXT_PT * scale)
-        if number == n_rows - 1:
-            _draw_scale_bar(axes, mosaic, panel.size_mm, SMALL_PT * scale)
         middle = (low + height / 2) / figure_tall
         # the title is dark, as light colours are illegible on white; a bar has the colour
         bar = Rectangle((left / figure_wide, low / figure_tall), 0.05 * scale / figure_wide,
@@ -260,6 +273,11 @@ def _draw_panel(figure, panel: Panel, mosaic: Mosaic, box) -> None:
                            color=STRUCK if lesion.doubtful else 'black')  # fmt: skip
         if lesion.doubtful:
             _strike(figure, text)
+        if len(fills) > 1:
+            y = middle - 2.35 * line
+            figure.text(x, y, '\N{BLACK SQUARE}', va='center', ha='left', color=lesion.mark_colour,
+                        fontsize=VALUE_PT * scale)  # fmt: skip
+            figure.text(x + 0.24 * scale / figure_wide, y, lesion.mark, va='center', **style)
     if panel.time is not None:
         start = left + titles + slices_wide
         place = ((start + 0.85 * scale) / figure_wide,
@@ -267,20 +285,37 @@ def _draw_panel(figure, panel: Panel, mosaic: Mosaic, box) -> None:
                  max(0.5, left + wide - start - 0.95 * scale) / figure_wide,
                  (n_rows * (height + 0.05) - 0.95 * scale) / figure_tall)  # fmt: skip
         _draw_curves(figure.add_axes(place), panel.time, panel.curves, scale)
+    # below the slices, where no head can be
+    tile_mm = columns * panel.size_mm[0]
+    length = SCALE_BAR_MM / tile_mm * slices_wide / mosaic.columns
+    foot = top - n_rows * (height + 0.05) - 0.17
+    _draw_scale_bar(figure, left + titles + slices_wide, foot, length, SMALL_PT * scale)
     note = "Radiological convention: the patient's right (R) is on the left. Small numbers: slice."
     figure.text(
-        left / figure_wide, (bottom + 0.06) / figure_tall, note,
+        left / figure_wide, foot / figure_tall, note, va='center',
         fontsize=SMALL_PT * scale, color='#444444',
     )  # fmt: skip
 
 
-def _draw_scale_bar(axes, mosaic: Mosaic, size_mm, fontsize: float) -> None:
-    rows, columns = mosaic.tile_shape
-    length = SCALE_BAR_MM / size_mm[0]
-    right, y = columns * mosaic.columns - 2.5, rows * 0.97
-    axes.plot([right - length, right], [y, y], color='white', linewidth=2, solid_capstyle='butt')
-    axes.text(right - length / 2, y - 0.015 * rows, f'{SCALE_BAR_MM:g} mm', color='white',
-              fontsize=fontsize, ha='center', va='bottom')  # fmt: skip
+def _split_fills(lesion: Lesion) -> tuple[tuple[np.ndarray, str], ...]:
+    """Return the masks to fill with their colours; a marked part is separate."""
+    mask = np.asarray(lesion.mask, bool)
+    if lesion.marked is None or not (mask & lesion.marked).any():
+        return ((mask, lesion.colour),)
+    marked = mask & np.asarray(lesion.marked, bool)
+    return ((mask & ~marked, lesion.colour), (marked, lesion.mark_colour))
+
+
+def _draw_scale_bar(figure, right: float, y: float, length: float, fontsize: float) -> None:
+    """Draw a bar that ends at `right`, with its length on its left (inches)."""
+    from matplotlib.lines import Line2D
+
+    wide, tall = figure.get_size_inches()
+    ends = [(right - length) / wide, right / wide]
+    bar = Line2D(ends, [y / tall] * 2, color='black', linewidth=2, solid_capstyle='butt')
+    figure.add_artist(bar)
+    figure.text(ends[0] - 0.05 / wide, y / tall, f'{SCALE_BAR_MM:g} mm', fontsize=fontsize,
+                ha='right', va='center')  # fmt: skip
 
 
 def _draw_curves(axes, time: np.ndarray, curves: dict[str, np.ndarray], scale: float) -> None:

@@ -10,7 +10,13 @@ import numpy as np
 
 from ctpprep.exceptions import UsageError
 from ctpprep.group.location_pictures import draw_locations
-from ctpprep.group.locations import add_up, compare_locations, region_shares, summarize_tests
+from ctpprep.group.locations import (
+    Sums,
+    add_up,
+    compare_locations,
+    region_shares,
+    summarize_tests,
+)
 from ctpprep.group.templates import (
     Found,
     find_masks,
@@ -83,8 +89,9 @@ def locate_lesions(run: RunSettings, cohort: 'Cohort', volumes: Table) -> Locati
     locations = add_up(read_masks(masks, run.flip_left), cohort.groups)
     if locations is None:
         return None
-    shape = locations.sums['all'].covered.shape
-    notes = [*masks.notes, _describe_sides(masks, run.flip_left)]
+    everyone = locations.sums['all']
+    notes = [*masks.notes, _describe_units(everyone), _describe_sides(masks, run.flip_left)]
+    shape = everyone.covered.shape
     if run.flip_left and not is_mirrored(affine, shape):
         raise UsageError(
             f'--flip-left: the grid of {masks.space} is not symmetric about the midline; use '
@@ -118,6 +125,15 @@ def _affected_sides(volumes: Table) -> dict[str, str]:
         if (side := cells[index['affected_side']]) in ('left', 'right'):
             sides.setdefault(cells[index['series']], side)
     return sides
+
+
+def _describe_units(everyone: Sums) -> str:
+    """Describe that participants count, not their series."""
+    units = 'Participants are the units of frequencies, tests and intervals'
+    n_repeated = everyone.n_series - everyone.n
+    if not n_repeated:
+        return units
+    return f'{units}: their series are averaged ({everyone.n} participants, {everyone.n_series} series)'
 
 
 def _describe_sides(masks: Found, flip_left: bool) -> str:

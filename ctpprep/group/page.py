@@ -21,6 +21,7 @@ from ctpprep.group.followup_page import PAGE as FOLLOWUP_PAGE
 from ctpprep.group.picture import draw_cores
 from ctpprep.group.quality import (
     CORE_LIMIT_ML,
+    FINISHED,
     NOT_PROCESSED,
     count_grades,
     count_missing,
@@ -168,7 +169,7 @@ def _make_row(row: dict[str, Any], grades: dict[str, str], reports: set[str]) ->
     if state == 'succeeded' and (row['excluded'] or row['withheld']):
         state = 'left out' if row['excluded'] else LOCAL_WITHHELD
     explanations = [row['reason'], row['withheld'] and f'{LOCAL_WITHHELD}: {row["withheld"]}']
-    explanations += [grades.get(name, '') for name in ('caution', 'checks')]
+    explanations += _explain_grades(grades, state in FINISHED)
     return {
         'series': row['participant_id'] if row['series'] == MISSING else row['series'],
         'link': _link_report(report, row['series']) if report in reports else '',
@@ -186,6 +187,14 @@ def _make_row(row: dict[str, Any], grades: dict[str, str], reports: set[str]) ->
         'explanation': '; '.join(dict.fromkeys(filter(None, explanations))),
         **volumes,
     }
+
+
+def _explain_grades(grades: dict[str, str], is_finished: bool) -> list[str]:
+    """List what the first deciding check found, the caution, and all checks if there are several."""
+    checks = grades.get('checks', '')
+    reason = grades.get('verdict_reason', '').rstrip('.') if checks and is_finished else ''
+    several = ', ' in checks or '; ' in checks
+    return [reason, grades.get('caution', ''), checks if several or not reason else '']
 
 
 def _link_report(report: str, series: str) -> str:

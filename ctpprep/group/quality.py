@@ -15,13 +15,13 @@ from ctpprep.figures.palette import VERDICT_GRADES
 from ctpprep.group.cohort import LOCAL_WITHHELD
 from ctpprep.group.tsv import MISSING, Table, parse_number
 from ctpprep.perfusion.volumes import DEFUSE3
-from ctpprep.reports.template import format_quantity
+from ctpprep.reports.template import LIGHTS, format_quantity
 
 #: A figure is an outlier beyond so many interquartile ranges from the quartiles of the cohort (Tukey).
 FENCE = 3.0
 #: Minimum number of series for meaningful quartiles.
 MIN_FOR_FENCE = 8
-#: Checks whose warning alone is a reason to review a series.
+#: Checks that are a reason to review a series even if they only warn.
 DISAGREEMENT = ('core_disagreement', 'core_disagreement_share')
 #: Core below which DEFUSE 3 treated, mL.
 CORE_LIMIT_ML = DEFUSE3['core_ml']
@@ -103,7 +103,7 @@ def read_quality(table: Table, dictionary: Path) -> Quality:
 
 
 def read_grades(quality: Quality) -> dict[str, dict[str, str]]:
-    """Read verdict and caution of each series, and list its failed and warning checks.
+    """Read the verdict on each series, and list its checks that fail or warn.
 
     Returns
     -------
@@ -126,7 +126,9 @@ def read_grades(quality: Quality) -> dict[str, dict[str, str]]:
             for grade in ('fail', 'warn')
         }
         row['checks'] = '; '.join(
-            f'{grade}: {", ".join(listed)}' for grade, listed in titles.items() if listed
+            f'{LIGHTS[grade][1]}: {", ".join(listed)}'
+            for grade, listed in titles.items()
+            if listed
         )
         grades[cells[quality.index['series']]] = row
     return grades
@@ -150,7 +152,7 @@ def find_doubtful(results: str) -> list[str]:
 
 
 def count_grades(quality: Quality) -> list[list[Any]]:
-    """Count the grades of each check: title, passed, cautions, failures."""
+    """Count the grades of each check: title, series in which it passes, warns and fails."""
     counts = []
     for check in quality.checks:
         grades = [quality.grade(cells, check) for cells in quality.table.rows]
@@ -174,7 +176,8 @@ def count_missing(
     Returns
     -------
     list of (str, int, list of (str, int))
-        Title, number of series, and state and number of all others.
+        Title, number of series, and state and number of all others; a single row if all volumes have
+        the same counts.
     """
     figures = []
     for name, title in FIGURES.items():
@@ -182,6 +185,9 @@ def count_missing(
             row['state'] for row in series_rows if not row['counts'] or row[name] is None
         )
         figures.append((title, len(series_rows) - missing.total(), missing.most_common()))
+    _, *counts = figures[0]
+    if all(others == counts for _, *others in figures):
+        return [('All volumes', *figures[0][1:])]
     return figures
 
 
@@ -192,10 +198,10 @@ def find_outliers(
 ) -> list[Outlier]:
     """Find the series to review.
 
-    These are series whose run gave no result, whose local map was withheld, with a failed check or a
-    caution, with cores that disagree
-    (`DISAGREEMENT` warns, or only one core is below `CORE_LIMIT_ML`), with a check that warns and is an
-    outlier of the cohort, or with local - global outside the limits of agreement of their own group.
+    These are series whose run gave no result, whose local map was withheld, with a check that
+    fails or an unreliable local normalization, with cores that disagree (`DISAGREEMENT` warns, or
+    only one core is below `CORE_LIMIT_ML`), with a check that warns and is an outlier of the cohort,
+    or with local - global outside the limits of agreement of their own group.
     Participants who were not processed are not listed.
 
     Parameters
@@ -247,7 +253,7 @@ def _find_check_reasons(quality: Quality) -> dict[str, list[str]]:
             of_series = reasons.setdefault(cells[quality.index['series']], [])
             grade = quality.grade(cells, check)
             if grade == 'fail':
-                of_series.append(f'{title}: {format_quantity(text, unit)}, failed')
+                of_series.append(f'{title}: {format_quantity(text, unit)}, fails')
             elif grade != 'warn' or math.isnan(value):
                 continue
             elif check in DISAGREEMENT:

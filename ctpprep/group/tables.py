@@ -32,7 +32,8 @@ IDS = {
 VERDICT = {
     'verdict': 'usable, look first or do not use, by the grades of all checks; a series that failed or is '
     'incomplete: do not use; n/a without a finished run',
-    'verdict_reason': 'the checks that decided and the advice of the first, or why there is no result',
+    'verdict_reason': 'what the first deciding check found and how many more there are, or why there is no '
+    'result',
     'doubtful': 'results that a failed check concerns: core_global, core_local, hypoperfusion; all of them '
     'without a valid run',
 }

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The masks and regions of a cohort in template space: found, read, and written as maps."""
 
+import json
 import logging
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +76,8 @@ def find_masks(output_dir: Path, series: 'pd.DataFrame', sides: dict[str, str]) 
     Returns
     -------
     Found or None
-        Of the space that most series have; None if no series has any.
+        Of the space that most series have, of several the one that the participant level named first;
+        None if no series has any.
     """
     complete: dict[str, list[tuple[dict[str, Any], Path]]] = {}
     for row in series.to_dict('records'):
@@ -88,20 +89,36 @@ def find_masks(output_dir: Path, series: 'pd.DataFrame', sides: dict[str, str]) 
             complete.setdefault(space, []).append((row, folder))
     if not complete:
         return None
-    counts = Counter({space: len(rows) for space, rows in complete.items()})
-    space = min(counts, key=lambda name: (-counts[name], name))
-    rows = complete[space]
+    counts = {space: len(rows) for space, rows in complete.items()}
+    most = sorted(name for name, count in counts.items() if count == max(counts.values()))
+    space = most[0] if len(most) == 1 else _choose_first(most, *complete[most[0]][0])
+    # the series of a participant are averaged, so they must follow each other
+    rows = sorted(complete[space], key=lambda item: item[0]['participant_id'])
     notes = [
         f'{len(rows)} of {len(series)} series have cores by both normalizations in {space.split("_")[0]}'
     ]
     notes += [
-        f'{n} series in {other} are left out' for other, n in counts.items() if other != space
+        f'{n} series in {other} are not shown' for other, n in counts.items() if other != space
     ]
     return Found(
         space, [folder for _, folder in rows], [row['series'] for row, _ in rows],
         [row['participant_id'] for row, _ in rows], [row['group'] for row, _ in rows],
         [sides.get(row['series'], '') for row, _ in rows], notes,
     )  # fmt: skip
+
+
+def _choose_first(spaces: Sequence[str], row: dict[str, Any], folder: Path) -> str:
+    """Choose the space whose grid the table of regions of a series names, else the first by name."""
+    try:
+        sidecar = json.loads(
+            (folder / f'{row["series"]}{REGIONS}').with_suffix('.json').read_text()
+        )
+        (spec,) = sidecar['Settings']['template']['output_spaces']
+        name = f'space-{spec.replace(":", "_")}'
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.debug('the first space of %s is not known (%s)', row['series'], error)
+        return spaces[0]
+    return name if name in spaces else spaces[0]
 
 
 def _list_spaces(folder: Path, prefix: str) -> list[str]:
@@ -118,7 +135,7 @@ def _list_spaces(folder: Path, prefix: str) -> list[str]:
     )
 
 
-def read_masks(masks: Found, flip_left: bool) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+def read_masks(masks: Found, flip_left: bool) -> Iterator[tuple[str, str, dict[str, np.ndarray]]]:
     """Read the masks of every series, one at a time.
 
     Parameters
@@ -129,7 +146,7 @@ def read_masks(masks: Found, flip_left: bool) -> Iterator[tuple[str, dict[str, n
 
     Yields
     ------
-    group : str
+    participant, group : str
     masks : dict of str to (X, Y, Z) array of bool
         Keys of `MASKS`. Series that cannot be read, or whose grid differs from that of the first, are
         skipped and logged.
@@ -138,8 +155,8 @@ def read_masks(masks: Found, flip_left: bool) -> Iterator[tuple[str, dict[str, n
     from nibabel.filebasedimages import ImageFileError
 
     shape = None
-    for folder, prefix, group, side in zip(
-        masks.folders, masks.prefixes, masks.groups, masks.sides, strict=True
+    for folder, prefix, participant, group, side in zip(
+        masks.folders, masks.prefixes, masks.participants, masks.groups, masks.sides, strict=True
     ):
         arrays = {}
         try:
@@ -155,7 +172,7 @@ def read_masks(masks: Found, flip_left: bool) -> Iterator[tuple[str, dict[str, n
             continue
         if flip_left and side == 'left':
             arrays = {name: array[::-1] for name, array in arrays.items()}
-        yield group, arrays
+        yield participant, group, arrays
 
 
 def read_affine(masks: Found) -> np.ndarray:
@@ -260,8 +277,9 @@ def write_maps(
             write(
                 f'group-{slugs[group]}_{masks.space}_{LABELS[lesion]}_frequency',
                 sums.frequency(lesion),
-                {'Description': f'share of the series whose slab contains the voxel with {lesion} there',
-                 'Units': '1', 'Group': group, 'N': sums.n},
+                {'Description': f'share of the participants whose slab contains the voxel with {lesion} '
+                 'there; the series of a participant are averaged',
+                 'Units': '1', 'Group': group, 'N': sums.n, 'NSeries': sums.n_series},
             )  # fmt: skip
     shape = locations.sums['all'].covered.shape
     for test in tests:
@@ -271,6 +289,7 @@ def write_maps(
             'Comparison': test.name,
             'Group': test.group,
             'N': test.n,
+            'Unit': 'participant; the series of a participant are averaged',
             'BlocksTested': test.n_tested,
         }
         for kind, values, text, unit in (

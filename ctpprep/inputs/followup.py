@@ -30,7 +30,7 @@ from ctpprep.settings import RunSettings
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = ('lesion-msk', 'lesion_msk')
+SUFFIXES = ('lesion-msk', 'lesion-mask')
 ENDINGS = (
     'lesion-msk.nii.gz', 'label-lesion_mask.nii.gz', 'desc-lesion_mask.nii.gz',
     'label-lesion_dseg.nii.gz', 'desc-lesion_dseg.nii.gz',
@@ -56,9 +56,10 @@ def lesion_roots(run: RunSettings) -> list[tuple[str, Path]]:
     folder ``raw_data`` or ``rawdata``.
     """
     roots = [*run.derivatives, ('raw', run.bids_dir)]
-    beside = run.bids_dir.parent / DERIVATIVES
-    if run.bids_dir.name in RAW_FOLDERS and beside.is_dir() and DERIVATIVES not in dict(roots):
-        roots.append((DERIVATIVES, beside))
+    if run.bids_dir.name.lower() in RAW_FOLDERS and DERIVATIVES not in dict(roots):
+        folders = (path for path in sorted(run.bids_dir.parent.iterdir()) if path.is_dir())
+        beside = next((path for path in folders if path.name.lower() == DERIVATIVES), None)
+        roots += [(DERIVATIVES, beside)] if beside else []
     return roots
 
 
@@ -86,6 +87,7 @@ def add_lesion(series: Series, supplied: InputFile | None, run: RunSettings) -> 
         return replace(series, lesion=_place(series, supplied))
     masks = find_masks(series, run)
     if not masks:
+        _log_near_miss(series, run)
         return series
     chosen = masks[0]
     for other in masks[1:]:
@@ -96,6 +98,8 @@ def add_lesion(series: Series, supplied: InputFile | None, run: RunSettings) -> 
     except Exception as error:  # also of libraries: the perfusion maps do not need the mask
         session = entities(chosen.path).get('ses', '')
         lesion = FollowUpLesion(chosen, session, '', left_out=explain(error))
+    if not lesion.left_out and (doubt := _doubt_of_grid(series, lesion)):
+        logger.warning('%s: %s: %s', series.prefix, chosen.uri, doubt)
     if lesion.left_out:
         logger.warning(
             '%s: follow-up lesion left out: %s (%s)', series.prefix, lesion.left_out, chosen.uri
@@ -138,12 +142,28 @@ def find_masks(series: Series, run: RunSettings) -> list[InputFile]:
                 when or datetime.min,
                 _order(labels['ses']),
                 not in_ncct,
-                path.suffix != '.gz',
+                path.suffix.lower() != '.gz',
                 rank,
                 path.name,
             )
             ranked.append((key, InputFile(path, bids_uri(name, path.relative_to(root)))))
     return [file for _, file in sorted(ranked, key=lambda item: item[0])]
+
+
+def _log_near_miss(series: Series, run: RunSettings) -> None:
+    """Log a lesion mask that is not one of a later session: its name or session may be wrong."""
+    for _, root in lesion_roots(run):
+        for path in _images_below(root / f'sub-{series.participant}'):
+            labels = entities(path)
+            name = path.relative_to(root.parent)
+            if is_lesion(labels) and run.bids_filter_file is None:
+                reason = (
+                    f'its session {labels["ses"]} is not later than that of the series'
+                    if 'ses' in labels
+                    else 'its name has no session'
+                )
+                logger.info('%s: not a follow-up lesion: %s: %s', series.prefix, name, reason)
+                return
 
 
 def is_lesion(labels: dict[str, str]) -> bool:
@@ -153,13 +173,17 @@ def is_lesion(labels: dict[str, str]) -> bool:
     --------
     >>> is_lesion(entities(Path('sub-1_ses-02_space-ncct_lesion-msk.nii.gz')))
     True
+    >>> is_lesion(entities(Path('sub-1_ses-02_LESION_msk.nii.gz')))
+    True
     >>> is_lesion(entities(Path('sub-1_ses-02_label-core_mask.nii.gz')))
     False
     """
-    if labels['suffix'] in SUFFIXES:
+    suffix, words = labels['suffix'].lower(), {key.lower() for key in labels}
+    if suffix in SUFFIXES:
         return True
-    lesion = 'lesion' in (labels.get('label'), labels.get('desc'))
-    return lesion and labels['suffix'] in ('mask', 'dseg')
+    lesion = 'lesion' in (labels.get('label', '').lower(), labels.get('desc', '').lower())
+    # without a dash, `_lesion_` is an entity without a value
+    return (lesion or 'lesion' in words) and suffix in ('mask', 'msk', 'dseg')
 
 
 def read_session_times(participant: str, roots: Sequence[Path]) -> dict[str, datetime]:
@@ -227,7 +251,9 @@ def _order(session: str) -> list[tuple[int, str]]:
 
 def _images_below(folder: Path) -> Iterator[Path]:
     if folder.is_dir():
-        yield from (path for path in sorted(folder.rglob('*')) if path.name.endswith(NIFTI))
+        yield from (
+            path for path in sorted(folder.rglob('*')) if path.name.lower().endswith(NIFTI)
+        )
 
 
 def _matches(labels: dict[str, str], wanted: dict[str, Any]) -> bool:
@@ -262,8 +288,15 @@ def _place(series: Series, mask: InputFile) -> FollowUpLesion:
         return lesion('series')
     if space.lower() in NCCT_SPACES:
         if isinstance(series, CTPSeries):
-            missing = '' if series.ncct else 'it is in the space of an NCCT, which was not found'
-            return lesion('' if missing else 'ncct', left_out=missing)
+            if series.ncct:
+                return lesion('ncct')
+            # an MR image in the same space is registered instead
+            image = _image_beside(mask, series.affine_from)
+            missing = (
+                'it is in the space of an NCCT, which was not found, and no DWI, ADC or FLAIR '
+            )
+            missing += 'image lies beside it'
+            return lesion('image', image) if image else lesion('', left_out=missing)
         if series.reference_kind == 'ncct':
             return lesion('series')
         return lesion('', left_out='it is in the space of the NCCT, but the maps are not')
@@ -322,6 +355,25 @@ def _share_grid(first: Path, second: Path, affine_from: str) -> bool:
         return same_grid(read_grid(first, True, affine_from), read_grid(second, True, affine_from))
     except Exception:  # of libraries: such an image is not on the grid
         return False
+
+
+def _doubt_of_grid(series: Series, lesion: FollowUpLesion) -> str:
+    """Describe a mask of the NCCT that has another grid: only its header states where it is."""
+    if lesion.space != 'ncct' or not isinstance(series, CTPSeries) or series.ncct is None:
+        return ''
+    try:
+        own, grid = (
+            read_grid(path, True, series.affine_from) for path in (lesion.mask.path, series.ncct)
+        )
+    except SeriesError:  # such as of an oblique NCCT: what is needed of both is checked elsewhere
+        return ''
+    if same_grid(own, grid):
+        return ''
+    sizes = [' x '.join(map(str, shape)) for shape, _ in (own, grid)]
+    difference = f'{sizes[0]} voxels, not {sizes[1]}' if own[0] != grid[0] else 'another affine'
+    return (
+        f'its grid is not that of the NCCT ({difference}), so only its header states where it is'
+    )
 
 
 def _space_by_grid(series: Series, mask: Path) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of one series for the report."""
 
+import dataclasses
 from importlib.metadata import version
 from pathlib import Path
 
@@ -135,6 +136,14 @@ class PlotSeries(StageInterface):
             for number in summary.numbers
             if number.name in images
         ]  # fmt: skip
+        if {'core_global', 'core_local'} <= images.keys():
+            alone = images['core_local'] & ~images['core_global']
+            lesions = [
+                dataclasses.replace(one, marked=alone, mark='local only',
+                                    mark_colour=figures.COLOURS['added'])
+                if one.mask is images['core_local'] else one
+                for one in lesions
+            ]  # fmt: skip
         if brain is None or not brain.any() or not lesions:
             return None
         curves = read_columns(self.inputs.curves)

@@ -44,15 +44,16 @@ class PlaceLesion(StageInterface):
         if not facts['followup_left_out']:
             reference, affine = nifti.load(self.inputs.reference)
             mask, mask_affine = self.load_image(self.inputs.lesion_mask, dtype=None, straight=True)
+            lesion, level = followup.find_lesion(mask)
             placed = followup.place_lesion(
-                mask > 0, mask_affine,
+                lesion, mask_affine,
                 followup.to_mask(
                     self.inputs.space, self.load_json('ncct_matrix'), alignment
                 ),
                 reference.shape, affine,
             )  # fmt: skip
             doubt = followup.doubt_of_place(placed.share, self.load_mask('brain_mask'))
-            facts |= {'followup_left_out': doubt} if doubt else placed.facts
+            facts |= {'followup_left_out': doubt} if doubt else placed.facts | level
             if not doubt:
                 self._results['placed'] = placed.save(Path(runtime.cwd) / 'placed.npz')
                 self.save_images(runtime, affine, self.inputs.reference, followup_mask=placed.mask)

@@ -140,6 +140,7 @@ def read_verdict(checks: Row, reason: str = '') -> tuple[Verdict, str]:
     Parameters
     ----------
     checks : mapping of str to str
+        Grades, and the measures that the explanation states.
     reason : str
         Of the local core in the volume table: it begins with `WITHHELD` if there is no local map.
 
@@ -159,7 +160,8 @@ def read_verdict(checks: Row, reason: str = '') -> tuple[Verdict, str]:
               if name.endswith('_status')}  # fmt: skip
     withheld = reason.removeprefix(WITHHELD) if reason.startswith(WITHHELD) else ''
     verdict = conclude(grades, bool(withheld))
-    return verdict, explain_verdict(verdict, withheld)
+    figures = {name: float(text) for name in grades if (text := _number(checks.get(name, '')))}
+    return verdict, explain_verdict(verdict, withheld, figures)
 
 
 def _list_numbers(volumes: Sequence[Row], doubtful: Sequence[str]) -> list[Number]:
@@ -180,7 +182,7 @@ def _list_numbers(volumes: Sequence[Row], doubtful: Sequence[str]) -> list[Numbe
         title = f'Core, {which}' if which else 'Hypoperfusion'
         limits = [row.get(column) for column in ('ci_low_ml', 'ci_high_ml')]
         if not which:
-            criterion += f', {joined:.1f} mL of it by core alone' if joined else ''
+            criterion += f', includes {joined:.1f} mL added by core' if joined else ''
         detail = ''
         if all(limits):
             low, high = (float(limit or 0) for limit in limits)
@@ -206,7 +208,7 @@ def _joined_core_ml(volumes: Sequence[Row]) -> float:
 
 
 def explain_difference(volumes: Sequence[Row]) -> str:
-    """Explain in one sentence why local and global core differ.
+    """Explain in at most two sentences, of at most three numbers, why local and global core differ.
 
     Parameters
     ----------
@@ -218,32 +220,41 @@ def explain_difference(volumes: Sequence[Row]) -> str:
     str
         '' if there is no local core.
     """
-    parts = [find_row(volumes, 'core', 'local', measure) for measure in DIFFERENCE]
-    sizes = [row.get('volume_ml', '') for row in parts]
-    if not all(sizes):
+
+    def ml(measure: str, which: str = 'local') -> float | None:
+        text = find_row(volumes, 'core', which, measure).get('volume_ml', '')
+        return float(text) if text else None
+
+    removed, added = (ml(measure) for measure in DIFFERENCE)
+    if removed is None or added is None:
         return ''
-    removed, added = (float(size) for size in sizes)
-    if max(removed, added) < LEAST_DIFFERENCE_ML:
-        whole = [
-            find_row(volumes, 'core', which, 'volume').get('volume_ml', '')
-            for which in ('global', 'local')
-        ]
-        if all(whole) and not any(float(volume) for volume in whole):
+    alone = ml(NO_HOMOLOGUE) or 0.0
+    takes = removed >= LEAST_DIFFERENCE_ML
+    adds = added >= LEAST_DIFFERENCE_ML
+    unpaired = f'{alone:.1f} mL have no homologue in the slab'
+    apart = alone >= LEAST_DIFFERENCE_ML
+    if not (takes or adds):
+        if apart:
+            return f'Of the global core, {unpaired}; elsewhere both cores are the same, to 1 mL.'
+        if ml('volume', 'global') == ml('volume') == 0:
             return 'Neither normalization finds a core.'
         return 'Both normalizations find the same core, to 1 mL.'
-    flow = [
-        find_row(volumes, 'core', 'local', f'homologues of {measure}').get('value', '')
-        for measure in DIFFERENCE
-    ]
-    text = f'{removed:.1f} mL of the global core are not in the local core'
-    if flow[0]:
-        text += f': opposite these voxels, flow is {100 * float(flow[0]):.0f} % of that of normal tissue'
-    if added >= LEAST_DIFFERENCE_ML:
-        text += f'; {added:.1f} mL are added'
-        if flow[1]:
-            text += f', where it is {100 * float(flow[1]):.0f} %'
-    alone = find_row(volumes, 'core', 'local', NO_HOMOLOGUE).get('volume_ml', '')
-    text += ' (medians)' if any(flow) else ''
-    if alone and float(alone) >= LEAST_DIFFERENCE_ML:
-        text += f'; {float(alone):.1f} mL have no homologue in the slab'
-    return f'{text}.'
+    leaves_out = f'leaves out {removed:.1f} mL of the global core'
+    if takes and adds and apart:
+        return f'The local core {leaves_out} and adds {added:.1f} mL. Another {unpaired}.'
+    larger = int(added > removed)
+    change = (leaves_out, f'adds {added:.1f} mL to the global core')[larger]
+    text = f'The local core {change}{_describe_homologues(volumes, DIFFERENCE[larger])}.'
+    if takes and adds:
+        text += f' It {leaves_out if larger else f"adds {added:.1f} mL"}.'
+    if apart:
+        text += f' {"Another " if takes else "Of the global core, "}{unpaired}.'
+    return text
+
+
+def _describe_homologues(volumes: Sequence[Row], measure: str) -> str:
+    """Describe the flow of the homologues of a part of the core; '' if it is unknown."""
+    flow = find_row(volumes, 'core', 'local', f'homologues of {measure}').get('value', '')
+    if not flow:
+        return ''
+    return f', where the other hemisphere has {100 * float(flow):.0f} % of normal flow (median)'

@@ -2,6 +2,7 @@
 """Registration to a template, images in its space, and regions."""
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,19 +24,20 @@ from ctpprep.registration import TemplateSyN, map_points, read_rigid
 MASKED_OUT = ('core_global', 'core_local', 'hypodense_mask')
 
 
-@functools.lru_cache(maxsize=1)  # three nodes of every series read it
-def read_template(output_spaces):
-    """Read the template of a setting.
+@functools.lru_cache(maxsize=2)  # three nodes of every series read it
+def read_template(spec):
+    """Read a template.
 
     Parameters
     ----------
-    output_spaces : str
+    spec : str
+        Space and resolution.
 
     Returns
     -------
     template.Template
     """
-    files = find_template(output_spaces)
+    files = find_template(spec)
     return template.Template(*load_template(files), files.space)
 
 
@@ -73,7 +75,7 @@ class RegisterTemplate(StageInterface):
             failure = 'there is no CT on the grid of the maps to register'
             self.save_json(runtime, template_registration={'template_failure': failure})
             return runtime
-        atlas = read_template(method.template.output_spaces)
+        atlas = read_template(method.template.output_spaces[0])
         own, head, measured = self._choose_head(*reference)
         aligned = template.register_template(
             head, own, self.load('hemispheres'), atlas, method.template,
@@ -142,7 +144,7 @@ class TransformToTemplate(StageInterface):
     def _run_interface(self, runtime):
         if not self.inputs.reference_to_template:
             return runtime
-        target = read_template(self.method.template.output_spaces)
+        target = read_template(self.method.template.output_spaces[0])
         tissue, affine = nifti.load(self.inputs.tissue_mask)
         places = resampling.brain_places(
             target, map_points, self.inputs.reference_to_template, (tissue.shape, affine)
@@ -188,7 +190,7 @@ class _MeasureRegionsInputSpec(ImageInputSpec):
 class _MeasureRegionsOutputSpec(TraitedSpec):
     regions = File(exists=True, desc='volumes and means by region and hemisphere, tsv')
     region_labels = File(exists=True, desc='region of each voxel; absent if there are none')
-    region_names = File(exists=True, desc='names of the labels, for the sidecar, json')
+    region_names = File(exists=True, desc='names and origin of the labels, for sidecars, json')
 
 
 class MeasureRegions(StageInterface):
@@ -200,7 +202,8 @@ class MeasureRegions(StageInterface):
     def _run_interface(self, runtime):
         atlas = self._load_atlas()
         names = {str(label): name for label, name in atlas.names.items()}
-        self.save_json(runtime, region_names={'Regions': names})
+        origin = {'Regions': names, 'RegionsFrom': self._describe_atlas()}
+        self.save_json(runtime, region_names=origin)
         coordinates, tissue = self.load('template_coordinates'), self.load_mask('tissue_mask')
         if coordinates is None:
             reason = self.load_json('template_registration')['template_failure']
@@ -223,11 +226,18 @@ class MeasureRegions(StageInterface):
         if self.inputs.atlas:
             return regions.Atlas(*load_atlas(self.inputs.atlas, self.inputs.atlas_labels))
         method = self.method.template
-        drawn = read_template(method.output_spaces)
+        drawn = read_template(method.output_spaces[0])
         return regions.draw_tissues(
             drawn.grey, drawn.white, drawn.brain, drawn.affine, method.superficial_mm,
             method.periventricular_mm,
         )  # fmt: skip
+
+    def _describe_atlas(self):
+        """Describe where the regions are from, and by which template."""
+        space = find_template(self.method.template.output_spaces[0]).space
+        if self.inputs.atlas:
+            return f'{Path(self.inputs.atlas).name}, in {space}'
+        return f'tissue probabilities of {space}'
 
     def _load(self, names, mask=False):
         """Read the connected images; local rCBF is NaN where it is not assessable."""

@@ -71,7 +71,7 @@ def keep_open(image: Any, path: Path) -> tuple[Any, 'gzip.GzipFile | None']:
     stream : gzip.GzipFile or None
         The open file, which can be read on to the trailer.
     """
-    if not path.name.endswith('.gz'):
+    if not path.name.lower().endswith('.gz'):
         return image, None
     stream = open_gzip(path)
     return type(image).from_file_map(image.make_file_map({'image': stream})), stream

@@ -93,7 +93,7 @@ def check_complete(path: Path, image: Any) -> None:
     """
     needed = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
     length, state = path.stat().st_size, ''
-    if path.name.endswith('.gz'):
+    if path.name.lower().endswith('.gz'):
         with path.open('rb') as stream:
             stream.seek(-4, 2)  # a gzip file ends with the length of its content modulo 2^32
             if int.from_bytes(stream.read(), 'little') == needed % 2**32:
@@ -127,7 +127,7 @@ def check_gzip(path: Path) -> None:
     SeriesError
         When the content is damaged.
     """
-    if not path.name.endswith('.gz'):
+    if not path.name.lower().endswith('.gz'):
         return
     try:
         with open_gzip(path) as stream:

@@ -7,6 +7,7 @@ Nothing is downloaded, and TemplateFlow's client, which indexes its archive when
 import csv
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,15 @@ from scipy import ndimage
 from ctpprep.exceptions import SeriesError, UsageError
 from ctpprep.io import nifti
 from ctpprep.io.files import read_text
+from ctpprep.settings import USERS_TEMPLATES
 
 #: ICBM 2009a nonlinear symmetric, as tissue probabilities in nilearn.
 BUNDLED = 'MNI152NLin2009aSym'
-SPEC = re.compile(r'(?P<space>[A-Za-z0-9]+)(?::res-0?(?P<resolution>[1-9]))?')
+SPEC = re.compile(r'(?P<space>[A-Za-z0-9]+)(?P<resolutions>(?::res-0?[1-9])*)')
+#: Resolution of a space that states none.
+RESOLUTION = 2
+#: Entities by which the name of an atlas states its space.
+NAMED_SPACE = re.compile(r'(?:^|_)(?:tpl|space)-([A-Za-z0-9]+)(?=_)')
 #: Voxels of the bundled template are 1 mm; of every second one, the neighbours are averaged.
 HALVING_SIGMA = 0.7
 
@@ -44,9 +50,102 @@ class TemplateFiles:
     grey: Path | None = None
     white: Path | None = None
 
+    @property
+    def spec(self) -> str:
+        """The template as an option names it, such as ``MNI152NLin2009cAsym:res-2``."""
+        return f'{self.space}:res-{self.resolution}'
+
+
+@dataclass(frozen=True)
+class OutputSpace:
+    """A template to which series are registered, and the grids on which their images are written.
+
+    Attributes
+    ----------
+    space : str
+        Name of the template.
+    grids : tuple of TemplateFiles
+        Its resolutions; the first is the one that is registered.
+    is_first : bool
+        Whether it is the first of the run, which page and group level show and whose files of regions
+        have no space in their names.
+    """
+
+    space: str
+    grids: tuple[TemplateFiles, ...]
+    is_first: bool
+
+    @property
+    def stage(self) -> str:
+        """Name of its stage in the graph."""
+        return self.port('template')
+
+    def port(self, name: str, grid: TemplateFiles | None = None) -> str:
+        """Name a quantity of this space, perhaps on one of its grids, among those of all spaces.
+
+        Examples
+        --------
+        >>> grids = TemplateFiles('MNI152NLin6Asym', 2), TemplateFiles('MNI152NLin6Asym', 1)
+        >>> first, second = (OutputSpace('MNI152NLin6Asym', grids, first) for first in (True, False))
+        >>> first.port('regions'), second.port('regions'), second.port('cbf_template', grids[1])
+        ('regions', 'regions_MNI152NLin6Asym', 'cbf_template_MNI152NLin6Asym_res1')
+        """
+        parts = [name] if self.is_first else [name, self.space]
+        if grid is not None and grid != self.grids[0]:
+            parts.append(f'res{grid.resolution}')
+        return '_'.join(parts)
+
+
+def find_spaces(specs: Sequence[str]) -> tuple[OutputSpace, ...]:
+    """Find the templates of a run, with all resolutions of each together.
+
+    Parameters
+    ----------
+    specs : sequence of str
+        Such as ``MNI152NLin2009cAsym:res-1:res-2``; 2 is the default resolution.
+
+    Returns
+    -------
+    tuple of OutputSpace
+        In the order in which they are named.
+
+    Raises
+    ------
+    UsageError
+        If a text is not the name of a template, a template is named twice with the same resolution, or
+        its files are missing.
+    """
+    grids: dict[str, list[TemplateFiles]] = {}
+    for spec in specs:
+        space, resolutions = _parse(spec)
+        for resolution in resolutions:
+            files = find_template(f'{space}:res-{resolution}')
+            if files in grids.setdefault(space, []):
+                raise UsageError(
+                    f'--output-spaces has {files.spec} twice (without res-, a space has res-'
+                    f'{RESOLUTION}); name it once'
+                )
+            grids[space].append(files)
+    return tuple(
+        OutputSpace(space, tuple(files), index == 0)
+        for index, (space, files) in enumerate(grids.items())
+    )
+
+
+def _parse(spec: str) -> tuple[str, list[int]]:
+    """Split the name of a space from its resolutions."""
+    match = SPEC.fullmatch(spec.strip())
+    if not match:
+        raise UsageError(
+            f'--output-spaces needs templates, such as {BUNDLED} or MNI152NLin2009cAsym:res-2, got '
+            f'{spec!r}'
+        )
+    resolutions = [int(part) for part in match['resolutions'].split(':res-')[1:]]
+    return match['space'], resolutions or [RESOLUTION]
+
 
 def find_template(spec: str) -> TemplateFiles:
-    """Find the files of a template.
+    """Find the files of a template in one resolution.
 
     Parameters
     ----------
@@ -62,13 +161,7 @@ def find_template(spec: str) -> TemplateFiles:
     UsageError
         If the text is not the name of a template, or its files are missing.
     """
-    match = SPEC.fullmatch(spec.strip())
-    if not match:
-        raise UsageError(
-            f'--output-spaces needs one template, such as {BUNDLED} or MNI152NLin2009cAsym:res-2, got '
-            f'{spec!r}'
-        )
-    space, resolution = match['space'], int(match['resolution'] or 2)
+    space, (resolution, *_) = _parse(spec)
     if space == BUNDLED:
         if resolution > 2:
             raise UsageError(f'{BUNDLED} has res-1 and res-2, got res-{resolution}')
@@ -78,7 +171,7 @@ def find_template(spec: str) -> TemplateFiles:
         for tissue in ('GM', 'WM')
     ]
     homes = [Path.home() / '.cache' / 'templateflow']
-    if named := os.environ.get('TEMPLATEFLOW_HOME'):
+    if named := os.environ.get(USERS_TEMPLATES, os.environ.get('TEMPLATEFLOW_HOME')):
         homes.insert(0, Path(named))
     for home in homes:
         grey, white = (home / f'tpl-{space}' / name for name in names)
@@ -175,24 +268,53 @@ def load_atlas(path: Path, labels: Path) -> tuple[np.ndarray, np.ndarray, dict[i
     return atlas, affine, names
 
 
-def check_spaces(
-    output_spaces: str,
-    atlas: Path | None,
-    atlas_labels: Path | None,
-) -> None:
-    """Raise `UsageError` if template or atlas cannot be used, before anything runs.
+def atlas_space(atlas: Path, spaces: Sequence[OutputSpace]) -> OutputSpace:
+    """Find the space that an atlas is in: the one in its name, else the first.
 
     Parameters
     ----------
-    output_spaces : str
+    atlas : Path
+        With or without ``tpl-`` or ``space-`` in its name.
+    spaces : sequence of OutputSpace
+
+    Returns
+    -------
+    OutputSpace
+
+    Raises
+    ------
+    UsageError
+        If its name states another space.
+    """
+    if (named := NAMED_SPACE.search(atlas.name)) is None:
+        return spaces[0]
+    for space in spaces:
+        if space.space == named[1]:
+            return space
+    raise UsageError(
+        f'--atlas {atlas} is in {named[1]} by its name; add {named[1]} to --output-spaces, which has '
+        f'{", ".join(space.space for space in spaces)}'
+    )
+
+
+def check_spaces(
+    output_spaces: Sequence[str],
+    atlas: Path | None,
+    atlas_labels: Path | None,
+) -> None:
+    """Raise `UsageError` if a template or the atlas cannot be used, before anything runs.
+
+    Parameters
+    ----------
+    output_spaces : sequence of str
     atlas, atlas_labels : Path or None
     """
     if (atlas is None) != (atlas_labels is None):
         option, missing = ('--atlas', '--atlas-labels') if atlas else ('--atlas-labels', '--atlas')
         raise UsageError(f'{option} needs {missing}; give both')
-    if atlas is not None and output_spaces == 'none':
+    if atlas is not None and not output_spaces:
         raise UsageError(f'--atlas needs --output-spaces, such as {BUNDLED}: the space it is in')
-    if output_spaces != 'none':
-        find_template(output_spaces)
+    spaces = find_spaces(output_spaces)
     if atlas is not None and atlas_labels is not None:
+        atlas_space(atlas, spaces)
         load_atlas(atlas, atlas_labels)

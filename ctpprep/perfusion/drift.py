@@ -42,7 +42,7 @@ class Drift:
     left_hu: float | None
 
 
-def measure_drift(ctp, times, weights, voxel_size_mm, bone_hu, resampled):
+def measure_drift(ctp, times, weights, voxel_size_mm, bone_hu, resampled, acquired=None):
     """Measure the drift of a corrected series.
 
     Parameters
@@ -58,6 +58,10 @@ def measure_drift(ctp, times, weights, voxel_size_mm, bone_hu, resampled):
         Density above which a voxel is bone, for the region inside the skull, HU.
     resampled : bool
         Whether the head moved.
+    acquired : (X, Y, Z, T) array, optional
+        Series before motion correction, in which air is measured; `ctp` by default. Head holder and
+        padding stay with the scanner, so that motion correction moves them into the air, whose mean
+        density then changes.
 
     Returns
     -------
@@ -68,12 +72,10 @@ def measure_drift(ctp, times, weights, voxel_size_mm, bone_hu, resampled):
     """
     usable = np.flatnonzero(np.asarray(weights) > 0)
     times, duration = np.asarray(times)[usable], float(np.ptp(times))
-    image = np.nan_to_num(
-        np.mean([ctp[..., frame] for frame in usable[:3]], axis=0), nan=-1024.0
-    ).astype(np.float32)
-    distance = brain.distance_in_plane(image < -200, voxel_size_mm)
-    air = (image > AIR_HU[0]) & (image < AIR_HU[1]) & (distance > AIR_DISTANCE_MM)
-    materials = {'air': _slope(times, _mean_curve(ctp, air, usable))}
+    image = _first_image(ctp, usable)
+    still = ctp if acquired is None else acquired
+    air = _find_air(still, usable, voxel_size_mm)
+    materials = {'air': _slope(times, _mean_curve(still, air, usable))}
     if not resampled:
         materials['bone'] = _slope(times, _mean_curve(ctp, image > BONE_HU, usable))
     materials['brain'] = _early_slope(
@@ -103,6 +105,21 @@ def subtract_drift(ctp, times, drift_hu):
     share = (np.asarray(times) - times[0]) / np.ptp(times)
     for frame, part in enumerate(share):
         ctp[..., frame] -= np.float32(part * drift_hu)
+
+
+def _first_image(ctp, usable):
+    mean = np.mean([ctp[..., frame] for frame in usable[:3]], axis=0)
+    return np.nan_to_num(mean, nan=-1024.0).astype(np.float32)
+
+
+def _find_air(ctp, usable, voxel_size_mm):
+    """Find air far from the head, into which nothing moves during the scan."""
+    image = _first_image(ctp, usable)
+    distance = brain.distance_in_plane(image < -200, voxel_size_mm)
+    air = (image > AIR_HU[0]) & (image < AIR_HU[1]) & (distance > AIR_DISTANCE_MM)
+    for frame in usable:
+        air &= ~(ctp[..., frame] > AIR_HU[1])
+    return air
 
 
 def _deep_brain(image, voxel_size_mm, bone_hu):

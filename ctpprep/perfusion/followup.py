@@ -114,6 +114,38 @@ class FollowUpMaps:
     withheld: str = ''
 
 
+def find_lesion(values):
+    """Find the lesion in the values of a mask, which may be labels or interpolated.
+
+    Parameters
+    ----------
+    values : (A, B, C) array
+        Whole numbers, of which those above 0 are lesion, or fractions, of which at least half of the
+        largest is: a mask that was resampled linearly would grow by its edge. NaN is outside.
+
+    Returns
+    -------
+    mask : (A, B, C) array of bool
+    facts : dict
+        ``followup_level``: the least value of a lesion, if there are fractions; for a sidecar.
+
+    Examples
+    --------
+    >>> find_lesion(np.array([0, 255, np.nan]))
+    (array([False,  True, False]), {})
+    >>> find_lesion(np.array([0.1, 0.4, 0.8]))
+    (array([False,  True,  True]), {'followup_level': 0.4})
+    """
+    values = np.asarray(values)
+    if values.dtype.kind != 'f':
+        return values > 0, {}
+    values = np.nan_to_num(values, nan=0.0)
+    if np.array_equal(values, np.rint(values)):
+        return values > 0, {}
+    level = float(values.max()) / 2
+    return (values >= level) & (values > 0), {'followup_level': round(level, 4)}
+
+
 def place_lesion(mask, mask_affine, matrix, shape, affine):
     """Resample a mask to another grid, as the share of each voxel that is lesion.
 
@@ -301,24 +333,40 @@ def surface_distances(first, second, voxel_size_mm):
     >>> surface_distances(one, other, (2.0, 1.0, 1.0))
     (6.0, 6.0)
     """
-    points = [_surface(mask) * np.asarray(voxel_size_mm, float) for mask in (first, second)]
-    return _distances(*points, *(cKDTree(one) if len(one) else None for one in points))
+    surface = _Surface(second, voxel_size_mm)
+    return surface.distances(first, _box(first))
 
 
-def _surface(mask):
-    """Return the indices of the voxels of a mask that touch its outside."""
-    box = _box(mask)
-    cropped = mask[box]
-    surface = cropped & ~ndimage.binary_erosion(cropped, border_value=0)
-    return np.argwhere(surface) + [axis.start for axis in box]
+class _Surface:
+    """Surface of a mask, to which those of many others are compared."""
 
+    def __init__(self, mask, voxel_size_mm):
+        self.size = np.asarray(voxel_size_mm, float)
+        indices = self._find(mask, _box(mask))
+        self.points = indices * self.size
+        if len(indices):
+            outside = np.ones(mask.shape, bool)
+            outside[tuple(indices.T)] = False
+            self.distance = ndimage.distance_transform_edt(outside, self.size)
 
-def _distances(first, second, first_tree, second_tree):
-    if not (len(first) and len(second)):
-        return float('nan'), float('nan')
-    # neighbours of surfaces of the same lesion are near, so the search ends early
-    distances = np.concatenate([second_tree.query(first)[0], first_tree.query(second)[0]])
-    return float(distances.mean()), float(np.percentile(distances, 95))
+    @staticmethod
+    def _find(mask, box):
+        """Return the indices of the voxels of a mask that touch its outside; the box contains it."""
+        cropped = mask[box]
+        surface = cropped & ~ndimage.binary_erosion(cropped, border_value=0)
+        return np.argwhere(surface) + [axis.start for axis in box]
+
+    def distances(self, mask, box):
+        """Mean and 95th percentile of the distances in both directions; NaN if a mask is empty."""
+        indices = self._find(mask, box)
+        if not (len(indices) and len(self.points)):
+            return float('nan'), float('nan')
+        # one direction is looked up; in the other, surfaces are near and the search ends early
+        tree = cKDTree(indices * self.size, compact_nodes=False, balanced_tree=False)
+        distances = np.concatenate([
+            self.distance[tuple(indices.T)], tree.query(self.points)[0]
+        ])  # fmt: skip
+        return float(distances.mean()), float(np.percentile(distances, 95))
 
 
 def compare_followup(maps, extra, lesion, settings):
@@ -376,15 +424,14 @@ class _Table:
         self.size = tuple(s / f for s, f in zip(region.size, self.factors, strict=True))
         self.brain = self.expand(extra.brain_mask)
         self.inside = self.truth & self.brain
-        self.in_brain = self.truth[self.brain]
-        self.surface = _surface(self.inside) * np.asarray(self.size)
-        self.tree = cKDTree(self.surface) if len(self.surface) else None
+        self.n_brain, self.n_inside = map(np.count_nonzero, (self.brain, self.inside))
+        self.surface = _Surface(self.inside, self.size)
         self.masks, self.maps = extra.masks, maps
         self.probability = extra.probability
         self.quantities = {('rcbf', which): values for which, values in maps.rcbf.items()}
         self.quantities[('tmax', None)] = maps.tmax
         self.quantities |= {('rcbv', which): values for which, values in extra.rcbv.items()}
-        self.followup_ml = self.ml(np.count_nonzero(self.in_brain))
+        self.followup_ml = self.ml(self.n_inside)
         self.rows = []
 
     def ml(self, n_voxels):
@@ -414,14 +461,13 @@ class _Table:
     def add_mask(self, measure, quantity, which, threshold, mask):
         """Add the figures of a mask on the grid of the maps."""
         mask = self.expand(mask) & self.brain
-        counts = _counts(mask, self.inside, self.in_brain.size)
-        points = _surface(mask) * np.asarray(self.size)
-        tree = cKDTree(points) if len(points) else None
-        mean, high = _distances(points, self.surface, tree, self.tree)
+        box = _box(mask)
+        counts = _counts(mask[box], self.inside[box], self.n_inside, self.n_brain)
+        mean, high = self.surface.distances(mask, box)
         volume = self.ml(counts['hit'] + counts['false'])
         self.add(
             measure, quantity, which, threshold, reason=self.why_missing(volume),
-            volume_ml=volume, followup_ml=self.followup_ml, region_ml=self.ml(self.in_brain.size),
+            volume_ml=volume, followup_ml=self.followup_ml, region_ml=self.ml(self.n_brain),
             difference_ml=volume - self.followup_ml,
             absolute_difference_ml=abs(volume - self.followup_ml), **_ratios(counts),
             surface_mm=mean, surface_95_mm=high,
@@ -450,13 +496,14 @@ class _Table:
             of_flow, within = quantity in LOW, self.region.within[which or 'global']
             for level in threshold_range(*getattr(self.method, f'followup_{quantity}')):
                 candidate = (values < level if of_flow else values > level) & within
-                box = _box(candidate, MARGIN)  # small, for speed
                 mask = np.zeros(values.shape, bool)
-                region = self.region.crop(box)
-                mask[box] = region.segment(
-                    candidate[box], region.within[which or 'global'], of_flow,
-                    self.masks['hypoperfusion'][box],
-                ).mask  # fmt: skip
+                if candidate.any():
+                    box = _box(candidate, MARGIN)  # small, for speed
+                    region = self.region.crop(box)
+                    mask[box] = region.segment(
+                        candidate[box], region.within[which or 'global'], of_flow,
+                        self.masks['hypoperfusion'][box],
+                    ).mask  # fmt: skip
                 self.add_mask('threshold', quantity, which, level, mask)
 
     def assessable(self, region='brain'):
@@ -537,18 +584,23 @@ class _Table:
 
 def _box(mask, margin=0):
     """Return the box around a mask; the whole grid if the mask is empty."""
-    objects = ndimage.find_objects(mask.astype(np.uint8))
-    if not objects:
-        return tuple(slice(0, n) for n in mask.shape)
+    box = []
+    for axis in range(mask.ndim):
+        # in the part that the axes before have left
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        filled = np.flatnonzero(mask[tuple(box)].any(axis=others))
+        if not filled.size:
+            return tuple(slice(0, size) for size in mask.shape)
+        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
     return tuple(
         slice(max(0, axis.start - margin), min(n, axis.stop + margin))
-        for axis, n in zip(objects[0], mask.shape, strict=True)
+        for axis, n in zip(box, mask.shape, strict=True)
     )
 
 
-def _counts(mask, truth, n_voxels):
-    """Count the voxels of a region by mask and truth, which lie within it."""
-    hit, marked, true = (np.count_nonzero(part) for part in (mask & truth, mask, truth))
+def _counts(mask, truth, true, n_voxels):
+    """Count the voxels of a region by mask and truth, which are within it, `true` voxels of truth in all."""
+    hit, marked = np.count_nonzero(mask & truth), np.count_nonzero(mask)
     return {
         'hit': hit, 'missed': true - hit, 'false': marked - hit,
         'rejected': n_voxels - marked - true + hit,

@@ -219,21 +219,24 @@ def correct_motion(
     damage = np.zeros(ctp.shape[:3], dtype=np.float32)
     if resampled:
         damage = motion.measure_damage(corrected, affine, transforms, weights)
-    drift = _correct_drift(corrected, frame_times, weights, affine, settings, resampled)
+    drift = _correct_drift(corrected, frame_times, weights, affine, settings, resampled, ctp)
     return Corrected(
         corrected, transforms if resampled else identities, weights, confounds, reference_frame,
         resampled, damage, drift,
     )  # fmt: skip
 
 
-def _correct_drift(corrected, frame_times, weights, affine, settings, resampled):
+def _correct_drift(
+    corrected, frame_times, weights, affine, settings, resampled, acquired=None
+):  # fmt: skip
     """Measure the drift of a corrected series, and subtract it in place if it is certain."""
     if np.count_nonzero(weights) < 3:
         return drifts.Drift({}, 0.0, None)
     times = np.arange(corrected.shape[3]) if frame_times is None else np.asarray(frame_times)
     drift = drifts.measure_drift(
-        corrected, times, weights, grid.voxel_size_mm(affine), settings.masks.bone_hu, resampled
-    )
+        corrected, times, weights, grid.voxel_size_mm(affine), settings.masks.bone_hu, resampled,
+        acquired,
+    )  # fmt: skip
     if drift.corrected_hu:
         drifts.subtract_drift(corrected, times, drift.corrected_hu)
     return drift

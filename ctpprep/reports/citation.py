@@ -112,7 +112,9 @@ def write_equations(method: MethodSettings, maps_only: bool = False) -> str:
 def _format_value(value: Any) -> Any:
     if isinstance(value, bool):
         return 'yes' if value else 'no'
-    return ' x '.join(f'{part:g}' for part in value) if isinstance(value, tuple) else value
+    if not isinstance(value, tuple):
+        return value
+    return ' x '.join(part if isinstance(part, str) else f'{part:g}' for part in value)
 
 
 def _read_entries() -> dict[str, str]:

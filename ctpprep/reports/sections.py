@@ -24,6 +24,7 @@ from ctpprep.reports.quality import Check, read_quality
 from ctpprep.reports.sidecars import (
     read_measured,
     read_notes,
+    read_other_templates,
     read_reference,
     read_template_measured,
 )
@@ -336,6 +337,7 @@ def collect_sections(
     for section, path in find_files('_desc-regions_morph.tsv'):
         section.regions = read_table(path)
         section.template = read_template_measured(path.with_suffix('.json'))
+        section.template |= read_other_templates(path)
     for section, path in find_files('_desc-global_rcbf.json'):
         section.reference = read_reference(path)
     for section, path in find_files('_tmax.json'):

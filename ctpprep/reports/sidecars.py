@@ -23,6 +23,7 @@ MEASURED = (
 
 #: Measurements of the registration to the template: name, title.
 TEMPLATE = (
+    ('regions_from', 'Regions'),
     ('template_failure', 'Nothing was written in template space'),
     ('template_image', 'Registered image'),
     ('template_image_reason', 'Reason'),
@@ -50,12 +51,33 @@ def read_measured(path: Path) -> dict[str, str]:
 
 def read_template_measured(path: Path) -> dict[str, str]:
     """Read what the registration to the template measured, formatted, by title."""
-    measured = _read_json(path).get('Measured', {})
+    metadata = _read_json(path)
+    measured = {'regions_from': metadata.get('RegionsFrom'), **metadata.get('Measured', {})}
     return {
         title: format_quantity(value, 'ratio') if isinstance(value, float) else str(value)
         for name, title in TEMPLATE
         if (value := measured.get(name)) not in (None, '')
     }
+
+
+def read_other_templates(path: Path) -> dict[str, str]:
+    """Read how well the templates after the first were registered, by title.
+
+    Parameters
+    ----------
+    path : Path
+        Table of regions of the first; those of others have the space in their names.
+    """
+    start, _, end = path.with_suffix('.json').name.rpartition('_morph')
+    described = {}
+    for other in sorted(path.parent.glob(f'{start}?*_morph{end}')):
+        space = other.name.removeprefix(start).removesuffix(f'_morph{end}')
+        measured = _read_json(other).get('Measured', {})
+        if failure := measured.get('template_failure'):
+            described[f'Nothing was written in {space}'] = failure
+        elif (overlap := measured.get('template_overlap')) is not None:
+            described[f'Overlap of brain and {space} (Dice)'] = format_quantity(overlap, 'ratio')
+    return described
 
 
 def read_reference(path: Path) -> dict[str, str]:

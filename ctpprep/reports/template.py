@@ -9,11 +9,14 @@ from typing import Any
 
 from ctpprep.figures.palette import COLOURS, GRADES, SOFT, STRUCK
 from ctpprep.interfaces.summary import format_volume
-from ctpprep.interfaces.wording import with_unit
+from ctpprep.interfaces.wording import GRADE_WORDS, count_checks, with_unit
 
 TEMPLATES = Path(__file__).parents[1] / 'resources' / 'report'
 #: Symbol and word of each grade.
-LIGHTS = {'pass': ('✓', 'passed'), 'warn': ('!', 'caution'), 'fail': ('✕', 'failed')}
+LIGHTS = {
+    grade: (symbol, GRADE_WORDS[grade])
+    for grade, symbol in (('pass', '✓'), ('warn', '!'), ('fail', '✕'))
+}
 
 
 @cache
@@ -34,6 +37,7 @@ def environment() -> Any:
         'format_volume': format_volume,
         'keep_units': keep_units,
         'as_markup': Markup,
+        'count_checks': count_checks,
     }
     environment.globals |= {
         'colours': COLOURS,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from ctpprep.inputs.series import CTPSeries, Series, workflow_name
+from ctpprep.io.templates import find_spaces
 from ctpprep.perfusion.grid import block_factors, count_blocks
 from ctpprep.settings import LEAST_GB, MethodSettings, RunSettings
 from ctpprep.workflows.coregistration import init_coregistration_wf
@@ -95,8 +96,8 @@ def init_series_wf(
         stages['coregistration'] = init_coregistration_wf(series, method)
     if series.lesion is not None:
         stages['followup'] = init_followup_wf(series, series.lesion, method)
-    if method.template.wanted:
-        stages['template'] = init_template_wf(series, method, run)
+    for space in find_spaces(method.template.output_spaces):
+        stages[space.stage] = init_template_wf(series, method, run, space)
     # a port is connected to the stage that outputs the quantity of its name, if there is one
     graph = Graph(stages)
     makers = {port: stages[name] for port, name in graph.makers.items()}

@@ -15,7 +15,7 @@ from nipype.pipeline import engine as pe
 from ctpprep.inputs.series import FailedSeries, PrecomputedMaps, Series
 from ctpprep.interfaces.outputs import WriteDerivatives
 from ctpprep.io.bids import with_sidecars
-from ctpprep.io.templates import TemplateFiles, find_template
+from ctpprep.io.templates import OutputSpace, TemplateFiles, find_spaces
 from ctpprep.perfusion.lesions import LESIONS
 from ctpprep.settings import MethodSettings, RunSettings
 from ctpprep.workflows import template
@@ -419,7 +419,7 @@ def precomputed_derivatives(
 
 
 def template_derivatives(
-    table: Iterable[Derivative], files: TemplateFiles
+    table: Iterable[Derivative], output_space: OutputSpace
 ) -> tuple[Derivative, ...]:
     """List the files of the registration to a template and in its space.
 
@@ -427,48 +427,52 @@ def template_derivatives(
     ----------
     table : iterable of Derivative
         Files on the grid of the series, some of which are also written in template space.
-    files : TemplateFiles
+    output_space : OutputSpace
+        The template. Only of templates after the first, the names of the files of regions contain the
+        space.
 
     Returns
     -------
     tuple of Derivative
     """
-    facts, space = ('template_registration',), files.space
+    space, stage, port = output_space.space, output_space.stage, output_space.port
+    facts, names = (port('template_registration'),), (port('region_names'),)
+    to_template, label = port('reference_to_template'), '' if output_space.is_first else space
     resampled = {
         **dict.fromkeys(template.MAPS, 'linear, over tissue'),
         **dict.fromkeys(template.IMAGES, 'linear'),
         **dict.fromkeys((*template.MASKS, *template.FOLLOWUP_MASKS), 'nearest voxel'),
     }
-    grid = {'Resolution': f'res-{files.resolution} of {space}'}
     return (
         Derivative(
-            'template', 'reference_to_template', f'from-ctpref_to-{space}_mode-image_xfm.h5',
+            stage, to_template, f'from-ctpref_to-{space}_mode-image_xfm.h5',
             f'applied with ANTs to images on the grid of the reference it gives them in {space}',
             {}, facts,
         ),
         Derivative(
-            'template', 'template_to_reference', f'from-{space}_to-ctpref_mode-image_xfm.h5',
+            stage, port('template_to_reference'), f'from-{space}_to-ctpref_mode-image_xfm.h5',
             f'inverse of from-ctpref_to-{space}', {}, facts,
         ),
         Derivative(
-            'template', 'regions', 'desc-regions_morph.tsv',
-            'volumes of lesions and means of maps by region and hemisphere, on the grid of the maps',
-            REGIONS, facts, _GLOBAL,
+            stage, port('regions'), f'desc-regions{label}_morph.tsv',
+            'volumes of lesions and means of maps by region and hemisphere, on the grid of the maps; '
+            f'regions registered from {space}', REGIONS, facts, (*_GLOBAL, *names),
         ),
         Derivative(
-            'template', 'region_labels', 'seg-regions_dseg.nii.gz',
-            'region of each voxel of tissue', {}, facts, ('region_names',),
-            sources=('tissue_mask', 'template_to_reference'),
+            stage, port('region_labels'), f'seg-regions{label}_dseg.nii.gz',
+            f'region of each voxel of tissue, registered from {space}', {}, facts, names,
+            sources=('tissue_mask', port('template_to_reference')),
         ),
         *(
             replace(
-                row, stage='template', name=f'{row.name}_template',
+                row, stage=stage, name=port(f'{row.name}_template', files),
                 ending=_in_space(row.ending, files),
                 description=f'{row.description}; in {space}, interpolation: {resampled[row.name]}',
                 metadata={key: value for key, value in row.metadata.items() if key != 'SpatialReference'}
-                | grid,
-                facts=facts, sources=(row.name, 'reference_to_template'),
+                | {'Resolution': f'res-{files.resolution} of {space}'},
+                facts=facts, sources=(row.name, to_template),
             )
+            for files in output_space.grids
             for row in table
             if row.name in resampled
         ),
@@ -505,9 +509,8 @@ def _template_rows(
     table: tuple[Derivative, ...], method: MethodSettings
 ) -> tuple[Derivative, ...]:
     """List the files in template space; none unless it was asked for."""
-    if not method.template.wanted:
-        return ()
-    return template_derivatives(table, find_template(method.template.output_spaces))
+    spaces = find_spaces(method.template.output_spaces)
+    return tuple(row for space in spaces for row in template_derivatives(table, space))
 
 
 def derivative_rows(
@@ -622,7 +625,7 @@ def _in_any_space(series: Series | FailedSeries, output_dir: Path) -> list[Path]
     folder, prefix = output_dir / series.out_subdir, series.prefix
     written = (
         f'{prefix}_space-*_res-*', f'{prefix}_from-ctpref_to-*_xfm.h5', f'{prefix}_from-*_to-ctpref_*_xfm.h5',
-        f'{prefix}_desc-regions_morph.*', f'{prefix}_seg-regions_dseg.*',
+        f'{prefix}_desc-regions*_morph.*', f'{prefix}_seg-regions*_dseg.*',
         f'{prefix}_from-ctpref_to-*_xfm.json', f'{prefix}_from-*_to-ctpref_*_xfm.json',
     )  # fmt: skip
     return [path for pattern in written for path in sorted(folder.glob(pattern))]

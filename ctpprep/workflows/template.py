@@ -7,7 +7,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from ctpprep.inputs.series import Series
 from ctpprep.interfaces.template import MeasureRegions, RegisterTemplate, TransformToTemplate
-from ctpprep.io.templates import find_template
+from ctpprep.io.templates import OutputSpace, atlas_space, find_spaces
 from ctpprep.perfusion.regions import MAP_COLUMNS
 from ctpprep.settings import MethodSettings, RunSettings
 
@@ -37,7 +37,7 @@ REGIONS = ('regions', 'region_labels', 'region_names')
 
 
 def init_template_wf(
-    series: Series, method: MethodSettings, run: RunSettings, name: str = 'template_wf'
+    series: Series, method: MethodSettings, run: RunSettings, space: OutputSpace
 ) -> LiterateWorkflow:
     """Register a series to a template, write its images there, and measure regions.
 
@@ -47,16 +47,20 @@ def init_template_wf(
     method : MethodSettings
     run : RunSettings
         With the atlas.
-    name : str
+    space : OutputSpace
+        The template. Its nodes get no setting of other templates, so that one more template leaves them
+        as they are.
 
     Returns
     -------
     LiterateWorkflow
-        Inputs: those of `REGISTERED`, `MAPS`, `IMAGES` and `MASKS`. Outputs: those of `TRANSFORMS` and
-        `REGIONS`, ``template_registration``, and the images with ``_template`` added to their names.
-        If the registration fails, there are only ``template_registration`` and ``regions``.
+        Inputs: those of `REGISTERED`, `MAPS`, `IMAGES` and `MASKS`. Outputs, by `OutputSpace.port`: those
+        of `TRANSFORMS` and `REGIONS`, ``template_registration``, and the images with ``_template`` added
+        to their names, on each grid. If the registration fails, there are only
+        ``template_registration`` and ``regions``.
     """
-    workflow = LiterateWorkflow(name=name)
+    workflow = LiterateWorkflow(name=f'{space.stage}_wf')
+    own = method.change(output_spaces=(space.grids[0].spec,))
     relative = series.is_relative
     maps = [port for port in MAPS if not (relative and port == 'cbf')]
     measured = [port for port in MEASURED if not (relative and port == 'cbf')]
@@ -68,70 +72,87 @@ def init_template_wf(
     )
     register_template = pe.Node(
         RegisterTemplate(
-            settings=method.as_dict('template', 'masks', 'random'), affine_from=series.affine_from
+            settings=own.as_dict('template', 'masks', 'random'), affine_from=series.affine_from
         ),
         name='register_template',
         mem_gb=1.0,
     )
     if series.ncct is not None:
         register_template.inputs.ncct = str(series.ncct)
-    transform_to_template = pe.Node(
-        TransformToTemplate(
-            maps=maps, images=IMAGES, masks=masks, settings=method.as_dict('template')
-        ),
-        name='transform_to_template',
-        mem_gb=1.0,
-    )
     measure_regions = pe.Node(
-        MeasureRegions(settings=method.as_dict('template')),
+        MeasureRegions(settings=own.as_dict('template')),
         name='measure_regions',
         mem_gb=0.5,
     )
-    if run.atlas is not None:
+    if run.atlas is not None and atlas_space(run.atlas, _spaces(method)) == space:
         measure_regions.inputs.atlas = str(run.atlas)
         measure_regions.inputs.atlas_labels = str(run.atlas_labels)
     resampled = [f'{port}_template' for port in images]
-    outputnode = pe.Node(
-        IdentityInterface([*TRANSFORMS, 'template_registration', *REGIONS, *resampled]),
-        name='outputnode',
-    )
+    registered = (*TRANSFORMS, 'template_registration')
+    outputs = [space.port(port) for port in (*registered, *REGIONS)]
+    outputs += [space.port(port, grid) for grid in space.grids for port in resampled]
+    outputnode = pe.Node(IdentityInterface(outputs), name='outputnode')
     workflow.connect([
         (inputnode, register_template, [(port, port) for port in REGISTERED]),
-        (inputnode, transform_to_template, [(port, port) for port in images]),
         (inputnode, measure_regions, [(port, port) for port in measured]),
-        (register_template, transform_to_template, [
-            ('reference_to_template', 'reference_to_template')
-        ]),
         (register_template, measure_regions, [
             (port, port) for port in ('template_coordinates', 'template_registration')
         ]),
-        (register_template, outputnode, [
-            (port, port) for port in (*TRANSFORMS, 'template_registration')
-        ]),
-        (transform_to_template, outputnode, [(port, port) for port in resampled]),
-        (measure_regions, outputnode, [(port, port) for port in REGIONS]),
+        (register_template, outputnode, [(port, space.port(port)) for port in registered]),
+        (measure_regions, outputnode, [(port, space.port(port)) for port in REGIONS]),
     ])  # fmt: skip
-    workflow.__desc__ = _describe(series, method, run)
+    for grid in space.grids:
+        own = method.change(output_spaces=(grid.spec,))
+        is_registered = grid == space.grids[0]
+        transform_to_template = pe.Node(
+            TransformToTemplate(
+                maps=maps, images=IMAGES, masks=masks, settings=own.as_dict('template')
+            ),
+            name='transform_to_template' + ('' if is_registered else f'_res{grid.resolution}'),
+            mem_gb=1.0,
+        )
+        workflow.connect([
+            (inputnode, transform_to_template, [(port, port) for port in images]),
+            (register_template, transform_to_template, [
+                ('reference_to_template', 'reference_to_template')
+            ]),
+            (transform_to_template, outputnode, [
+                (port, space.port(port, grid)) for port in resampled
+            ]),
+        ])  # fmt: skip
+    if space.is_first:  # describes the others as well
+        workflow.__desc__ = _describe(series, method, run)
     return workflow
+
+
+def _spaces(method: MethodSettings) -> tuple[OutputSpace, ...]:
+    return find_spaces(method.template.output_spaces)
 
 
 def _describe(series: Series, method: MethodSettings, run: RunSettings) -> str:
     settings = method.template
     low, high = settings.template_window_hu
     image = 'non-contrast CT' if series.ncct is not None else 'reference image'
-    atlas = (
-        f'the regions of {run.atlas.name}'
-        if run.atlas is not None
-        else 'cortex, deep grey matter and white matter, which was superficial within '
+    spaces = _spaces(method)
+    templates = ' and '.join(space.space for space in spaces)
+    separately = ' separately' if len(spaces) > 1 else ''
+    drawn = (
+        'cortex, deep grey matter and white matter, which was superficial within '
         f'{settings.superficial_mm:g} mm of cortex, periventricular within '
         f'{settings.periventricular_mm:g} mm of a lateral ventricle [@decarli2005], and else deep'
     )
+    atlas = drawn
+    if run.atlas is not None:
+        with_atlas = atlas_space(run.atlas, spaces)
+        atlas = f'the regions of {run.atlas.name}, in {with_atlas.space}'
+        if len(spaces) > 1:
+            atlas += f', and by the other templates in {drawn}'
     return f"""
 ### Template space
 
 The brain in the {image}, at {low:g} to {high:g} HU and without the lesion and its surroundings, was
-registered to {find_template(settings.output_spaces).space} [@fonov2011], drawn as a CT from its probabilities
-of grey and white matter, by a search for the most similar affine transform and by symmetric diffeomorphic
+registered to {templates} [@fonov2011]{separately}, drawn as a CT from its probabilities of grey and white
+matter, by a search for the most similar affine transform and by symmetric diffeomorphic
 registration (ANTs SyN, mutual information [@avants2008; @tustison2021]). Nothing was written in template
 space where brain and template overlapped by a Dice coefficient of less than
 {settings.template_least_overlap:g}, less than {settings.template_least_sides:.0%} of the brain was on the

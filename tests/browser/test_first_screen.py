@@ -20,6 +20,7 @@ ROWS = (
      'threshold': '0.3', 'ci_low_ml': '15.8', 'ci_high_ml': '99.9'},
     {'region': 'core', 'normalization': 'local', 'measure': 'volume', 'volume_ml': '46.98'},
     {'region': 'hypoperfusion', 'measure': 'volume', 'volume_ml': '114.5', 'threshold': '6.0'},
+    {'region': 'hypoperfusion', 'measure': 'joined core', 'volume_ml': '2.86', 'threshold': '6.0'},
     {'region': 'mismatch', 'normalization': 'global', 'measure': 'difference', 'volume_ml': '53.93'},
     {'region': 'mismatch', 'normalization': 'global', 'measure': 'ratio', 'value': '1.89'},
 )  # fmt: skip
@@ -61,7 +62,9 @@ def write_series(out, prefix, checks, panel):
     write_tsv(
         out / label / 'ct' / f'{prefix}_seg-perfusion_morph.tsv', [row | cells for cells in ROWS]
     )
-    quality = {'coverage': '96'} | {f'{name}_status': grade for name, grade in checks.items()}
+    quality = {'coverage': '96', 'mirror_distance': '7'} | {
+        f'{name}_status': grade for name, grade in checks.items()
+    }
     write_tsv(out / label / 'ct' / f'{prefix}_desc-qualitycontrol_ctp.tsv', [quality])
     path = out / label / 'figures' / f'{prefix}_desc-summary_ctp.svg'
     figures.save_svg(figures.plot_summary(panel), path)
@@ -145,7 +148,8 @@ def test_side_slab_and_one_page_summary_are_linked(open_page, pages):
     page = open_page(pages.good)
     assert page.text('.why').startswith('Affected side: Left. Slab: 96 mm.')
     links = page.evaluate(
-        '[...document.querySelectorAll(".first a")].map((a) => [a.textContent, a.getAttribute("href")])'
+        '[...document.querySelectorAll(".head a, .first a")]'
+        '.map((a) => [a.textContent, a.getAttribute("href")])'
     )
     folder = 'sub-good/figures/sub-good_desc-summary_ctp'
     assert ['One-page PDF', f'{folder}.pdf'] in links
@@ -176,6 +180,60 @@ def test_panel_enlarges_by_click_and_by_keyboard(open_page, pages):
 def test_nothing_is_wider_than_the_window(open_page, pages, label, width):
     page = open_page(getattr(pages, label), width=width)
     assert page.evaluate('document.documentElement.scrollWidth <= innerWidth')
+
+
+@pytest.mark.parametrize(
+    ('width', 'scrolls'), [(1400, False), (800, False), (700, True), (390, True)]
+)
+def test_panel_fits_or_scrolls_in_its_own_box_with_a_hint(open_page, pages, width, scrolls):
+    page = open_page(pages.good, width=width)
+    box = 'document.querySelector(".first .zoom")'
+    assert page.evaluate(f'{box}.getBoundingClientRect().right <= innerWidth')
+    assert page.evaluate(f'{box}.scrollWidth > {box}.clientWidth') == scrolls
+    assert page.evaluate('document.querySelector(".swipe").offsetHeight > 0') == scrolls
+    page.evaluate(f'{box}.scrollLeft = 1e4')
+    right = page.evaluate('document.querySelector(".first img").getBoundingClientRect().right')
+    assert right <= page.evaluate(f'{box}.getBoundingClientRect().right') + 1
+
+
+@pytest.mark.parametrize('width', WIDTHS)
+def test_intended_use_limits_and_verdict_are_seen_without_scrolling(open_page, pages, width):
+    page = open_page(pages.mirror, width=width, height=1000 if width > 500 else 844)
+    for selector, words in (('.research', 'Research use only'), ('.cautions', 'not validated'),
+                            ('.verdict', 'Look first'), ('.number.mismatch', '53.9 mL')):  # fmt: skip
+        top, bottom, _ = box_of(page, selector)
+        assert 0 <= top < bottom <= (1000 if width > 500 else 844), selector
+        assert words in page.text(selector)
+
+
+def test_intervals_and_ratio_are_below_their_numbers(open_page, pages):
+    page = open_page(pages.good)
+    details = {
+        name: page.text(f'.number.{name} dd').replace('\xa0', ' ').split('\n')[1:]
+        for name in ('core_global', 'hypoperfusion', 'mismatch')
+    }
+    assert details == {
+        'core_global': ['95 % interval 15.8 to 99.9 mL'],
+        'hypoperfusion': ['includes 2.9 mL added by core'],
+        'mismatch': ['ratio 1.89'],
+    }
+
+
+def test_verdict_links_to_what_to_look_at(open_page, pages):
+    page = open_page(pages.mirror)
+    assert page.evaluate('document.querySelector(".verdict a").hash') == '#sub-mirror-quality'
+    page.click('.verdict a')
+    page.wait_for(
+        'document.getElementById("sub-mirror-quality").getBoundingClientRect().top < 200'
+    )
+    assert page.text('#sub-mirror-quality') == 'Quality ✕ 1 check fails'
+
+
+def test_verdict_states_the_finding_with_its_figure(open_page, pages):
+    page = open_page(pages.mirror)
+    assert page.text('.verdict span').startswith(
+        'Homologues are off by about 7\xa0mm: read the global map. Do not use the local core.'
+    )
 
 
 @pytest.mark.parametrize('width', WIDTHS)

@@ -79,7 +79,7 @@ def test_plots_show_the_cores(page):
 
 
 def test_checks_have_the_colours_of_grades(page):
-    assert page.text('#all-passed') == '0 of 1 checks passed wherever they apply; the others:'
+    assert page.text('#all-passed') == '0 of 1 checks pass wherever they apply; the others:'
     colours = 'document.getElementById("checks").data.map((t) => t.marker.color)'
     assert page.evaluate(colours) == list(GRADES.values())
 
@@ -93,6 +93,28 @@ def test_cohort_without_graded_series_has_no_count_of_checks(browser, group_page
     assert bare.text('#all-passed') == ''
     assert bare.evaluate('document.getElementById("checks").hidden')
     bare.close()
+
+
+def test_counts_of_checks_are_on_round_ticks(page):
+    ticks = page.evaluate(
+        '[...document.querySelectorAll("#checks .xtick text")].map((t) => Number(t.textContent))'
+    )
+    assert ticks[:3] == [0, 1, 2]
+
+
+@pytest.mark.parametrize('width', [1400, 800, 390])
+def test_verdicts_of_the_cohort_are_seen_without_scrolling(browser, group_page, width):
+    page = browser.open(group_page, width=width, height=1000 if width > 500 else 844)
+    tiles = page.evaluate(
+        '[...document.querySelectorAll(".tile")].map((t) => [t.innerText.replace(/\\s+/, " "),'
+        ' t.getBoundingClientRect().bottom <= innerHeight])'
+    )
+    assert [text.partition(' ')[2] for text, _ in tiles] == [
+        'usable', 'look first', 'do not use', 'no finished run',
+    ]  # fmt: skip
+    assert all(seen for _, seen in tiles)
+    page.check()
+    page.close()
 
 
 def test_regression_lines_match_the_statistics(page):
@@ -163,7 +185,7 @@ def test_table_filters_by_words_volumes_and_grades(page):
 
 
 @pytest.mark.parametrize(('link', 'expected', 'reason'), [
-    ('[data-verdict="do not use"]', ['sub-3', 'sub-6'], 'fail: noise'),
+    ('[data-verdict="do not use"]', ['sub-3', 'sub-6'], 'The check noise fails'),
     ('[data-verdict="none"]', ['sub-8'], 'not processed'),
     ('[data-state="local map withheld"]', ['sub-9'], 'local map withheld: it folds'),
 ])  # fmt: skip

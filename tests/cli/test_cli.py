@@ -28,6 +28,7 @@ from ctpprep.engine import run as engine_run
 from ctpprep.engine.run import SeriesResult
 from ctpprep.exceptions import BolusError, UsageError
 from ctpprep.io.records import make_record, status_path
+from ctpprep.io.templates import find_template
 from ctpprep.settings import MethodSettings, RunSettings, declared
 
 
@@ -142,31 +143,42 @@ def test_unknown_user_without_home_is_no_error(dataset, graph, monkeypatch):
     assert call(dataset) == 0
 
 
-def test_quality_warnings_are_listed_beside_ok(dataset, graph, capsys):
+@pytest.mark.parametrize(('grades', 'verdict'), [
+    ({'coverage': 'pass'}, 'usable: No check warns or fails.'),
+    ({'aif_peak': 'warn', 'vof_end': 'warn'}, 'look first: The AIF rises by only 30 HU: absolute CBF and '
+     'CBV are overestimated. 1 more check warns.'),
+    ({'aif_peak': 'fail', 'vof_end': 'warn'}, 'do not use: The AIF rises by only 30 HU: absolute CBF and '
+     'CBV are overestimated.'),
+])  # fmt: skip
+def test_verdict_of_the_page_and_its_reason_end_the_run(dataset, graph, capsys, grades, verdict):
+    folder = dataset.parent / 'out' / 'sub-01' / 'ct'
+    folder.mkdir(parents=True)
+    row = {'aif_peak': '30'} | {f'{name}_status': grade for name, grade in grades.items()}
+    table = folder / 'sub-01_desc-qualitycontrol_ctp.tsv'
+    table.write_text('\t'.join(row) + '\n' + '\t'.join(row.values()) + '\n')
+    assert call(dataset) == 0
+    assert f'sub-01  ok      {verdict}\n' in capsys.readouterr().out
+
+
+def test_withheld_local_map_is_in_the_verdict_at_the_end(dataset, graph, capsys):
+    folder, _ = write_earlier_run(dataset)
+    (folder / 'sub-01_desc-qualitycontrol_ctp.tsv').write_text('drift_status\npass\n')
+    (folder / 'sub-01_seg-perfusion_morph.tsv').write_text(
+        'region\tnormalization\tmeasure\treason\ncore\tlocal\tvolume\twithheld: it folds\n'
+    )
+    assert call(dataset) == 0
+    assert 'ok      look first: There is no local map: it folds.' in capsys.readouterr().out
+
+
+def test_bilateral_disease_ends_the_run_with_advice(dataset, graph, capsys):
     folder = dataset.parent / 'out' / 'sub-01' / 'ct'
     folder.mkdir(parents=True)
     (folder / 'sub-01_desc-qualitycontrol_ctp.tsv').write_text(
-        'status\tcaution\taif_peak\taif_peak_status\tcoverage_status\tvof_end_status\n'
-        'fail\tn/a\t30\tfail\tpass\twarn\n'
+        'caution\taif_peak\taif_peak_status\nboth may be diseased\t70\twarn\n'
     )
     assert call(dataset) == 0
     output = capsys.readouterr().out
-    assert (
-        'sub-01  ok      quality: Peak of the AIF (fail), VOF at the end of the scan (warn)'
-        in output
-    )
-    assert output.count('quality:') == 1
-    assert 'CAUTION' not in output
-
-
-def test_caution_for_bilateral_disease_comes_first(dataset, graph, capsys):
-    folder = dataset.parent / 'out' / 'sub-01' / 'ct'
-    folder.mkdir(parents=True)
-    (folder / 'sub-01_desc-qualitycontrol_ctp.tsv').write_text(
-        'status\tcaution\taif_peak_status\nwarn\tread the global map\twarn\n'
-    )
-    assert call(dataset) == 0
-    assert 'ok      CAUTION: read the global map; quality: Peak' in capsys.readouterr().out
+    assert 'overestimated. Local normalization is unreliable: read the global map.' in output
 
 
 def test_a_failed_series_changes_table_and_exit_code(dataset, graph, capsys):
@@ -721,6 +733,17 @@ def test_a_dry_run_creates_no_database(dataset, graph):
     assert sorted(dataset.parent.rglob('*')) == before
 
 
+def test_templates_in_the_folder_of_the_user_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, 'environ', {'TEMPLATEFLOW_HOME': str(tmp_path)})
+    name = 'tpl-MNI152NLin6Asym/tpl-MNI152NLin6Asym_res-02_label-{}_probseg.nii.gz'
+    for path in [tmp_path / name.format(tissue) for tissue in ('GM', 'WM')]:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b'x')
+    for level in ('participant', 'group'):
+        cli.set_environment(RunSettings(tmp_path, tmp_path, tmp_path / 'work'), level)
+        assert find_template('MNI152NLin6Asym').grey.is_relative_to(tmp_path)
+
+
 def test_version_imports_no_heavy_packages():
     script = 'import sys; from ctpprep.cli import main; main(["--version"])\n'
     script += 'assert not {"numpy", "nipype", "bids", "pandas"} & sys.modules.keys()'
@@ -796,12 +819,12 @@ def test_reports_are_rewritten_without_raw_participants(dataset, graph, capsys, 
     assert re.search('sub-01  +ok', capsys.readouterr().out)
 
 
-def test_rewriting_reports_lists_quality_warnings(dataset, graph, capsys):
+def test_rewriting_reports_states_the_verdict(dataset, graph, capsys):
     folder, _ = write_earlier_run(dataset)
     table = folder / 'sub-01_desc-qualitycontrol_ctp.tsv'
     table.write_text('coverage\tcoverage_status\n40\twarn\n')
     call(dataset, '--reports-only', '--participant-label', '01')
-    assert re.search(r'sub-01  +ok  +quality: .*\(warn\)', capsys.readouterr().out)
+    assert re.search(r'sub-01  +ok  +look first: .* 40 mm', capsys.readouterr().out)
 
 
 @pytest.mark.parametrize('selected', [False, True])

@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.lines import Line2D
 
 from ctpprep import figures
 from ctpprep.figures.summary import select_slices
@@ -41,8 +42,57 @@ def test_panel_states_lesions_and_scale(tmp_path):
         assert words in text
 
 
+def test_scale_bar_has_its_length_and_is_below_every_head():
+    figure = figures.plot_summary(make_panel())
+    wide, tall = figure.get_size_inches() * figure.dpi
+    slices = figure.axes[0].get_window_extent()
+    (bar,) = (one for one in figure.artists if isinstance(one, Line2D))
+    left, right = (wide * x for x in bar.get_xdata())
+    # six tiles of 20 columns of 4 mm
+    tiles = figure.axes[0].get_xlim()
+    assert right - left == pytest.approx(50 / 4 * slices.width / (tiles[1] - tiles[0]), rel=1e-6)
+    (label,) = (text for text in figure.texts if text.get_text() == '50 mm')
+    box = label.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    assert max(box.y1, tall * bar.get_ydata()[0]) < slices.y0
+    assert box.x1 < left
+    (note,) = (text for text in figure.texts if text.get_text().startswith('Radiological'))
+    assert note.get_window_extent().x1 < box.x0
+
+
+def test_marked_part_has_its_colour_and_a_legend():
+    marked = LESION & (np.arange(20) < 5)[:, None, None]
+    lesion = figures.Lesion(
+        LESION,
+        'Core, local',
+        'rCBF < 30 %',
+        '12.3 mL',
+        '#ff4d2e',
+        False,
+        marked,
+        'local only',
+        '#0000ff',
+    )
+    figure = figures.plot_summary(dataclasses.replace(make_panel(), lesions=[lesion]))
+    picture = figure.axes[0].images[0].get_array().astype(int)
+    blue = picture[..., 2] > picture[..., 0] + 50
+    red = picture[..., 0] > picture[..., 2] + 50
+    assert 0 < blue.sum() == marked.sum() < red.sum() == (LESION & ~marked).sum()
+    assert 'local only' in {text.get_text() for text in figure.texts}
+
+
+def test_panel_without_a_marked_part_has_no_legend_for_it():
+    lesion = dataclasses.replace(make_panel().lesions[0], marked=LESION & False, mark='local only')
+    figure = figures.plot_summary(dataclasses.replace(make_panel(), lesions=[lesion]))
+    assert 'local only' not in {text.get_text() for text in figure.texts}
+
+
 def test_words_beside_the_slices_do_not_overlap_them():
-    words = ('Hypoperfusion', 'Tmax > 6 s, 112.3 mL of it by core alone', '1234.5 mL', '#3ddc84')
+    words = (
+        'Hypoperfusion',
+        'Tmax > 6 s, includes 112.3 mL added by core',
+        '1234.5 mL',
+        '#3ddc84',
+    )
     panel = dataclasses.replace(make_panel(), lesions=[figures.Lesion(LESION, *words)])
     figure = figures.plot_summary(panel)
     left = figure.axes[0].get_window_extent().x0

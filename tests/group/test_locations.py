@@ -2,6 +2,7 @@
 """Where lesions lie, in cohorts of small masks whose truth is planted."""
 
 import json
+import shutil
 
 import nibabel as nb
 import numpy as np
@@ -49,7 +50,7 @@ def make_masks(index):
 
 
 def cohort(n=24):
-    return [(GROUPS[index % 2], make_masks(index)) for index in range(n)]
+    return [(f'sub-{index:02d}', GROUPS[index % 2], make_masks(index)) for index in range(n)]
 
 
 @pytest.fixture(scope='module')
@@ -70,7 +71,7 @@ def at(test, place, locations, what='p'):
     return values[tuple(4 * index for index in place)]
 
 
-def test_frequencies_are_of_the_series_whose_slab_contains_the_voxel(locations):
+def test_frequencies_are_of_the_participants_whose_slab_contains_the_voxel(locations):
     everyone = locations.sums['all']
     assert (everyone.n, locations.sums['MA'].n) == (24, 12)
     assert everyone.frequency('core_global')[16, 4, 4] == pytest.approx(10 / 24)
@@ -102,6 +103,32 @@ def test_groups_differ_in_removed_core_alone(locations, tests):
     )
 
 
+def compare(series):
+    return list(compare_locations(add_up(series, GROUPS), GROUPS, n_permutations=200))
+
+
+@pytest.mark.parametrize('times', [2, 3])
+def test_repeated_series_of_a_participant_change_no_p_value(times):
+    once = cohort(8)
+    repeated = [item for item in once for _ in range(times)]
+    as_participants = [(str(i), group, masks) for i, (_, group, masks) in enumerate(repeated)]
+    single, same, shrunk = (compare(series) for series in (once, repeated, as_participants))
+    for first, second in zip(single, same, strict=True):
+        np.testing.assert_array_equal(first.p, second.p)
+        np.testing.assert_allclose(first.difference, second.difference, atol=1e-6)
+        assert first.n == second.n
+    assert min(test.p.min() for test in shrunk) < 0.5 * min(test.p.min() for test in single)
+
+
+def test_series_of_a_participant_are_averaged():
+    with_core, without = make_masks(1), make_masks(4)
+    partly = [('a', 'MA', with_core), ('a', 'MA', without), ('b', 'MA', with_core)]
+    sums = add_up(partly, GROUPS).sums['all']
+    assert (sums.n, sums.n_series) == (2, 3)
+    assert sums.frequency('core_local')[4, 8, 8] == pytest.approx(0.75)
+    assert add_up(partly, GROUPS).thumbnails['core_local'].max(axis=1).tolist() == [128, 255]
+
+
 def test_the_family_wise_error_holds_where_nothing_differs():
     """Of 40 comparisons of random masks without a difference, few are significant anywhere."""
     significant = 0
@@ -117,7 +144,7 @@ def test_the_family_wise_error_holds_where_nothing_differs():
                 'core_local': core,
                 'hypoperfusion': core,
             }
-            series.append((GROUPS[index % 2], masks))
+            series.append((str(index), GROUPS[index % 2], masks))
         one = add_up(series, GROUPS)
         found = [
             test.p.min() for test in compare_locations(one, GROUPS, 100)
@@ -175,6 +202,15 @@ def test_the_bootstrap_draws_participants_not_series():
     assert widths[1] > 1.5 * widths[0]
 
 
+def test_repeated_series_change_no_share():
+    rng = np.random.default_rng(2)
+    table, regions = volumes(removed={'cortex': rng.random(9), 'deep white matter': rng.random(9)})
+    repeated = {name: np.repeat(values, 2, axis=0) for name, values in table.items()}
+    assert shares(table, regions, list('abcdefghi')) == shares(
+        repeated, regions, [name for name in 'abcdefghi' for _ in range(2)]
+    )
+
+
 def test_too_few_participants_have_a_reason():
     table, regions = volumes(removed={'cortex': np.ones(2)})
     (row,) = region_shares(table, regions, ['a', 'b'])
@@ -226,7 +262,7 @@ def test_left_lesions_are_flipped_on_request(site, flip_left):
     write_cohort(site, 4)
     sides = {f'sub-{index:02d}': ('left', 'right')[index % 2] for index in range(4)}
     masks = find_masks(site.out, site.make_cohort().included, sides)
-    for index, (_, arrays) in enumerate(read_masks(masks, flip_left)):
+    for index, (*_, arrays) in enumerate(read_masks(masks, flip_left)):
         expected = make_masks(index)['core_global']
         seen = expected if flip_left or index % 2 else expected[::-1]
         np.testing.assert_array_equal(arrays['core_global'], seen)
@@ -246,6 +282,19 @@ def test_table_and_page_show_shares_and_maps(site):
     assert 'removed core, microangiopathy (n = 4)' in page
     assert page.count('data:image/png') >= 15
     assert '8 of 9 series have cores by both normalizations in space-MNI152NLin2009aSym' in page
+
+
+@pytest.mark.parametrize('first', ['MNI152NLin2009aSym', 'MNI152NLin2009zAsym'])
+def test_of_several_spaces_the_first_of_the_participant_level_is_shown(site, first):
+    write_cohort(site, 4)
+    for path in site.out.rglob('*_space-MNI152NLin2009aSym_*'):
+        shutil.copy(path, path.with_name(path.name.replace('2009aSym', '2009zAsym')))
+    for path in site.out.rglob('*_desc-regions_morph.tsv'):
+        settings = {'template': {'output_spaces': [f'{first}:res-2']}}
+        path.with_suffix('.json').write_text(json.dumps({'Settings': settings}))
+    masks = find_masks(site.out, site.make_cohort().included, {})
+    assert masks.space == f'space-{first}_res-2'
+    assert any('4 series in space-' in note and 'are not shown' in note for note in masks.notes)
 
 
 def test_a_damaged_mask_is_skipped(site, caplog):
@@ -274,7 +323,9 @@ def test_slabs_without_a_common_block_have_a_reason():
         masks = make_masks(4 * index + 1)
         masks['brain'] = np.zeros(SHAPE, bool)
         masks['brain'][..., 4 * index : 4 * index + 4] = True
-        series.append(('MA', masks))
+        series.append((str(index), 'MA', masks))
     apart = add_up(series, ['MA'])
     rows = summarize_tests(compare_locations(apart, ['MA']))
-    assert {row['reason'] for row in rows} == {'no block is within the slabs of enough series'}
+    assert {row['reason'] for row in rows} == {
+        'no block is within the slabs of enough participants'
+    }

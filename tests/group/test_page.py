@@ -49,4 +49,12 @@ def test_failed_checks_are_named_before_warnings(site):
     site.write(
         'sub-01/ct/sub-01_desc-qualitycontrol_ctp.json', '{"c": {"LongName": "Check of c"}}'
     )
-    assert '<td>fail: Check of c; warn: a, d</td>' in site.run_group()
+    assert '<td>The check c fails; fails: Check of c; warns: a, d</td>' in site.run_group()
+
+
+def test_one_check_that_warns_is_explained_by_its_finding(site):
+    site.write_series('sub-01', quality='coverage\tcoverage_status\n40\twarn\n')
+    page = site.run_group()
+    assert (
+        '<td>The slab contains only 40 mm of tissue: a lesion outside it is not seen</td>' in page
+    )

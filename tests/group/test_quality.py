@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from ctpprep.group.quality import outlier_fence
+from ctpprep.group.quality import FIGURES, count_missing, outlier_fence
 
 QUALITY = 'noise\tnoise_status\n{}\t{}\n'
 
@@ -93,3 +93,17 @@ def test_limits_of_all_apply_to_series_of_unknown_group(site):
     site.write_participants('\n'.join(rows) + '\n')
     page = site.run_group()
     assert 'Local - global: -49.0 mL, outside of the limits of agreement of all series' in page
+
+
+@pytest.mark.parametrize(('changed', 'titles'), [
+    ({}, ['All volumes']), ({'core_local': None}, list(FIGURES.values())),
+])  # fmt: skip
+def test_volumes_with_equal_counts_share_a_row(changed, titles):
+    volumes = dict.fromkeys(FIGURES, 1.0)
+    rows = [
+        {'counts': True, 'state': 'succeeded'} | volumes | changed,
+        {'counts': False, 'state': 'failed'} | dict.fromkeys(FIGURES),
+    ]
+    counts = count_missing(rows)
+    assert [title for title, *_ in counts] == titles
+    assert counts[0][1:] == (1, [('failed', 1)])

@@ -160,3 +160,69 @@ def test_filter_selects_the_session(tree, tmp_path):
     filters = tmp_path / 'filters.json'
     filters.write_text(json.dumps({'lesion': {'session': '03', 'space': '*'}}))
     assert find(tree, bids_filter_file=filters)[0].lesion.session == '03'
+
+
+# -- quirks of copies of the dataset
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'sub-1_ses-02_space-ncct_LESION-MSK.nii.gz',
+        'sub-1_ses-02_space-ncct_lesion_msk.nii.gz',
+        'sub-1_ses-02_space-NCCT_lesion_mask.nii',
+        'sub-1_ses-02_space-ncct_lesion-msk.NII.GZ',
+    ],
+)
+def test_spellings_of_a_mask_are_recognized(tree, name):
+    write(tree / NCCT).rename(tree / name) if name.lower().endswith('.gz') else write(tree / name)
+    lesion = find(tree)[0].lesion
+    assert (lesion.mask.path.name, lesion.space) == (name, 'ncct')
+
+
+def test_the_case_of_folders_does_not_matter(tree):
+    write(tree / NCCT)
+    tree.parents[1].rename(tree.parents[2] / 'Derivatives')
+    (tree.parents[2] / 'raw_data').rename(tree.parents[2] / 'RAW_DATA')
+    root = tree.parents[2]
+    run = RunSettings(root / 'RAW_DATA', root / 'out', root / 'work', frame_interval=1.5)
+    (series,) = apply_overrides(find_series(run), run)
+    assert series.lesion.mask.path == root / 'Derivatives' / 'sub-1' / 'ses-02' / NCCT
+    assert dataset_links(run, [series])['derivatives'] == root / 'Derivatives'
+
+
+def test_without_an_ncct_the_image_in_its_space_is_registered(tree):
+    for name in (NCCT, NCCT.replace('lesion-msk', 'dwi')):
+        write(tree / name)
+    next(tree.parents[2].rglob('*_ncct.nii.gz')).unlink()
+    lesion = find(tree)[0].lesion
+    assert (lesion.space, lesion.left_out) == ('image', '')
+    assert lesion.image.path.name == NCCT.replace('lesion-msk', 'dwi')
+
+
+@pytest.mark.parametrize(
+    ('shape', 'affine', 'difference'),
+    [
+        ((3, 4, 3), np.diag([1.0, 1.0, 3.0, 1.0]), r'3 x 4 x 3 voxels, not 4 x 4 x 3'),
+        ((4, 4, 3), np.diag([1.0, 1.0, 4.0, 1.0]), 'another affine'),
+    ],
+)
+def test_a_mask_on_another_grid_than_the_ncct_is_noted(tree, caplog, shape, affine, difference):
+    write(tree / NCCT, shape, affine)
+    assert find(tree)[0].lesion.space == 'ncct'
+    assert f'its grid is not that of the NCCT ({difference})' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('name', 'reason'),
+    [
+        ('sub-1_ses-01_space-ncct_lesion-msk.nii.gz', 'session 01 is not later'),
+        ('sub-1_space-ncct_lesion-msk.nii.gz', 'its name has no session'),
+    ],
+)
+def test_a_mask_of_no_later_session_is_logged(tree, caplog, name, reason):
+    caplog.set_level('INFO')
+    write(tree / name)
+    assert find(tree)[0].lesion is None
+    assert f'not a follow-up lesion: derivatives/sub-1/ses-02/{name}: ' in caplog.text
+    assert reason in caplog.text

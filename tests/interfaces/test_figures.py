@@ -151,16 +151,24 @@ def test_fine_voxels_do_not_enlarge_the_pictures(series, render_only):
     assert draw(**series)['maps'].stat().st_size < 6 * coarse
 
 
-def test_summary_is_a_figure_and_a_page(series, render_only):
-    render_only()
+@pytest.mark.parametrize('local_only', [True, False])
+def test_summary_is_a_figure_and_a_page_that_mark_core_of_the_local_map(
+    series, render_only, local_only
+):
+    render_only('summary')
+    if local_only:
+        series['core_local'] = series['hypoperfusion']
     columns = (
         'region\themisphere\tnormalization\tmeasure\tthreshold\tvolume_ml\taffected_side\treason\n'
     )
     Path(series['volumes']).write_text(
-        columns + 'core\tleft\tglobal\tvolume\t0.3\t12.5\tleft\tn/a\n'
+        columns
+        + 'core\tleft\tglobal\tvolume\t0.3\t12.5\tleft\tn/a\n'
+        + 'core\tleft\tlocal\tvolume\t0.3\t12.5\tleft\tn/a\n'
     )
     quality = Path(series['volumes']).with_name('quality.tsv')
     quality.write_text('coverage\tcoverage_status\n80\tpass\n')
     paths = PlotSeries(prefix='sub-01', quality=str(quality), **series).run().outputs.figures
-    found = {Path(path).suffix for path in paths if 'desc-summary' in path}
-    assert found == {'.pdf', '.png', '.svg'}
+    found = {Path(path).suffix: Path(path) for path in paths if 'desc-summary' in path}
+    assert found.keys() == {'.pdf', '.png', '.svg'}
+    assert ('local only' in found['.svg'].read_text()) == local_only

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The summary of a series: numbers, verdict, and why the cores differ."""
 
+import re
+
 import pytest
 
 from ctpprep.interfaces.summary import explain_difference, read_volumes, summarize
+from ctpprep.interfaces.wording import WORDING
+from ctpprep.perfusion.quality import CHECKS
 from ctpprep.perfusion.tabulation import COLUMNS
 
 
@@ -49,7 +53,7 @@ def test_numbers_are_those_of_the_table():
 
 
 @pytest.mark.parametrize(('added', 'criterion'), [
-    ('0.0', 'Tmax > 6 s'), ('12.34', 'Tmax > 6 s, 12.3 mL of it by core alone'),
+    ('0.0', 'Tmax > 6 s'), ('12.34', 'Tmax > 6 s, includes 12.3 mL added by core'),
 ])  # fmt: skip
 def test_core_in_hypoperfusion_is_named(added, criterion):
     rows = [*VOLUMES, make_row('hypoperfusion', '', 'joined core', volume_ml=added)]
@@ -71,9 +75,35 @@ def test_failed_check_makes_what_it_concerns_doubtful(check, doubtful):
 
 def test_difference_names_the_flow_of_the_homologues():
     assert summarize(VOLUMES, {'coverage_status': 'pass'}).difference == (
-        '13.6 mL of the global core are not in the local core: opposite these voxels, flow is 42 % '
-        'of that of normal tissue (medians).'
+        'The local core leaves out 13.6 mL of the global core, where the other hemisphere has 42 % of '
+        'normal flow (median).'
     )
+
+
+@pytest.mark.parametrize(('removed', 'added', 'alone', 'text'), [
+    ('13.6', '1.7', '0.0', 'The local core leaves out 13.6 mL of the global core, where the other '
+     'hemisphere has 42 % of normal flow (median). It adds 1.7 mL.'),
+    ('1.6', '4.7', '0.0', 'The local core adds 4.7 mL to the global core, where the other hemisphere '
+     'has 131 % of normal flow (median). It leaves out 1.6 mL of the global core.'),
+    ('0.6', '4.7', '20.0', 'The local core adds 4.7 mL to the global core, where the other hemisphere '
+     'has 131 % of normal flow (median). Of the global core, 20.0 mL have no homologue in the slab.'),
+    ('13.6', '0.7', '20.0', 'The local core leaves out 13.6 mL of the global core, where the other '
+     'hemisphere has 42 % of normal flow (median). Another 20.0 mL have no homologue in the slab.'),
+    ('13.6', '4.7', '20.0', 'The local core leaves out 13.6 mL of the global core and adds 4.7 mL. '
+     'Another 20.0 mL have no homologue in the slab.'),
+    ('0.2', '0.3', '20.0', 'Of the global core, 20.0 mL have no homologue in the slab; elsewhere both '
+     'cores are the same, to 1 mL.'),
+])  # fmt: skip
+def test_difference_has_two_sentences_and_three_numbers(removed, added, alone, text):
+    rows = [make_row('core', 'local', 'global without homologue', volume_ml=alone)]
+    assert explain_difference([*rows, *make_difference(removed, added)]) == text
+    assert text.count('. ') <= 1
+    assert len(re.findall(r'[\d.]+ (?:mL of|mL to|mL have|mL\.|%)', text)) <= 3
+
+
+def test_difference_without_known_flow_states_volumes_only():
+    text = explain_difference(make_difference('2.0', '0.0', ('', '')))
+    assert text == 'The local core leaves out 2.0 mL of the global core.'
 
 
 def test_equal_cores_are_called_the_same():
@@ -96,13 +126,6 @@ def test_empty_cores_are_called_empty():
     assert text == 'Neither normalization finds a core.'
 
 
-def test_core_without_homologue_is_stated():
-    alone = make_row('core', 'local', 'global without homologue', volume_ml='20.0')
-    text = explain_difference([alone, *make_difference('2.0', '0.0')])
-    assert text.startswith('2.0 mL of the global core')
-    assert text.endswith('; 20.0 mL have no homologue in the slab.')
-
-
 def test_doubtful_core_has_no_explanation():
     assert summarize(VOLUMES, {'core_disagreement_status': 'fail'}).difference == ''
 
@@ -111,3 +134,24 @@ def test_series_without_any_grade_is_not_usable():
     summary = summarize(VOLUMES, {})
     assert summary.verdict.word == 'look first'
     assert summary.reason == 'No check could be computed.'
+
+
+@pytest.mark.parametrize(('figures', 'reason'), [
+    ({'scan_after_peak': '22.5'}, 'The scan ends 22.5 s after the peak of the AIF: core may be '
+     'overestimated, CBV and MTT underestimated.'),
+    ({'frames_rejected': '0.125', 'arrival': '22'}, '12.5 % of the frames are rejected for motion: the '
+     'curves have gaps. 1 more check warns.'),
+    ({'aif_peak': ''}, 'Peak of the AIF warns: the bolus is weak or the artery partial-volumed: absolute '
+     'CBF and CBV are overestimated.'),
+])  # fmt: skip
+def test_reason_states_the_first_finding_with_its_figure(figures, reason):
+    checks = figures | {f'{name}_status': 'warn' for name in figures}
+    assert summarize(VOLUMES, checks).reason == reason
+
+
+@pytest.mark.parametrize('check', CHECKS, ids=lambda check: check.name)
+def test_every_finding_is_one_clause_with_one_figure_and_what_it_concerns(check):
+    finding = WORDING[check.name].finding
+    assert finding.count('{}') == (check.name != 'reference_density')  # which is 0 or 1
+    assert finding.count(': ') == 1
+    assert len(finding.split()) <= 24

@@ -16,7 +16,7 @@ from ctpprep.registration import write_affine
 from ctpprep.settings import MethodSettings
 
 SPACE = 'MNI152NLin2009aSym'
-SETTINGS = MethodSettings.of(output_spaces=SPACE)
+SETTINGS = MethodSettings.of(output_spaces=(SPACE,))
 # the patient is the template, 20 mm further to the right, in slices of 5 mm
 SHAPE, SHIFT = (40, 50, 12), np.array([20.0, 0, 0])
 AFFINE = np.diag([4.0, 4, 5, 1])

@@ -59,6 +59,29 @@ def test_brain_without_structure_is_unknown_and_not_right(brain):
     assert estimate(brain, np.full(SHAPE, 33.0)).median_mm > 5
 
 
+def estimate_faint(shift_mm):
+    """Estimate the distance in a whole brain with half of its faint structure on one side only."""
+    rng = np.random.default_rng(0)
+    x, y = (np.linspace(-1.1, 1.1, n) for n in (76, 92))
+    brain = np.repeat((np.hypot(x[:, None], y[None]) < 1)[..., None], 20, axis=2)
+    fields = [ndimage.gaussian_filter(rng.normal(size=brain.shape), (2, 2, 0.8)) for _ in range(3)]
+    common, *own = (2 * field / field.std() for field in fields)
+    common_moved = np.roll(common, int(shift_mm / SIZE[0]), axis=0)
+    first, second = (
+        np.where(brain, 33 + structure + rng.normal(0, 4, brain.shape), AIR_HU)
+        for structure in (common + own[0], common_moved + own[1])
+    )
+    return alignment.estimate_misalignment(first, second, brain, SIZE).median_mm
+
+
+def test_faint_structure_is_enough_if_all_regions_agree():
+    assert estimate_faint(0.0) < 5
+
+
+def test_faint_structure_that_is_shifted_is_not_accepted():
+    assert estimate_faint(8.0) > 5
+
+
 def test_distance_does_not_depend_on_the_calibration(brain):
     shifted = np.roll(texture(0), 2, axis=0)
     first, second = (estimate(brain, shifted + offset).median_mm for offset in (0.0, 15.0))

@@ -51,6 +51,20 @@ def test_drift_that_air_and_brain_share_is_measured(series, drift_hu, resampled)
     assert ('bone' in found.materials) != resampled
 
 
+def test_padding_that_motion_correction_moves_is_not_drift(series):
+    """The head shifts, and is shifted back together with the padding of the scanner."""
+    acquired = series.ctp.copy()
+    acquired[:3] = -1024
+    corrected = acquired.copy()
+    for frame in range(acquired.shape[-1]):
+        corrected[:, frame // 8, ..., frame] = -1024
+    moved = measure(corrected, series, resampled=True).materials['air']
+    found = drift.measure_drift(
+        corrected, series.times, np.ones(len(series.times)), SIZE, 130.0, True, acquired
+    ).materials['air']
+    assert abs(found) < 0.1 < abs(moved)
+
+
 def test_drift_is_subtracted_and_nothing_else(series):
     drifted = add_drift(series, 4.0).astype(np.float32)
     drift.subtract_drift(drifted, series.times, 4.0)

@@ -10,6 +10,7 @@ from ctpprep.perfusion.followup import (
     FollowUpMaps,
     compare_followup,
     doubt_of_place,
+    find_lesion,
     place_lesion,
     surface_distances,
 )
@@ -59,6 +60,23 @@ def rows(scene):
 
 def select(rows, **wanted):
     return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+@pytest.mark.parametrize('scale', [1, 255, 1.0, 255.0])
+def test_any_positive_label_is_lesion(scale):
+    mask = ball((40, 40, 20), 15)
+    values = np.where(mask, np.dtype(type(scale)).type(scale), 0)
+    np.testing.assert_array_equal(find_lesion(values)[0], mask)
+
+
+@pytest.mark.parametrize('scale', [1, 255])
+def test_a_mask_that_was_interpolated_keeps_its_volume(scale):
+    mask = ball((40, 40, 20), 15)
+    blurred = ndimage.uniform_filter(scale * mask.astype(np.float32), (3, 3, 1))
+    lesion, facts = find_lesion(blurred)
+    assert abs(lesion.sum() / mask.sum() - 1) < 0.03
+    assert np.count_nonzero(blurred > 1e-3) > 1.2 * mask.sum()
+    assert facts == {'followup_level': scale / 2}
 
 
 def test_mask_on_the_same_grid_is_unchanged():

@@ -50,6 +50,10 @@ def test_equations_contain_the_values_of_the_run():
     assert '12 x 12 x 4 mm' in text
 
 
+def test_equations_are_written_whatever_the_settings():
+    assert write_equations(METHOD.change(output_spaces=('MNI152NLin2009aSym',)))
+
+
 def test_equations_of_precomputed_maps_leave_out_the_deconvolution():
     text = write_equations(METHOD, maps_only=True)
     assert 'Tikhonov' not in text

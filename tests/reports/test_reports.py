@@ -15,7 +15,7 @@ from ctpprep.reports import build_report
 from ctpprep.reports.methods import list_references, render_methods
 from ctpprep.reports.page import Drawing
 from ctpprep.reports.places import SHOWN_IN
-from ctpprep.reports.sections import FIGURES
+from ctpprep.reports.sections import FIGURES, collect_sections
 
 SVG = '<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><text>50 % "a" #b</text></svg>'
 COLUMNS = (
@@ -135,7 +135,7 @@ def test_cautions_and_intended_use_are_shown(output_dir):
 
 def test_verdict_and_numbers_come_first(output_dir):
     words = text_of(report(output_dir))
-    first = words.index('Do not use 1 check fails. noise.')
+    first = words.index('Do not use The check noise fails.')
     assert (
         first < words.index('Core, global rCBF < 30 % 61.6 mL') < words.index('Volumes in detail')
     )
@@ -271,7 +271,7 @@ def test_checks_show_title_and_limit(output_dir):
         json.dumps({'coverage': description})
     )
     words = text_of(report(output_dir))
-    assert 'Checks that passed (1)' in words
+    assert 'Checks that pass (1)' in words
     assert 'Slab 80 mm at least 50 mm' in words
 
 
@@ -482,6 +482,25 @@ def test_regions_are_shown_with_what_judged_the_registration(output_dir):
     assert 'Registered image non-contrast CT' in words
     assert 'Overlap of brain and template (Dice) 0.981' in words
     assert 'deep white matter left 6.25' in words
+
+
+def test_other_templates_are_shown_by_how_well_they_were_registered(output_dir):
+    for space, measured in (
+        ('', {'template_overlap': 0.9812}),
+        ('MNI152NLin6Asym', {'template_overlap': 0.5, 'template_failure': 'too little overlap'}),
+        ('OASIS30ANTs', {'template_overlap': 0.964}),
+    ):
+        path = output_dir / 'sub-01' / 'ct' / f'sub-01_desc-regions{space}_morph.tsv'
+        path.write_text('region\ttissue_ml\ncortex\t1.0\n')
+        sidecar = {'RegionsFrom': 'tissue probabilities of X', 'Measured': measured}
+        path.with_suffix('.json').write_text(json.dumps(sidecar))
+    (section,) = collect_sections(output_dir, '01', [])
+    assert section.template == {
+        'Regions': 'tissue probabilities of X',
+        'Overlap of brain and template (Dice)': '0.981',
+        'Nothing was written in MNI152NLin6Asym': 'too little overlap',
+        'Overlap of brain and OASIS30ANTs (Dice)': '0.964',
+    }
 
 
 def test_images_in_template_space_are_no_series_of_their_own(output_dir):

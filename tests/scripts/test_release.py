@@ -66,9 +66,12 @@ def test_without_a_repository_nothing_is_resolved(copy, capsys):
     assert all((copy / name).read_text() == (ROOT / name).read_text() for name in FILES)
 
 
-@pytest.mark.parametrize(
+of_workflows = pytest.mark.parametrize(
     'path', sorted(ROOT.glob('.github/workflows/*.yml')), ids=lambda p: p.name
 )
+
+
+@of_workflows
 def test_workflows_run_what_exists(path):
     jobs = yaml.safe_load(path.read_text())['jobs'].values()
     commands = '\n'.join(step.get('run', '') for job in jobs for step in job.get('steps', ()))
@@ -76,6 +79,15 @@ def test_workflows_run_what_exists(path):
     called = re.findall(r'^make (?:\w+=\S+ )*(.+)$', commands, re.MULTILINE)
     assert {target for line in called for target in line.split()} <= targets
     assert all((ROOT / script).is_file() for script in re.findall(r'scripts/\w+\.py', commands))
+
+
+@of_workflows
+def test_every_job_that_checks_out_may_read_the_repository(path):
+    workflow = yaml.safe_load(path.read_text())
+    for job in workflow['jobs'].values():
+        steps = [step.get('uses', '').partition('@')[0] for step in job.get('steps', ())]
+        granted = job.get('permissions', workflow['permissions'])
+        assert 'actions/checkout' not in steps or granted['contents'] == 'read'
 
 
 def test_ci_runs_all_checks():

@@ -72,7 +72,7 @@ def ports_between_stages(node):
 @pytest.mark.parametrize('motion_correction', [True, False])
 def test_every_port_is_fed(make_series, run, ports, motion_correction):
     method = MethodSettings.of(
-        motion_correction=motion_correction, output_spaces='MNI152NLin2009aSym'
+        motion_correction=motion_correction, output_spaces=('MNI152NLin2009aSym',)
     )
     unfed = hungry(init_series_wf(make_series(ncct=True, lesion=True), method, run), ports)
     if not motion_correction:  # without transforms nothing moves
@@ -83,7 +83,7 @@ def test_every_port_is_fed(make_series, run, ports, motion_correction):
 @pytest.mark.parametrize('ports', [mandatory, files, ports_between_stages])
 @pytest.mark.parametrize('masks', [False, True])
 def test_every_port_is_fed_from_maps(make_maps, run, ports, masks):
-    method = MethodSettings.of(output_spaces='MNI152NLin2009aSym')
+    method = MethodSettings.of(output_spaces=('MNI152NLin2009aSym',))
     workflow = init_series_wf(make_maps(masks=masks), method, run)
     unfed = hungry(workflow, ports, SERIES_ALONE)
     assert [port for port in unfed if '.standardize_maps.' not in port] == []
@@ -155,7 +155,7 @@ def test_methods_tell_what_is_done_if_a_ct_does_not_fit(make_maps, run):
 def test_every_reader_of_a_users_image_is_given_the_chosen_affine(
     make_series, make_maps, supplied, run
 ):
-    method = MethodSettings.of(output_spaces='MNI152NLin2009aSym')
+    method = MethodSettings.of(output_spaces=('MNI152NLin2009aSym',))
     masks = {name: supplied(f'{name}.nii.gz') for name in ('brain_mask', 'aif_mask')}
     series = make_series(ncct=True, lesion=True, overrides=masks)
     run = dataclasses.replace(run, affine_from='qform')

@@ -25,7 +25,7 @@ def another(name):
         others = [choice for choice in about.choices if choice != default]
         return others[0] if others else 'ctpprep.perfusion.maps:flow'
     if name == 'output_spaces':
-        return 'MNI152NLin2009aSym'
+        return ('MNI152NLin2009aSym:res-2',)
     if isinstance(default, bool):
         return not default
     if isinstance(default, tuple):
@@ -145,7 +145,7 @@ def stages_read(toy_head, tmp_path_factory):
     # a brain without texture shows neither where its homologues are, nor its lesion, nor the template
     method = MethodSettings.of(
         mirror_most_mm=50.0, mirror_region_mm=50.0, followup_least_overlap=0.0,
-        followup_least_similarity=0.0, output_spaces='MNI152NLin2009aSym',
+        followup_least_similarity=0.0, output_spaces=('MNI152NLin2009aSym',),
         template_least_overlap=0.0, template_least_sides=0.0, template_least_similarity=-1.0,
         template_most_folding=1.0,
     )  # fmt: skip

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stage of template space: built only if asked for, and the files that it writes."""
 
-import pytest
+import dataclasses
 
-from ctpprep.settings import MethodSettings
+import pytest
+from nipype.interfaces.base import isdefined
+
+from ctpprep.settings import USERS_TEMPLATES, MethodSettings
 from ctpprep.workflows.base import init_series_wf
 from ctpprep.workflows.outputs import foreign_paths
 
-METHOD = MethodSettings.of(output_spaces='MNI152NLin2009aSym')
+METHOD = MethodSettings.of(output_spaces=('MNI152NLin2009aSym',))
 
 
 def test_it_is_off_unless_asked_for(make_series, run):
@@ -72,3 +75,74 @@ def test_the_follow_up_lesion_is_written_in_template_space(make_series, rows_of)
     ending = 'space-MNI152NLin2009aSym_res-2_label-lesion_desc-followup_mask.nii.gz'
     assert rows['followup_mask_template']['path'].endswith(ending)
     assert 'followup_mask_template' not in rows_of(make_series(), METHOD)
+
+
+# -- several templates
+
+
+@pytest.fixture
+def several(tmp_path, monkeypatch):
+    """Settings with two templates, of which the first has two resolutions."""
+    monkeypatch.setenv(USERS_TEMPLATES, str(tmp_path))
+    folder = tmp_path / 'tpl-MNI152NLin6Asym'
+    folder.mkdir()
+    for tissue in ('GM', 'WM'):
+        (folder / f'tpl-MNI152NLin6Asym_res-02_label-{tissue}_probseg.nii.gz').write_bytes(b'x')
+    return MethodSettings.of(
+        output_spaces=('MNI152NLin2009aSym', 'MNI152NLin6Asym:res-2', 'MNI152NLin2009aSym:res-1')
+    )
+
+
+def test_each_template_is_registered_once(make_series, run, several):
+    names = init_series_wf(make_series(), several, run).list_node_names()
+    stages = {name.partition('.')[0] for name in names if name.startswith('template')}
+    assert stages == {'template_wf', 'template_MNI152NLin6Asym_wf'}
+    assert sum(name.endswith('register_template') for name in names) == 2
+    assert sum('transform_to_template' in name for name in names) == 3
+
+
+def test_images_are_written_in_every_space(make_series, rows_of, several):
+    paths = [row['path'] for row in rows_of(make_series(), several).values()]
+    assert len(paths) == len(set(paths))
+    spaces = 'MNI152NLin2009aSym_res-2', 'MNI152NLin2009aSym_res-1', 'MNI152NLin6Asym_res-2'
+    for space in spaces:
+        assert f'sub-01/ct/sub-01_space-{space}_cbf.nii.gz' in paths
+    for label in ('', 'MNI152NLin6Asym'):
+        assert f'sub-01/ct/sub-01_desc-regions{label}_morph.tsv' in paths
+
+
+def test_an_image_is_made_from_the_transform_to_its_own_template(make_series, rows_of, several):
+    row = rows_of(make_series(), several)['cbf_template_MNI152NLin6Asym']
+    transform = 'bids::sub-01/ct/sub-01_from-ctpref_to-MNI152NLin6Asym_mode-image_xfm.h5'
+    assert row['sidecar']['Sources'] == ['bids::sub-01/ct/sub-01_cbf.nii.gz', transform]
+    assert row['sidecar']['Settings']['template']['output_spaces'] == ('MNI152NLin6Asym:res-2',)
+
+
+def test_the_atlas_is_used_in_its_own_space_alone(make_series, run, several):
+    atlas = run.bids_dir / 'tpl-MNI152NLin6Asym_dseg.nii.gz'
+    atlas.parent.mkdir(exist_ok=True)
+    atlas.touch()
+    run = dataclasses.replace(run, atlas=atlas, atlas_labels=atlas)
+    workflow = init_series_wf(make_series(), several, run)
+    inputs = [
+        workflow.get_node(f'template{label}_wf.measure_regions').inputs
+        for label in ('', '_MNI152NLin6Asym')
+    ]
+    assert [bool(isdefined(one.atlas) and one.atlas) for one in inputs] == [False, True]
+    text = ' '.join(workflow.visit_desc().split())
+    assert 'in the regions of tpl-MNI152NLin6Asym_dseg.nii.gz, in MNI152NLin6Asym, and by' in text
+    assert text.count('### Template space') == 1
+
+
+def test_another_template_leaves_the_nodes_of_the_first_unchanged(make_series, run, several):
+    series, names = make_series(), ('register_template', 'transform_to_template')
+    alone, beside = (
+        [
+            init_series_wf(series, method, run)
+            .get_node(f'template_wf.{name}')
+            .inputs.get_hashval()[1]
+            for name in names
+        ]
+        for method in (METHOD, several)
+    )
+    assert alone == beside

@@ -102,14 +102,20 @@
     Plotly.react('boxes', traces, layout('', 'volume, mL', { boxmode: 'group' }), config);
   }
 
+  // the next of 1, 2, 5, 10, 20, ...
+  function roundStep(least) {
+    const power = 10 ** Math.floor(Math.log10(Math.max(1, least)));
+    return power * [1, 2, 5, 10].find((factor) => factor * power >= least);
+  }
+
   function drawChecks() {
-    const grades = [['passed', cohort.grades.pass, ''], ['caution', cohort.grades.warn, '/'], ['failed', cohort.grades.fail, 'x']];
+    const grades = [['passes', cohort.grades.pass, ''], ['warns', cohort.grades.warn, '/'], ['fails', cohort.grades.fail, 'x']];
     // checks that every series passed to which they apply are counted, not drawn
     const graded = cohort.checks.filter((check) => check[1] + check[2] + check[3] > 0);
     const checks = graded.filter((check) => check[2] + check[3] > 0);
     const passed = graded.length - checks.length;
     document.getElementById('all-passed').textContent = !graded.length ? ''
-      : `${passed} of ${graded.length} checks passed wherever they apply${checks.length ? '; the others:' : '.'}`;
+      : `${passed} of ${graded.length} checks pass wherever they apply${checks.length ? '; the others:' : '.'}`;
     const titles = checks.map((check) => plain(check[0]));
     const plot = document.getElementById('checks');
     plot.hidden = !checks.length;
@@ -117,11 +123,11 @@
     plot.style.height = `${140 + 20 * titles.length}px`;
     const traces = grades.map(([name, color, shape], i) => ({
       type: 'bar', orientation: 'h', name, y: titles, x: checks.map((check) => check[i + 1]),
-      marker: { color, pattern: { shape, fgcolor: '#fff', size: 6, fillmode: 'overlay' } }, hovertemplate: `%{y}: %{x} ${name}<extra></extra>`,
+      marker: { color, pattern: { shape, fgcolor: '#fff', size: 6, fillmode: 'overlay' } }, hovertemplate: `%{y} ${name} in %{x} series<extra></extra>`,
     }));
     const bars = layout('series', '', { barmode: 'stack', bargap: 0.25 });
     bars.legend.traceorder = 'normal';
-    Object.assign(bars.xaxis, { tickformat: 'd', rangemode: 'tozero', minallowed: 0, dtick: Math.ceil(Math.max(1, ...graded.map((check) => check[1] + check[2] + check[3])) / 8) });
+    Object.assign(bars.xaxis, { tickformat: 'd', rangemode: 'tozero', minallowed: 0, dtick: roundStep(Math.max(...graded.map((check) => check[1] + check[2] + check[3])) / 8) });
     // on a narrow page titles need most of the width, and the legend the place of the buttons
     const isNarrow = plot.clientWidth < 500;
     if (isNarrow) Object.assign(bars, { font: { ...bars.font, size: 9 }, margin: { ...bars.margin, l: 20 } });
