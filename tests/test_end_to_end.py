@@ -815,7 +815,8 @@ SERIES_CHECKS = {
     'aif_peak', 'aif_width', 'aif_area', 'aif_explained', 'aif_before', 'aif_undershoot',
     'aif_over_tissue', 'tissue_lag', 'vof_lag', 'drift', 'hyperdense', 'core_missed', 'frame_order',
     'tissue_unexplained', 'flow_structure', 'tmax_structure', 'hypoperfusion_repeat', 'values_outside',
-    'peak_after_delay', 'tissue_outside', 'metal', 'contrast_before', *SUPPLIED_CHECKS,
+    'peak_after_delay', 'tissue_outside', 'metal', 'contrast_before',
+    'vein_behind_artery', *SUPPLIED_CHECKS,
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from ctpprep import __version__
 from ctpprep.cli.options import key_of, reader, spellings
 from ctpprep.exceptions import UsageError
 from ctpprep.inputs.labels import nearest
+from ctpprep.io.files import read_text
 from ctpprep.settings import EXCLUSIVE, MethodSettings, RunSettings, Setting, declared
 
 # of the machine, not of the run
@@ -49,10 +50,9 @@ def read_config(path: Path, folders: dict[str, Path]) -> dict[str, Any]:
         When the file cannot be read, a key is unknown, or a value is of the wrong kind.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f'--config-file {path} cannot be read as TOML ({reason})') from error
+        content = tomllib.loads(read_text(path, UsageError, f'--config-file {path}', 'utf-8'))
+    except ValueError as error:
+        raise UsageError(f'--config-file {path} cannot be read as TOML ({error})') from error
     known = {
         key_of(setting): setting
         for settings in (RunSettings, MethodSettings)

@@ -2,6 +2,7 @@
 """Folders of a run: defaults, and checks that they are valid and writable."""
 
 import contextlib
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -55,6 +56,12 @@ def check_folders(run: RunSettings) -> None:
         raise UsageError(
             f'the work folder {run.work_dir} is {role}; choose another folder with -w'
         )
+    for option, path in (('output_dir', run.output_dir), ('-w/--work-dir', run.work_dir)):
+        nearest = next(place for place in (path, *path.parents) if os.path.lexists(place))
+        if not nearest.is_dir():
+            raise UsageError(
+                f'cannot write to {path} ({nearest} is not a folder); choose another folder for {option}'
+            )
 
 
 def name_by_role(text: str, run: RunSettings) -> str:

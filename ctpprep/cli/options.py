@@ -73,7 +73,12 @@ def read_choice(allowed: tuple[str, ...], function: bool = False) -> Callable[[s
 
 def read_path(text: str) -> Path:
     """Make a path absolute."""
-    return absolute(Path(text))
+    try:
+        path = absolute(Path(text))
+        path.resolve()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f'{text} is a loop of symbolic links') from error
+    return path
 
 
 def read_dataset(text: str) -> tuple[str, Path]:

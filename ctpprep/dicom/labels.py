@@ -2,12 +2,13 @@
 """Labels of participants and sessions, and the private file that links them to the source."""
 
 import csv
+import io
 import re
 from pathlib import Path
 from typing import Any
 
 from ctpprep.exceptions import UsageError
-from ctpprep.io.files import read_object, write_atomically
+from ctpprep.io.files import read_object, read_text, write_atomically
 
 LABEL = re.compile(r'[a-zA-Z0-9]+')
 COLUMNS = ('source', 'participant_id', 'session_id')
@@ -144,11 +145,8 @@ def read_table(path: Path) -> dict[str, tuple[str, str | None]]:
     UsageError
         When the table cannot be read, lacks a column, or contains an invalid label.
     """
-    try:
-        with path.open(newline='', encoding='utf-8-sig') as stream:
-            rows = list(csv.DictReader(stream, delimiter='\t'))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f'--labels {path} cannot be read ({error})') from error
+    text = read_text(path, UsageError, f'--labels {path}')
+    rows = list(csv.DictReader(io.StringIO(text, newline=''), delimiter='\t'))
     if rows and not {'source', 'participant_id'} <= rows[0].keys():
         raise UsageError(
             f'--labels {path} has the columns {", ".join(rows[0])}; need source and participant_id, '

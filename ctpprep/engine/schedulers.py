@@ -16,6 +16,7 @@ from nipype.pipeline import plugins
 from ctpprep.engine.queues import ASK, COMMANDS, Answer, last_line
 from ctpprep.exceptions import UsageError
 from ctpprep.inputs.labels import refuse_unknown
+from ctpprep.io.files import read_text
 from ctpprep.settings import LEAST_GB
 
 LOCAL = ('Linear', 'MultiProc')
@@ -72,8 +73,8 @@ def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        content = yaml.safe_load(read_text(path, UsageError, f'--use-plugin {path}'))
+    except (ValueError, yaml.YAMLError) as error:
         reason = ' '.join(str(error).split())
         raise UsageError(f'--use-plugin {path} cannot be read ({reason})') from error
     where = f'--use-plugin {path.name}'

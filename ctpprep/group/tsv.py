@@ -2,6 +2,7 @@
 """Tab-separated tables as text, so that numbers keep their digits."""
 
 import csv
+import io
 import math
 import re
 import sys
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctpprep.exceptions import SeriesError, UsageError
-from ctpprep.io.files import write_atomically
+from ctpprep.io.files import read_text, write_atomically
 
 #: Text of a missing cell.
 MISSING = 'n/a'
@@ -54,13 +55,11 @@ def read_table(path: Path, encoding: str = 'utf-8') -> Table:
         If the file cannot be read or has no rows, or if a row is longer or shorter than the header.
     """
     try:
-        with path.open(encoding=encoding, newline='') as stream:
-            reader = csv.reader(stream, 'excel-tab', quoting=csv.QUOTE_NONE)
-            # interning: most cells of a cohort repeat a few strings
-            lines = [
-                (reader.line_num, [sys.intern(cell) for cell in line]) for line in reader if line
-            ]
-    except (OSError, ValueError, csv.Error) as error:
+        stream = io.StringIO(read_text(path, SeriesError, path.name, encoding), newline='')
+        reader = csv.reader(stream, 'excel-tab', quoting=csv.QUOTE_NONE)
+        # interning: most cells of a cohort repeat a few strings
+        lines = [(reader.line_num, [sys.intern(cell) for cell in line]) for line in reader if line]
+    except csv.Error as error:
         raise SeriesError(f'{path.name} cannot be read ({error})') from error
     if len(lines) < 2:
         raise SeriesError(f'{path.name} has no rows; it needs a header and at least one row')

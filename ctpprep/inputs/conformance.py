@@ -2,7 +2,6 @@
 """Names and folders that do not follow BIDS: what is only reported, and what is refused."""
 
 import fnmatch
-import json
 import re
 from collections.abc import Sequence
 from itertools import islice
@@ -11,9 +10,13 @@ from pathlib import Path
 from ctpprep.exceptions import SeriesError
 from ctpprep.inputs.labels import join_labels
 from ctpprep.io.bids import NIFTI, entities, session_dir
+from ctpprep.io.files import read_object
 
 # folders that BIDS allows beside those of participants
 KNOWN_FOLDERS = ('code', 'derivatives', 'docs', 'logs', 'phenotype', 'sourcedata', 'stimuli')
+# folders whose files are not raw data
+NESTED = {'derivatives', 'sourcedata'}
+MOST_SHOWN = 4  # files in a message
 MOST_FOLDERS = 200  # limit of the search, which must be fast in any dataset
 # file systems allow 255 bytes; outputs, while they are being written, have up to 105 more
 MAX_PREFIX = 150
@@ -36,21 +39,28 @@ def check_dataset(bids_dir: Path, participants: Sequence[str]) -> list[str]:
     deviations = []
     description = bids_dir / 'dataset_description.json'
     try:
-        content = json.loads(description.read_text(encoding='utf-8-sig'))
+        if not description.exists():
+            raise SeriesError('there is no dataset_description.json')
+        content = read_object(description, SeriesError, description.name)
         missing = [name for name in ('Name', 'BIDSVersion') if name not in content]
         if missing:
-            deviations.append(f'dataset_description.json has no {" and no ".join(missing)}')
-    except FileNotFoundError:
-        deviations.append('there is no dataset_description.json')
-    except (OSError, ValueError, TypeError) as error:
-        deviations.append(f'dataset_description.json cannot be read ({error})')
+            raise SeriesError(f'dataset_description.json has no {" and no ".join(missing)}')
+    except SeriesError as deviation:
+        deviations.append(str(deviation))
     for label in participants:
         pattern = rf'sub-{re.escape(label)}(_[a-z]+-[a-zA-Z0-9+]+)*_[a-zA-Z0-9]+\.nii(\.gz)?'
-        names = [
-            path.name
-            for path in sorted((bids_dir / f'sub-{label}').rglob('*.nii*'))
-            if not re.fullmatch(pattern, path.name)
+        paths = sorted((bids_dir / f'sub-{label}').rglob('*.nii*'))
+        nested = [
+            str(path.relative_to(bids_dir))
+            for path in paths
+            if NESTED & set(path.relative_to(bids_dir).parts[:-1])
         ]
+        if nested:
+            deviations.append(
+                f'sub-{label}: {join_labels(nested, "")}: skipped; derivatives and source data belong '
+                'beside the folders of participants'
+            )
+        names = [path.name for path in paths if not re.fullmatch(pattern, path.name)]
         if names:
             deviations.append(f'sub-{label}: {join_labels(names, "")}: not a BIDS file name')
     return deviations
@@ -129,7 +139,8 @@ def check_name(prefix: str, path: Path, bids_dir: Path) -> Path:
             f'most {MAX_PREFIX}), outputs would have no valid names; shorten its labels'
         )
     folder = session_dir(path, bids_dir)
-    if folder not in path.parents:
+    sessions = [part for part in name.parts[1:-1] if part.startswith('ses-')]
+    if folder not in path.parents or sessions != list(folder.relative_to(bids_dir).parts[1:]):
         raise SeriesError(
             f'{name}: by its name, the file belongs in {folder.relative_to(bids_dir)}; move or '
             'rename it'
@@ -137,10 +148,47 @@ def check_name(prefix: str, path: Path, bids_dir: Path) -> Path:
     return folder
 
 
+def find_lookalike(bids_dir: Path, participant: str) -> str:
+    """Describe a file that would be a CT perfusion series, but for its format or its spelling.
+
+    Parameters
+    ----------
+    bids_dir : Path
+    participant : str
+        Label, without 'sub-', of a participant without a series.
+
+    Returns
+    -------
+    str
+        A sentence; '' if there is none.
+    """
+    for path in sorted((bids_dir / f'sub-{participant}').rglob('*')):
+        stem, _, extension = path.name.partition('.')
+        start, _, suffix = stem.rpartition('_')
+        if not start or path.name.startswith('.') or suffix.casefold() not in ('ctp', 'perf'):
+            continue
+        if suffix == 'ctp' and path.name.endswith(NIFTI) and not path.is_dir():
+            continue  # a series that was not selected
+        needed = f'{start}_ctp.nii.gz'
+        name = path.relative_to(bids_dir)
+        if path.is_dir():
+            return f'{name} is a folder, need a file {needed}; convert the series to NIfTI'
+        if extension.casefold() in ('nii', 'nii.gz'):
+            return f'{name} is skipped because of its name, need {needed}; rename it'
+        if extension.casefold() not in ('json', 'tsv', 'txt', 'bval', 'bvec'):
+            return (
+                f'{name} is skipped because of its format (.{extension}), need {needed}; convert the '
+                'series to NIfTI'
+            )
+    return ''
+
+
 def refuse_duplicates(paths: Sequence[Path], bids_dir: Path) -> None:
     """Raise `SeriesError` if more than one file has the same outputs."""
     if len(paths) > 1:
-        names = ' and '.join(str(path.relative_to(bids_dir)) for path in paths)
+        names = ' and '.join(str(path.relative_to(bids_dir)) for path in paths[:MOST_SHOWN])
+        if len(paths) > MOST_SHOWN:
+            names += f' and {len(paths) - MOST_SHOWN} more files'
         raise SeriesError(
             f'{names} would write the same outputs; remove one of them or distinguish them by '
             'run-<index>'

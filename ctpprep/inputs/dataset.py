@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Index of the files of a BIDS dataset, by the entities in their names."""
 
+import errno
 import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ctpprep.exceptions import UsageError
+from ctpprep.inputs.conformance import NESTED
 from ctpprep.inputs.labels import refuse_unknown
 from ctpprep.io.bids import NIFTI, session_dir
 from ctpprep.io.files import read_object
@@ -162,6 +164,7 @@ class DatasetIndex:
             self.bids_dir / path
             for path in relative_paths
             if path.parts[0] in self._participants or not path.parts[0].startswith('sub-')
+            if not NESTED & set(path.parts[:-1])
         }
         return sorted(paths, key=lambda path: (path.name, path))
 
@@ -182,27 +185,56 @@ def find_unreadable(bids_dir: Path, participants: Sequence[str]) -> dict[str, st
     dict of str to str
         Why each of these participants cannot be indexed, by label.
     """
-
-    def stop(error: OSError) -> None:
-        raise error
-
     unreadable = {}
     for label in participants:
         folder = bids_dir / f'sub-{label}'
+        if folder.is_symlink() and not os.path.exists(folder):
+            unreadable[label] = (
+                f'{folder.name}: the folder is missing (broken symlink); fetch it, e.g. with '
+                '`datalad get`'
+            )
+            continue
         try:
-            for place, _, files in os.walk(folder, onerror=stop) if folder.exists() else ():
-                for path in (place, *(os.path.join(place, name) for name in files)):
-                    path.encode()
+            for path in _walk(folder, (_identity(bids_dir),)) if folder.exists() else ():
+                path.encode()
         except UnicodeEncodeError as error:
             name = os.fsencode(os.path.relpath(error.object, bids_dir))
             shown = name.decode(errors='backslashreplace')
             unreadable[label] = f'{shown}: the file name is not UTF-8; rename it'
         except OSError as error:
             place = os.path.relpath(error.filename or folder, bids_dir)
+            if error.errno == errno.ELOOP:
+                unreadable[label] = f'{place} is a loop of symbolic links; remove the link'
+                continue
             unreadable[label] = (
                 f'{place} cannot be read ({error.strerror}); change its permissions'
             )
     return unreadable
+
+
+def _identity(folder: Path | str) -> tuple[int, int]:
+    """Identify a folder, whatever links lead to it."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _walk(folder: Path | str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """List a folder and all below it, also through links, as pybids follows them.
+
+    Raises
+    ------
+    OSError
+        When a folder cannot be read, or a link leads to one of the folders above it.
+    """
+    if (identity := _identity(folder)) in above:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(folder))
+    yield str(folder)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if os.path.isdir(entry.path):  # False for a link to itself
+                yield from _walk(entry.path, (*above, identity))
+            else:
+                yield entry.path
 
 
 def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ctpprep.exceptions import SeriesError, UsageError, explain
-from ctpprep.inputs.conformance import check_name, refuse_duplicates
+from ctpprep.inputs.conformance import check_name, find_lookalike, refuse_duplicates
 from ctpprep.inputs.dataset import DatasetIndex, find_unreadable, read_filters
 from ctpprep.inputs.labels import join_labels
 from ctpprep.inputs.precomputed import PATTERNS as MAP_PATTERNS
@@ -72,7 +72,15 @@ def find_series(run: RunSettings) -> list[FoundSeries]:
     all_series: list[FoundSeries] = [
         FailedSeries(f'sub-{label}', label, None, reason) for label, reason in unreadable.items()
     ]
-    for prefix, paths in _group_by_prefix(series_paths).items():
+    strays = [path for path in series_paths if not _is_at_home(path, run.bids_dir)]
+    for path in strays:
+        try:
+            check_name(path.name.partition('.')[0].rpartition('_')[0], path, run.bids_dir)
+        except SeriesError as error:
+            folder = path.relative_to(run.bids_dir).parts[0]
+            all_series.append(FailedSeries.from_file(folder, path, run.bids_dir, error))
+    at_home = [path for path in series_paths if path not in strays]
+    for prefix, paths in _group_by_prefix(at_home).items():
         try:
             refuse_duplicates(paths, run.bids_dir)
             all_series.append(
@@ -86,6 +94,9 @@ def find_series(run: RunSettings) -> list[FoundSeries]:
     all_series += find_maps(
         index, map_folders, beside_series=bool(series_paths), affine_from=run.affine_from
     )
+    for label in sorted(set(participants) - {series.participant for series in all_series}):
+        if lookalike := find_lookalike(run.bids_dir, label):
+            all_series.append(FailedSeries(f'sub-{label}', label, None, lookalike))
     filtered = '; --bids-filter-file leaves none' if run.bids_filter_file else ''
     if not all_series and not run.participant_label and not run.reports_only:
         raise UsageError(
@@ -123,6 +134,11 @@ def _select_inputs(index: DatasetIndex, run: RunSettings) -> tuple[list[Path], l
             'for the maps)', folder.relative_to(run.bids_dir),
         )  # fmt: skip
     return series_paths, sorted(map_folders - series_folders)
+
+
+def _is_at_home(path: Path, bids_dir: Path) -> bool:
+    """Return whether a file is in the folder of the participant in its name."""
+    return path.relative_to(bids_dir).parts[0] == f'sub-{entities(path).get("sub", "")}'
 
 
 def _series_images(index: DatasetIndex) -> list[Path]:

@@ -38,7 +38,11 @@ def select_participants(
     """
     if not bids_dir.is_dir():
         raise UsageError(f'the dataset {bids_dir} is not a folder')
-    folders = {folder.name[4:] for folder in bids_dir.glob('sub-*') if folder.is_dir()}
+    folders = {
+        folder.name[4:]
+        for folder in bids_dir.glob('sub-*')
+        if folder.is_symlink() or folder.is_dir()
+    }
     labels = sorted(folders.union(others))
     if not labels:
         nested = next(iter(sorted(bids_dir.glob('*/sub-*'))), None)

@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from ctpprep.exceptions import SeriesError, TimingError, UsageError
+from ctpprep.io.files import read_text
 from ctpprep.io.headers import read_header
 from ctpprep.settings import RunSettings
 
 INTERVAL_RANGE = (0.1, 10.0)  # s; protocols acquire a frame every 0.5 to 4 s
-UNITS = ('HU', 'hu', 'Hounsfield', 'hounsfield unit')
+UNITS = ('hu', 'hounsfield', 'hounsfield unit', 'hounsfield units')
+# fields that decide how a series is read, which a misspelling would hide
+FIELDS = (
+    'RepetitionTime', 'VolumeTiming', 'FrameTimesStart', 'SliceTiming', 'SliceAcquisitionTimes',
+    'SliceEncodingDirection', 'Units', 'Modality',
+)  # fmt: skip
 # the header gives no more than a default, as nibabel and SPM write it
 DEFAULT_INTERVAL = 1.0  # s
 # two sources agree within this fraction of the interval
@@ -51,9 +57,10 @@ def read_series_timing(
         When the header, the units or the times cannot be used.
     """
     shape, affine, header_interval = read_header(path, affine_from)
+    _refuse_misspelled(sidecar)
     _check_modality(sidecar)
-    units = sidecar.get('Units', 'HU')
-    if units not in UNITS:
+    units = sidecar.get('Units')
+    if units is not None and str(units).strip().casefold() not in UNITS:
         raise SeriesError(f'Units is "{units}" in the sidecar, need Hounsfield units ("HU")')
     frame_times, sample_times, source = read_timing(
         sidecar, shape[3], shape[2], header_interval, command_times
@@ -63,12 +70,21 @@ def read_series_timing(
     return frame_times, sample_times, source
 
 
+def _refuse_misspelled(sidecar: dict[str, Any]) -> None:
+    """Raise `SeriesError` if a field would be read but for capitals, blanks or separators."""
+    plain = {field.casefold(): field for field in FIELDS}
+    for name in sidecar:
+        field = plain.get(re.sub(r'[\s_-]', '', name).casefold())
+        if field is not None and field != name:
+            raise SeriesError(f'the sidecar contains "{name}", need the name "{field}"')
+
+
 def _check_modality(sidecar: dict[str, Any]) -> None:
     """Raise `SeriesError` if the sidecar is that of another modality."""
-    modality = sidecar.get('Modality', 'CT')
-    if modality not in ('CT', None):
+    modality = sidecar.get('Modality')
+    if modality is not None and str(modality).strip().upper() != 'CT':
         raise SeriesError(f'Modality is "{modality}" in the sidecar, need "CT"')
-    if sidecar.get('MagneticFieldStrength') is not None:
+    if sidecar.get('MagneticFieldStrength') not in (None, 0):
         raise SeriesError(
             'the sidecar contains MagneticFieldStrength, as of MR, need a CT perfusion series'
         )
@@ -92,10 +108,10 @@ def read_command_times(run: RunSettings) -> tuple[str, Any] | None:
         When the file cannot be read or the interval is implausible.
     """
     if run.frame_times is not None:
+        text = read_text(Path(run.frame_times), UsageError, f'--frame-times {run.frame_times}')
         try:
-            text = Path(run.frame_times).read_text(encoding='utf-8')
             return '--frame-times', [float(word) for word in re.split(r'[\s,;]+', text.strip())]
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise UsageError(
                 f'--frame-times {run.frame_times} cannot be read ({error}); the file must contain '
                 'the time of each frame in s, separated by spaces, commas or line breaks'
@@ -164,6 +180,7 @@ def read_timing(
         start = _clock_start(frames, 'SliceAcquisitionTimes')
         samples = tuple(tuple(round(t - start, 9) for t in times) for times in samples)
         frames = tuple(round(t - start, 9) for t in frames)
+        _refuse_contradictions(frames, 'SliceAcquisitionTimes', sidecar, header_interval)
         return frames, samples, 'SliceAcquisitionTimes'
     field, value = _frame_source(sidecar, header_interval, command_times)
     if field in ('RepetitionTime', '--frame-interval', 'pixdim[4]'):
@@ -176,10 +193,7 @@ def read_timing(
     start = _clock_start(frames, field)
     frames = tuple(round(t - start, 9) for t in frames)
     if not field.startswith('--'):
-        _refuse_contradiction(frames, field, 'pixdim[4] of the header', header_interval)
-    if field == 'FrameTimesStart' and 'RepetitionTime' in sidecar:
-        (interval,) = _numbers([sidecar['RepetitionTime']], 1, 'RepetitionTime', 'one number')
-        _refuse_contradiction(frames, field, 'RepetitionTime', interval)
+        _refuse_contradictions(frames, field, sidecar, header_interval)
     if 'SliceTiming' not in sidecar:
         return frames, (frames,) * n_slices, field
     offsets = _slice_timing(sidecar, n_slices, frames)
@@ -195,8 +209,9 @@ def _frame_source(
         return command_times
     if 'VolumeTiming' in sidecar and 'RepetitionTime' in sidecar:
         raise TimingError(
-            'the sidecar contains both VolumeTiming and RepetitionTime, which BIDS does not allow; '
-            'keep VolumeTiming if the frame intervals vary, RepetitionTime if they are constant'
+            'the sidecar, with what it inherits, contains both VolumeTiming and RepetitionTime, which '
+            'BIDS does not allow; keep VolumeTiming if the frame intervals vary, RepetitionTime if '
+            'they are constant'
         )
     # dcm2niix writes the mean of varying intervals as RepetitionTime, so FrameTimesStart precedes it
     for field in ('VolumeTiming', 'FrameTimesStart', 'RepetitionTime'):
@@ -257,6 +272,29 @@ def _clock_start(times: Sequence[float], field: str) -> float:
             'write seconds'
         )
     return times[0]
+
+
+def _refuse_contradictions(
+    times: Sequence[float], field: str, sidecar: dict[str, Any], header_interval: float | None
+) -> None:
+    """Raise `TimingError` if any other source of the sidecar or the header gives other times."""
+    _refuse_contradiction(times, field, 'pixdim[4] of the header', header_interval)
+    if field != 'RepetitionTime' and 'RepetitionTime' in sidecar:
+        (interval,) = _numbers([sidecar['RepetitionTime']], 1, 'RepetitionTime', 'one number')
+        _refuse_contradiction(times, field, 'RepetitionTime', interval)
+    for other in ('VolumeTiming', 'FrameTimesStart'):
+        if other != field and other in sidecar:
+            needed = f'one time for each of the {len(times)} frames'
+            listed = _numbers(sidecar[other], len(times), other, needed)
+            apart = [one - two for one, two in zip(times, listed, strict=True)]
+            # a frame may be dated by any of its slices
+            longest = max(late - early for early, late in pairwise(times))
+            if max(apart) - min(apart) > longest:
+                raise TimingError(
+                    f'{field} and {other} differ by up to {max(apart) - min(apart):.3g} s from the '
+                    'first frame to the last; correct one of them, or choose with --frame-interval '
+                    'SECONDS or --frame-times FILE'
+                )
 
 
 def _refuse_contradiction(
@@ -325,6 +363,15 @@ def _slice_acquisition_times(
     slices = tuple(zip(*rows, strict=True))
     for times in slices:
         _check_frame_times(times, field)
+    for frame, row in enumerate(rows):
+        # a slice is not acquired again before the frame is complete
+        after = rows[frame + 1] if frame + 1 < n_frames else rows[frame - 1]
+        interval = max(abs(one - two) for one, two in zip(row, after, strict=True))
+        if max(row) - min(row) > interval + 1e-6:
+            raise TimingError(
+                f'{field} gives slices of frame {frame + 1} that are {max(row) - min(row):g} s apart, '
+                f'must be at most the frame interval ({interval:g} s)'
+            )
     return slices[::-1] if _reversed_slices(sidecar) else slices
 
 

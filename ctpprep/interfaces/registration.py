@@ -10,7 +10,12 @@ from nipype.interfaces.base import File, TraitedSpec
 from ctpprep.interfaces.base import ImageInputSpec, StageInputSpec, StageInterface, is_density
 from ctpprep.io import nifti
 from ctpprep.perfusion import followup_alignment, homologues
-from ctpprep.perfusion.coregistration import check_side, fits_clearly_better, likeness
+from ctpprep.perfusion.coregistration import (
+    check_ncct,
+    check_side,
+    fits_clearly_better,
+    likeness,
+)
 from ctpprep.registration import (
     MirrorSyN,
     apply_transform,
@@ -159,6 +164,7 @@ class RegisterNCCT(StageInterface):
             self.load_image(self.inputs.ncct, straight=True),
             nifti.load(self.inputs.reference, straight=True),
         )
+        check_ncct(images[0][0], Path(self.inputs.ncct).name)
         fixed, moving = (
             homologues.window_image(*image, method.ncct_window_hu, method.ncct_grid_mm)
             for image in images

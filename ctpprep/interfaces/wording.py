@@ -211,6 +211,13 @@ WORDING = {
         'there, or the vessels contain bone; CSF and hyperdense brain are less certain',
         'vessels are {} denser than brain before the bolus: contrast of an earlier injection may remain',
     ),
+    'vein_behind_artery': Wording(
+        'Vein behind the artery',
+        'distance by which the voxels of the VOF are behind those of the AIF',
+        'the vein is in front of the artery: the head may be turned by 180 degrees or written from back '
+        'to front, so that left and right are exchanged; look for the nose',
+        'the vein is {} behind the artery: left and right may be exchanged',
+    ),
     'skull_gap': Wording(
         'Gap in the skull',
         'longest part of the brain surface in a slice without bone outside it',

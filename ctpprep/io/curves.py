@@ -2,11 +2,13 @@
 """Read tables of arterial and venous curves that a user supplies."""
 
 import csv
+import io
 import math
 from itertools import pairwise
 from pathlib import Path
 
 from ctpprep.exceptions import SeriesError
+from ctpprep.io.files import read_text
 
 LEAST_SAMPLES = 5
 MISSING = ('n/a', '', 'nan')
@@ -32,12 +34,11 @@ def read_curves(path: Path) -> dict[str, list[float]]:
         When a column is missing, a cell is not a number, or times do not increase.
     """
     name = path.name
+    text = read_text(path, SeriesError, name)
     try:
-        with path.open(encoding='utf-8-sig', newline='') as file:
-            rows = list(csv.DictReader(file, delimiter='\t'))
-    except (OSError, UnicodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SeriesError(f'{name} cannot be read as a table ({reason})') from error
+        rows = list(csv.DictReader(io.StringIO(text, newline=''), delimiter='\t'))
+    except csv.Error as error:
+        raise SeriesError(f'{name} cannot be read as a table ({error})') from error
     columns = list(rows[0]) if rows else []
     for column in ('time', 'aif'):
         if column not in columns:

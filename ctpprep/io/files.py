@@ -18,6 +18,9 @@ from ctpprep.exceptions import CtpprepError
 PARTIAL = '.partial-'  # prefix of files that are being written
 ABANDONED = 3600.0  # s after which such a file is a leftover
 MAX_JSON_MB = 32.0  # a sidecar has some kB; the settings of 1000 frames x 320 slices have 5 MB
+# how files begin that contain only the place of their content, and their largest size, bytes
+POINTERS = {b'/annex/objects/': 'git-annex', b'version https://git-lfs': 'Git LFS'}
+POINTER_SIZE = 32768
 # what a path can be besides a regular file
 SPECIAL = (
     (stat.S_ISDIR, 'folder'), (stat.S_ISFIFO, 'named pipe'), (stat.S_ISSOCK, 'socket'),
@@ -49,6 +52,68 @@ def check_regular(path: Path, error: type[CtpprepError], name: str = '') -> None
     for is_kind, kind in SPECIAL:
         if is_kind(mode):
             raise error(f'{name} is a {kind}, need a regular file')
+
+
+def check_content(path: Path, error: type[CtpprepError]) -> None:
+    """Check that a file contains its content, not only the place of it.
+
+    Parameters
+    ----------
+    path : Path
+    error : type
+        Class of the error to raise.
+
+    Raises
+    ------
+    CtpprepError
+        Of the class `error`, when the file is a pointer of git-annex or Git LFS, or cannot be read.
+    """
+    try:
+        if path.stat().st_size > POINTER_SIZE:
+            return
+        with path.open('rb') as stream:
+            start = stream.read(32)
+    except OSError as reason:
+        raise error(f'the file cannot be read ({reason.strerror})') from reason
+    for words, program in POINTERS.items():
+        if start.startswith(words):
+            raise error(
+                f'the content of the file is missing (a pointer of {program}); fetch it, e.g. with '
+                '`datalad get` or `git lfs pull`'
+            )
+
+
+def read_text(
+    path: Path, error: type[CtpprepError], name: str = '', encoding: str = 'utf-8-sig'
+) -> str:
+    """Read a regular file as text, line breaks as they are.
+
+    Parameters
+    ----------
+    path : Path
+    error : type
+        Class of the error to raise.
+    name : str
+        Name of the file in the error message; its path by default.
+    encoding : str
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    CtpprepError
+        Of the class `error`, when the path is not a regular file, or cannot be read.
+    """
+    name = name or str(path)
+    check_regular(path, error, name)
+    try:
+        return path.read_bytes().decode(encoding)
+    except OSError as reason:
+        raise error(f'{name} cannot be read ({reason.strerror})') from reason
+    except UnicodeError as reason:
+        raise error(f'{name} cannot be read as text ({reason})') from reason
 
 
 def read_object(path: Path, error: type[CtpprepError], name: str = '') -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ctpprep.exceptions import SeriesError
 from ctpprep.io.compression import damage, open_gzip
-from ctpprep.io.files import check_regular
+from ctpprep.io.files import check_content, check_regular
 from ctpprep.io.shear import MAX_SHEAR_DEG, shear_deg
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ def open_nifti(path: Path) -> Any:
             'the content of the file is missing (broken symlink); fetch it, e.g. with `datalad get`'
         )
     check_regular(path, SeriesError)
+    check_content(path, SeriesError)
     nb.imageglobals.logger.disabled = True  # what nibabel repairs is harmless, or refused below
     try:
         image = nb.load(path)
@@ -253,12 +254,19 @@ def _describe_contradiction(affines: dict[str, Any], shape: Sequence[int]) -> st
     if distance <= max(nb.affines.voxel_sizes(affines['sform']).max(), 1.0):
         return ''
     shown = '; '.join(
-        f'{name}: axes {"".join(code or "?" for code in nb.aff2axcodes(affine))}, voxels of '
+        f'{name}: axes {_axes(affine)}, voxels of '
         f'{_times(nb.affines.voxel_sizes(affine))} mm, first at '
         f'({", ".join(f"{value:.4g}" for value in affine[:3, 3])}) mm'
         for name, affine in affines.items()
     )
     return f'sform and qform of the header place voxels up to {distance:.0f} mm apart ({shown})'
+
+
+def _axes(affine: Any) -> str:
+    """Name the directions of the voxel axes, such as RAS."""
+    import nibabel as nb
+
+    return ''.join(code or '?' for code in nb.aff2axcodes(affine))
 
 
 def _times(sizes: Any) -> str:
@@ -287,6 +295,8 @@ def check_volume(path: Path, kind: str, affine_from: str = 'agree', whole: bool 
     try:
         image = open_nifti(path)
         check_dimensions(image, 3, f'3D {kind}')
+        if image.get_data_dtype().kind not in 'iuf':
+            raise SeriesError(f'voxels are of type {image.get_data_dtype()}, need real numbers')
         check_complete(path, image)
         if whole:
             check_gzip(path)
@@ -335,8 +345,9 @@ def check_geometry(image: Any, affine_from: str = 'agree', may_shear: bool = Fal
     tilt = math.degrees(math.acos(min(1.0, abs(ax * by - ay * bx))))  # of the normal of the slices
     if tilt > MAX_TILT_DEG:
         raise SeriesError(
-            f'the slices are {tilt:.0f} degrees from the axial plane, need '
-            f'axial slices (at most {MAX_TILT_DEG:g} degrees)'
+            f'the slices are {tilt:.0f} degrees from the axial plane (axes {_axes(image.affine)}), need '
+            f'axial slices (at most {MAX_TILT_DEG:g} degrees); reorder the voxel axes: the third '
+            'runs from feet to head'
         )
 
 

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from ctpprep.exceptions import SeriesError, UsageError
 from ctpprep.io import nifti
+from ctpprep.io.files import read_text
 from ctpprep.settings import USERS_TEMPLATES
 
 #: ICBM 2009a nonlinear symmetric, as tissue probabilities in nilearn.
@@ -251,14 +252,11 @@ def load_atlas(path: Path, labels: Path) -> tuple[np.ndarray, np.ndarray, dict[i
             f'{"" if voxels.ndim != 3 else " with fractions"}'
         )
     try:
-        lines = list(
-            csv.DictReader(Path(labels).read_text('utf-8-sig').splitlines(), delimiter='\t')
-        )
+        text = read_text(Path(labels), UsageError, f'--atlas-labels {labels}')
+        lines = list(csv.DictReader(text.splitlines(), delimiter='\t'))
         names = {
             int(line['index']): line['name'].strip() for line in lines if line['index'].strip()
         }
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f'--atlas-labels {labels} cannot be read ({error})') from error
     except (KeyError, ValueError, AttributeError) as error:
         raise UsageError(
             f'--atlas-labels {labels} needs the tab-separated columns index (whole numbers) and name'

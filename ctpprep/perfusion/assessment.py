@@ -383,6 +383,10 @@ def _of_anatomy(findings, settings):
     """Whether masks, hemispheres and homologues are where they must be."""
     tissue, sides, affine = findings.tissue_mask, findings.hemispheres, findings.affine
     figures = {'side_of_patient': invariants.side_of_patient(sides, affine)}
+    if len(findings.vessel_masks) == 2:  # AIF and VOF
+        figures['vein_behind_artery'] = invariants.vein_behind_artery(
+            *findings.vessel_masks, affine
+        )
     if findings.brain_mask is not None:
         figures['tissue_of_brain'] = invariants.tissue_of_brain(tissue, findings.brain_mask)
         if findings.computed:

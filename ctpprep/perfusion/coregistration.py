@@ -85,6 +85,34 @@ def fits_clearly_better(first, second):
     return bool(first >= LEAST_FIT and 1 - second > LEAST_RATIO * (1 - first))
 
 
+def check_ncct(volume, name):
+    """Check that an image can be a non-contrast CT in HU, before the series is registered to it.
+
+    Parameters
+    ----------
+    volume : (X, Y, Z) array
+        HU.
+    name : str
+        File name, for messages.
+
+    Raises
+    ------
+    PerfusionError
+        As `brain.check_density`.
+
+    Examples
+    --------
+    >>> check_ncct(np.zeros((4, 4, 4)), 'ncct.nii')
+    Traceback (most recent call last):
+    ...
+    ctpprep.exceptions.PerfusionError: ncct.nii: density: every voxel is 0 HU, need a CT of a head ...
+    """
+    try:
+        brain.check_density(volume)
+    except PerfusionError as error:
+        raise PerfusionError(f'{name}: {error}') from error
+
+
 def check_side(own, mirrored, name):
     """Refuse a series whose mirror image fits the NCCT clearly better.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
+from ctpprep.exceptions import PerfusionError
 from ctpprep.perfusion import (
     bayesian,
     bolus,
@@ -371,6 +372,11 @@ class _Estimation:
             ]
         flow, gain, volume = (np.zeros(len(curves), dtype=np.float32) for _ in range(3))
         typical = self._typical_volume(curves)
+        if not typical > 0:
+            raise PerfusionError(
+                f'blood volume: most tissue has none ({typical:.3g} of the area of the AIF), need '
+                'tissue that takes up contrast; check the brain mask and the AIF'
+            )
         readings = []
         for group, rows, _ in self._groups():
             part = curves[rows][:, self.usable]

@@ -22,6 +22,9 @@ MOST_BROKEN = 0.01
 # fraction of voxels with exactly the highest value from which they are clipped, and the density from
 # which that does no harm: arteries are below, and bone needs no more, HU
 CLIPPED_SHARE, HARMLESS_HU = 0.004, 600.0
+# largest step between densities, HU: noise of a few HU must blur it, or tissue that rises by 5 HU does not
+# change; steps are measured where brain and arteries are
+MOST_STEP_HU, STEP_SEARCH_HU = 5.0, (-50.0, 150.0)
 # int16 that was read as uint16
 LARGEST_INT16 = 32767
 # densities that are searched for air, HU, its least fraction of the frame, and its plausible median
@@ -33,6 +36,9 @@ BRAIN_HU = (6.0, 68.0)
 # this fraction is required
 MOST_HEIGHT_MM, MOST_AREA_CM2, COUNTED_CM2 = 180.0, 330.0, 15.0
 SPHERE_MM, LEAST_CAP = 65.0, 0.85
+# slices are in another order if at least two of them are more like a slice elsewhere than like their
+# neighbours by this factor (decision 0054); fewer slices are not compared
+LEAST_STRANGENESS, LEAST_SLICES = 0.7, 6
 # the axis of time is another one if neighbours along that are more alike by this factor
 LEAST_CHANGE = 0.6
 
@@ -98,6 +104,7 @@ def check_frame(frame, voxel_size_mm, *, bone_hu):
     brain.check_density(coarse)
     _check_background(coarse)
     _check_brain(coarse, size, bone_hu)
+    _check_order(coarse)
     return findings
 
 
@@ -127,6 +134,41 @@ def check_axes(first, second):
                 f'{in_space:.3g} HU along the {name} axis, which must be time; '
                 'reorder the axes to x, y, z, time'
             )
+
+
+def slice_strangeness(frame):
+    """Compare each slice with its neighbours and with all other slices.
+
+    Parameters
+    ----------
+    frame : (X, Y, Z) array
+        Averaged in plane by `coarse_frame`, HU.
+
+    Returns
+    -------
+    (Z,) array
+        Mean difference from the most similar slice that is not a neighbour, relative to that from the
+        most similar neighbour. In the order of the anatomy it is at least about 1. Slices above and below
+        the largest are not compared: a head may be as large there.
+
+    Examples
+    --------
+    >>> slices = np.array([0, 1, 2, 3, 4, 5])
+    >>> slice_strangeness(np.tile(slices, (2, 2, 1))).tolist()
+    [2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
+    >>> slice_strangeness(np.tile(slices[[0, 4, 2, 3, 1, 5]], (2, 2, 1))).round(1).tolist()
+    [0.2, 0.5, 1.0, 1.0, 0.5, 0.2]
+    """
+    clipped = np.clip(frame, -1000.0, 1500.0)
+    slices = np.moveaxis(clipped, 2, 0).reshape(frame.shape[2], -1)
+    apart = np.stack([np.abs(slices - one).mean(axis=1) for one in slices])
+    steps = np.abs(np.subtract.outer(np.arange(len(slices)), np.arange(len(slices))))
+    largest = np.argmax(np.count_nonzero(slices > AIR_SEARCH_HU[1], axis=1))
+    side = np.sign(np.arange(len(slices)) - largest)
+    together = np.multiply.outer(side, side) >= 0
+    neighbour = np.where(steps == 1, apart, np.inf).min(axis=1)
+    other = np.where((steps > 1) & together, apart, np.inf).min(axis=1)
+    return other / np.maximum(neighbour, 1e-9)
 
 
 def find_bad_slices(frame):
@@ -217,6 +259,14 @@ def _check_range(frame):
             f'density: {wrapped:.0%} of the voxels are above {LARGEST_INT16} HU, as negative densities '
             'are in unsigned numbers; correct the data type in the header to int16'
         )
+    low, high = STEP_SEARCH_HU
+    levels = np.unique(finite[(finite >= low) & (finite <= high)])
+    step = float(np.diff(levels).min()) if len(levels) > 2 else 0.0
+    if step > MOST_STEP_HU:
+        raise PerfusionError(
+            f'density: the values have steps of {step:.3g} HU, need at most {MOST_STEP_HU:g}, as CT has '
+            'steps of 1 HU; export the original densities'
+        )
     low, high = float(finite.min()), float(finite.max())
     clipped = np.mean(finite == high)
     if low < high < HARMLESS_HU and clipped > CLIPPED_SHARE:
@@ -251,6 +301,19 @@ def _check_background(coarse):
         f'density: the values ({low:.3g} to {high:.3g}) contain no air (-1000 HU) and are not those of '
         'a skull-stripped CT; check that they are HU, not MR or a map'
     )
+
+
+def _check_order(coarse):
+    """Refuse slices that are not in the order of the anatomy, whose neighbours are alike."""
+    if coarse.shape[2] < LEAST_SLICES:
+        return
+    strange = np.flatnonzero(slice_strangeness(coarse) < LEAST_STRANGENESS)
+    if len(strange) > 1:
+        numbers = ', '.join(str(z + 1) for z in strange[:6]) + (' ...' if len(strange) > 6 else '')
+        raise PerfusionError(
+            f'order: slices {numbers} of {coarse.shape[2]} are more like other slices than like their '
+            'neighbours, so slices are exchanged; convert the series again'
+        )
 
 
 def _check_brain(coarse, size, bone_hu):

@@ -463,6 +463,37 @@ def side_of_patient(hemispheres, affine):
     return right_side / count if count else None
 
 
+def vein_behind_artery(aif_mask, vof_mask, affine):
+    """Measure how far the voxels of the VOF are behind those of the AIF.
+
+    The large sinuses drain backwards, and the arteries of the circle of Willis are in the front half of
+    the brain. A head that is turned by 180 degrees, as by LPS coordinates read as RAS, or written from
+    back to front, has the vein in front.
+
+    Parameters
+    ----------
+    aif_mask, vof_mask : (X, Y, Z) arrays of bool
+    affine : (4, 4) array
+        Voxel to patient RAS, mm.
+
+    Returns
+    -------
+    float or None
+        mm; negative if the vein is in front. None without voxels of both.
+
+    Examples
+    --------
+    >>> aif, vof = np.zeros((2, 1, 9, 1), bool)
+    >>> aif[0, 6], vof[0, 1] = True, True
+    >>> vein_behind_artery(aif, vof, np.diag([3.0, 3, 5, 1]))
+    15.0
+    """
+    if not (aif_mask.any() and vof_mask.any()):
+        return None
+    y = symmetry.world_coordinates(aif_mask.shape, affine)[..., 1]
+    return float(y[aif_mask].mean() - y[vof_mask].mean())
+
+
 def homologues_return(homologues, affine, tissue_mask):
     """Measure the distance after mapping to the homologue and back.
 

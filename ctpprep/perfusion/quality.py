@@ -99,6 +99,7 @@ CHECKS = (
     Check('metal', 'mL', high=(0.0, math.inf)),
     Check('mask_outline', 'fraction', high=(0.1, math.inf)),
     Check('contrast_before', 'HU', high=(38.0, math.inf)),
+    Check('vein_behind_artery', 'mm', low=(0.0, -math.inf)),
     Check('skull_gap', 'mm', high=(20.0, 90.0)),
     Check('core_missed', 'fraction', high=(0.2, 0.5)),
     Check('coverage', 'mm', low=(50.0, 20.0)),

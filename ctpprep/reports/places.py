@@ -22,7 +22,7 @@ SHOWN_IN = {
     'masks': (
         'brain_density', 'hyperdense', 'skull_gap', 'coverage', 'sector_filled', 'tissue_of_brain',
         'tissue_outside', 'side_of_patient', 'metal', 'mask_outline',
-        'contrast_before',
+        'contrast_before', 'vein_behind_artery',
     ),
     'mirror': (
         'mirror_distance', 'mirror_similarity', 'mirror_folding', 'reference_density',

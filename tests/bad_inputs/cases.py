@@ -7,15 +7,18 @@ exits with 1; with `WARNED` in front of it, the series is accepted with that war
 
 import gzip
 import os
+import shutil
 import socket
 from typing import NamedTuple
 
+import nibabel as nb
 import numpy as np
 from scipy import ndimage
 
 from tests.bad_inputs.heads import (
     Spoil,
     as_float,
+    as_type,
     both_forms,
     compressed,
     content,
@@ -26,6 +29,7 @@ from tests.bad_inputs.heads import (
     in_turn,
     instead_of_image,
     instead_of_sidecar,
+    remade,
     renamed,
     scaled,
     shifted,
@@ -52,6 +56,11 @@ def accepted(name: str, spoil: Spoil, warning: str = '') -> Case:
 
 def frame_times(start: float = 0.0, step: float = 2.0) -> list[float]:
     return [round(start + step * frame, 6) for frame in range(N_FRAMES)]
+
+
+def slice_times(times: list[float], upper: float = 0.0) -> list[list[float]]:
+    """Date the slices of each frame; the upper half is late."""
+    return [[time + upper * (z >= N_SLICES / 2) for z in range(N_SLICES)] for time in times]
 
 
 def bind_socket(path):
@@ -106,6 +115,13 @@ SIDECARS = [
     Case('modality MR', fields(Modality='MR'), 'Modality is "MR"'),
     Case('modality PET', fields(Modality='PT'), 'Modality is "PT"'),
     Case('magnetic field', fields(MagneticFieldStrength=3), 'MagneticFieldStrength'),
+    accepted('units with a blank', fields(Units='HU ')),
+    accepted('units in full', fields(Units='Hounsfield units')),
+    accepted('modality in small letters', fields(Modality='ct')),
+    accepted('magnetic field of 0', fields(MagneticFieldStrength=0)),
+    Case('field in small letters', sidecar_text('{"repetitionTime": 2.0}'), '"RepetitionTime"'),
+    Case('field with a blank', sidecar_text('{"RepetitionTime ": 2.0}'), '"RepetitionTime"'),
+    Case('field with underscores', fields(Volume_timing=[0, 1, 2]), '"VolumeTiming"'),
     Case('modality a number', fields(Modality=7), 'Modality is "7"'),
 ]  # fmt: skip
 
@@ -177,6 +193,18 @@ TIMING = [
          'SliceEncodingDirection'),
     Case('slice direction a list', fields(SliceTiming=[0] * 6, SliceEncodingDirection=['k']),
          'SliceEncodingDirection'),
+    Case('two lists of times', fields(RepetitionTime=None, VolumeTiming=frame_times(),
+        FrameTimesStart=frame_times(step=3)), 'VolumeTiming and FrameTimesStart differ'),
+    Case('acquisition against interval', fields(
+        RepetitionTime=3.5, SliceAcquisitionTimes=slice_times(frame_times())), 'RepetitionTime 3.5 s'),
+    Case('acquisition against header', fields(
+        RepetitionTime=None, SliceAcquisitionTimes=slice_times(frame_times(step=4))), 'pixdim[4]'),
+    Case('acquisition against times', fields(RepetitionTime=None, VolumeTiming=frame_times(step=3),
+        SliceAcquisitionTimes=slice_times(frame_times())), 'SliceAcquisitionTimes and VolumeTiming'),
+    Case('upper slices a frame later', fields(RepetitionTime=None,
+        SliceAcquisitionTimes=slice_times(frame_times(), 6)), '6 s apart'),
+    accepted('upper slices half a frame later', fields(RepetitionTime=None,
+        VolumeTiming=frame_times(1), SliceAcquisitionTimes=slice_times(frame_times(), 1))),
     Case('acquisition rows', fields(SliceAcquisitionTimes=[[0] * 6] * 3), 'has 3 rows'),
     Case('acquisition columns', fields(SliceAcquisitionTimes=[[0] * 5] * N_FRAMES), 'has 5 values'),
     Case('acquisition of null', fields(SliceAcquisitionTimes=[None] * N_FRAMES),
@@ -184,6 +212,27 @@ TIMING = [
     Case('acquisition overflow', fields(SliceAcquisitionTimes=[[10**400] * 6] * N_FRAMES),
          'SliceAcquisitionTimes'),
 ]  # fmt: skip
+
+
+def extended(ctp: np.ndarray, affine: np.ndarray, head: nb.Nifti1Header) -> nb.Nifti1Image:
+    """Make an image with 5 kB of comment between header and voxels."""
+    image = nb.Nifti1Image(ctp, affine, head)
+    image.header.extensions.append(nb.nifti1.Nifti1Extension('comment', b'x' * 5000))
+    return image
+
+
+def reordered(axes: str) -> Spoil:
+    """Reorder the voxel axes of a series, with its affine."""
+
+    def make(ctp: np.ndarray, affine: np.ndarray, head: nb.Nifti1Header) -> nb.Nifti1Image:
+        order = nb.orientations.ornt_transform(
+            nb.io_orientation(affine), nb.orientations.axcodes2ornt(axes)
+        )
+        moved = affine @ nb.orientations.inv_ornt_aff(order, ctp.shape[:3])
+        return nb.Nifti1Image(nb.apply_orientation(ctp, order), moved)
+
+    return remade(make)
+
 
 HEADERS = [
     Case('no magic', header(magic=b'xxxx'), 'NIfTI'),
@@ -240,6 +289,12 @@ HEADERS = [
     Case('voxel huge', header(pixdim=(3, 1e30), sform_code=0), ''),
     Case('pixdim against sform', in_turn(header(qform_code=0), header(pixdim=(3, 24))), 'pixdim'),
     accepted('pixdim unset', header(qform_code=0, pixdim=np.array([1, 1, 1, 1, 2, 1, 1, 1]))),
+    accepted('nifti 2', remade(nb.Nifti2Image)),
+    accepted('other byte order', remade(
+        lambda ctp, affine, _: nb.Nifti1Image(ctp, affine, nb.Nifti1Header(endianness='>')))),
+    accepted('extension', remade(extended)),
+    Case('extension too long', in_turn(remade(extended), content(
+        lambda data: data[:352] + b'\xff\xff\x0f\0' + data[356:])), 'not a readable NIfTI file'),
     accepted('sform code 9', header(sform_code=9)),
     Case('both codes 9', header(sform_code=9, qform_code=9), 'no orientation'),
 ]  # fmt: skip
@@ -281,6 +336,10 @@ GEOMETRY = [
     Case('voxels in um', both_forms(scaled(1e3, 1e3, 1e3)), 'voxel size'),
     Case('coronal slices', both_forms(turned(90, 0)), 'need axial'),
     Case('sagittal slices', both_forms(turned(90, 1)), 'need axial'),
+    accepted('axes LPI', reordered('LPI')),
+    accepted('axes RPS', reordered('RPS')),
+    Case('axes ASR', reordered('ASR'), 'reorder the voxel axes'),
+    Case('axes SRA', reordered('SRA'), 'axes SRA'),
     accepted('tilted by 20 degrees', both_forms(turned(20, 0))),
     Case('time first', voxels(lambda ctp: np.moveaxis(more_slices(ctp), 3, 0)), 'axis, which must be time'),
     Case('time second', voxels(lambda ctp: np.moveaxis(more_slices(ctp), 3, 1)), 'axis, which must be time'),
@@ -375,10 +434,20 @@ DENSITY = [
     accepted('0.1 % nan', as_float(scattered(np.nan, 1e-3)), 'are not finite'),
     Case('5 % nan', as_float(scattered(np.nan, 0.05)), 'NaN'),
     accepted('nan in the air', as_float(lambda ctp: ctp.__setitem__(ctp < -900, np.nan))),
+    accepted('steps of 5 HU', voxels(lambda ctp: np.round(ctp / 5) * 5, np.int16)),
+    Case('steps of 10 HU', voxels(lambda ctp: np.round(ctp / 10) * 10, np.int16), 'steps of 10 HU'),
+    Case('stored in 8 bits', remade(
+        lambda ctp, affine, _: as_type(nb.Nifti1Image(ctp.astype(float), affine), np.uint8)), 'steps of'),
+    accepted('unsigned with an intercept', in_turn(
+        voxels(lambda ctp: ctp + 2000, np.uint16), header(scl_slope=1, scl_inter=-2000))),
+    accepted('double precision', voxels(lambda ctp: ctp.astype(np.float64))),
     accepted('padding of -3024', voxels(pad_corners)),
     accepted('black slice', voxels(bad_slice), 'slice 4 of 6'),
     accepted('slice of zeros', voxels(lambda ctp: bad_slice(ctp, value=0)), 'slice 4 of 6'),
     accepted('repeated slice', voxels(repeated_slice), 'slice 5 of 6'),
+    Case('slices exchanged', voxels(lambda ctp: ctp[:, :, [0, 4, 2, 3, 1, 5]]), 'slices are exchanged'),
+    Case('even slices first', voxels(lambda ctp: ctp[:, :, [0, 2, 4, 1, 3, 5]]), 'slices are exchanged'),
+    accepted('slices upside down', voxels(lambda ctp: ctp[:, :, ::-1])),
     Case('most slices black', voxels(
         lambda ctp: bad_slice(bad_slice(bad_slice(ctp, 2), 3), 4)), 'slices'),
 ]  # fmt: skip
@@ -415,6 +484,19 @@ FILES = [
     Case('device as image', instead_of_image(lambda path: path.symlink_to('/dev/zero')),
          'is a device'),
     Case('loop as image', instead_of_image(lambda path: path.symlink_to(path.name)), ''),
+    Case('pointer of annex', content(lambda data: b'/annex/objects/MD5E-s123--abc.nii\n'),
+         'a pointer of git-annex'),
+    Case('pointer of LFS', content(lambda data: b'version https://git-lfs.github.com/spec/v1\n'),
+         'a pointer of Git LFS'),
+    Case('loop of folders', lambda path: (path.parent / 'again').symlink_to('..'), 'loop of symbolic'),
+    Case('two loops of folders', lambda path: [
+        (path.parent / name).symlink_to('..') for name in 'ab'], 'loop of symbolic links'),
+    Case('header and image', remade(nb.Nifti1Pair, '.img'), 'convert the series to NIfTI'),
+    Case('MGH', lambda path: path.rename(path.with_suffix('.mgz')), 'because of its format (.mgz)'),
+    Case('bzip2', lambda path: path.rename(f'{path}.bz2'), 'because of its format (.nii.bz2)'),
+    Case('folder as image', instead_of_image(lambda path: path.mkdir()), 'is a folder'),
+    accepted('nested derivatives', lambda path: shutil.copytree(
+        path.parent, path.parents[1] / 'derivatives' / 'ct')),
     Case('missing annex', instead_of_image(lambda path: path.symlink_to('/gone/key')),
          'broken symlink'),
     Case('own folder twice', lambda path: (path.parent.parent / 'perf').symlink_to('ct'),
@@ -428,6 +510,13 @@ NAMES = [
     Case('markup in the name', renamed('sub-{label}_acq-<b>_ctp'), 'does not follow BIDS'),
     Case('no label', renamed('sub-_ctp'), 'does not follow BIDS'),
     Case('other label', renamed('sub-other_ctp'), 'belongs in sub-other'),
+    Case('capitals in the suffix', renamed('sub-{label}_CTP'), 'because of its name'),
+    Case('other suffix', renamed('sub-{label}_perf'), 'need sub-othersuffix_ctp.nii.gz'),
+    Case(
+        'session only of the folder',
+        lambda path: path.parent.rename((path.parents[1] / 'ses-1').absolute()),
+        'by its name, the file belongs in',
+    ),
     Case('bytes in the name', renamed(b'sub-{label}_acq-\xff\xfe_ctp'), 'UTF-8'),
     Case('label of 200 letters', renamed('sub-{label}_acq-' + 'a' * 200 + '_ctp'), 'too long'),
 ]

@@ -20,11 +20,11 @@ SIDECAR = {'RepetitionTime': INTERVAL, 'Units': 'HU'}
 
 
 def taper(ctp: np.ndarray) -> np.ndarray:
-    """Make the slices of a head smaller from the middle on, as those of real heads are."""
+    """Make the slices of a head smaller towards the vertex, as those of real heads are."""
     tapered = ctp.copy()
     centre = (np.array(ctp.shape[:2]) - 1) / 2
     for z in range(ctp.shape[2]):
-        factor = 1 + 0.06 * abs(z - 2)
+        factor = 1 + 0.04 * z
         for frame in range(ctp.shape[3]):
             tapered[:, :, z, frame] = ndimage.affine_transform(
                 ctp[:, :, z, frame],
@@ -193,6 +193,29 @@ def as_float(change: Callable[[np.ndarray], Any]) -> Spoil:
         return ctp
 
     return voxels(changed)
+
+
+def remade(make: Callable[..., nb.Nifti1Pair], extension: str = '.nii') -> Spoil:
+    """Replace the image by another one of its voxels, affine and header."""
+
+    def spoil(path: Path) -> None:
+        old = nb.load(path)
+        ctp, head = np.asarray(old.dataobj), old.header.copy()
+        path.unlink()
+        image = make(ctp, old.affine, head if make is not nb.Nifti2Image else None)
+        image.set_qform(image.affine, 1)
+        image.set_sform(image.affine, 1)
+        image.header.set_xyzt_units('mm', 'sec')
+        image.header['pixdim'][4] = INTERVAL
+        image.to_filename(path.with_suffix(extension))
+
+    return spoil
+
+
+def as_type(image: nb.Nifti1Image, dtype: Any) -> nb.Nifti1Image:
+    """Store an image as another type, with the slope that its range needs."""
+    image.set_data_dtype(dtype)
+    return image
 
 
 # -- files

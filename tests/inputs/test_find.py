@@ -313,3 +313,29 @@ def test_database_of_another_dataset_is_refused(many, tmp_path_factory):
     write_series(other / 'sub-01/ct/sub-01_ctp.nii.gz', EVEN)
     with pytest.raises(UsageError, match='bids-database-dir'):
         find(other, bids_database_dir=database)
+
+
+def test_missing_folder_of_a_participant_fails_alone(many):
+    (many / 'sub-99').symlink_to('nowhere')
+    (failed,) = [series for series in find(many) if not series.can_run]
+    assert failed.prefix == 'sub-99'
+    assert 'the folder is missing (broken symlink)' in failed.reason
+
+
+def test_link_to_a_participant_leaves_that_participant(many):
+    before = [series.prefix for series in find(many)]
+    (many / 'sub-99').symlink_to('sub-01')
+    everyone = find(many)
+    assert [series.prefix for series in everyone if series.can_run] == before
+    assert all(
+        'by its name, the file belongs in sub-01' in series.reason
+        for series in everyone
+        if not series.can_run
+    )
+
+
+def test_only_a_series_in_another_format_is_named(path, tmp_path):
+    write_series(path, EVEN)
+    path.rename(path.with_name('sub-01_ctp.mgz'))
+    (series,) = find(tmp_path)
+    assert 'because of its format (.mgz)' in series.reason

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Acquisition times: which source is used, and which times are refused."""
 
+from pathlib import Path
+
 import nibabel as nb
 import numpy as np
 import pytest
@@ -162,3 +164,9 @@ def test_contradictions_are_refused_with_both_values(sidecar, header, message):
 @pytest.mark.parametrize('header', [None, 1.0, 2000.0])
 def test_default_in_the_header_contradicts_nothing(header):
     assert read({'RepetitionTime': 2.0}, header)[2] == 'RepetitionTime'
+
+
+def test_device_as_frame_times_is_refused_before_it_is_read(tmp_path):
+    device = Path('/dev/zero')
+    with pytest.raises(UsageError, match='--frame-times /dev/zero is a device'):
+        read_command_times(RunSettings(tmp_path, tmp_path, tmp_path, frame_times=device))

@@ -72,6 +72,7 @@ def files(tmp_path, monkeypatch):
         'homologue_tissue': np.float32(tissue),
         'hypodense_mask': np.zeros(SHAPE, np.uint8),
         'aif_mask': np.uint8(tissue & (np.indices(SHAPE).sum(axis=0) == 12)),
+        'vof_mask': np.uint8(tissue & (np.indices(SHAPE)[1] == 0)),
         'homologue_reference': homologue,
         'tmax': tmax,
         'tissue_mask': tissue.astype(np.uint8),
