@@ -97,11 +97,11 @@ def _add_option(group: argparse._ArgumentGroup, setting: Setting, settings: type
     if setting.name == 'verbosity':
         group.add_argument(*options, action='count', **how)
         return
-    inner = typing.get_args(kind) if typing.get_origin(kind) is tuple else ()
-    if inner and inner[-1] is ...:
+    if setting.name == 'derivatives':
         how |= {'action': 'extend', 'nargs': '+'}
-    else:
-        how |= {'action': _Once, 'nargs': len(inner) or None}
+    elif typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)
+        how['nargs'] = '+' if inner[-1] is ... else len(inner)
     if about.choices:
         names = (*about.choices, *(['MODULE:FUNCTION'] if about.function else []))
         how['metavar'] = f'{{{",".join(names)}}}'
@@ -133,19 +133,6 @@ class _Help(argparse.Action):
             parser.format_help() if everything else parser.format_common_help(), sys.stdout
         )
         parser.exit()
-
-
-class _Once(argparse.Action):
-    """Store a value; a second, different one is an error, not a correction of the first."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        """Store the value."""
-        if getattr(namespace, self.dest, values) != values:
-            parser.error(
-                f'{option_string} is given twice, as {getattr(namespace, self.dest)} and {values}; '
-                'remove one of them'
-            )
-        setattr(namespace, self.dest, values)
 
 
 class _Nothing(argparse.Action):

@@ -2,6 +2,7 @@
 """Read the acquisition time of every slice of every frame of a series."""
 
 import re
+import statistics
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ UNITS = ('hu', 'hounsfield', 'hounsfield unit', 'hounsfield units')
 # fields that decide how a series is read, which a misspelling would hide
 FIELDS = (
     'RepetitionTime', 'VolumeTiming', 'FrameTimesStart', 'SliceTiming', 'SliceAcquisitionTimes',
-    'SliceEncodingDirection', 'Units', 'Modality',
+    'SliceEncodingDirection',
 )  # fmt: skip
 # the header gives no more than a default, as nibabel and SPM write it
 DEFAULT_INTERVAL = 1.0  # s
@@ -73,9 +74,9 @@ def read_series_timing(
 def _refuse_misspelled(sidecar: dict[str, Any]) -> None:
     """Raise `SeriesError` if a field would be read but for capitals, blanks or separators."""
     plain = {field.casefold(): field for field in FIELDS}
-    for name in sidecar:
+    for name, value in sidecar.items():
         field = plain.get(re.sub(r'[\s_-]', '', name).casefold())
-        if field is not None and field != name:
+        if field is not None and field not in sidecar and value is not None:
             raise SeriesError(f'the sidecar contains "{name}", need the name "{field}"')
 
 
@@ -288,8 +289,8 @@ def _refuse_contradictions(
             listed = _numbers(sidecar[other], len(times), other, needed)
             apart = [one - two for one, two in zip(times, listed, strict=True)]
             # a frame may be dated by any of its slices
-            longest = max(late - early for early, late in pairwise(times))
-            if max(apart) - min(apart) > longest:
+            usual = statistics.median(late - early for early, late in pairwise(times))
+            if max(apart) - min(apart) > usual:
                 raise TimingError(
                     f'{field} and {other} differ by up to {max(apart) - min(apart):.3g} s from the '
                     'first frame to the last; correct one of them, or choose with --frame-interval '

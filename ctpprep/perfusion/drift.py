@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from ctpprep.exceptions import PerfusionError
 from ctpprep.perfusion import bolus_fit, brain
@@ -34,7 +35,8 @@ class Drift:
     corrected_hu : float
         Drift that is to be subtracted; 0 if it is too small or if the materials disagree.
     left_hu : float or None
-        Largest drift that was not subtracted, HU; None if no material could be measured.
+        Largest drift that was not subtracted, HU, of brain the part that is certain; None if no material
+        could be measured.
     """
 
     materials: dict[str, float]
@@ -78,13 +80,16 @@ def measure_drift(ctp, times, weights, voxel_size_mm, bone_hu, resampled, acquir
     materials = {'air': _slope(times, _mean_curve(still, air, usable))}
     if not resampled:
         materials['bone'] = _slope(times, _mean_curve(ctp, image > BONE_HU, usable))
-    materials['brain'] = _early_slope(
+    materials['brain'], certain = _early_slope(
         times, _mean_curve(ctp, _deep_brain(image, voxel_size_mm, bone_hu), usable)
     )
     materials = {name: slope * duration for name, slope in materials.items() if slope is not None}
     confirmed = _confirmed(materials)
     corrected = confirmed if confirmed is not None and abs(confirmed) >= LEAST_DRIFT_HU else 0.0
-    left = max(map(abs, materials.values())) if materials else None
+    # a few frames before contrast determine little of the whole scan: of brain, the certain part
+    left = (
+        max(map(abs, (materials | {'brain': certain * duration}).values())) if materials else None
+    )
     if confirmed is not None:
         left = abs(confirmed - corrected)
     return Drift({name: round(drift, 3) for name, drift in materials.items()}, corrected, left)
@@ -149,12 +154,20 @@ def _slope(times, curve):
 
 
 def _early_slope(times, curve):
-    """Return the slope before contrast; None if there are too few frames."""
+    """Return the slope before contrast, and the part of it that is certain.
+
+    That is the end of the 95 % interval of the slope that is nearer to 0, or 0 if the interval
+    contains 0. With too few frames, the slope is None.
+    """
     if curve is None:
-        return None
+        return None, 0.0
     onset = bolus_fit.fit_bolus(curve[None], times).onset[0]
     early = times < onset - BEFORE_ONSET_S
-    return _slope(times[early], curve[early]) if early.sum() >= LEAST_FRAMES else None
+    if early.sum() < LEAST_FRAMES:
+        return None, 0.0
+    line = stats.theilslopes(curve[early], times[early], 0.95)
+    certain = max(line.low_slope, 0.0) + min(line.high_slope, 0.0)
+    return float(line.slope), float(certain)
 
 
 def _confirmed(materials):

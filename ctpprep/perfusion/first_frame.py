@@ -39,6 +39,8 @@ SPHERE_MM, LEAST_CAP = 65.0, 0.85
 # slices are in another order if at least two of them are more like a slice elsewhere than like their
 # neighbours by this factor (decision 0054); fewer slices are not compared
 LEAST_STRANGENESS, LEAST_SLICES = 0.7, 6
+# slices with less than this fraction of the largest cross-section of the head are not compared
+LEAST_HEAD = 0.2
 # the axis of time is another one if neighbours along that are more alike by this factor
 LEAST_CHANGE = 0.6
 
@@ -104,7 +106,7 @@ def check_frame(frame, voxel_size_mm, *, bone_hu):
     brain.check_density(coarse)
     _check_background(coarse)
     _check_brain(coarse, size, bone_hu)
-    _check_order(coarse)
+    _check_order(coarse, np.delete(np.arange(frame.shape[2]), empty))
     return findings
 
 
@@ -149,7 +151,8 @@ def slice_strangeness(frame):
     (Z,) array
         Mean difference from the most similar slice that is not a neighbour, relative to that from the
         most similar neighbour. In the order of the anatomy it is at least about 1. Slices above and below
-        the largest are not compared: a head may be as large there.
+        the largest are not compared: a head may be as large there. Infinite in slices with hardly any
+        head, which are all alike.
 
     Examples
     --------
@@ -159,16 +162,17 @@ def slice_strangeness(frame):
     >>> slice_strangeness(np.tile(slices[[0, 4, 2, 3, 1, 5]], (2, 2, 1))).round(1).tolist()
     [0.2, 0.5, 1.0, 1.0, 0.5, 0.2]
     """
-    clipped = np.clip(frame, -1000.0, 1500.0)
-    slices = np.moveaxis(clipped, 2, 0).reshape(frame.shape[2], -1)
+    outside = AIR_SEARCH_HU[1]
+    slices = np.moveaxis(np.clip(frame, outside, 1500.0), 2, 0).reshape(frame.shape[2], -1)
+    area = np.count_nonzero(slices > outside, axis=1)
+    head = area > LEAST_HEAD * area.max()
     apart = np.stack([np.abs(slices - one).mean(axis=1) for one in slices])
     steps = np.abs(np.subtract.outer(np.arange(len(slices)), np.arange(len(slices))))
-    largest = np.argmax(np.count_nonzero(slices > AIR_SEARCH_HU[1], axis=1))
-    side = np.sign(np.arange(len(slices)) - largest)
+    side = np.sign(np.arange(len(slices)) - np.argmax(area))
     together = np.multiply.outer(side, side) >= 0
     neighbour = np.where(steps == 1, apart, np.inf).min(axis=1)
-    other = np.where((steps > 1) & together, apart, np.inf).min(axis=1)
-    return other / np.maximum(neighbour, 1e-9)
+    other = np.where((steps > 1) & together & head, apart, np.inf).min(axis=1)
+    return np.where(head, other / np.maximum(neighbour, 1e-9), np.inf)
 
 
 def find_bad_slices(frame):
@@ -303,15 +307,18 @@ def _check_background(coarse):
     )
 
 
-def _check_order(coarse):
-    """Refuse slices that are not in the order of the anatomy, whose neighbours are alike."""
-    if coarse.shape[2] < LEAST_SLICES:
+def _check_order(coarse, kept):
+    """Refuse slices that are not in the order of the anatomy, whose neighbours are alike.
+
+    `kept` are the indices of the slices in the file. Without a skull, slices of the brain are too alike.
+    """
+    if coarse.shape[2] < LEAST_SLICES or brain.is_stripped(coarse):
         return
-    strange = np.flatnonzero(slice_strangeness(coarse) < LEAST_STRANGENESS)
+    strange = kept[slice_strangeness(coarse) < LEAST_STRANGENESS]
     if len(strange) > 1:
         numbers = ', '.join(str(z + 1) for z in strange[:6]) + (' ...' if len(strange) > 6 else '')
         raise PerfusionError(
-            f'order: slices {numbers} of {coarse.shape[2]} are more like other slices than like their '
+            f'order: slices {numbers} are more like other slices than like their '
             'neighbours, so slices are exchanged; convert the series again'
         )
 

@@ -51,6 +51,16 @@ def test_drift_that_air_and_brain_share_is_measured(series, drift_hu, resampled)
     assert ('bone' in found.materials) != resampled
 
 
+def test_frames_that_differ_before_contrast_are_not_drift(series):
+    """A line through them is steep when it is drawn on to the end of the scan, but not certain."""
+    shifts = np.zeros(len(series.times))
+    shifts[:10] = [-0.3, 0.2, -0.4, 0.3, -0.1, 0.4, -0.2, 0.4, 0.0, 0.2]
+    ctp = np.where(series.air[..., None], -1024, series.ctp + shifts)
+    found = measure(ctp, series, resampled=True)
+    assert found.materials['brain'] > 0.6
+    assert found.left_hu == 0
+
+
 def test_padding_that_motion_correction_moves_is_not_drift(series):
     """The head shifts, and is shifted back together with the padding of the scanner."""
     acquired = series.ctp.copy()

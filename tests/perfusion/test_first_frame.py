@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 
 from ctpprep.exceptions import PerfusionError
-from ctpprep.perfusion.first_frame import check_axes, check_frame, coarse_frame
+from ctpprep.perfusion.first_frame import (
+    check_axes,
+    check_frame,
+    coarse_frame,
+)
+from tests.bad_inputs.heads import taper
 
 SIZE = (4.0, 4.0, 8.0)
 
@@ -27,6 +32,24 @@ def test_head_with_any_calibration_is_accepted(frame, offset):
 
 def test_skull_stripped_head_is_accepted(frame):
     check(np.where((frame > 0) & (frame < 100), frame, 0))
+
+
+def with_air_above(frame):
+    """Add slices above the vertex: nothing but noise around the density of padding."""
+    noise = np.random.default_rng(0).normal(0, 4, (*frame.shape[:2], 4))
+    return np.concatenate([frame, -1015 + noise], axis=2).astype(np.float32)
+
+
+def test_slices_above_the_vertex_are_not_taken_for_exchanged_ones(frame):
+    check(with_air_above(frame))
+
+
+def test_exchanged_slices_are_refused_by_their_numbers_in_the_file(frame):
+    tapered = taper(frame[..., None])[..., 0]
+    exchanged = tapered[..., [0, 4, 2, 3, 1, 5]]
+    empty = np.full_like(frame[..., :2], -1024)
+    with pytest.raises(PerfusionError, match=r'order: slices 3, 4, 7, 8 are more like'):
+        check(with_air_above(np.concatenate([empty, exchanged], axis=2)))
 
 
 @pytest.mark.parametrize(
