@@ -95,6 +95,14 @@ def test_late_slices_make_a_step():
     assert invariants.slice_step(tmax, TISSUE, SIDES, 'left') == 0
 
 
+def test_an_end_slice_with_hardly_any_tissue_makes_no_step():
+    tmax, tissue = np.ones(SHAPE), TISSUE.copy()
+    tmax[..., -1] = 9
+    assert invariants.slice_step(tmax, tissue, SIDES, 'left') == 8
+    tissue[:, 3:, -1] = False
+    assert invariants.slice_step(tmax, tissue, SIDES, 'left') == 0
+
+
 def skull():
     x, y = np.meshgrid(np.arange(-45, 46) * 2.0, np.arange(-45, 46) * 2.0, indexing='ij')
     radius = np.hypot(x, y)
