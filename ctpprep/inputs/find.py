@@ -95,7 +95,10 @@ def find_series(run: RunSettings) -> list[FoundSeries]:
         index, map_folders, beside_series=bool(series_paths), affine_from=run.affine_from
     )
     for label in sorted(set(participants) - {series.participant for series in all_series}):
-        if lookalike := find_lookalike(run.bids_dir, label):
+        if run.entry == 'maps' or 'ctp' in index.filters:
+            break  # a series is not wanted, or whether this one would be is unknown
+        lookalike = find_lookalike(run.bids_dir, label, run.session_label, run.run_label)
+        if lookalike:
             all_series.append(FailedSeries(f'sub-{label}', label, None, lookalike))
     filtered = '; --bids-filter-file leaves none' if run.bids_filter_file else ''
     if not all_series and not run.participant_label and not run.reports_only:

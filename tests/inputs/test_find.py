@@ -339,3 +339,36 @@ def test_only_a_series_in_another_format_is_named(path, tmp_path):
     path.rename(path.with_name('sub-01_ctp.mgz'))
     (series,) = find(tmp_path)
     assert 'because of its format (.mgz)' in series.reason
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'sub-02_perf.nii.gz',
+        'sub-02_acq-dsc_perf.nii.gz',
+        'sub-02_ctp.png',
+        'sub-02_ctp.html',
+        'sub-02_ctp.nii.gz.md5',
+        'sub-02_space-MNI_CTP.nii.gz',
+        'sourcedata/sub-02_ctp.dcm',
+    ],
+)
+def test_file_that_is_not_a_series_leaves_its_participant_skipped(path, tmp_path, name):
+    write_series(path, EVEN)
+    other = tmp_path / 'sub-02' / name
+    other.parent.mkdir(parents=True)
+    other.touch()
+    assert [series.prefix for series in find(tmp_path)] == ['sub-01']
+
+
+def test_series_in_another_format_is_named_only_where_it_is_selected(tmp_path):
+    write_series(tmp_path / 'sub-01/ses-01/sub-01_ses-01_run-1_ctp.nii.gz', EVEN)
+    (tmp_path / 'sub-02').mkdir()
+    (tmp_path / 'sub-02/sub-02_ses-02_run-02_ctp.NII').touch()
+    assert [series.participant for series in find(tmp_path)] == ['01', '02']
+    for options in ({'session_label': ('01',)}, {'run_label': ('1',)}):
+        assert [series.participant for series in find(tmp_path, **options)] == ['01']
+    filters = write_filter(tmp_path, ctp={'session': '01'})
+    assert [series.participant for series in find(tmp_path, bids_filter_file=filters)] == ['01']
+    with pytest.raises(UsageError, match='no CT perfusion series or maps'):
+        find(tmp_path, entry='maps')
