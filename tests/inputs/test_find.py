@@ -177,6 +177,14 @@ def test_file_in_the_folder_of_another_participant_fails(tmp_path):
     assert 'sub-02/ct/sub-01_ctp.nii.gz: by its name, the file belongs in sub-01' in reason
 
 
+def test_files_of_another_participant_leave_the_series_beside_them(tmp_path):
+    for name in ('sub-02', 'sub-01_run-1', 'sub-01_run-2'):
+        write_series(tmp_path / f'sub-02/ct/{name}_ctp.nii.gz', EVEN)
+    good, bad = [series for series in find(tmp_path) if series.participant == '02']
+    assert good.can_run
+    assert (good.prefix, bad.prefix) == ('sub-02', 'sub-02_misplaced')
+
+
 def test_dataset_path_may_be_a_symlink_or_relative(tmp_path, monkeypatch):
     write_series(tmp_path / 'raw/sub-01/ct/sub-01_ctp.nii.gz', EVEN)
     (tmp_path / 'link').symlink_to('raw')
