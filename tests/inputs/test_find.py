@@ -330,6 +330,14 @@ def test_missing_folder_of_a_participant_fails_alone(many):
     assert 'the folder is missing (broken symlink)' in failed.reason
 
 
+def test_link_beside_the_participants_is_not_one_of_them(many):
+    (many / 'archive').touch()
+    (many / 'sub-defaced.tar.gz').symlink_to('archive')
+    (many / 'sub-defaced').symlink_to('archive')
+    (many / 'sub-98_ctp.json').symlink_to('nowhere')
+    assert all(series.can_run for series in find(many))
+
+
 def test_link_to_a_participant_leaves_that_participant(many):
     before = [series.prefix for series in find(many)]
     (many / 'sub-99').symlink_to('sub-01')
