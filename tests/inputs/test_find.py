@@ -338,6 +338,14 @@ def test_link_beside_the_participants_is_not_one_of_them(many):
     assert all(series.can_run for series in find(many))
 
 
+def test_source_data_of_a_participant_may_contain_a_loop(many, tmp_path_factory):
+    archive = tmp_path_factory.mktemp('archive')
+    (archive / 'again').symlink_to('.')
+    (many / 'sub-01/sourcedata').symlink_to(archive)
+    assert len(find(many)) == 4
+    assert all(series.can_run for series in find(many))
+
+
 def test_link_to_a_participant_leaves_that_participant(many):
     before = [series.prefix for series in find(many)]
     (many / 'sub-99').symlink_to('sub-01')
