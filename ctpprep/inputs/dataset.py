@@ -142,7 +142,10 @@ class DatasetIndex:
         added = [
             name
             for name in sorted(self._participants - indexed)
-            if next((self.bids_dir / name).rglob('*.nii*'), None)
+            if any(
+                not NESTED & set(path.relative_to(self.bids_dir).parts)
+                for path in (self.bids_dir / name).rglob('*.nii*')
+            )
         ]
         removed = [path for path in self._get() if not (path.exists() or path.is_symlink())]
         if added or removed:

@@ -314,6 +314,13 @@ def test_database_is_reused_and_refused_when_out_of_date(many, monkeypatch):
         find(many, bids_database_dir=database)
 
 
+def test_database_does_not_contain_source_data(many):
+    write_series(many / 'sub-02/sourcedata/sub-02_ctp.nii.gz', EVEN)
+    for _ in range(2):
+        everyone = find(many, bids_database_dir=many.parent / f'{many.name}-database')
+        assert {series.participant for series in everyone} == {'01'}
+
+
 def test_database_of_another_dataset_is_refused(many, tmp_path_factory):
     database = many.parent / f'{many.name}-database'
     find(many, bids_database_dir=database)
