@@ -2,8 +2,9 @@
 """Names and folders that do not follow BIDS: what is only reported, and what is refused."""
 
 import fnmatch
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from ctpprep.io.files import read_object
 KNOWN_FOLDERS = ('code', 'derivatives', 'docs', 'logs', 'phenotype', 'sourcedata', 'stimuli')
 # folders whose files are not raw data
 NESTED = {'derivatives', 'sourcedata'}
+# extensions of images, in lower case, that a series may have been written with instead of NIfTI
+OTHER_FORMATS = (
+    'img', 'img.gz', 'mgz', 'mgh', 'nrrd', 'nhdr', 'mha', 'mhd', 'mnc', 'mnc.gz', 'dcm', 'ima',
+    'nii.bz2', 'nii.xz', 'nii.zst', 'nii.zip',
+)  # fmt: skip
 MOST_SHOWN = 4  # files in a message
 MOST_FOLDERS = 200  # limit of the search, which must be fast in any dataset
 # file systems allow 255 bytes; outputs, while they are being written, have up to 105 more
@@ -148,7 +154,9 @@ def check_name(prefix: str, path: Path, bids_dir: Path) -> Path:
     return folder
 
 
-def find_lookalike(bids_dir: Path, participant: str) -> str:
+def find_lookalike(
+    bids_dir: Path, participant: str, sessions: Sequence[str] = (), runs: Sequence[str] = ()
+) -> str:
     """Describe a file that would be a CT perfusion series, but for its format or its spelling.
 
     Parameters
@@ -156,31 +164,46 @@ def find_lookalike(bids_dir: Path, participant: str) -> str:
     bids_dir : Path
     participant : str
         Label, without 'sub-', of a participant without a series.
+    sessions, runs : sequence of str
+        Requested labels with or without 'ses-' and 'run-'; empty for all.
 
     Returns
     -------
     str
         A sentence; '' if there is none.
     """
-    for path in sorted((bids_dir / f'sub-{participant}').rglob('*')):
+    sessions = [label.removeprefix('ses-') for label in sessions]
+    runs = [label.removeprefix('run-').lstrip('0') for label in runs]
+    for path in sorted(_paths_below(bids_dir / f'sub-{participant}')):
         stem, _, extension = path.name.partition('.')
         start, _, suffix = stem.rpartition('_')
-        if not start or path.name.startswith('.') or suffix.casefold() not in ('ctp', 'perf'):
+        labels = entities(path)
+        if not start or suffix.casefold() != 'ctp' or {'space', 'desc'} & labels.keys():
             continue
-        if suffix == 'ctp' and path.name.endswith(NIFTI) and not path.is_dir():
-            continue  # a series that was not selected
+        if sessions and labels.get('ses') not in sessions:
+            continue
+        if runs and labels.get('run', '').lstrip('0') not in runs:
+            continue
         needed = f'{start}_ctp.nii.gz'
         name = path.relative_to(bids_dir)
-        if path.is_dir():
+        is_nifti = f'.{extension}'.casefold() in NIFTI
+        if path.is_dir() and (is_nifti or extension.casefold() in ('', *OTHER_FORMATS)):
             return f'{name} is a folder, need a file {needed}; convert the series to NIfTI'
-        if extension.casefold() in ('nii', 'nii.gz'):
+        if is_nifti and not (suffix == 'ctp' and path.name.endswith(NIFTI)):
             return f'{name} is skipped because of its name, need {needed}; rename it'
-        if extension.casefold() not in ('json', 'tsv', 'txt', 'bval', 'bvec'):
+        if extension.casefold() in OTHER_FORMATS:
             return (
                 f'{name} is skipped because of its format (.{extension}), need {needed}; convert the '
                 'series to NIfTI'
             )
     return ''
+
+
+def _paths_below(folder: Path) -> Iterator[Path]:
+    """List the files and folders of a participant, except those that are not raw data."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in NESTED and not name.startswith('.')]
+        yield from (Path(parent, name) for name in (*folders, *files))
 
 
 def refuse_duplicates(paths: Sequence[Path], bids_dir: Path) -> None:

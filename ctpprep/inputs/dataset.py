@@ -64,6 +64,7 @@ class DatasetIndex:
         ignore = [re.compile(rf'^/(?!sub-(?:{labels})(?:/|$)|[^/]*\.json$)')]
         if database is not None:  # it also serves the other participants
             ignore = [re.compile(r'^/(?!sub-|[^/]*\.json$)')]
+        ignore.append(re.compile(rf'/(?:{"|".join(sorted(NESTED))})(?:/|$)'))
         self.bids_dir = bids_dir
         self.filters = filters or {}
         self._selected: dict[str, set[Path]] = {}
@@ -141,7 +142,10 @@ class DatasetIndex:
         added = [
             name
             for name in sorted(self._participants - indexed)
-            if next((self.bids_dir / name).rglob('*.nii*'), None)
+            if any(
+                not NESTED & set(path.relative_to(self.bids_dir).parts)
+                for path in (self.bids_dir / name).rglob('*.nii*')
+            )
         ]
         removed = [path for path in self._get() if not (path.exists() or path.is_symlink())]
         if added or removed:
@@ -221,6 +225,8 @@ def _identity(folder: Path | str) -> tuple[int, int]:
 def _walk(folder: Path | str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
     """List a folder and all below it, also through links, as pybids follows them.
 
+    Folders of `NESTED` are left out.
+
     Raises
     ------
     OSError
@@ -232,7 +238,8 @@ def _walk(folder: Path | str, above: tuple[tuple[int, int], ...]) -> Iterator[st
     with os.scandir(folder) as entries:
         for entry in entries:
             if os.path.isdir(entry.path):  # False for a link to itself
-                yield from _walk(entry.path, (*above, identity))
+                if entry.name not in NESTED:
+                    yield from _walk(entry.path, (*above, identity))
             else:
                 yield entry.path
 

@@ -73,12 +73,7 @@ def find_series(run: RunSettings) -> list[FoundSeries]:
         FailedSeries(f'sub-{label}', label, None, reason) for label, reason in unreadable.items()
     ]
     strays = [path for path in series_paths if not _is_at_home(path, run.bids_dir)]
-    for path in strays:
-        try:
-            check_name(path.name.partition('.')[0].rpartition('_')[0], path, run.bids_dir)
-        except SeriesError as error:
-            folder = path.relative_to(run.bids_dir).parts[0]
-            all_series.append(FailedSeries.from_file(folder, path, run.bids_dir, error))
+    all_series += _refuse_strays(strays, run.bids_dir)
     at_home = [path for path in series_paths if path not in strays]
     for prefix, paths in _group_by_prefix(at_home).items():
         try:
@@ -95,7 +90,10 @@ def find_series(run: RunSettings) -> list[FoundSeries]:
         index, map_folders, beside_series=bool(series_paths), affine_from=run.affine_from
     )
     for label in sorted(set(participants) - {series.participant for series in all_series}):
-        if lookalike := find_lookalike(run.bids_dir, label):
+        if run.entry == 'maps' or 'ctp' in index.filters:
+            break  # a series is not wanted, or whether this one would be is unknown
+        lookalike = find_lookalike(run.bids_dir, label, run.session_label, run.run_label)
+        if lookalike:
             all_series.append(FailedSeries(f'sub-{label}', label, None, lookalike))
     filtered = '; --bids-filter-file leaves none' if run.bids_filter_file else ''
     if not all_series and not run.participant_label and not run.reports_only:
@@ -139,6 +137,24 @@ def _select_inputs(index: DatasetIndex, run: RunSettings) -> tuple[list[Path], l
 def _is_at_home(path: Path, bids_dir: Path) -> bool:
     """Return whether a file is in the folder of the participant in its name."""
     return path.relative_to(bids_dir).parts[0] == f'sub-{entities(path).get("sub", "")}'
+
+
+def _refuse_strays(strays: list[Path], bids_dir: Path) -> list[FailedSeries]:
+    """Describe the files in the folder of another participant, with one failure per folder.
+
+    Its prefix is not the one of a series that may be in the folder as well.
+    """
+    refused: dict[str, FailedSeries] = {}
+    for path in strays:
+        folder = path.relative_to(bids_dir).parts[0]
+        if folder in refused:
+            continue
+        try:
+            check_name(path.name.partition('.')[0].rpartition('_')[0], path, bids_dir)
+        except SeriesError as error:
+            prefix = f'{folder}_misplaced'
+            refused[folder] = FailedSeries.from_file(prefix, path, bids_dir, error)
+    return list(refused.values())
 
 
 def _series_images(index: DatasetIndex) -> list[Path]:

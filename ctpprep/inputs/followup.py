@@ -8,6 +8,7 @@ aligned is left out, with the reason, and never fails a series.
 
 import csv
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -57,9 +58,13 @@ def lesion_roots(run: RunSettings) -> list[tuple[str, Path]]:
     """
     roots = [*run.derivatives, ('raw', run.bids_dir)]
     if run.bids_dir.name.lower() in RAW_FOLDERS and DERIVATIVES not in dict(roots):
-        folders = (path for path in sorted(run.bids_dir.parent.iterdir()) if path.is_dir())
-        beside = next((path for path in folders if path.name.lower() == DERIVATIVES), None)
-        roots += [(DERIVATIVES, beside)] if beside else []
+        parent = run.bids_dir.parent
+        try:
+            names = sorted(os.listdir(parent))
+        except OSError:  # it may be entered but not listed
+            names = [DERIVATIVES]
+        beside = (parent / name for name in names if name.lower() == DERIVATIVES)
+        roots += [(DERIVATIVES, folder) for folder in beside if os.path.isdir(folder)][:1]
     return roots
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Select the participants, sessions and runs that the user asks for."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -38,11 +39,7 @@ def select_participants(
     """
     if not bids_dir.is_dir():
         raise UsageError(f'the dataset {bids_dir} is not a folder')
-    folders = {
-        folder.name[4:]
-        for folder in bids_dir.glob('sub-*')
-        if folder.is_symlink() or folder.is_dir()
-    }
+    folders = {folder.name[4:] for folder in bids_dir.glob('sub-*') if _is_participant(folder)}
     labels = sorted(folders.union(others))
     if not labels:
         nested = next(iter(sorted(bids_dir.glob('*/sub-*'))), None)
@@ -53,6 +50,13 @@ def select_participants(
     return match_labels(
         [label.removeprefix('sub-') for label in requested], labels, 'sub-', bids_dir
     )
+
+
+def _is_participant(path: Path) -> bool:
+    """Return whether a path is a folder or a broken link, as of a folder that was not fetched."""
+    if os.path.isdir(path):
+        return True
+    return path.is_symlink() and not os.path.exists(path) and not {'.', '_'} & set(path.name)
 
 
 def finished_participants(output_dir: Path) -> list[str]:

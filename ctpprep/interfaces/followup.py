@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from nipype.interfaces.base import File, TraitedSpec, traits
 
+from ctpprep.exceptions import PerfusionError
 from ctpprep.interfaces.base import ImageInputSpec, StageInterface
 from ctpprep.interfaces.segmentation import CORES, LesionInputSpec, load_maps
 from ctpprep.io import nifti
@@ -42,23 +43,28 @@ class PlaceLesion(StageInterface):
             self.inputs.space, self.inputs.left_out or alignment.get('left_out', ''), alignment
         )
         if not facts['followup_left_out']:
-            reference, affine = nifti.load(self.inputs.reference)
-            mask, mask_affine = self.load_image(self.inputs.lesion_mask, dtype=None, straight=True)
-            lesion, level = followup.find_lesion(mask)
-            placed = followup.place_lesion(
-                lesion, mask_affine,
-                followup.to_mask(
-                    self.inputs.space, self.load_json('ncct_matrix'), alignment
-                ),
-                reference.shape, affine,
-            )  # fmt: skip
-            doubt = followup.doubt_of_place(placed.share, self.load_mask('brain_mask'))
-            facts |= {'followup_left_out': doubt} if doubt else placed.facts | level
-            if not doubt:
-                self._results['placed'] = placed.save(Path(runtime.cwd) / 'placed.npz')
-                self.save_images(runtime, affine, self.inputs.reference, followup_mask=placed.mask)
+            try:
+                facts |= self._place(runtime, alignment)
+            except PerfusionError as error:  # the perfusion maps do not need the mask
+                facts['followup_left_out'] = str(error)
         self.save_json(runtime, followup=facts)
         return runtime
+
+    def _place(self, runtime, alignment):
+        """Save the lesion on the grid of the maps; return its facts, or why it is left out."""
+        reference, affine = nifti.load(self.inputs.reference)
+        mask, mask_affine = self.load_image(self.inputs.lesion_mask, dtype=None, straight=True)
+        lesion, level = followup.find_lesion(mask)
+        placed = followup.place_lesion(
+            lesion, mask_affine,
+            followup.to_mask(self.inputs.space, self.load_json('ncct_matrix'), alignment),
+            reference.shape, affine,
+        )  # fmt: skip
+        if doubt := followup.doubt_of_place(placed.share, self.load_mask('brain_mask')):
+            return {'followup_left_out': doubt}
+        self._results['placed'] = placed.save(Path(runtime.cwd) / 'placed.npz')
+        self.save_images(runtime, affine, self.inputs.reference, followup_mask=placed.mask)
+        return placed.facts | level
 
 
 class _CompareFollowUpInputSpec(LesionInputSpec):

@@ -24,7 +24,9 @@ from ctpprep.registration import TemplateSyN, map_points, read_rigid
 MASKED_OUT = ('core_global', 'core_local', 'hypodense_mask')
 
 
-@functools.lru_cache(maxsize=2)  # three nodes of every series read it
+# The nodes of a series read the templates of all output spaces in turns: with a smaller cache than
+# there are spaces, each would be read every time. A template takes up to 80 MB at 1 mm.
+@functools.lru_cache(maxsize=4)
 def read_template(spec):
     """Read a template.
 

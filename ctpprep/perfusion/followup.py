@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from ctpprep.exceptions import PerfusionError
 from ctpprep.perfusion.lesions import Region
 from ctpprep.perfusion.volumes import volume_ml
 
@@ -129,6 +130,11 @@ def find_lesion(values):
     facts : dict
         ``followup_level``: the least value of a lesion, if there are fractions; for a sidecar.
 
+    Raises
+    ------
+    PerfusionError
+        When a value is infinite.
+
     Examples
     --------
     >>> find_lesion(np.array([0, 255, np.nan]))
@@ -139,9 +145,15 @@ def find_lesion(values):
     values = np.asarray(values)
     if values.dtype.kind != 'f':
         return values > 0, {}
+    if np.isinf(values).any():
+        raise PerfusionError(
+            'the lesion mask contains infinite values; write 0 outside the lesion'
+        )
     values = np.nan_to_num(values, nan=0.0)
-    if np.array_equal(values, np.rint(values)):
-        return values > 0, {}
+    labels = np.rint(values)
+    # labels scaled in a header are not exact; fractions all close to 0 are not labels
+    if np.allclose(values, labels, rtol=1e-5, atol=1e-3) and (labels.any() or not values.any()):
+        return labels > 0, {}
     level = float(values.max()) / 2
     return (values >= level) & (values > 0), {'followup_level': round(level, 4)}
 

@@ -511,7 +511,6 @@ NAMES = [
     Case('no label', renamed('sub-_ctp'), 'does not follow BIDS'),
     Case('other label', renamed('sub-other_ctp'), 'belongs in sub-other'),
     Case('capitals in the suffix', renamed('sub-{label}_CTP'), 'because of its name'),
-    Case('other suffix', renamed('sub-{label}_perf'), 'need sub-othersuffix_ctp.nii.gz'),
     Case(
         'session only of the folder',
         lambda path: path.parent.rename((path.parents[1] / 'ses-1').absolute()),

@@ -177,6 +177,14 @@ def test_file_in_the_folder_of_another_participant_fails(tmp_path):
     assert 'sub-02/ct/sub-01_ctp.nii.gz: by its name, the file belongs in sub-01' in reason
 
 
+def test_files_of_another_participant_leave_the_series_beside_them(tmp_path):
+    for name in ('sub-02', 'sub-01_run-1', 'sub-01_run-2'):
+        write_series(tmp_path / f'sub-02/ct/{name}_ctp.nii.gz', EVEN)
+    good, bad = [series for series in find(tmp_path) if series.participant == '02']
+    assert good.can_run
+    assert (good.prefix, bad.prefix) == ('sub-02', 'sub-02_misplaced')
+
+
 def test_dataset_path_may_be_a_symlink_or_relative(tmp_path, monkeypatch):
     write_series(tmp_path / 'raw/sub-01/ct/sub-01_ctp.nii.gz', EVEN)
     (tmp_path / 'link').symlink_to('raw')
@@ -306,6 +314,13 @@ def test_database_is_reused_and_refused_when_out_of_date(many, monkeypatch):
         find(many, bids_database_dir=database)
 
 
+def test_database_does_not_contain_source_data(many):
+    write_series(many / 'sub-02/sourcedata/sub-02_ctp.nii.gz', EVEN)
+    for _ in range(2):
+        everyone = find(many, bids_database_dir=many.parent / f'{many.name}-database')
+        assert {series.participant for series in everyone} == {'01'}
+
+
 def test_database_of_another_dataset_is_refused(many, tmp_path_factory):
     database = many.parent / f'{many.name}-database'
     find(many, bids_database_dir=database)
@@ -320,6 +335,22 @@ def test_missing_folder_of_a_participant_fails_alone(many):
     (failed,) = [series for series in find(many) if not series.can_run]
     assert failed.prefix == 'sub-99'
     assert 'the folder is missing (broken symlink)' in failed.reason
+
+
+def test_link_beside_the_participants_is_not_one_of_them(many):
+    (many / 'archive').touch()
+    (many / 'sub-defaced.tar.gz').symlink_to('archive')
+    (many / 'sub-defaced').symlink_to('archive')
+    (many / 'sub-98_ctp.json').symlink_to('nowhere')
+    assert all(series.can_run for series in find(many))
+
+
+def test_source_data_of_a_participant_may_contain_a_loop(many, tmp_path_factory):
+    archive = tmp_path_factory.mktemp('archive')
+    (archive / 'again').symlink_to('.')
+    (many / 'sub-01/sourcedata').symlink_to(archive)
+    assert len(find(many)) == 4
+    assert all(series.can_run for series in find(many))
 
 
 def test_link_to_a_participant_leaves_that_participant(many):
@@ -339,3 +370,36 @@ def test_only_a_series_in_another_format_is_named(path, tmp_path):
     path.rename(path.with_name('sub-01_ctp.mgz'))
     (series,) = find(tmp_path)
     assert 'because of its format (.mgz)' in series.reason
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'sub-02_perf.nii.gz',
+        'sub-02_acq-dsc_perf.nii.gz',
+        'sub-02_ctp.png',
+        'sub-02_ctp.html',
+        'sub-02_ctp.nii.gz.md5',
+        'sub-02_space-MNI_CTP.nii.gz',
+        'sourcedata/sub-02_ctp.dcm',
+    ],
+)
+def test_file_that_is_not_a_series_leaves_its_participant_skipped(path, tmp_path, name):
+    write_series(path, EVEN)
+    other = tmp_path / 'sub-02' / name
+    other.parent.mkdir(parents=True)
+    other.touch()
+    assert [series.prefix for series in find(tmp_path)] == ['sub-01']
+
+
+def test_series_in_another_format_is_named_only_where_it_is_selected(tmp_path):
+    write_series(tmp_path / 'sub-01/ses-01/sub-01_ses-01_run-1_ctp.nii.gz', EVEN)
+    (tmp_path / 'sub-02').mkdir()
+    (tmp_path / 'sub-02/sub-02_ses-02_run-02_ctp.NII').touch()
+    assert [series.participant for series in find(tmp_path)] == ['01', '02']
+    for options in ({'session_label': ('01',)}, {'run_label': ('1',)}):
+        assert [series.participant for series in find(tmp_path, **options)] == ['01']
+    filters = write_filter(tmp_path, ctp={'session': '01'})
+    assert [series.participant for series in find(tmp_path, bids_filter_file=filters)] == ['01']
+    with pytest.raises(UsageError, match='no CT perfusion series or maps'):
+        find(tmp_path, entry='maps')

@@ -2,6 +2,8 @@
 """Lesion masks of later sessions: which are found, preferred and left out."""
 
 import json
+import os
+from pathlib import Path
 
 import nibabel as nb
 import numpy as np
@@ -226,3 +228,16 @@ def test_a_mask_of_no_later_session_is_logged(tree, caplog, name, reason):
     assert find(tree)[0].lesion is None
     assert f'not a follow-up lesion: derivatives/sub-1/ses-02/{name}: ' in caplog.text
     assert reason in caplog.text
+
+
+def test_parent_of_the_raw_data_need_not_be_listed(tree, monkeypatch):
+    write(tree / NCCT)
+    listdir = os.listdir
+
+    def refuse(folder='.'):
+        if Path(folder) == tree.parents[2]:
+            raise PermissionError(folder)
+        return listdir(folder)
+
+    monkeypatch.setattr(os, 'listdir', refuse)
+    assert find(tree)[0].lesion.space == 'ncct'

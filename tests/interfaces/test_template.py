@@ -3,6 +3,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nb
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from nipype.interfaces.base import isdefined
 
+from ctpprep.interfaces import template
 from ctpprep.interfaces.template import MeasureRegions, RegisterTemplate, TransformToTemplate
 from ctpprep.perfusion.symmetry import world_coordinates
 from ctpprep.registration import write_affine
@@ -146,3 +148,16 @@ def test_maps_without_a_ct_are_not_registered(images):
     assert not isdefined(outputs.reference_to_template)
     measured = json.loads(Path(outputs.template_registration).read_text())
     assert 'no CT' in measured['template_failure']
+
+
+def test_four_templates_are_read_once(monkeypatch):
+    read = []
+    files = SimpleNamespace(space='x')
+    monkeypatch.setattr(template, 'find_template', lambda spec: read.append(spec) or files)
+    monkeypatch.setattr(template, 'load_template', lambda files: (1, 2, 3))
+    monkeypatch.setattr(template, 'template', SimpleNamespace(Template=lambda *parts: parts))
+    template.read_template.cache_clear()
+    for spec in 'abcd' * 3:
+        template.read_template(spec)
+    template.read_template.cache_clear()
+    assert read == list('abcd')

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from ctpprep.exceptions import PerfusionError
 from ctpprep.perfusion.followup import (
     COLUMNS,
     FollowUpMaps,
@@ -77,6 +78,18 @@ def test_a_mask_that_was_interpolated_keeps_its_volume(scale):
     assert abs(lesion.sum() / mask.sum() - 1) < 0.03
     assert np.count_nonzero(blurred > 1e-3) > 1.2 * mask.sum()
     assert facts == {'followup_level': scale / 2}
+
+
+def test_labels_with_rounding_errors_are_labels():
+    lesion, facts = find_lesion(np.array([1e-5, 1.0, 2.00001, 3.0, 255.001]))
+    assert (lesion.tolist(), facts) == ([False, True, True, True, True], {})
+    assert find_lesion(np.zeros(3))[1] == {}
+    assert find_lesion(np.array([0, 1e-4]))[0].tolist() == [False, True]
+
+
+def test_infinite_values_are_refused():
+    with pytest.raises(PerfusionError, match='infinite values'):
+        find_lesion(np.array([0, 1, np.inf]))
 
 
 def test_mask_on_the_same_grid_is_unchanged():
