@@ -540,9 +540,13 @@ def with_unit(figure, unit):
     --------
     >>> with_unit(0.0464, 'fraction'), with_unit(12.345, 'mL'), with_unit(0.8, 'correlation')
     ('4.64 %', '12.3 mL', '0.8')
+    >>> with_unit(1.0, 'frames')
+    '1 frame'
     """
     if unit == 'fraction':
         return f'{100 * figure:.3g} %'
+    if unit == 'frames' and figure == 1:
+        return '1 frame'
     return f'{figure:.3g}' if unit in ('ratio', 'correlation') else f'{figure:.3g} {unit}'
 
 
