@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure how many slices ``ctpprep-bids`` converts per second, and in how much memory.
 
-Run ``python benchmarks/dicom.py --studies 6 --frames 30 --slices 100 --size 512 --nprocs 1 2``. Studies
-are generated in a temporary folder (1.6 GB per study of 3000 slices of 512 x 512). Files are read once
-before the clock starts, so that times do not depend on the disk.
+Run ``python benchmarks/dicom.py --studies 6 --frames 30 --slices 100 --size 512 --nprocs 1 2``. Studies,
+at most 300, are written to a temporary folder (1.6 GB per study of 3000 slices of 512 x 512). Files are
+read once before the clock starts, so that times do not depend on the disk.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from pydicom.uid import PYDICOM_ROOT_UID
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -25,28 +26,42 @@ from tests.dicom import generator as g  # noqa: E402
 
 
 def draw_head(size, n_slices, n_frames, rng):
-    """Draw noise of 8 HU in a head that fills two thirds of the picture, air around it."""
+    """Draw noise of 8 HU in a head that fills two thirds of the picture and tapers to the vertex."""
     x, y = np.meshgrid(*2 * [np.linspace(-1.5, 1.5, size)], indexing='ij')
-    radius = np.hypot(x, y / 1.15)
-    still = np.select([radius < 0.9, radius < 1], [35, 900], -1024).astype(np.int16)
     noise = rng.normal(0, 8, (8, size, size)).astype(np.int16)
     hu = np.empty((size, size, n_slices, n_frames), np.int16)
-    for frame in range(n_frames):
-        for z in range(n_slices):
+    for z in range(n_slices):
+        radius = np.hypot(x, y / 1.15) * (1 + 0.3 * z / n_slices)
+        still = np.select([radius < 0.9, radius < 1], [35, 900], -1024).astype(np.int16)
+        for frame in range(n_frames):
             hu[..., z, frame] = np.where(radius < 1, still + noise[(frame + z) % 8], still)
     return hu
 
 
 def write_studies(folder, args):
-    """Write equal heads as studies of their own."""
+    """Write one head as many studies, which differ in their UIDs and in the patient."""
     hu = draw_head(args.size, args.slices, args.frames, np.random.default_rng(0))
-    for study in range(args.studies):
-        scan = g.Scan(
-            n_frames=args.frames, n_slices=args.slices, size=args.size, distance=1.5,
-            pixel=240 / args.size, hu=hu, slice_times='shuttle', name=f'study {study}',
-            patient=f'patient {study}', interval=1.5,
-        )  # fmt: skip
-        g.write(g.classic(scan), folder / f'study{study}')
+    scan = g.Scan(
+        n_frames=args.frames, n_slices=args.slices, size=args.size, distance=1.5,
+        pixel=240 / args.size, hu=hu, slice_times='shuttle', name='study', patient='patient 000',
+        interval=1.5,
+    )  # fmt: skip
+    first = folder / 'study0'
+    g.write(g.classic(scan), first)
+    root = PYDICOM_ROOT_UID.encode()
+    for study in range(1, args.studies):
+        copies = folder / f'study{study}'
+        copies.mkdir()
+        # of the same length, so that the length of no element changes
+        changes = {
+            root: root.replace(b'.498.', f'.{100 + study}.'.encode()),
+            b'patient 000': f'patient {study:03}'.encode(),
+        }
+        for path in first.iterdir():
+            content = path.read_bytes()
+            for before, after in changes.items():
+                content = content.replace(before, after)
+            (copies / path.name).write_bytes(content)
 
 
 def memory_of(process):
