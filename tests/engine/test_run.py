@@ -240,7 +240,9 @@ def test_the_first_series_end_before_the_last_start(tmp_path, caplog, nprocs):
     caplog.set_level(logging.INFO, 'ctpprep')
     run_all(tmp_path, nprocs, **dict.fromkeys('abcdef', pass_on))
     events = [' '.join(record.getMessage().split()[1:]) for record in caplog.records]
-    assert events.index('sub-a done') < events.index('sub-f first')
+    before = events[: events.index('sub-f first')]
+    # one series more per process: on a busy machine, a process may be slow
+    assert sum(f'sub-{label} done' not in before for label in 'abcde') < nprocs
 
 
 def test_a_broken_display_does_not_stop_the_run(tmp_path):
