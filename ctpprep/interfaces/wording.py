@@ -216,7 +216,7 @@ WORDING = {
         'distance by which the voxels of the VOF are behind those of the AIF',
         'the vein is in front of the artery: the head may be turned by 180 degrees or written from back '
         'to front, so that left and right are exchanged; look for the nose',
-        'the vein is in front of the artery ({} behind it): left and right may be exchanged',
+        'the vein is not behind the artery ({}): left and right may be exchanged',
     ),
     'skull_gap': Wording(
         'Gap in the skull',
