@@ -14,7 +14,7 @@ is linear in the volume `v`, which is integrated out in closed form. Flow is the
 
 Sources: Boutelier et al., IEEE Trans Med Imaging 2012;31:1381, doi:10.1109/TMI.2012.2189890
 (Bayesian estimation with delay); Kennedy and O'Hagan, J R Stat Soc B 2001;63:425,
-doi:10.1111/1467-9868.00294 (discrepancy between model and truth as correlated noise).
+doi:10.1111/1467-9868.00294 (difference between model and truth as an error of its own).
 """
 
 from dataclasses import dataclass
@@ -33,18 +33,18 @@ DELAY_STEP_S, LEAD_S, LONGEST_DELAY_S = 0.5, 3.0, 22.0
 NORMAL_TRANSIT_S, NORMAL_LOG_SD, NORMAL_TRANSIT_SHARE = 4.8, 0.35, 0.6
 NORMAL_DELAY_S, NORMAL_DELAY_SD_S, NORMAL_DELAY_SHARE = 1.0, 1.5, 0.7
 # mean and standard deviation of the volume, relative to the median of tissue
-VOLUME_MEAN, VOLUME_SD = 0.8, 0.8
-# difference between model and truth (recirculation, veins, mixture of tissues), relative to the
-# peak of a typical curve, and the time over which it is correlated, s
-DISCREPANCY, DISCREPANCY_S = 0.1, 5.0
+VOLUME_MEAN, VOLUME_SD = 0.8, 2.0
+# difference between model and truth in each frame (mixture of tissues, vessels, recirculation, motion,
+# rounding), relative to the peak of a typical curve; one standard deviation
+MODEL_ERROR = 0.25
 # step of the integration over the residue function, s, and its length
 FINE_STEP_S, LONGEST_RESIDUE_S = 0.1, 80.0
-# noise is never taken to be less, HU
-LEAST_NOISE_HU = 1e-3
+# least error of a curve, for curves without noise or signal, HU
+LEAST_ERROR_HU = 1e-3
 # normal tissue and core by which the estimate is judged: flow relative to normal, transit and delay, s
 NORMAL, CORE = (1.0, 4.0, 1.0), (0.15, 10.0, 6.0)
-# voxels whose noise differs by less than this are computed together; voxels in one product
-NOISE_RATIO, CHUNK = 1.1, 512
+# voxels whose error differs by less than this ratio are computed together; voxels in one product
+ERROR_RATIO, CHUNK = 1.1, 512
 # weights below exp(-60) do not matter, and would be denormal numbers, which are slow
 LEAST_LOG_WEIGHT = np.float32(-60.0)
 
@@ -78,10 +78,9 @@ class Whitening:
     Attributes
     ----------
     projection : (T, R) array
-        Curves times this have noise of the variance of one frame in every column, if the difference
-        between model and truth is counted as noise.
+        Curves times this have noise of the variance of one frame in every column.
     loading : (R, T) array
-        From white noise of the frames to noise of the scores, without that difference.
+        From white noise of the frames to noise of the scores.
     """
 
     projection: np.ndarray
@@ -171,18 +170,14 @@ def _mixture(distance, share):
     return share * normal / normal.sum() + (1 - share) / len(distance)
 
 
-def whitening(times, n_baseline, peak_to_noise, components=None):
+def whitening(n_frames, n_baseline, components=None):
     """Compute the projection after which the noise of curves is white.
 
     Parameters
     ----------
-    times : (T,) array
-        Sample times, s.
+    n_frames : int
     n_baseline : int
         Number of these before contrast, whose mean was subtracted from each curve.
-    peak_to_noise : float
-        Peak of a typical curve over the noise of one frame, which scales the discrepancy of the
-        model.
     components : (T, R) array, optional
         Temporal components that denoising kept; all by default.
 
@@ -190,13 +185,10 @@ def whitening(times, n_baseline, peak_to_noise, components=None):
     -------
     Whitening
     """
-    times = np.asarray(times, dtype=float)
-    kept = np.eye(len(times)) if components is None else np.asarray(components, dtype=float)
-    white = np.eye(len(times))
+    kept = np.eye(n_frames) if components is None else np.asarray(components, dtype=float)
+    white = np.eye(n_frames)
     white[:, :n_baseline] -= 1 / max(n_baseline, 1)
-    apart = (times[:, None] - times) / DISCREPANCY_S
-    slow = (DISCREPANCY * peak_to_noise) ** 2 * np.exp(-0.5 * apart**2)
-    covariance = kept.T @ (white @ white.T + slow) @ kept
+    covariance = kept.T @ white @ white.T @ kept
     # subtracting the baseline removes one dimension where all components are kept
     covariance += 1e-6 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
     root = linalg.cholesky(covariance, lower=True)
@@ -204,15 +196,38 @@ def whitening(times, n_baseline, peak_to_noise, components=None):
     return Whitening(projection, projection.T @ white)
 
 
-def estimate_flow(curves, noise, dictionary, whitened, typical_volume):
+def curve_error(noise, typical_peak):
+    """Compute the error of curves in a frame: noise, and the difference between model and truth.
+
+    Parameters
+    ----------
+    noise : (V,) array
+        Standard deviation of the noise of each curve, HU.
+    typical_peak : float
+        Peak of the curve of typical tissue, HU.
+
+    Returns
+    -------
+    (V,) array
+        One standard deviation, HU.
+
+    Notes
+    -----
+    Without the second part, a quiet scan decides between transit times by differences that no entry
+    of the dictionary explains.
+    """
+    return np.hypot(noise, MODEL_ERROR * typical_peak)
+
+
+def estimate_flow(curves, error, dictionary, whitened, typical_volume):
     """Compute the posterior means of flow and volume of each curve.
 
     Parameters
     ----------
     curves : (V, T) array
         HU.
-    noise : (V,) array
-        Standard deviation of the noise of each curve, HU.
+    error : (V,) array
+        From `curve_error`, HU.
     dictionary : Dictionary
         At the same sample times.
     whitened : Whitening
@@ -226,7 +241,7 @@ def estimate_flow(curves, noise, dictionary, whitened, typical_volume):
 
     Notes
     -----
-    Voxels of nearly equal noise are computed together, because the posterior is then a matrix
+    Voxels of nearly equal error are computed together, because the posterior is then a matrix
     product and one exponential per voxel and entry. The result of a voxel does not depend on the
     others.
     """
@@ -234,11 +249,11 @@ def estimate_flow(curves, noise, dictionary, whitened, typical_volume):
     flow, gain, volume = (np.zeros(n_curves, dtype=np.float32) for _ in range(3))
     scores = np.asarray(curves @ whitened.projection, dtype=np.float32)
     entries = dictionary.curves @ whitened.projection
-    noise = np.asarray(noise, dtype=float)
-    levels = np.round(np.log(np.maximum(noise, LEAST_NOISE_HU)) / np.log(NOISE_RATIO)).astype(int)
+    error = np.maximum(np.asarray(error, dtype=float), LEAST_ERROR_HU)
+    levels = np.round(np.log(error) / np.log(ERROR_RATIO)).astype(int)
     for level in np.unique(levels):
         rows = np.flatnonzero(levels == level)
-        weights = _Weights(entries, dictionary, NOISE_RATIO**level, typical_volume)
+        weights = _Weights(entries, dictionary, ERROR_RATIO**level, typical_volume)
         for start in range(0, len(rows), CHUNK):
             part = rows[start : start + CHUNK]
             flow[part], volume[part], slope = weights.means(scores[part])
@@ -247,21 +262,21 @@ def estimate_flow(curves, noise, dictionary, whitened, typical_volume):
 
 
 class _Weights:
-    """The posterior of all curves of one noise level."""
+    """The posterior of all curves with one error."""
 
-    def __init__(self, entries, dictionary, noise, typical_volume):
+    def __init__(self, entries, dictionary, error, typical_volume):
         mean, spread = VOLUME_MEAN * typical_volume, VOLUME_SD * typical_volume
         # the posterior of the volume of an entry is normal; 1 / precision is its variance
-        precision = np.square(entries).sum(axis=1) / noise**2 + 1 / spread**2
+        precision = np.square(entries).sum(axis=1) / error**2 + 1 / spread**2
         root = np.sqrt(precision)
-        self.entries = (entries.T / (noise**2 * root)).astype(np.float32)
+        self.entries = (entries.T / (error**2 * root)).astype(np.float32)
         self.offset = (mean / (spread**2 * root)).astype(np.float32)
         self.constant = (dictionary.log_prior - np.log(root)).astype(np.float32)
         flow_of, volume_of = 1 / (root * dictionary.transit), 1 / root
         self.moments = np.column_stack(
-            [flow_of, volume_of, entries * (volume_of / noise**2)[:, None]]
+            [flow_of, volume_of, entries * (volume_of / error**2)[:, None]]
         ).astype(np.float32)
-        self.products = (entries * (flow_of * volume_of / noise**2)[:, None]).astype(np.float32)
+        self.products = (entries * (flow_of * volume_of / error**2)[:, None]).astype(np.float32)
 
     def means(self, scores):
         """Return flow, volume, and the slope of flow with the scores.
@@ -287,15 +302,15 @@ class _Weights:
         return flow, volume, slope
 
 
-def reading_of_core(dictionary, whitened, noise, typical_volume):
+def reading_of_core(dictionary, whitened, error, typical_volume):
     """Compute what the estimate makes of the relative flow of a core, without noise.
 
     Parameters
     ----------
     dictionary : Dictionary
     whitened : Whitening
-    noise : float
-        Usual noise of the curves, HU: the larger, the more the prior counts.
+    error : float
+        Usual error of the curves (`curve_error`), HU: the larger, the more the prior counts.
     typical_volume : float
         As for `estimate_flow`.
 
@@ -315,6 +330,6 @@ def reading_of_core(dictionary, whitened, noise, typical_volume):
         # the volume of normal tissue is the typical one
         volume = flow * dictionary.transit[entry] / NORMAL[1] * typical_volume
         curve = volume * dictionary.curves[entry][None]
-        posterior = estimate_flow(curve, np.array([noise]), dictionary, whitened, typical_volume)
+        posterior = estimate_flow(curve, np.array([error]), dictionary, whitened, typical_volume)
         flows.append(float(posterior.flow[0]))
     return flows[1] / flows[0] if flows[0] > 0 else float('nan')

@@ -380,11 +380,13 @@ class _Estimation:
         readings = []
         for group, rows, _ in self._groups():
             part = curves[rows][:, self.usable]
-            entries, whitened = self._dictionary(group, part, spread[rows])
-            posterior = bayesian.estimate_flow(part, spread[rows], entries, whitened, typical)
+            peak = float(np.median(part.max(axis=1)))
+            error = bayesian.curve_error(spread[rows], peak)
+            entries, whitened = self._dictionary(group)
+            posterior = bayesian.estimate_flow(part, error, entries, whitened, typical)
             flow[rows], gain[rows] = posterior.flow, posterior.flow_gain
             volume[rows] = posterior.volume
-            usual = float(np.median(spread[rows]))
+            usual = float(np.median(error))
             readings.append(bayesian.reading_of_core(entries, whitened, usual, typical))
         values = self._quantify_posterior(curves, share, flow, volume)
         if known:
@@ -399,18 +401,13 @@ class _Estimation:
         area = maps.trapezoid_weights(self.times[0], self.weights)
         return float(np.median(np.maximum(curves @ area, 0))) / self._aif_area()
 
-    def _dictionary(self, group, curves, noise):
+    def _dictionary(self, group):
         """Return the dictionary of a sampling pattern and the projection that makes noise white."""
         times = self.times[group][self.usable]
         longest = deconvolution.last_seen(self.aif_times, self.aif, times)
         entries = bayesian.make_dictionary(self.aif_times, self.aif, times, longest)
         n_baseline = int(np.count_nonzero(self.usable[: self.n_baseline]))
-        peak = float(
-            np.median(curves.max(axis=1)) / max(np.median(noise), bayesian.LEAST_NOISE_HU)
-        )
-        return entries, bayesian.whitening(
-            times, n_baseline, peak, self._components_kept(group)
-        )  # fmt: skip
+        return entries, bayesian.whitening(len(times), n_baseline, self._components_kept(group))
 
     def _quantify_posterior(self, curves, share, flow, volume):
         """Compute the maps from posterior flow and volume, and Tmax by the operators."""

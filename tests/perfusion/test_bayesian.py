@@ -10,8 +10,8 @@ from ctpprep.perfusion.kinetics import convolve_input
 
 TIMES = np.arange(0, 60, 1.5)
 AIF = 300 * np.exp(-0.5 * ((TIMES - 14) / 3) ** 2)
-# volume of normal tissue, in units of the area of the arterial input
-VOLUME = 0.03
+# volume of normal tissue, in units of the area of the arterial input, and peak of its curve, HU
+VOLUME, TYPICAL_PEAK = 0.03, 7.0
 
 
 @pytest.fixture(scope='module')
@@ -21,7 +21,7 @@ def dictionary():
 
 @pytest.fixture(scope='module')
 def whitened():
-    return bayesian.whitening(TIMES, 5, peak_to_noise=10.0)
+    return bayesian.whitening(len(TIMES), 5)
 
 
 def tissue(flow, transit, delay=1.0):
@@ -30,10 +30,11 @@ def tissue(flow, transit, delay=1.0):
     return flow * convolve_input(TIMES + delay, AIF, distribution.sf, TIMES)
 
 
-def estimate(curves, dictionary, whitened, noise=0.2):
+def estimate(curves, dictionary, whitened, error=None):
     curves = np.atleast_2d(curves)
+    error = bayesian.curve_error(0.2, TYPICAL_PEAK) if error is None else error
     return bayesian.estimate_flow(
-        curves, np.full(len(curves), noise), dictionary, whitened, VOLUME
+        curves, np.full(len(curves), error), dictionary, whitened, VOLUME
     )
 
 
@@ -42,7 +43,7 @@ def test_flow_and_volume_of_an_exponential_residue(dictionary, whitened, flow, t
     flow *= VOLUME / 4
     residue = stats.expon(scale=transit).sf
     curve = flow * convolve_input(TIMES + delay, AIF, residue, TIMES)
-    found = estimate(curve, dictionary, whitened, noise=0.05)
+    found = estimate(curve, dictionary, whitened, error=0.05)
     assert found.flow[0] == pytest.approx(flow, rel=0.1)
     assert found.volume[0] == pytest.approx(flow * transit, rel=0.1)
 
@@ -80,7 +81,7 @@ def test_equals_integration_over_each_volume(dictionary, whitened):
     data = curve @ whitened.projection
     entries = dictionary.curves @ whitened.projection
     volumes = np.linspace(-4 * VOLUME, 8 * VOLUME, 4001)
-    prior = stats.norm(0.8 * VOLUME, 0.8 * VOLUME).pdf(volumes)
+    prior = stats.norm(bayesian.VOLUME_MEAN * VOLUME, bayesian.VOLUME_SD * VOLUME).pdf(volumes)
     best = min(np.square(data - volume * entries).sum(axis=1).min() for volume in volumes[::10])
     evidence = flow = 0.0
     for entry, transit, log_prior in zip(
@@ -95,9 +96,9 @@ def test_equals_integration_over_each_volume(dictionary, whitened):
         dictionary.log_prior[::40],
     )  # fmt: skip
     # a level of noise that is rounded to itself
-    level = round(np.log(noise) / np.log(bayesian.NOISE_RATIO))
+    level = round(np.log(noise) / np.log(bayesian.ERROR_RATIO))
     weights = bayesian._Weights(entries[::40], part, noise, VOLUME)
-    assert abs(bayesian.NOISE_RATIO**level - noise) < 0.05 * noise
+    assert abs(bayesian.ERROR_RATIO**level - noise) < 0.05 * noise
     assert weights.means(data[None].astype(np.float32))[0][0] == pytest.approx(
         flow / evidence, rel=1e-3
     )
@@ -107,7 +108,7 @@ def test_gain_is_the_spread_that_noise_causes(dictionary, whitened):
     curve = tissue(VOLUME / 4, 5, 2)
     noise = np.random.default_rng(0).standard_normal((500, len(TIMES)))
     noise -= noise[:, :5].mean(axis=1, keepdims=True)
-    found = estimate(curve + 0.02 * noise, dictionary, whitened, noise=0.5)
+    found = estimate(curve + 0.02 * noise, dictionary, whitened)
     assert found.flow.std() / 0.02 == pytest.approx(found.flow_gain.mean(), rel=0.1)
 
 
@@ -115,20 +116,33 @@ def test_a_voxel_does_not_depend_on_the_others(dictionary, whitened):
     rng = np.random.default_rng(1)
     curves = np.stack([tissue(VOLUME / 4, 4), tissue(VOLUME / 8, 8, 5)] * 600)
     curves += rng.normal(0, 0.3, curves.shape)
-    together = estimate(curves, dictionary, whitened, noise=0.3)
-    alone = estimate(curves[777:779], dictionary, whitened, noise=0.3)
+    together = estimate(curves, dictionary, whitened)
+    alone = estimate(curves[777:779], dictionary, whitened)
     np.testing.assert_allclose(together.flow[777:779], alone.flow, rtol=1e-4)
 
 
-def test_more_noise_trusts_the_prior_more(dictionary, whitened):
+def test_error_hardly_changes_the_reading_of_a_core(dictionary, whitened):
     readings = [
-        bayesian.reading_of_core(dictionary, whitened, noise, VOLUME) for noise in (0.05, 2)
+        bayesian.reading_of_core(dictionary, whitened, error, VOLUME) for error in (0.05, 1, 2)
     ]
-    assert 0.1 < readings[0] < readings[1] < 0.3
+    assert readings == pytest.approx([0.15] * 3, abs=0.05)
+
+
+def test_error_leaves_transit_time_to_the_prior(dictionary, whitened):
+    """Curves of slow tissue read less slow, relative to normal tissue, only by large errors."""
+    curves = np.stack([tissue(VOLUME / 4, 4), tissue(0.4 * VOLUME / 4, 8, 5)])
+
+    def transit(error):
+        found = estimate(curves, dictionary, whitened, error)
+        return found.volume / found.flow
+
+    small, large = transit(0.2), transit(20.0)
+    assert small[1] > 1.4 * small[0]
+    assert large[1] == pytest.approx(large[0], rel=0.2)
 
 
 def test_curves_without_noise_or_signal_are_finite(dictionary, whitened):
-    found = estimate(np.zeros((2, len(TIMES))), dictionary, whitened, noise=0.0)
+    found = estimate(np.zeros((2, len(TIMES))), dictionary, whitened, error=0.0)
     assert np.isfinite(found.flow).all()
     assert (found.flow < 0.1 * VOLUME / 4).all()
 
@@ -136,6 +150,6 @@ def test_curves_without_noise_or_signal_are_finite(dictionary, whitened):
 def test_components_that_denoising_kept_suffice(dictionary):
     curves = np.stack([tissue(f * VOLUME / 4, t, d) for f, t, d in ((1, 4, 1), (0.3, 9, 6))])
     components = np.linalg.qr(curves.T)[0]
-    reduced = bayesian.whitening(TIMES, 5, 10.0, components)
-    found = estimate(curves, dictionary, reduced)
+    reduced = bayesian.whitening(len(TIMES), 5, components)
+    found = estimate(curves, dictionary, reduced, error=0.2)
     assert found.flow[1] / found.flow[0] == pytest.approx(0.3, abs=0.1)
