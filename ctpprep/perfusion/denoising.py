@@ -25,8 +25,8 @@ PARTS = 8
 # beside the weight of a voxel itself, those below exp(-60) do not matter; products with them would be
 # denormal numbers, which are slow
 MOST_UNLIKE = np.float32(60.0)
-# voxels that are averaged at once: 16 kB per volume
-BLOCK = 4096
+# voxels that are averaged at once: 64 kB per volume; in smaller blocks the calls themselves take longer
+BLOCK = 16384
 # the strongest components (shape and delay) are averaged from the noisy scores in the second pass;
 # the others are mostly noise, so their first average is averaged again
 FINE_COMPONENTS = 3
