@@ -128,7 +128,7 @@ def compute_maps(
     Notes
     -----
     Rau et al. 2024, doi:10.3174/ajnr.A8111. A series of 128 x 128 x 20 voxels and 27 frames takes
-    about 17 s on one core.
+    about 20 s on one core.
 
     Examples
     --------

@@ -95,7 +95,7 @@ def test_equals_integration_over_each_volume(dictionary, whitened):
         dictionary.curves[::40], dictionary.transit[::40], dictionary.delay[::40],
         dictionary.log_prior[::40],
     )  # fmt: skip
-    # a level of noise that is rounded to itself
+    # a level of error that is rounded to itself
     level = round(np.log(noise) / np.log(bayesian.ERROR_RATIO))
     weights = bayesian._Weights(entries[::40], part, noise, VOLUME)
     assert abs(bayesian.ERROR_RATIO**level - noise) < 0.05 * noise
@@ -129,7 +129,7 @@ def test_error_hardly_changes_the_reading_of_a_core(dictionary, whitened):
 
 
 def test_error_leaves_transit_time_to_the_prior(dictionary, whitened):
-    """Curves of slow tissue read less slow, relative to normal tissue, only by large errors."""
+    """With a large error, slow and normal tissue get the same transit time, that of the prior."""
     curves = np.stack([tissue(VOLUME / 4, 4), tissue(0.4 * VOLUME / 4, 8, 5)])
 
     def transit(error):
@@ -139,6 +139,19 @@ def test_error_leaves_transit_time_to_the_prior(dictionary, whitened):
     small, large = transit(0.2), transit(20.0)
     assert small[1] > 1.4 * small[0]
     assert large[1] == pytest.approx(large[0], rel=0.2)
+
+
+def test_dose_of_contrast_does_not_change_flow(dictionary, whitened):
+    curves = np.stack([tissue(VOLUME / 4, 4), tissue(0.4 * VOLUME / 4, 8, 5)])
+    twice = bayesian.make_dictionary(TIMES, 2 * AIF, TIMES)
+    flows = [
+        estimate(
+            dose * curves, entries, whitened, bayesian.curve_error(0.0, dose * TYPICAL_PEAK)
+        ).flow
+        for dose, entries in ((1, dictionary), (2, twice))
+    ]
+    # levels of error differ by 10 %
+    np.testing.assert_allclose(*flows, rtol=0.02)
 
 
 def test_curves_without_noise_or_signal_are_finite(dictionary, whitened):

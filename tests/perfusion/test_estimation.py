@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ctpprep.perfusion import custom
+from ctpprep.perfusion import bayesian, custom
 from ctpprep.perfusion.estimation import estimate_maps
 from ctpprep.perfusion.maps import MAPS
 from ctpprep.phantom import PhantomSettings, make_phantom
@@ -192,6 +192,13 @@ def test_excess_of_noise_is_subtracted_from_flow_and_measured(estimate, slow_hea
     assert uncorrected.measured['cbf_noise_excess'] is None
     steady = [estimate(cbf_noise_correction=part, tmax_snr=0.0).tmax for part in (True, False)]
     np.testing.assert_array_equal(*steady)
+
+
+def test_flow_includes_the_error_of_the_model(estimate, slow_head, monkeypatch):
+    counted = estimate().cbf
+    monkeypatch.setattr(bayesian, 'MODEL_ERROR', 0.0)
+    change = np.abs(estimate().cbf - counted)[slow_head.tissue]
+    assert np.median(change) > 0.01 * np.median(counted[slow_head.tissue])
 
 
 def test_tmax_without_flow_is_that_of_tissue_around(estimate, slow_head):
