@@ -144,8 +144,17 @@ def send_objects(paths: Sequence[Path], peer: Peer) -> Delivery:
 def _associate(peer: Peer, classes: Sequence[str], handlers: list[Any]) -> Iterator[Any]:
     """Open an association, and release it."""
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-    from pynetdicom import AE
+    from pynetdicom import AE, evt
+    from pynetdicom.pdu import A_ASSOCIATE_RJ
 
+    refusals: list[str] = []
+
+    def keep_refusal(event: Any) -> None:
+        # `is_rejected` is not always set when the peer closes the connection right afterwards
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            refusals.append(event.pdu.reason_str)
+
+    handlers = [*handlers, (evt.EVT_PDU_RECV, keep_refusal)]
     entity = AE(peer.calling_aet)
     entity.connection_timeout = entity.acse_timeout = CONNECT_S
     entity.dimse_timeout = entity.network_timeout = ANSWER_S
@@ -158,10 +167,10 @@ def _associate(peer: Peer, classes: Sequence[str], handlers: list[Any]) -> Itera
     except (OSError, UnicodeError) as error:  # of host names that cannot be resolved or encoded
         reason = getattr(error, 'strerror', None) or error
         raise CtpprepError(f'{peer} cannot be reached ({reason}); check the host') from error
-    if association.is_rejected:
-        reason = association.acceptor.primitive.reason_str
+    if refusals:
         raise CtpprepError(
-            f'{peer} refused the association of {peer.calling_aet} ({reason}); check the AE titles'
+            f'{peer} refused the association of {peer.calling_aet} ({refusals[0]}); '
+            'check the AE titles'
         )
     if not association.is_established:
         raise CtpprepError(f'{peer} cannot be reached, or does not answer as a DICOM server')

@@ -16,6 +16,8 @@ import pytest
 pydicom = pytest.importorskip('pydicom', reason='needs the extra ctpprep[dicom]')
 pytest.importorskip('pynetdicom', reason='needs the extra ctpprep[dicom]')
 
+from ctpprep.dicom.send import Peer, send_objects  # noqa: E402
+from ctpprep.exceptions import CtpprepError  # noqa: E402
 from tests.dicom.results import PREFIX, convert, draw_summary, find_program, run  # noqa: E402
 
 pytestmark = pytest.mark.dicom
@@ -139,3 +141,11 @@ def test_orthanc_commits_itself_to_every_object_and_returns_it(orthanc, results,
 def test_a_wrong_title_is_refused_in_one_sentence(orthanc, results, capsys):
     assert run(results, '--send', '127.0.0.1', str(orthanc[0]), 'OTHER') == 1
     assert 'Called AE title not recognised' in capsys.readouterr().out
+
+
+@needs_orthanc
+def test_every_refusal_is_seen_even_if_the_connection_closes_at_once(orthanc, results):
+    paths = [next((results / 'dicom' / PREFIX).glob('*.dcm'))]
+    for _ in range(60):  # one in twenty was missed when the state of the association was read
+        with pytest.raises(CtpprepError, match='Called AE title not recognised'):
+            send_objects(paths, Peer('127.0.0.1', orthanc[0], 'OTHER'))
