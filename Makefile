@@ -126,7 +126,7 @@ test-resume: $(VENV)/.installed-tests
 	$(BIN)/python -m pytest -q -m resume
 
 test-robustness: $(VENV)/.installed-tests
-	$(BIN)/python -m pytest -q -m robustness
+	$(BIN)/python -m pytest -q $(IN_PARALLEL) -m robustness
 
 test-browser: $(VENV)/.installed-tests
 	@if why=$$(tests/tools/install_chromium.sh); then \

@@ -828,8 +828,8 @@ class RunSettings:
         by_default='all cores this process may use')
     omp_nthreads: int = _resource(1, '',
         'threads of one call of a numerical library (BLAS, ITK); with more than 1, results '
-        'may differ in the last digits. Frames are also computed in parallel where there are '
-        'fewer series than processes', value='N')
+        'may differ in the last digits. Steps, frames and figures of a series are also computed '
+        'in parallel where there are fewer series than processes', value='N')
     mem_gb: float = _resource(4.0, '',
         'memory to use, in MB, or with G or M appended',
         options=('--mem', '--mem-mb'), value='SIZE', by_default='90 % of what is available')

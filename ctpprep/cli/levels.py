@@ -56,13 +56,19 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
     if run.reports_only:  # what matters is in output_dir
         prepare_templates()
         return rewrite_reports(all_series, method, run)
+    computes = not (run.dry_run or run.boilerplate_only)
+    if computes and select_usable(all_series):
+        prepare_folders(run)
+        if run.nprocs > 1 and run.use_plugin is None:
+            from ctpprep.engine.workers import start_fork_server
+
+            start_fork_server()  # its imports run beside what follows
     all_series = check_first_frames(
         all_series, method.masks.bone_hu, n_procs=run.nprocs, to_the_end=run.dry_run
     )
     for series in all_series:
         if not series.can_run:
             print_error(series.reason, 1)
-    computes = not (run.dry_run or run.boilerplate_only)
     if not select_usable(all_series):
         if computes:
             remove_outputs_of_failed(all_series, method, run)
@@ -75,19 +81,20 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
             return log_plan(all_series, method, run)
         except Exception:  # one series must not end the plan of all
             return log_plan(fail_unplanned(all_series, method, run), method, run)
+    if run.boilerplate_only:
+        prepare_folders(run)
+        return write_boilerplate(all_series, method, run)
+    write_status_without_series(all_series, run)
+    return process(all_series, method, run)
+
+
+def prepare_folders(run: RunSettings) -> None:
+    """Make the folders that the run writes to; without steps, there is no work folder."""
     make_folder(run.output_dir, 'output_dir')
-    if computes:
+    if not run.boilerplate_only:
         make_folder(run.work_dir, '-w/--work-dir')
     make_folder(run.output_dir / 'logs', 'output_dir')
     prepare_templates()
-    if run.boilerplate_only:
-        return write_boilerplate(all_series, method, run)
-    write_status_without_series(all_series, run)
-    if run.nprocs > 1 and run.use_plugin is None:
-        from ctpprep.engine.workers import start_fork_server
-
-        start_fork_server()  # its imports run beside those that follow
-    return process(all_series, method, run)
 
 
 def prepare_templates() -> None:

@@ -5,6 +5,6 @@ Otherwise it lives as long as its workers, and a worker whose registration keeps
 lives until the registration has ended.
 """
 
-from ctpprep.engine.workers import die_with_parent
+from ctpprep.io.processes import die_with_parent
 
 die_with_parent()

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nipype plugin that runs whole series side by side, each in one process.
+"""nipype plugin that runs whole series side by side, or the steps of a few.
 
 nipype's own plugins run the first step of all series, then the second: of a thousand series, none would be
 complete before nearly all are. Its MultiProc plugin also waits for ever for a worker that was killed.
 """
 
 import contextlib
-import ctypes
 import gc
 import multiprocessing
 import os
@@ -14,6 +13,7 @@ import signal
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -28,29 +28,53 @@ from nipype.utils.misc import str2bool
 
 from ctpprep.engine.crashes import hide_user
 from ctpprep.engine.hashes import cache_file_hashes
+from ctpprep.io.processes import die_with_parent
 
 KILLED = (
     'ctpprep.exceptions.CtpprepError: the process of this step was killed twice, most likely '
     'because memory ran out; run again with fewer --nprocs or more memory\n'
 )
-PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 # called with a node and 'start', 'end', 'exception' or 'skipped'
 Callback = Callable[[Any, str], None]
 
 
+@dataclass(frozen=True)
+class Piece:
+    """What one process runs: a series, or one step of it.
+
+    Attributes
+    ----------
+    graph : networkx.DiGraph
+    needs : frozenset of str
+        Full names of the nodes in other pieces whose results it reads.
+    """
+
+    graph: Any
+    needs: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> set[str]:
+        """Full names of its nodes."""
+        return {node.fullname for node in self.graph}
+
+
 class SeriesPlugin(PluginBase):
     """Run each series in one process, as many side by side as processes and memory allow.
 
-    A series whose process is killed, as happens when memory runs out, continues after its last complete
-    step in a new process, while no other series runs. If that is killed too, the step has failed.
+    With fewer series than processes, steps of a series that do not need each other run side by side
+    as well.
+
+    What a process was running when it was killed, as happens when memory runs out, continues after
+    its last complete step in a new process, while nothing else runs. If that is killed too, the step
+    has failed.
 
     Parameters
     ----------
     n_procs : int
         Number of processes. With 1, all series run in the calling process.
     memory_gb : float
-        Memory that all running series share, GB.
+        Memory that everything that runs shares, GB.
     """
 
     def __init__(self, n_procs: int, memory_gb: float) -> None:
@@ -75,9 +99,13 @@ class SeriesPlugin(PluginBase):
             The first error, after all other series have run.
         """
         notify = self._status_callback or (lambda node, status: None)
-        run_all = run_here if self.n_procs == 1 else self.run_in_processes
+        all_series = split_by_series(graph)
+        if self.n_procs == 1:
+            outcomes = run_here(all_series, config, notify)
+        else:
+            outcomes = self.run_in_processes(split_for(self.n_procs, all_series), config, notify)
         errors = []
-        with contextlib.closing(run_all(split_by_series(graph), config, notify)) as outcomes:
+        with contextlib.closing(outcomes):
             for error in filter(None, outcomes):
                 errors.append(error)
                 if str2bool(config['execution']['stop_on_first_crash']):
@@ -86,23 +114,40 @@ class SeriesPlugin(PluginBase):
             raise RuntimeError(errors[0])
 
     def run_in_processes(
-        self, graphs: Sequence[Any], config: dict[str, Any], notify: Callback
+        self, pieces: Sequence[Piece], config: dict[str, Any], notify: Callback
     ) -> Generator[str, None, None]:
-        """Run series in worker processes; yield the error of each series, '' if it succeeded."""
-        waiting, killed = deque(graphs), deque[Any]()
+        """Run pieces in worker processes; yield the error of each, '' if it succeeded."""
+        waiting, killed = list(pieces), deque[Piece]()
         idle, busy = list[_Worker](), list[_Worker]()
+        complete, failed = set[str](), set[str]()
         context = start_fork_server()
 
-        def start(graph: Any, is_retry: bool) -> None:
+        def start(piece: Piece, is_retry: bool) -> None:
             # an idle process may have been killed as well: a second try gets a new one
             worker = idle.pop() if idle and not is_retry else _Worker(context)
-            worker.start(graph, config, is_retry)
+            worker.start(piece, config, is_retry)
             busy.append(worker)
+
+        def start_next() -> bool:
+            ready = (piece for piece in waiting if piece.needs <= complete)
+            piece = next(ready, None)
+            if piece is None or killed or not self._fits(piece.graph, busy):
+                return False
+            waiting.remove(piece)
+            start(piece, is_retry=False)
+            return True
+
+        def drop_excluded() -> None:
+            while excluded := [piece for piece in waiting if piece.needs & failed]:
+                for piece in excluded:
+                    waiting.remove(piece)
+                    failed.update(piece.names)
+                    _skip_rest(piece.graph, notify)
 
         try:
             while waiting or killed or busy:
-                while waiting and not killed and self._fits(waiting[0], busy):
-                    start(waiting.popleft(), is_retry=False)
+                while start_next():
+                    pass
                 if killed and not busy:
                     start(killed.popleft(), is_retry=True)
                 ready = wait([worker.connection for worker in busy])
@@ -112,29 +157,32 @@ class SeriesPlugin(PluginBase):
                     except (EOFError, OSError):  # the process was killed
                         busy.remove(worker)
                         worker.kill()
-                        if worker.is_retry:
-                            yield worker.report_killed(notify)
-                        else:
-                            killed.append(worker.graph)
-                        continue
-                    if step:
-                        worker.step = step
-                        notify(worker.nodes[step], outcome)
+                        if not worker.is_retry:
+                            killed.append(worker.piece)
+                            continue
+                        outcome = worker.report_killed(notify)
                     else:
+                        if step:
+                            worker.step = step
+                            notify(worker.nodes[step], outcome)
+                            continue
                         busy.remove(worker)
                         idle.append(worker)
-                        yield outcome
+                    (failed if outcome else complete).update(worker.piece.names)
+                    drop_excluded()
+                    yield outcome
         finally:
             for worker in (*idle, *busy):
                 worker.kill()
 
     def _fits(self, graph: Any, busy: 'Sequence[_Worker]') -> bool:
-        """Return whether a series can start beside those that run."""
+        """Return whether a piece can start beside those that run."""
         if not busy:
             return True
         if len(busy) == self.n_procs or any(worker.is_retry for worker in busy):
             return False
-        return sum(map(required_gb, (graph, *(worker.graph for worker in busy)))) <= self.memory_gb
+        running = (worker.piece.graph for worker in busy)
+        return sum(map(required_gb, (graph, *running))) <= self.memory_gb
 
 
 def start_fork_server() -> Any:
@@ -149,7 +197,7 @@ def start_fork_server() -> Any:
     """
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload([
-        'ctpprep.engine.forkserver', __name__, 'ctpprep.workflows.base', 'matplotlib.figure'
+        'ctpprep.engine.forkserver', __name__, 'ctpprep.workflows.base', 'matplotlib.figure', 'ants'
     ])  # fmt: skip
     # the server ignores Ctrl-C only after its imports; until then it inherits that the signal is blocked
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
@@ -161,9 +209,9 @@ def start_fork_server() -> Any:
 
 
 class _Worker:
-    """A process that runs series, seen from the main process."""
+    """A process that runs pieces, seen from the main process."""
 
-    graph: Any
+    piece: Piece
     is_retry: bool
 
     def __init__(self, context: Any) -> None:
@@ -173,13 +221,13 @@ class _Worker:
         self.process.start()
         remote.close()  # so that the end of the process closes the connection
 
-    def start(self, graph: Any, config: dict[str, Any], is_retry: bool) -> None:
-        """Send a series to the process."""
-        self.graph, self.is_retry = graph, is_retry
-        self.nodes = {node.fullname: node for node in graph}
+    def start(self, piece: Piece, config: dict[str, Any], is_retry: bool) -> None:
+        """Send a piece to the process."""
+        self.piece, self.is_retry = piece, is_retry
+        self.nodes = {node.fullname: node for node in piece.graph}
         self.step = next(iter(self.nodes))  # the last that began
         with contextlib.suppress(OSError):  # killed while idle: the next read finds out
-            self.connection.send((graph, config))
+            self.connection.send((piece.graph, config))
 
     def report_killed(self, notify: Callback) -> str:
         """Write a crash file for the step during which the process was killed; return the error."""
@@ -190,7 +238,7 @@ class _Worker:
         except Exception as error:  # the disk may be full
             return _format_error(error)
         finally:
-            _skip_rest(self.graph, notify)
+            _skip_rest(self.piece.graph, notify)
         return KILLED
 
     def kill(self) -> None:
@@ -211,8 +259,25 @@ def split_by_series(graph: Any) -> list[Any]:
     return [graph.subgraph(nodes).copy() for nodes in series.values()]
 
 
+def split_for(n_procs: int, all_series: Sequence[Any]) -> list[Piece]:
+    """Split the graphs of all series into what processes run: whole series if there are enough.
+
+    A series in one process reads and hashes each file once, and ends before a later one begins.
+    """
+    if len(all_series) >= n_procs:
+        return [Piece(series) for series in all_series]
+    return [
+        Piece(
+            series.subgraph([node]).copy(),
+            frozenset(before.fullname for before in series.predecessors(node)),
+        )
+        for series in all_series
+        for node in series
+    ]
+
+
 def required_gb(graph: Any) -> float:
-    """Return the memory that a series needs: its steps run one at a time, GB."""
+    """Return the memory that a piece needs: its steps run one at a time, GB."""
     return float(max(node.mem_gb for node in graph))
 
 
@@ -279,9 +344,3 @@ def _serve(connection: Connection, cwd: str, level: str) -> None:
                 graph, config, lambda node, status: connection.send((node.fullname, status))
             )
             connection.send(('', error))
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent has ended (Linux only)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

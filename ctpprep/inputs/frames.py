@@ -10,9 +10,9 @@ from typing import Any
 from ctpprep.exceptions import SeriesError, explain
 from ctpprep.inputs.labels import join_labels
 from ctpprep.inputs.series import CTPSeries, FailedSeries, FoundSeries
-from ctpprep.inputs.side_by_side import call_side_by_side
 from ctpprep.io.compression import damage, keep_open
 from ctpprep.io.headers import check_gzip, open_nifti, place_image
+from ctpprep.io.processes import call_side_by_side
 from ctpprep.io.shear import straighten
 
 logger = logging.getLogger(__name__)

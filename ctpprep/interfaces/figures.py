@@ -2,6 +2,7 @@
 """Figures of one series for the report."""
 
 import dataclasses
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ctpprep.figures.sources import DRAWN_FROM
 from ctpprep.interfaces.base import StageInputSpec, StageInterface, is_density
 from ctpprep.interfaces.summary import read_volumes, summarize
 from ctpprep.io.nifti import load, voxel_size_mm
+from ctpprep.io.processes import call_side_by_side
 from ctpprep.io.tables import read_table
 
 MASKS = (
@@ -74,6 +76,7 @@ class _PlotSeriesInputSpec(SeriesInputSpec):
     region_labels = File(exists=True, desc='region of each voxel')
     region_names = File(exists=True, desc='names of the regions, json')
     quality = File(exists=True, desc='row of checks, for the verdict')
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc='figures in parallel')
 
 
 class _PlotSeriesOutputSpec(TraitedSpec):
@@ -88,40 +91,36 @@ class PlotSeries(StageInterface):
 
     def _run_interface(self, runtime):
         images, size_mm = self._read_images()
-        drawn = {
-            **draw_mosaics(
-                images,
-                size_mm,
-                self.method.lesion.core_rcbf,
-                self.method.lesion.hypoperfusion_tmax,
-                'HU' if is_density(self.load_json('entry')) else '',
-                self.load_json('region_names').get('Regions', {}),
-            ),
-            **self._draw_charts(images, size_mm),
-        }
-        written = self._write_summary(images, size_mm, drawn)
-        self._results['figures'] = written + [
-            str(figures.save_svg(figure, self._path(what, '.svg')))
-            for what, figure in drawn.items()
-        ]
+        mosaics = plan_mosaics(
+            images,
+            size_mm,
+            self.method.lesion.core_rcbf,
+            self.method.lesion.hypoperfusion_tmax,
+            'HU' if is_density(self.load_json('entry')) else '',
+            self.load_json('region_names').get('Regions', {}),
+        )
+        charts = self._plan_charts(images, size_mm)
+        plots = self._plan_summary(images, size_mm)
+        plots += [(plot, self._path(what, '.svg')) for what, plot in (mosaics | charts).items()]
+        self._results['figures'] = call_side_by_side(
+            [partial(_save, *each) for each in plots], self.inputs.num_threads, least_calls=1
+        )
         return runtime
 
     def _path(self, what, suffix):
         """Return the path of a figure."""
         return Path.cwd() / f'{self.inputs.prefix}_desc-{what}_ctp{suffix}'
 
-    def _write_summary(self, images, size_mm, drawn):
-        """Add the summary to what is drawn, and write it as a page; return the files of the page."""
+    def _plan_summary(self, images, size_mm):
+        """Plan the summary as a figure and as a page; none without a lesion or its tables."""
         summary = self._summarize(images, size_mm)
         if summary is None:
             return []
-        panel, heading = summary
-        drawn['summary'] = figures.plot_summary(panel)
-        page = figures.plot_summary_page(panel, heading)
-        return [
-            str(figures.save_page(page, self._path('summary', suffix)))
-            for suffix in ('.pdf', '.png')
-        ]
+        plots = {
+            suffix: partial(figures.plot_summary_page, *summary) for suffix in ('.pdf', '.png')
+        }
+        plots['.svg'] = partial(figures.plot_summary, summary[0])
+        return [(plot, self._path('summary', suffix)) for suffix, plot in plots.items()]
 
     def _summarize(self, images, size_mm):
         """Collect what the summary shows; None without a lesion or its tables."""
@@ -189,9 +188,9 @@ class PlotSeries(StageInterface):
         images = {name: image[:: step[0], :: step[1]] for name, image in images.items()}
         return images, (size_mm[0] * step[0], size_mm[1] * step[1], size_mm[2])
 
-    def _draw_charts(self, images, size_mm):
-        """Draw the charts: curves, motion, and the histogram of Tmax."""
-        drawn = {}
+    def _plan_charts(self, images, size_mm):
+        """Plan the charts: curves, motion, and the histogram of Tmax."""
+        planned = {}
         curves = read_columns(self.inputs.curves)
         if 'time' in curves:
             masks = {name[:3]: images[name] for name in PLACES if name in images}
@@ -199,20 +198,21 @@ class PlotSeries(StageInterface):
             curves.pop('weight', None)  # not a curve
             # a supplied AIF may have no VOF
             curves = {name: curve for name, curve in curves.items() if np.isfinite(curve).any()}
-            drawn['curves'] = figures.plot_curves(curves.pop('time'), curves, *places)
+            planned['curves'] = partial(figures.plot_curves, curves.pop('time'), curves, *places)
         confounds = read_columns(self.inputs.confounds)
         if confounds:
-            drawn['motion'] = figures.plot_motion(confounds)
+            planned['motion'] = partial(figures.plot_motion, confounds)
         if {'tmax', 'hemispheres'} <= images.keys():
             tissue = images.get('tissue_mask', images.get('brain_mask'))
-            drawn['tmaxhist'] = figures.plot_tmax_histogram(
+            planned['tmaxhist'] = partial(
+                figures.plot_tmax_histogram,
                 images['tmax'],
                 images['hemispheres'],
                 np.ones(images['tmax'].shape, bool) if tissue is None else tissue,
                 self.method.lesion.hypoperfusion_tmax,
                 read_side(self.inputs.volumes),
             )
-        return drawn
+        return planned
 
 
 def with_gaps(images, name):
@@ -238,10 +238,16 @@ def with_gaps(images, name):
     return values
 
 
-def draw_mosaics(
+def _save(plot, path):
+    """Draw a figure and write it."""
+    save = figures.save_svg if path.suffix == '.svg' else figures.save_page
+    return str(save(plot(), path))
+
+
+def plan_mosaics(
     images, size_mm, core_rcbf, hypoperfusion_tmax, grey_unit='HU', region_names=None
 ):
-    """Draw the mosaics of slices for which `images` contains the inputs.
+    """Plan the mosaics of slices for which `images` contains the inputs.
 
     Parameters
     ----------
@@ -256,13 +262,14 @@ def draw_mosaics(
 
     Returns
     -------
-    dict of str to matplotlib.figure.Figure
+    dict of str to callable
+        They return a `matplotlib.figure.Figure`.
     """
     brain = images.get('brain_mask')
     if brain is None or not brain.any():
         return {}
     mosaic = figures.lay_out(brain, size_mm, grey_unit=grey_unit)
-    drawn = {}
+    planned = {}
     core = {
         name: images[f'core_{name}'] for name in ('global', 'local') if f'core_{name}' in images
     }
@@ -271,30 +278,37 @@ def draw_mosaics(
     thresholds = (core_rcbf, hypoperfusion_tmax)
     maps = {name: with_gaps(images, name) for name in MAPS[:5] if name in images}
     if maps:
-        drawn['maps'] = figures.plot_maps(mosaic, maps, brain)
+        planned['maps'] = partial(figures.plot_maps, mosaic, maps, brain)
     if {'rcbf_global', 'reference'} <= images.keys():
         rcbf = {
             name: with_gaps(images, f'rcbf_{name}')
             for name in ('global', 'local')
             if f'rcbf_{name}' in images
         }
-        drawn['rcbf'] = figures.plot_rcbf(
-            mosaic, rcbf, core, hypoperfusion, reference, brain, *thresholds
+        planned['rcbf'] = partial(
+            figures.plot_rcbf, mosaic, rcbf, core, hypoperfusion, reference, brain, *thresholds
         )
     if core and hypoperfusion is not None and reference is not None:
-        drawn['lesions'] = figures.plot_lesions(
-            mosaic, reference, core, hypoperfusion, brain, *thresholds
+        planned['lesions'] = partial(
+            figures.plot_lesions, mosaic, reference, core, hypoperfusion, brain, *thresholds
         )
     if core and 'followup_mask' in images and reference is not None and hypoperfusion is not None:
-        drawn['followup'] = figures.plot_followup(
-            mosaic, reference, core, hypoperfusion, images['followup_mask'], brain, core_rcbf
+        planned['followup'] = partial(
+            figures.plot_followup,
+            mosaic,
+            reference,
+            core,
+            hypoperfusion,
+            images['followup_mask'],
+            brain,
+            core_rcbf,
         )
     probability = {
         name.removeprefix('probability_'): images[name] for name in PROBABILITIES if name in images
     }
     if probability and reference is not None:
-        drawn['probability'] = figures.plot_probability(
-            mosaic, probability, core, reference, brain, core_rcbf
+        planned['probability'] = partial(
+            figures.plot_probability, mosaic, probability, core, reference, brain, core_rcbf
         )
     if reference is not None:
         masks = {'brain': brain}
@@ -302,15 +316,17 @@ def draw_mosaics(
             masks['tissue'] = images['tissue_mask']
         if 'hemispheres' in images:
             masks |= {'left': images['hemispheres'] == 1, 'right': images['hemispheres'] == 2}
-        drawn['masks'] = figures.plot_masks(mosaic, reference, masks)
+        planned['masks'] = partial(figures.plot_masks, mosaic, reference, masks)
     if reference is not None and 'region_labels' in images:
         names = {int(label): name for label, name in (region_names or {}).items()}
         labels = np.rint(images['region_labels']).astype(int)
-        drawn['regions'] = figures.plot_regions(mosaic, reference, labels, names, core, brain)
+        planned['regions'] = partial(
+            figures.plot_regions, mosaic, reference, labels, names, core, brain
+        )
     mirrored = [images.get(name) for name in DRAWN_FROM['mirror']]
     if all(image is not None for image in mirrored):
-        drawn['mirror'] = figures.plot_mirror(mosaic, *mirrored, brain)
-    return drawn
+        planned['mirror'] = partial(figures.plot_mirror, mosaic, *mirrored, brain)
+    return planned
 
 
 def read_columns(path):

@@ -90,7 +90,7 @@ def init_series_wf(
         'symmetry': init_symmetry_wf(method, series),
         'normalization': init_normalization_wf(method, series.quantities),
         'segmentation': init_segmentation_wf(method, series.has_frames),
-        'quality': init_quality_wf(series, method, run),
+        'quality': init_quality_wf(series, method, run, threads),
     }
     if series.ncct is not None:
         stages['coregistration'] = init_coregistration_wf(series, method)

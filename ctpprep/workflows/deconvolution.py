@@ -7,7 +7,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from ctpprep.inputs.series import CTPSeries
 from ctpprep.interfaces.deconvolution import Deconvolve, FindVessels
-from ctpprep.perfusion.bayesian import DELAY_STEP_S, TRANSITS_S
+from ctpprep.perfusion.bayesian import DELAY_STEP_S, MODEL_ERROR, TRANSITS_S
 from ctpprep.perfusion.custom import digests
 from ctpprep.settings import MethodSettings
 
@@ -172,8 +172,8 @@ grid of {tikhonov.residue_step:g} s that begins {tikhonov.residue_lead:g} s befo
         text = f"""Flow and volume are
 posterior means [@boutelier2012] over a dictionary of exponential and box-shaped residue functions
 (mean transit times from {transits}, delays in steps of {DELAY_STEP_S:g} s), given the
-curves at their true sample times and their noise; differences between model and truth were treated
-as correlated noise [@kennedy2001]. Tmax was found {regularized}. CBF, CBV and MTT follow from flow and
+curves at their true sample times, their noise and an error of the model [@kennedy2001] of
+{MODEL_ERROR:g} times the peak of typical tissue in each frame. Tmax was found {regularized}. CBF, CBV and MTT follow from flow and
 volume"""
         return text, ('', calibration)
     if tikhonov.deconvolution_method == 'tikhonov':

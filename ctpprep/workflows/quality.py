@@ -37,7 +37,11 @@ VIEWED = (
 
 
 def init_quality_wf(
-    series: Series, method: MethodSettings, run: RunSettings, name: str = 'quality_wf'
+    series: Series,
+    method: MethodSettings,
+    run: RunSettings,
+    threads: int = 1,
+    name: str = 'quality_wf',
 ) -> LiterateWorkflow:
     """Assess the quality of a series and draw its figures.
 
@@ -46,6 +50,8 @@ def init_quality_wf(
     series : CTPSeries or PrecomputedMaps
     method : MethodSettings
     run : RunSettings
+    threads : int
+        Figures drawn side by side.
     name : str
 
     Returns
@@ -70,7 +76,7 @@ def init_quality_wf(
         name='assess_quality',
     )
     plot_series = pe.Node(
-        PlotSeries(prefix=series.prefix, settings=method.as_dict('lesion')),
+        PlotSeries(prefix=series.prefix, settings=method.as_dict('lesion'), num_threads=threads),
         name='plot_series',
         mem_gb=0.5,
     )

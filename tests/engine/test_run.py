@@ -122,6 +122,19 @@ def keep_the_lock(number):
     re.match('(a+)+$', 40 * 'a' + 'b')
 
 
+def meet(number):
+    """Leave a mark, and wait for that of the other step of the series."""
+    import pathlib
+    import time
+
+    (pathlib.Path.cwd() / 'here').touch()
+    end = time.monotonic() + 300
+    while len(list(pathlib.Path.cwd().parent.glob('*/here'))) < 2:
+        assert time.monotonic() < end, 'the other step did not run'
+        time.sleep(0.05)
+    return number
+
+
 def make_workflow(stages):
     """Build ctpprep_wf.<participant>_wf.<series>_wf.{inputnode,first,second} for each series."""
     top = Workflow('ctpprep_wf')
@@ -331,8 +344,47 @@ def test_no_other_series_runs_beside_a_second_try(tmp_path):
 )
 def test_a_series_starts_if_process_and_memory_are_free(n_busy, memory_gb, is_retry, fits):
     graph = [SimpleNamespace(mem_gb=0.2), SimpleNamespace(mem_gb=0.5)]
-    busy = [SimpleNamespace(graph=graph, is_retry=is_retry)] * n_busy
+    busy = [SimpleNamespace(piece=workers.Piece(graph), is_retry=is_retry)] * n_busy
     assert SeriesPlugin(2, memory_gb)._fits(graph, busy) == fits
+
+
+def add_step(workflow, name, function):
+    """Add a step to the series a that does not need `first`."""
+    series = workflow.get_node('sub_a_wf.sub_a_wf')
+    node = Node(Function(function=function, output_names=['number']), name=name)
+    series.connect([(series.get_node('inputnode'), node, [('number', 'number')])])
+
+
+def run_one(tmp_path, workflow):
+    run = RunSettings(tmp_path, tmp_path / 'out', tmp_path / 'work', nprocs=2, run_uuid='x')
+    (result,) = run_workflow(workflow, [make_series('sub-a')], run)
+    return result
+
+
+def test_steps_of_one_series_that_do_not_need_each_other_run_side_by_side(tmp_path):
+    workflow = make_workflow({'sub-a': meet})
+    add_step(workflow, 'other', meet)
+    assert run_one(tmp_path, workflow).succeeded
+
+
+def test_a_failed_step_excludes_only_those_that_need_it(tmp_path):
+    workflow = make_workflow({'sub-a': divide_by_zero})
+    add_step(workflow, 'other', pass_on)
+    result = run_one(tmp_path, workflow)
+    assert 'division by zero' in result.cause
+    ran = {path.parent.name for path in (tmp_path / 'work').rglob('result_other.pklz')}
+    assert ran == {'other'}
+    assert not list((tmp_path / 'work').rglob('result_second.pklz'))
+
+
+@pytest.mark.parametrize(('n_series', 'n_pieces'), [(1, 3), (2, 6), (3, 3), (4, 4)])
+def test_series_are_split_into_steps_only_if_processes_would_be_idle(n_series, n_pieces):
+    workflow = make_workflow({f'sub-{name}': pass_on for name in 'abcd'[:n_series]})
+    all_series = workers.split_by_series(workflow._create_flat_graph())
+    pieces = workers.split_for(3, all_series)
+    assert len(pieces) == n_pieces
+    names = [name for piece in pieces for name in piece.names]
+    assert len(names) == len(set(names)) == 3 * n_series
 
 
 def test_a_process_killed_twice_fails_its_series_only(tmp_path):

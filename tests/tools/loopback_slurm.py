@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from ctpprep.engine.workers import die_with_parent
+from ctpprep.io.processes import die_with_parent
 
 PROGRAMS = ('munged', 'slurmctld', 'slurmd', 'sbatch', 'squeue', 'scancel', 'scontrol', 'sinfo')
 SEARCHED = f'{os.environ.get("PATH", "")}:/usr/sbin:/sbin'

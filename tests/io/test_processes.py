@@ -5,7 +5,7 @@ import functools
 import os
 import signal
 
-from ctpprep.inputs.side_by_side import LEAST_CALLS, call_side_by_side
+from ctpprep.io.processes import LEAST_CALLS, call_side_by_side
 
 PARENT = os.getpid()
 
