@@ -103,7 +103,9 @@ class PlotSeries(StageInterface):
         plots = self._plan_summary(images, size_mm)
         plots += [(plot, self._path(what, '.svg')) for what, plot in (mosaics | charts).items()]
         self._results['figures'] = call_side_by_side(
-            [partial(_save, *each) for each in plots], self.inputs.num_threads, least_calls=1
+            [partial(_save, plot, path) for plot, path in plots],
+            self.inputs.num_threads,
+            least_calls=1,
         )
         return runtime
 

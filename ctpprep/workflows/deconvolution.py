@@ -173,8 +173,8 @@ grid of {tikhonov.residue_step:g} s that begins {tikhonov.residue_lead:g} s befo
 posterior means [@boutelier2012] over a dictionary of exponential and box-shaped residue functions
 (mean transit times from {transits}, delays in steps of {DELAY_STEP_S:g} s), given the
 curves at their true sample times, their noise and an error of the model [@kennedy2001] of
-{MODEL_ERROR:g} times the peak of typical tissue in each frame. Tmax was found {regularized}. CBF, CBV and MTT follow from flow and
-volume"""
+{MODEL_ERROR:g} times the peak of typical tissue in each frame. Tmax was found
+{regularized}. CBF, CBV and MTT follow from flow and volume"""
         return text, ('', calibration)
     if tikhonov.deconvolution_method == 'tikhonov':
         text = f"""They were deconvolved at their
