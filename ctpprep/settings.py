@@ -823,9 +823,9 @@ class RunSettings:
         'flip masks in template space left-right where the left side is affected, so that maps of '
         'frequency show all lesions on the right')
     nprocs: int = _resource(1, '',
-        'simultaneous processes',
+        'simultaneous processes, at most one per core that the command may use',
         options=('--nprocs', '--nthreads', '--n-cpus'), value='N',
-        by_default='all cores this process may use')
+        by_default='all these cores')
     omp_nthreads: int = _resource(1, '',
         'threads of one call of a numerical library (BLAS, ITK); with more than 1, results '
         'may differ in the last digits. Steps, frames and figures of a series are also computed '

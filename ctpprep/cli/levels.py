@@ -146,8 +146,8 @@ def process(all_series: Sequence[Any], method: MethodSettings, run: RunSettings)
     secure_work_folder(labels, run)
     with log_file(run.output_dir / 'logs' / f'run-{run.run_uuid}.log'):
         logger.info(
-            '%d series, %d processes, %.1f GB of memory, work folder %s',
-            len(series), run.nprocs, run.mem_gb, run.work_dir,
+            '%d series, %d process%s, %.1f GB of memory, work folder %s',
+            len(series), run.nprocs, 'es' if run.nprocs > 1 else '', run.mem_gb, run.work_dir,
         )  # fmt: skip
         write_config(method, run)
         remove_partials(run.output_dir, labels)

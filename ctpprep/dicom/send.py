@@ -152,7 +152,10 @@ def _associate(peer: Peer, classes: Sequence[str], handlers: list[Any]) -> Itera
     def keep_refusal(event: Any) -> None:
         # `is_rejected` is not always set when the peer closes the connection right afterwards
         if isinstance(event.pdu, A_ASSOCIATE_RJ):
-            refusals.append(event.pdu.reason_str)
+            try:
+                refusals.append(event.pdu.reason_str)
+            except ValueError:
+                refusals.append('for a reason that is not in the standard')
 
     handlers = [*handlers, (evt.EVT_PDU_RECV, keep_refusal)]
     entity = AE(peer.calling_aet)
@@ -168,9 +171,9 @@ def _associate(peer: Peer, classes: Sequence[str], handlers: list[Any]) -> Itera
         reason = getattr(error, 'strerror', None) or error
         raise CtpprepError(f'{peer} cannot be reached ({reason}); check the host') from error
     if refusals:
+        hint = '; check the AE titles' if 'AE title' in refusals[0] else ''
         raise CtpprepError(
-            f'{peer} refused the association of {peer.calling_aet} ({refusals[0]}); '
-            'check the AE titles'
+            f'{peer} refused the association of {peer.calling_aet} ({refusals[0]}){hint}'
         )
     if not association.is_established:
         raise CtpprepError(f'{peer} cannot be reached, or does not answer as a DICOM server')

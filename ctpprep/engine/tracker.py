@@ -69,6 +69,8 @@ class SeriesState:
         Cost of all steps, and of those that have ended.
     started : float or None
         s.
+    busy_since : float or None
+        Since when steps have been running without a pause, or the last one has ended, s.
     seconds : float
         Duration of a series that has ended, s.
     failed_step, failed_stage : str
@@ -85,6 +87,7 @@ class SeriesState:
     total: float = 0.0
     done: float = 0.0
     started: float | None = None
+    busy_since: float | None = None
     seconds: float = 0.0
     failed_step: str = ''
     failed_stage: str = ''
@@ -139,7 +142,8 @@ class RunTracker:
         self.max_running = 1
         self.total = sum(state.total for state in self.states.values())
         self.done = 0.0  # cost of the steps that have ended
-        self.ran = self.ran_seconds = 0.0  # cost and duration of those that ran in this call
+        # cost of those that ran in this call, and how long series were running them
+        self.ran = self.ran_seconds = 0.0
 
     @property
     def n_ended(self) -> int:
@@ -203,7 +207,10 @@ class RunTracker:
 
     def _start_step(self, state: SeriesState, node: Node) -> None:
         state.last_stage = STEPS.get(_interface(node), (node.name, 0))[0]
-        state.running[node.fullname] = (state.last_stage, self.clock())
+        now = self.clock()
+        if not state.running:
+            state.busy_since = now
+        state.running[node.fullname] = (state.last_stage, now)
         self._log(state.prefix, node.name)
 
     def _end_step(self, state: SeriesState, node: Node, status: str) -> None:
@@ -218,7 +225,8 @@ class RunTracker:
                 state.failed_step, state.failed_stage = node.name, stage
         elif status == 'end' and started is not None and _has_new_result(node, now - started):
             self.ran += cost
-            self.ran_seconds += now - started
+            self.ran_seconds += now - (state.busy_since or started)
+        state.busy_since = now
         if not state.waiting:
             state.seconds = now - (state.started or now)
             self.n_running -= 1

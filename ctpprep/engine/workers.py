@@ -14,7 +14,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,9 @@ class SeriesPlugin(PluginBase):
         if self.n_procs == 1:
             outcomes = run_here(all_series, config, notify)
         else:
-            outcomes = self.run_in_processes(split_for(self.n_procs, all_series), config, notify)
+            outcomes = self.run_in_processes(
+                split_into_pieces(all_series, self.n_procs), config, notify
+            )
         errors = []
         with contextlib.closing(outcomes):
             for error in filter(None, outcomes):
@@ -129,8 +131,7 @@ class SeriesPlugin(PluginBase):
             busy.append(worker)
 
         def start_next() -> bool:
-            ready = (piece for piece in waiting if piece.needs <= complete)
-            piece = next(ready, None)
+            piece = next((piece for piece in waiting if piece.needs <= complete), None)
             if piece is None or killed or not self._fits(piece.graph, busy):
                 return False
             waiting.remove(piece)
@@ -199,7 +200,9 @@ def start_fork_server() -> Any:
     context.set_forkserver_preload([
         'ctpprep.engine.forkserver', __name__, 'ctpprep.workflows.base', 'matplotlib.figure', 'ants'
     ])  # fmt: skip
-    # the server ignores Ctrl-C only after its imports; until then it inherits that the signal is blocked
+    # the server ignores Ctrl-C only after its imports; until then it inherits that the signal is blocked.
+    # The tracker of resources, which it needs, would unblock it when it starts.
+    resource_tracker.ensure_running()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         forkserver.ensure_running()
@@ -259,7 +262,7 @@ def split_by_series(graph: Any) -> list[Any]:
     return [graph.subgraph(nodes).copy() for nodes in series.values()]
 
 
-def split_for(n_procs: int, all_series: Sequence[Any]) -> list[Piece]:
+def split_into_pieces(all_series: Sequence[Any], n_procs: int) -> list[Piece]:
     """Split the graphs of all series into what processes run: whole series if there are enough.
 
     A series in one process reads and hashes each file once, and ends before a later one begins.

@@ -76,7 +76,7 @@ class _PlotSeriesInputSpec(SeriesInputSpec):
     region_labels = File(exists=True, desc='region of each voxel')
     region_names = File(exists=True, desc='names of the regions, json')
     quality = File(exists=True, desc='row of checks, for the verdict')
-    num_threads = traits.Int(1, usedefault=True, nohash=True, desc='figures in parallel')
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc='processes that draw figures')
 
 
 class _PlotSeriesOutputSpec(TraitedSpec):

@@ -49,12 +49,16 @@ def call_side_by_side(
         sender.close()
         shares.append((calls[first::n_procs], receiver, process))
     results: list[Any] = [None] * len(calls)
-    for first, (share, receiver, process) in enumerate(shares):
-        try:
-            results[first::n_procs] = receiver.recv()
-        except (EOFError, OSError):
-            results[first::n_procs] = [call() for call in share]
-        process.join()
+    try:
+        for first, (share, receiver, _) in enumerate(shares):
+            try:
+                results[first::n_procs] = receiver.recv()
+            except (EOFError, OSError):
+                results[first::n_procs] = [call() for call in share]
+    finally:  # also if a call has failed
+        for _, _, process in shares:
+            process.terminate()
+            process.join()
     return results
 
 

@@ -91,7 +91,8 @@ class Maps:
         ``tmax_offset_s``, ``tmax_offset_s_by_slice``
         (feet to head; None for slices whose sampling pattern contains no tissue),
         ``cbf_noise_excess`` (median, mL/100 g/min; None if it was not subtracted), ``cbf_noise``
-        (median standard deviation, mL/100 g/min), ``core_reading`` (`deconvolution.reading_of_core`),
+        (median standard deviation, mL/100 g/min), ``core_reading`` (`bayesian.reading_of_core` or that of
+        `deconvolution`),
         ``noise_raw_hu``, ``noise_denoised_hu`` and ``n_patterns``.
     """
 

@@ -515,7 +515,7 @@ def density_figures(reference, brain_mask, voxel_size_mm, vessel_masks=()):
 def noise_figures(deconvolution, cbf_reference, core_rcbf):
     """Collect the noise, and how much of a core reads as something else because of it.
 
-    Tissue with 15 % of normal flow reads ``core_reading`` after regularization, with the noise of
+    Tissue with 15 % of normal flow reads ``core_reading`` in the estimate, with the noise of
     relative CBF. If that is at the threshold, half of the voxels of such a core are above it, as of
     tissue that has the flow of the threshold.
 

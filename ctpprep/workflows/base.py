@@ -44,8 +44,9 @@ def init_ctpprep_wf(
         One workflow per participant, which contains one per series and, in these, one per stage.
     """
     workflow = LiterateWorkflow(name='ctpprep_wf')
-    # with at least as many series as processes, threads would not speed up the run
-    threads = max(1, run.nprocs // max(1, len(series)))
+    # with at least as many series as processes, threads would not speed up the run; a plugin of the
+    # user starts steps elsewhere, with cores of their own
+    threads = 1 if run.use_plugin else max(1, run.nprocs // max(1, len(series)))
     for label in dict.fromkeys(item.participant for item in series):
         participant = LiterateWorkflow(name=workflow_name(f'sub-{label}'))
         own = [item for item in series if item.participant == label]

@@ -12,6 +12,8 @@ from ctpprep.interfaces.quality import AssessQuality
 from ctpprep.interfaces.viewer import PackViewer
 from ctpprep.settings import MethodSettings, RunSettings
 
+# a dozen figures, of which six take most of the time
+MOST_PLOTTERS = 4
 CHECKED = (
     'confounds', 'motion', 'reference', 'brain_mask', 'curves', 'tissue_curves', 'bolus',
     'deconvolution', 'normalization', 'symmetry', 'tmax', 'cbf', 'cbv', 'mtt', 'ttp',
@@ -51,7 +53,7 @@ def init_quality_wf(
     method : MethodSettings
     run : RunSettings
     threads : int
-        Figures drawn side by side.
+        Figures drawn side by side, each by a process, at most `MOST_PLOTTERS`.
     name : str
 
     Returns
@@ -61,6 +63,7 @@ def init_quality_wf(
         template. Outputs: ``quality`` ``limits``.
     """
     workflow = LiterateWorkflow(name=name)
+    threads = min(threads, MOST_PLOTTERS)
     # relative CBF is not drawn as CBF
     relative = series.is_relative
     checked, drawn, viewed = (
@@ -78,7 +81,7 @@ def init_quality_wf(
     plot_series = pe.Node(
         PlotSeries(prefix=series.prefix, settings=method.as_dict('lesion'), num_threads=threads),
         name='plot_series',
-        mem_gb=0.5,
+        mem_gb=0.5 + 0.15 * (threads - 1),
     )
     pack_viewer = pe.Node(PackViewer(prefix=series.prefix), name='pack_viewer', mem_gb=0.5)
     write_figures = pe.Node(

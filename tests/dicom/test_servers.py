@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from contextlib import contextmanager
@@ -97,6 +98,22 @@ def test_a_peer_that_refuses_is_named(results, tmp_path, capsys):
     with server([STORESCP, '--refuse', '-od', str(tmp_path), str(port)], port):
         assert run(results, '--send', '127.0.0.1', str(port), 'STORE') == 1
     assert f'FAILED: STORE at 127.0.0.1 port {port} refused' in capsys.readouterr().out
+
+
+def test_a_refusal_for_an_unknown_reason_is_one(results):
+    paths = [next((results / 'dicom' / PREFIX).glob('*.dcm'))]
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+
+        def refuse():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(bytes([3, 0, 0, 0, 0, 4, 0, 1, 1, 99]))  # A-ASSOCIATE-RJ
+
+        threading.Thread(target=refuse, daemon=True).start()
+        peer = Peer('127.0.0.1', listener.getsockname()[1], 'ODD')
+        with pytest.raises(CtpprepError, match=r'refused .* a reason that is not in the standard'):
+            send_objects(paths, peer)
 
 
 @pytest.fixture(scope='module')

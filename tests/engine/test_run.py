@@ -4,6 +4,7 @@
 import hashlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -381,7 +382,7 @@ def test_a_failed_step_excludes_only_those_that_need_it(tmp_path):
 def test_series_are_split_into_steps_only_if_processes_would_be_idle(n_series, n_pieces):
     workflow = make_workflow({f'sub-{name}': pass_on for name in 'abcd'[:n_series]})
     all_series = workers.split_by_series(workflow._create_flat_graph())
-    pieces = workers.split_for(3, all_series)
+    pieces = workers.split_into_pieces(all_series, 3)
     assert len(pieces) == n_pieces
     names = [name for piece in pieces for name in piece.names]
     assert len(names) == len(set(names)) == 3 * n_series
@@ -424,6 +425,20 @@ def test_no_worker_outlives_a_killed_run(tmp_path, busy):
     process.wait()
     worker = Path('/proc') / (tmp_path / 'pid').read_text()
     wait_until(lambda: not worker.exists() or 'Z (zombie)' in (worker / 'status').read_text())
+
+
+def test_the_fork_server_cannot_be_interrupted_while_it_imports():
+    script = (
+        'from multiprocessing import forkserver\n'
+        'from ctpprep.engine.workers import start_fork_server\n'
+        'start_fork_server()\n'
+        "print(open(f'/proc/{forkserver._forkserver._forkserver_pid}/status').read())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, text=True, check=True
+    )
+    (blocked,) = [line.split()[1] for line in done.stdout.splitlines() if 'SigBlk' in line]
+    assert int(blocked, 16) & 1 << (signal.SIGINT - 1)
 
 
 def wait_until(condition):

@@ -98,6 +98,16 @@ def test_two_series_at_a_time_halve_the_time_until_one_is_left():
     assert run.tracker.seconds_left() == pytest.approx(sum(DURATIONS))
 
 
+def test_steps_of_one_series_side_by_side_take_their_time_once():
+    run = Run('a', 'b')
+    for kind in KINDS:
+        run.report('a', kind, 'start')
+    run.now += 10
+    for kind in KINDS:
+        run.report('a', kind, 'end')
+    assert run.tracker.seconds_left() == pytest.approx(10)
+
+
 def test_remaining_time_falls_while_a_step_runs():
     run = Run('a', 'b')
     run.run_steps('a')

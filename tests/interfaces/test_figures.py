@@ -151,6 +151,14 @@ def test_fine_voxels_do_not_enlarge_the_pictures(series, render_only):
     assert draw(**series)['maps'].stat().st_size < 6 * coarse
 
 
+def test_figures_are_the_same_for_any_number_of_processes(series):
+    one, three = (
+        {name: path.read_bytes() for name, path in draw(**series, num_threads=n).items()}
+        for n in (1, 3)
+    )
+    assert one == three
+
+
 @pytest.mark.parametrize('local_only', [True, False])
 def test_summary_is_a_figure_and_a_page_that_mark_core_of_the_local_map(
     series, render_only, local_only
