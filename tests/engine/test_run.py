@@ -356,8 +356,16 @@ def add_step(workflow, name, function):
     series.connect([(series.get_node('inputnode'), node, [('number', 'number')])])
 
 
-def run_one(tmp_path, workflow):
-    run = RunSettings(tmp_path, tmp_path / 'out', tmp_path / 'work', nprocs=2, run_uuid='x')
+def sleep(number):
+    import time
+
+    time.sleep(600)
+
+
+def run_one(tmp_path, workflow, **options):
+    run = RunSettings(
+        tmp_path, tmp_path / 'out', tmp_path / 'work', nprocs=2, run_uuid='x', **options
+    )
     (result,) = run_workflow(workflow, [make_series('sub-a')], run)
     return result
 
@@ -376,6 +384,15 @@ def test_a_failed_step_excludes_only_those_that_need_it(tmp_path):
     ran = {path.parent.name for path in (tmp_path / 'work').rglob('result_other.pklz')}
     assert ran == {'other'}
     assert not list((tmp_path / 'work').rglob('result_second.pklz'))
+
+
+def test_a_crash_that_stops_the_run_ends_the_steps_beside_it(tmp_path):
+    workflow = make_workflow({'sub-a': divide_by_zero})
+    add_step(workflow, 'other', sleep)
+    start = time.monotonic()
+    result = run_one(tmp_path, workflow, stop_on_first_crash=True)
+    assert 'division by zero' in result.cause
+    assert time.monotonic() - start < PATIENCE
 
 
 @pytest.mark.parametrize(('n_series', 'n_pieces'), [(1, 3), (2, 6), (3, 3), (4, 4)])
