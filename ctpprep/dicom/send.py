@@ -15,6 +15,8 @@ CALLING_AET = 'CTPPREP'
 CONNECT_S, ANSWER_S, COMMIT_S = 10.0, 60.0, 10.0
 # of storage commitment: the only instance of its service, and its one action
 COMMITMENT_INSTANCE, REQUEST_COMMITMENT = '1.2.840.10008.1.20.1.1', 1
+# type of the message that refuses an association
+ASSOCIATE_RJ = 0x03
 # status of an answer
 SUCCESS, INVALID_ARGUMENT = 0x0000, 0x0115
 
@@ -145,19 +147,15 @@ def _associate(peer: Peer, classes: Sequence[str], handlers: list[Any]) -> Itera
     """Open an association, and release it."""
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
     from pynetdicom import AE, evt
-    from pynetdicom.pdu import A_ASSOCIATE_RJ
 
     refusals: list[str] = []
 
     def keep_refusal(event: Any) -> None:
         # `is_rejected` is not always set when the peer closes the connection right afterwards
-        if isinstance(event.pdu, A_ASSOCIATE_RJ):
-            try:
-                refusals.append(event.pdu.reason_str)
-            except ValueError:
-                refusals.append('for a reason that is not in the standard')
+        if event.data[0] == ASSOCIATE_RJ:
+            refusals.append(_reason_of(event.data))
 
-    handlers = [*handlers, (evt.EVT_PDU_RECV, keep_refusal)]
+    handlers = [*handlers, (evt.EVT_DATA_RECV, keep_refusal)]
     entity = AE(peer.calling_aet)
     entity.connection_timeout = entity.acse_timeout = CONNECT_S
     entity.dimse_timeout = entity.network_timeout = ANSWER_S
@@ -181,6 +179,18 @@ def _associate(peer: Peer, classes: Sequence[str], handlers: list[Any]) -> Itera
         yield association
     finally:
         association.release()
+
+
+def _reason_of(refusal: bytes) -> str:
+    """Read the reason of an A-ASSOCIATE-RJ."""
+    from pynetdicom.pdu import A_ASSOCIATE_RJ
+
+    pdu = A_ASSOCIATE_RJ()
+    pdu.decode(refusal)
+    try:
+        return pdu.reason_str
+    except ValueError:
+        return 'for a reason that is not in the standard'
 
 
 @contextmanager
