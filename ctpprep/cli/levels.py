@@ -89,7 +89,7 @@ def run_participants(method: MethodSettings, run: RunSettings) -> int:
 
 
 def prepare_folders(run: RunSettings) -> None:
-    """Make the folders that the run writes to; without steps, there is no work folder."""
+    """Make the output folder and, if any step will run, the work folder."""
     make_folder(run.output_dir, 'output_dir')
     if not run.boilerplate_only:
         make_folder(run.work_dir, '-w/--work-dir')

@@ -69,7 +69,7 @@ class SeriesState:
         Cost of all steps, and of those that have ended.
     started : float or None
         s.
-    busy_since : float or None
+    busy_since : float
         Since when steps have been running without a pause, or the last one has ended, s.
     seconds : float
         Duration of a series that has ended, s.
@@ -87,7 +87,7 @@ class SeriesState:
     total: float = 0.0
     done: float = 0.0
     started: float | None = None
-    busy_since: float | None = None
+    busy_since: float = 0.0
     seconds: float = 0.0
     failed_step: str = ''
     failed_stage: str = ''
@@ -225,7 +225,7 @@ class RunTracker:
                 state.failed_step, state.failed_stage = node.name, stage
         elif status == 'end' and started is not None and _has_new_result(node, now - started):
             self.ran += cost
-            self.ran_seconds += now - (state.busy_since or started)
+            self.ran_seconds += now - state.busy_since
         state.busy_since = now
         if not state.waiting:
             state.seconds = now - (state.started or now)
